@@ -1,0 +1,22 @@
+#!/bin/sh
+# Checks the project: lint, format, types, tests. The first failure ends it.
+#
+#     sh scripts/test.sh           without the tests marked slow
+#     sh scripts/test.sh --slow    all of them
+#
+# Other arguments go to pytest. PYTHON names the Python to make .venv with.
+set -eu
+
+cd "$(dirname "$0")/.."
+marks="not slow"
+if [ "${1:-}" = --slow ]; then
+    marks=""
+    shift
+fi
+
+sh scripts/venv.sh dev
+python=.venv/bin/python
+$python -m ruff check .
+$python -m ruff format --check .
+$python -m mypy
+$python -m pytest -q -m "$marks" "$@"
