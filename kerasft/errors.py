@@ -1,0 +1,35 @@
+"""UserError: the one exception that users are meant to read.
+
+Its message says where, what is wrong, what was expected, what was received and what to do.
+Every other exception is a bug and keeps its traceback.
+"""
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class UserError(Exception):
+    """One clear message for the person who typed the command.
+
+    Args:
+        message: whole sentences without "Error:" in front; further lines are indented by
+            two spaces.
+        exit_code: 2 for a path, flag or config value that the user typed; 1 for the
+            contents of files and runs.
+    """
+
+    def __init__(self, message: str, *, exit_code: int = 1) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
+
+
+def did_you_mean(given: str, known: Iterable[str]) -> str:
+    """Returns `" Did you mean 'x'?"` for the nearest of the known names, or `""`.
+
+    Args:
+        given: what was typed; upper and lower case count as the same.
+        known: the names that would have been right.
+    """
+    by_lower = {name.lower(): name for name in known}
+    nearest = get_close_matches(given.lower(), by_lower, n=1)
+    return f" Did you mean '{by_lower[nearest[0]]}'?" if nearest else ""

@@ -1,0 +1,174 @@
+"""Problems of a config: what pydantic finds, as sentences that people read.
+
+A place is where a value stands: ("phases", 0, "epochs"), shown as phases[0].epochs.
+"""
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from kerasft.errors import did_you_mean
+
+Place = tuple[str | int, ...]
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing that is wrong.
+
+    Attributes:
+        place: where; () if it concerns no key.
+        text: a sentence.
+        option: the option that brought it, "--set" or "--epochs"; "" if none did.
+    """
+
+    place: Place
+    text: str
+    option: str = ""
+
+    def __str__(self) -> str:
+        """One line: `phases[0].epochs (--set): expected int, got 'five'.`"""
+        where = shown(self.place)
+        if self.option:
+            where = f"{where} ({self.option})" if where else self.option
+        return f"{where}: {self.text}" if where else self.text
+
+
+def shown(place: Place) -> str:
+    """Writes a place as people know it: phases[0].epochs."""
+    return "".join(f"[{key}]" if isinstance(key, int) else f".{key}" for key in place).lstrip(".")
+
+
+def from_pydantic(
+    error: ValidationError, model: type[BaseModel], *, options: Mapping[Place, str]
+) -> list[Problem]:
+    """Translates all that pydantic found.
+
+    Args:
+        error: of validating `model`.
+        model: the class of the whole config, for suggestions.
+        options: the places that options have set, with the option's name.
+
+    Returns:
+        One problem for each wrong key, those of the file first. What concerns several
+        sections at once has no place of its own and is left to the caller.
+    """
+    problems = []
+    for found in error.errors(include_url=False):
+        place = found["loc"]
+        if place:
+            option = next((name for at, name in options.items() if _related(at, place)), "")
+            problems.append(Problem(place, _sentence(found, model), option))
+    return sorted(problems, key=lambda problem: bool(problem.option))
+
+
+def _related(one: Place, other: Place) -> bool:
+    """Whether one place is the other or lies in it."""
+    return all(a == b for a, b in zip(one, other, strict=False))
+
+
+_TYPES = {
+    "int_type": "int",
+    "float_type": "float",
+    "string_type": "str",
+    "bool_type": "bool",
+    "path_type": "a path",
+    "tuple_type": "a list",
+    "model_type": "a section",
+    "finite_number": "a finite number",
+    "string_too_short": "a name",
+}
+_BOUNDS = {
+    "greater_than": ("gt", "more than"),
+    "greater_than_equal": ("ge", "at least"),
+    "less_than": ("lt", "less than"),
+    "less_than_equal": ("le", "at most"),
+}
+
+
+def _sentence(found: Any, model: type[BaseModel]) -> str:
+    """What is wrong, from one entry of pydantic's `ValidationError.errors()`."""
+    kind, place, details = found["type"], found["loc"], found.get("ctx", {})
+    if kind == "value_error":  # raised by a validator of ours: a sentence already
+        return str(details["error"])
+    if kind == "extra_forbidden":
+        return f"unknown key.{_suggestion(place, model)}"
+    if kind == "missing":
+        return "missing. Pass --data." if place == ("data", "source") else "missing."
+    if kind == "tuple_type" and isinstance(found["input"], dict):
+        return f"expected a list of sections: write [[{shown(place)}]] above each of them."
+    got = _plain(found["input"])
+    if kind == "literal_error":
+        near = did_you_mean(str(found["input"]), re.findall(r"'([^']*)'", details["expected"]))
+        return f"expected {details['expected']}, got {got}.{near}"
+    if kind in _BOUNDS:
+        bound, words = _BOUNDS[kind]
+        return f"expected {words} {details[bound]:g}, got {got}."
+    return f"expected {_TYPES.get(kind, found['msg'])}, got {got}."
+
+
+def _plain(value: object) -> str:
+    text = repr(str(value) if isinstance(value, Path) else value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def _suggestion(place: Place, model: type[BaseModel]) -> str:
+    """The nearest key of the same section, or the same key in another section."""
+    *section, key = place
+    near = did_you_mean(str(key), _keys(model, section))
+    if near:
+        return near
+    elsewhere = (
+        f" Did you mean '{name}.{'0.' * (name == 'phases')}{key}'?"
+        for name in model.model_fields
+        if key in _keys(model, [name])
+    )
+    return next(elsewhere, "")
+
+
+def _keys(model: type[BaseModel], section: Sequence[str | int]) -> list[str]:
+    """Names of the fields of a section; [] of what is not one."""
+    for key in section:
+        if isinstance(key, str) and key in model.model_fields:
+            kind: Any = model.model_fields[key].annotation
+            kind = kind.__args__[0] if getattr(kind, "__origin__", None) is tuple else kind
+            if not (isinstance(kind, type) and issubclass(kind, BaseModel)):
+                return []
+            model = kind
+    return list(model.model_fields)
+
+
+def repeated_names(phases: Iterable[object]) -> list[Problem]:
+    """Finds phases whose name an earlier one has, in a config that may be wrong otherwise.
+
+    Args:
+        phases: as read from TOML, or as `Phase`.
+    """
+    first: dict[object, int] = {}
+    problems = []
+    for index, phase in enumerate(phases):
+        name = phase.get("name") if isinstance(phase, dict) else getattr(phase, "name", None)
+        if isinstance(name, str) and first.setdefault(name, index) != index:
+            text = f"phases[{first[name]}] is already called {name!r}."
+            problems.append(Problem(("phases", index, "name"), text))
+    return problems
+
+
+def report(problems: Sequence[Problem], path: Path | None) -> str:
+    """All problems in one message, a line each under a heading that says where they are.
+
+    Args:
+        problems: at least one.
+        path: the file that was read, None if only options were given.
+    """
+    sources = [str(path)] * any(not problem.option for problem in problems) if path else []
+    if not path or any(problem.option for problem in problems):
+        sources.append("the options")
+    verb = "has" if sources == [str(path)] else "have"
+    count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
+    lines = [f"\n  {problem}" for problem in problems]
+    return f"{' and '.join(sources)} {verb} {count}:{''.join(lines)}"

@@ -1,0 +1,247 @@
+"""The run directory: its names, atomic writes, the lock, open and resume.
+
+A file appears whole or not at all, so whatever ends a run leaves nothing half-written.
+"""
+
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from kerasft.errors import UserError
+
+CONFIG = "config.toml"
+RECORD = "run.json"
+CLASSES = "classes.txt"
+SPLITS = "splits.csv"
+METRICS = "metrics.jsonl"
+CHECKPOINTS = "checkpoints"
+MODEL = "model.keras"
+LOCK = ".lock"
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run directory and the names in it. Making one touches no file."""
+
+    path: Path
+
+    @property
+    def config_path(self) -> Path:
+        """The resolved config, phases appended later included."""
+        return self.path / CONFIG
+
+    @property
+    def record_path(self) -> Path:
+        """What was used and what came out; a directory that has it is a run."""
+        return self.path / RECORD
+
+    @property
+    def classes_path(self) -> Path:
+        """One class name per line; the line number from 0 is the label."""
+        return self.path / CLASSES
+
+    @property
+    def splits_path(self) -> Path:
+        """Every image with its label, split and digest."""
+        return self.path / SPLITS
+
+    @property
+    def metrics_path(self) -> Path:
+        """A line of JSON per epoch."""
+        return self.path / METRICS
+
+    @property
+    def checkpoints(self) -> Path:
+        """The directory of what resume needs."""
+        return self.path / CHECKPOINTS
+
+    @property
+    def model_path(self) -> Path:
+        """The result: best by validation over all phases."""
+        return self.path / MODEL
+
+
+def default_run_path(source: Path) -> Path:
+    """Returns `runs/NAME`, where NAME is the source's, or the first free of `runs/NAME-2`, ...
+
+    Args:
+        source: the folder or file that the images come from; need not exist.
+    """
+    name = source.absolute().name or "run"
+    path, number = Path("runs") / name, 1
+    while path.exists():
+        number += 1
+        path = Path("runs") / f"{name}-{number}"
+    return path
+
+
+def create_run(path: Path, *, resume: bool) -> Run:
+    """Makes the directory of a new run, or with `resume` returns the one that is there.
+
+    Args:
+        path: an absent or empty directory; with `resume` also a run, finished or not.
+        resume: whether a run that is there is meant to go on.
+
+    Raises:
+        UserError: the directory holds a run and `resume` is off, or holds something else, or
+            can't be made. Nothing was changed. Exit code 2.
+    """
+    if path.exists() and not path.is_dir():
+        raise UserError(f"{path} is a file. Choose a directory for the run.", exit_code=2)
+    names = {entry.name for entry in path.iterdir()} if path.exists() else set()
+    # What is left of a run that ended before its first run.json counts as a run.
+    begun = names - {LOCK} and names <= {CONFIG, CLASSES, SPLITS, METRICS, CHECKPOINTS, LOCK}
+    if (RECORD in names or begun) and not resume:
+        raise UserError(
+            f"{path} already holds a run. Choose another directory, or\n"
+            "  pass --resume to continue an unfinished one.",
+            exit_code=2,
+        )
+    if names - {LOCK} and RECORD not in names and not begun:
+        raise UserError(
+            f"{path} is not empty and is not a run: no {RECORD} in it. Choose another directory.",
+            exit_code=2,
+        )
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{path} can't be made: {_reason(error)}.", exit_code=2) from error
+    return Run(path)
+
+
+def open_run(path: Path) -> Run:
+    """Returns the run that is in a directory.
+
+    Raises:
+        UserError: no such directory (exit code 2), or it is not a run (1).
+    """
+    if not path.exists():
+        raise UserError(f"{path}: no such directory.", exit_code=2)
+    run = Run(path)
+    if not run.record_path.is_file():
+        raise UserError(f"{path} is not a run: no {RECORD} in it.")
+    return run
+
+
+@contextmanager
+def lock(run: Run) -> Iterator[None]:
+    """Keeps other processes from writing in the run. Ends with the process, however it ends.
+
+    Raises:
+        UserError: another process holds it, or the directory can't be written.
+    """
+    guard = FileLock(run.path / LOCK, timeout=0)
+    try:
+        guard.acquire()
+    except Timeout as error:
+        raise UserError(
+            f"another kerasft is working in {run.path}. Wait until it is done."
+        ) from error
+    except OSError as error:
+        raise UserError(f"{run.path} can't be written: {_reason(error)}.") from error
+    try:
+        yield
+    finally:
+        guard.release()
+
+
+def write_atomic(path: Path, data: bytes | str) -> None:
+    """Writes a file whole or not at all; what was there before stays until the new one is.
+
+    Args:
+        path: in a directory that exists.
+        data: the contents; text is written as UTF-8, line ends as they are.
+
+    Raises:
+        UserError: the disk is full, or read-only, or the like. Nothing is left behind.
+    """
+    with replacing(path) as part:
+        part.write_bytes(data.encode() if isinstance(data, str) else data)
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Gives a name beside `path` to write to, which takes its place at the end of the block.
+
+    The block closes what it opens. For writers that need a name, such as `model.save`; the
+    name has the same suffix.
+
+    Raises:
+        UserError: from an OSError in the block (disk full, read-only). After this and any
+            other exception `path` is what it was and nothing is left beside it.
+    """
+    # One fixed name: what a killed process left here is overwritten by the next write.
+    part = path.with_name(f".part.{path.name}")
+    try:
+        try:
+            yield part
+            with part.open("rb+") as file:
+                os.fsync(file.fileno())
+            os.replace(part, path)
+        except BaseException:  # Ctrl-C as well
+            if part.is_file():
+                part.unlink()
+            raise
+    except OSError as error:
+        raise UserError(f"{path} can't be written: {_reason(error)}.") from error
+
+
+def _reason(error: OSError) -> str:
+    """What the system says, as part of a sentence: "no space left on device"."""
+    text = error.strerror or str(error)
+    return text[:1].lower() + text[1:]
+
+
+def write_record(run: Run, record: Mapping[str, Any]) -> None:
+    """Replaces run.json. Raises UserError where it can't be written."""
+    write_atomic(run.record_path, json.dumps(record, indent=2) + "\n")
+
+
+def read_record(run: Run) -> dict[str, Any]:
+    """Returns what run.json holds. Raises UserError if it is damaged or not there."""
+    return _parse(run.record_path, _read(run.record_path))
+
+
+def write_metrics(run: Run, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Replaces metrics.jsonl by these rows, a line of JSON each, keys in their order.
+
+    Floats are written in full (`repr`), so equal figures give equal bytes. A diverged loss is
+    `NaN`. Raises UserError where the file can't be written.
+    """
+    write_atomic(run.metrics_path, "".join(json.dumps(row) + "\n" for row in rows))
+
+
+def read_metrics(run: Run) -> list[dict[str, Any]]:
+    """Returns the rows of metrics.jsonl, [] where there is none. Raises UserError if damaged."""
+    if not run.metrics_path.exists():
+        return []
+    lines = _read(run.metrics_path).splitlines()
+    return [_parse(run.metrics_path, line, number) for number, line in enumerate(lines, start=1)]
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text("utf-8")
+    except OSError as error:
+        raise UserError(f"{path} can't be read: {_reason(error)}.") from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is damaged: not UTF-8 text.") from error
+
+
+def _parse(path: Path, text: str, line: int | None = None) -> dict[str, Any]:
+    """The JSON object in a text; `line` is where in the file it stands, None for all of it."""
+    try:
+        value = json.loads(text)
+    except json.JSONDecodeError as error:
+        where = f"line {line or error.lineno}, column {error.colno}"
+        raise UserError(f"{path} is damaged: {where}: {error.msg}.") from error
+    if not isinstance(value, dict):
+        where = f" in line {line}" if line else ""
+        raise UserError(f"{path} is damaged: no JSON object{where}.")
+    return value

@@ -1,0 +1,25 @@
+from kerasft.errors import UserError, did_you_mean
+
+
+def test_a_user_error_is_its_message_and_exits_with_1():
+    error = UserError("photos: is empty.")
+    assert (str(error), error.exit_code) == ("photos: is empty.", 1)
+
+
+def test_what_the_user_typed_exits_with_2():
+    assert UserError("no such folder.", exit_code=2).exit_code == 2
+
+
+def test_a_near_miss_is_suggested():
+    assert did_you_mean("backbon", ["backbone", "weights"]) == " Did you mean 'backbone'?"
+
+
+def test_case_does_not_count_and_the_right_spelling_is_shown():
+    assert did_you_mean("mobilenetv2", ["ResNet50", "MobileNetV2"]) == (
+        " Did you mean 'MobileNetV2'?"
+    )
+
+
+def test_nothing_near_suggests_nothing():
+    assert did_you_mean("zzz", ["backbone", "weights"]) == ""
+    assert did_you_mean("zzz", []) == ""
