@@ -27,7 +27,7 @@ from pydantic import (
 
 from kerasft.errors import UserError, did_you_mean
 from kerasft.problems import Place, Problem, from_pydantic, repeated_names, report
-from kerasft.settings import make_absolute, parse_options, put_over, read_toml
+from kerasft.settings import Override, make_absolute, parse_options, put_over, read_toml
 
 
 class Section(BaseModel):
@@ -265,7 +265,12 @@ def default_phases(weights: str) -> tuple[Phase, ...]:
     """
     if weights == "none":
         scratch = Phase(
-            name="scratch", blocks="all", batch_norm="train", epochs=30, learning_rate=1e-3
+            name="scratch",
+            blocks="all",
+            batch_norm="train",
+            epochs=30,
+            learning_rate=1e-3,
+            patience=0,  # the norms' moving averages lag: validation is at chance for many epochs
         )
         return (scratch,)
     return (Phase(name="head", blocks=0, epochs=20, learning_rate=1e-3),)
@@ -308,19 +313,22 @@ def load_config(
     # Which phases there are by default depends on the weights, so options for phases come last.
     of_phases = [override for override in given if override.place[0] == "phases"]
     options, wrong = put_over(raw, [one for one in given if one not in of_phases])
-    _add_default_phases(raw)
+    _add_default_phases(raw, of_phases)
     options_of_phases, wrong_of_phases = put_over(raw, of_phases)
-    _add_default_phases(raw)
+    _add_default_phases(raw, of_phases)
     raw.setdefault("data", {})
     make_absolute(raw, Path(), words=_NO_FILE)
     problems += wrong + wrong_of_phases
     return _validated(raw, options | options_of_phases, problems, path)
 
 
-def _add_default_phases(raw: dict[str, Any]) -> None:
+def _add_default_phases(raw: dict[str, Any], options: Sequence[Override]) -> None:
     """Adds the phases where there are none, and to the first one how deep it goes."""
     model = raw.get("model")
-    defaults = default_phases(model.get("weights", "") if isinstance(model, dict) else "")
+    weights = model.get("weights", "") if isinstance(model, dict) else ""
+    if any(one.place == ("phases", 0, "blocks") and one.value == 0 for one in options):
+        weights = ""  # a head on a random base was asked for, not training from scratch
+    defaults = default_phases(weights)
     phases = raw.setdefault("phases", [phase.model_dump(exclude_unset=True) for phase in defaults])
     if isinstance(phases, list) and phases and isinstance(phases[0], dict):
         phases[0].setdefault("blocks", defaults[0].blocks)

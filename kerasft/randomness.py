@@ -45,7 +45,7 @@ def epoch_order(seed: int, epoch: int, n: int) -> np.ndarray:
     rng = np.random.default_rng(derive_seed(seed, "order", epoch))
     starts = np.arange(0, n, CHUNK)
     rng.shuffle(starts)
-    chunks = [np.arange(start, min(start + CHUNK, n)) for start in starts]
+    chunks = [np.arange(start, min(start + CHUNK, n)) for start in starts.tolist()]
     order = np.concatenate([np.empty(0, np.int64), *chunks])
     for start in range(0, n, BUFFER):
         rng.shuffle(order[start : start + BUFFER])

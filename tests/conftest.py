@@ -4,6 +4,7 @@ Variables are set when this file is imported, before any test imports keras or t
 """
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 # The C++ side of TensorFlow writes start-up notes to stderr; tests read stderr.
@@ -38,3 +39,17 @@ def assets() -> Path:
 def photos(tmp_path: Path) -> Path:
     """A folder per class of drawn images: circle, cross and stripes, 12 each, 48 x 40 pixels."""
     return draw_photos(tmp_path / "photos")
+
+
+@pytest.fixture(scope="module")
+def tiny_backbone() -> Iterator[None]:
+    """A row of the table like any other, "Tiny": stem, two blocks, 4 features."""
+    import keras
+    from tiny import TINY, tiny_constructor
+
+    from kerasft.backbones import BACKBONES
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(BACKBONES, "Tiny", TINY)
+        patch.setattr(keras.applications, "Tiny", tiny_constructor, raising=False)
+        yield

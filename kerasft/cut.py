@@ -1,0 +1,275 @@
+"""The cut: a model split into a frozen prefix and a trained suffix.
+
+    pixels -- prefix --| cut |-- suffix -- logits
+
+The graph says where a cut is possible: where exactly one tensor is alive. The backbone's
+row says what a block is. A phase counts blocks from the top; the cut is where they begin.
+
+The freeze is proven, not assumed: `fingerprint` before a phase, `prove_frozen` on the
+model that the phase saved.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import keras
+import numpy as np
+
+from kerasft.backbones import Backbone, block_key
+from kerasft.errors import UserError
+from kerasft.heads import features_of
+
+
+@dataclass(frozen=True)
+class Block:
+    """Some neighbouring layers of a backbone that are frozen or trained together.
+
+    Attributes:
+        name: the backbone's own name for it ("block_14"), or "stem".
+        layers: names of its layers and operations, in the order of the graph.
+        parameters: number of its weights, BatchNormalization statistics included.
+    """
+
+    name: str
+    layers: tuple[str, ...]
+    parameters: int
+
+
+@dataclass(frozen=True, eq=False)
+class Cut:
+    """A model split in two; both halves share its layers and variables.
+
+    Attributes:
+        prefix: pixels [B,S,S,3] to the activations at the cut, or None for a cut at the
+            pixels.
+        suffix: activations at the cut to logits float32 [B,K].
+        blocks: the suffix's blocks from the top; empty if only the head is trained.
+    """
+
+    prefix: keras.Model | None
+    suffix: keras.Model
+    blocks: tuple[Block, ...]
+
+
+def list_blocks(model: keras.Model, backbone: Backbone) -> list[Block]:
+    """Lists the blocks of a backbone from the top.
+
+    Args:
+        model: a flat model that ends in the backbone's features, or a whole model with a
+            head (whose layers belong to no block).
+        backbone: the row that names the blocks.
+
+    Returns:
+        At least one block; the last one begins at the pixels, and is the stem where
+        a stem has weights.
+    """
+    return [block for block, _ in _blocks_and_inputs(model, backbone)]
+
+
+def split(model: keras.Model, blocks: int | str, backbone: Backbone) -> Cut:
+    """Cuts a whole model in front of its top blocks.
+
+    Args:
+        model: pixels to scores, with the layers of `heads.attach`.
+        blocks: how many blocks from the top the suffix has. 0: the head alone. "all", or
+            the number of all blocks: a cut at the pixels.
+        backbone: the row that names the blocks.
+
+    Raises:
+        UserError: there are fewer blocks than that.
+    """
+    found = _blocks_and_inputs(model, backbone)
+    count = len(found) if blocks == "all" else int(blocks)
+    if not 0 <= count <= len(found):
+        raise UserError(
+            f"blocks: {backbone.name} has {len(found)} blocks, got {count}. "
+            f"Take 0 to {len(found)}; `kerasft blocks {backbone.name}` lists them.",
+            exit_code=2,
+        )
+    logits = model.get_layer("logits").output
+    pixels = model.inputs[0]
+    taken = tuple(block for block, _ in found[:count])
+    if count == len(found):
+        return Cut(None, keras.Model(pixels, logits), taken)
+    tensor = found[count - 1][1] if count else features_of(model)
+    return Cut(keras.Model(pixels, tensor), keras.Model(tensor, logits), taken)
+
+
+def freeze(cut: Cut, batch_norm: str) -> list[str]:
+    """Marks what a phase trains. Compile after calling this.
+
+    Flags are set on every single layer, outer ones first, because an outer
+    `trainable = False` hides an inner True, and an outer True thaws every
+    BatchNormalization inside (the `trainable` setter of `keras.Layer`).
+
+    Args:
+        cut: of a whole model.
+        batch_norm: "frozen" stops every BatchNormalization of the suffix too: its
+            statistics come from ImageNet, and small batches would ruin them. "train"
+            releases those of the suffix, never of the prefix.
+
+    Returns:
+        Names of the BatchNormalization layers that learn, in the order of the graph.
+    """
+    for layer in _layers(cut.prefix) if cut.prefix is not None else []:
+        layer.trainable = False
+    released = []
+    for layer in _layers(cut.suffix):
+        is_norm = isinstance(layer, keras.layers.BatchNormalization)
+        layer.trainable = batch_norm == "train" or not is_norm
+        if is_norm and layer.trainable:
+            released.append(layer.name)
+    return released
+
+
+def thaw(model: keras.Model) -> None:
+    """Sets every layer's `trainable` to True, the state in which models are saved."""
+    for layer in _layers(model):
+        layer.trainable = True
+
+
+def may_change(model: keras.Model, cut: Cut, batch_norm: str) -> set[int]:
+    """Returns which of `model.weights` a phase is allowed to change.
+
+    Told by where a layer lies and what it is, not by its `trainable` flag, so that the proof
+    also catches a flag that was set wrongly.
+
+    Args:
+        model: the whole model.
+        cut: of it.
+        batch_norm: "frozen" or "train", as for `freeze`.
+    """
+    still = [keras.layers.Normalization]
+    still += [keras.layers.BatchNormalization] if batch_norm == "frozen" else []
+    learning = {
+        id(variable)
+        for layer in _layers(cut.suffix)
+        if not layer._layers and not isinstance(layer, tuple(still))
+        for variable in layer.weights
+    }
+    return {i for i, variable in enumerate(model.weights) if id(variable) in learning}
+
+
+def fingerprint(model: keras.Model) -> list[tuple[str, str]]:
+    """Returns path and digest of each of `model.weights`, in their order."""
+    return [
+        (weight.path, hashlib.blake2b(_bytes(weight), digest_size=16).hexdigest())
+        for weight in model.weights
+    ]
+
+
+def prove_frozen(
+    start: Sequence[tuple[str, str]], saved: keras.Model, trained: set[int], phase: str
+) -> None:
+    """Compares the model that a phase saved with the phase's start, variable by variable.
+
+    Args:
+        start: `fingerprint` of the whole model when the phase began.
+        saved: the model as it was saved, loaded again.
+        trained: positions in `model.weights` that may differ (`may_change`).
+        phase: its name, for the message.
+
+    Raises:
+        UserError: a frozen variable moved. It names all of them (the first ten).
+    """
+    end = fingerprint(saved)
+    if len(end) != len(start):
+        raise UserError(
+            f"Phase '{phase}': the saved model has {len(end)} variables, "
+            f"the phase began with {len(start)}. Nothing of this phase was kept."
+        )
+    moved = [
+        path
+        for i, ((path, before), (_, after)) in enumerate(zip(start, end, strict=True))
+        if i not in trained and before != after
+    ]
+    if moved:
+        more = f"\n  and {len(moved) - 10} more" if len(moved) > 10 else ""
+        raise UserError(
+            f"Phase '{phase}': {len(moved)} frozen variables moved while it trained:\n  "
+            + "\n  ".join(moved[:10])
+            + more
+            + "\nNothing of this phase was kept. This is a defect of kerasft or of Keras, not "
+            "of the photos: please report it with the run's run.json."
+        )
+
+
+def _bytes(variable: keras.Variable) -> bytes:
+    return np.ascontiguousarray(keras.ops.convert_to_numpy(variable)).tobytes()
+
+
+def _layers(model: keras.Model) -> list[keras.layers.Layer]:
+    """All layers, those inside nested models included, outer ones first."""
+    return list(model._flatten_layers(include_self=False, recursive=True))
+
+
+def _blocks_and_inputs(model: keras.Model, backbone: Backbone) -> list[tuple[Block, object]]:
+    """Blocks from the top, each with the tensor that enters it."""
+    nodes = _backbone_nodes(model)
+    keys = [block_key(backbone, node.operation.name) for node in nodes]
+    cuts = _possible_cuts(nodes)
+    keyed = [i for i, key in enumerate(keys) if key is not None]
+
+    starts: list[tuple[int, str]] = [(0, "stem")]  # where a block begins, and its name
+    before_first = [i for i in cuts if i < keyed[0]]
+    stem = nodes[: before_first[-1] + 1] if before_first else []
+    if _parameters(stem):
+        starts.append((len(stem), str(keys[keyed[0]])))
+    else:  # VGG, Xception: in front of block1 there is only the preprocessing
+        starts = [(0, str(keys[keyed[0]]))]
+    for last, first in pairwise(keyed):
+        between = [i for i in cuts if last <= i < first]
+        if keys[last] != keys[first] and between:
+            # The first possible cut: behind the unit's last activation or addition,
+            # in front of a padding or downsampling that belongs to the next unit.
+            starts.append((between[0] + 1, str(keys[first])))
+
+    ends = [start for start, _ in starts[1:]] + [len(nodes)]
+    found = []
+    for (start, name), end in zip(starts, ends, strict=True):
+        layers = tuple(node.operation.name for node in nodes[start:end])
+        entering = nodes[start - 1].output_tensors[0] if start else model.inputs[0]
+        found.append((Block(name, layers, _parameters(nodes[start:end])), entering))
+    return found[::-1]
+
+
+def _parameters(nodes: list) -> int:
+    operations = [node.operation for node in nodes]
+    return sum(o.count_params() for o in operations if isinstance(o, keras.layers.Layer))
+
+
+def _backbone_nodes(model: keras.Model) -> list:
+    """The graph's nodes in topological order, without the inputs and without the head.
+
+    `_nodes_by_depth` is private to Keras, and the only place where a model tells its own
+    nodes from those of other models that share its layers (every suffix adds such).
+    Depth is the longest way to an output: all that is upstream of a possible cut is
+    deeper than it, all that is downstream is less deep, so the order of nodes of the
+    same depth cannot hide a cut.
+    """
+    by_depth = model._nodes_by_depth
+    nodes = [node for depth in sorted(by_depth, reverse=True) for node in by_depth[depth]]
+    nodes = [node for node in nodes if not node.is_input]
+    features = features_of(model)
+    last = next(
+        i for i, node in enumerate(nodes) if any(t is features for t in node.output_tensors)
+    )
+    return nodes[: last + 1]
+
+
+def _possible_cuts(nodes: list) -> list[int]:
+    """Positions behind which exactly one tensor is alive: made, and still to be used."""
+    last_use: dict[int, int] = {}
+    for i, node in enumerate(nodes):
+        for tensor in node.input_tensors:
+            last_use[id(tensor)] = i
+    alive: set[int] = set()
+    cuts = []
+    for i, node in enumerate(nodes):
+        alive -= {id(t) for t in node.input_tensors if last_use[id(t)] == i}
+        alive |= {id(t) for t in node.output_tensors if last_use.get(id(t), -1) > i}
+        if len(alive) == 1 and any(id(t) in alive for t in node.output_tensors):
+            cuts.append(i)
+    return cuts

@@ -1,0 +1,335 @@
+"""How good a model is: `evaluate_run` scores images in float32 from pixels and returns a Report.
+
+Shapes: N images, K classes, B images in a batch, S side of the model's square input.
+"""
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from sklearn.metrics import confusion_matrix, f1_score, precision_recall_fscore_support
+
+from kerasft import bundle, data, run, source
+from kerasft.bundle import Bundle
+from kerasft.config import load_config
+from kerasft.errors import UserError
+from kerasft.progress import Progress, silent
+from kerasft.source import SPLITS, Source
+
+BINS = 15
+"""Of the expected calibration error: equal widths, from 0 to 1."""
+
+LARGEST_TABLE = 20
+"""With more classes the text shows the most confused pairs instead of the whole matrix."""
+
+
+@dataclass(frozen=True)
+class ClassReport:
+    """One row of the report: a class, and how well it is found. All figures are 0 to 1."""
+
+    label: str
+    precision: float
+    recall: float
+    f1: float
+    support: int
+
+
+@dataclass(frozen=True, eq=False)
+class Report:
+    """What evaluation returns.
+
+    Attributes:
+        split: "train", "validation" or "test".
+        n: images that were scored.
+        accuracy: share whose best score is that of their label, 0 to 1.
+        ci95: Wilson's 95% interval of the accuracy.
+        top5: share whose label is among the five best scores; None with 5 classes or fewer.
+        macro_f1: mean F1 of the classes that occur, as a label or as a prediction.
+        loss: mean log loss, nats; neither smoothed nor weighted.
+        ece: expected calibration error over 15 bins of equal width, 0 to 1.
+        per_class: K rows, in the order of the classes.
+        confusion: int64 [K,K]; rows are labels, columns are predictions.
+    """
+
+    split: str
+    n: int
+    accuracy: float
+    ci95: tuple[float, float]
+    top5: float | None
+    macro_f1: float
+    loss: float
+    ece: float
+    per_class: tuple[ClassReport, ...]
+    confusion: np.ndarray
+
+    def to_json(self) -> dict:
+        """Returns the object that `kerasft evaluate --json` prints."""
+        return {
+            **vars(self),
+            "ci95": list(self.ci95),
+            "per_class": [dict(vars(row)) for row in self.per_class],
+            "confusion": self.confusion.tolist(),
+        }
+
+    def to_text(self) -> str:
+        """Returns the figures, a line per class, and what is taken for what."""
+        low, high = self.ci95
+        top5 = [] if self.top5 is None else [f"top-5 accuracy {self.top5:.3f}"]
+        lines = [
+            f"{self.split}: {self.n:,} images",
+            f"accuracy {self.accuracy:.3f} (95% interval {low:.3f} to {high:.3f})",
+            *top5,
+            f"macro F1 {self.macro_f1:.3f}",
+            f"log loss {self.loss:.4f}",
+            f"calibration error {self.ece:.3f}",
+            "",
+            *_class_lines(self.per_class),
+            "",
+            *(_matrix_lines(self) if len(self.per_class) <= LARGEST_TABLE else _pair_lines(self)),
+        ]
+        return "\n".join(lines)
+
+
+def _class_lines(rows: tuple[ClassReport, ...]) -> list[str]:
+    width = max(len("class"), *(len(row.label) for row in rows))
+    head = f"{'class':<{width}}  precision  recall     F1  images"
+    return [head] + [
+        f"{row.label:<{width}}  {row.precision:9.3f}  {row.recall:6.3f}  {row.f1:5.3f}"
+        f"  {row.support:6}"
+        for row in rows
+    ]
+
+
+def _matrix_lines(report: Report) -> list[str]:
+    """The confusion matrix; its columns have the numbers of the rows."""
+    names = [f"{i} {row.label}" for i, row in enumerate(report.per_class)]
+    width = max(len(name) for name in names)
+    cell = max(len(str(report.confusion.max(initial=0))), len(str(len(names) - 1))) + 2
+    header = "".join(f"{i:>{cell}}" for i in range(len(names)))
+    return [
+        "rows are labels, columns are predictions",
+        " " * width + header,
+        *(
+            f"{name:<{width}}" + "".join(f"{number:>{cell}}" for number in row)
+            for name, row in zip(names, report.confusion, strict=True)
+        ),
+    ]
+
+
+def _pair_lines(report: Report) -> list[str]:
+    """The ten pairs that are confused most, the most frequent first."""
+    wrong = report.confusion - np.diag(np.diag(report.confusion))
+    order = np.argsort(-wrong, axis=None, kind="stable")[:10]
+    places = [divmod(int(place), len(wrong)) for place in order]
+    return ["most confused, label -> prediction"] + [
+        f"{wrong[i, j]:6}  {report.per_class[i].label} -> {report.per_class[j].label}"
+        for i, j in places
+        if wrong[i, j]
+    ]
+
+
+def evaluate_run(
+    target: str | Path,
+    *,
+    split: str = "test",
+    data: Path | None = None,
+    progress: Progress = silent,
+) -> Report:
+    """Scores a model on the images of one split.
+
+    That the test split of a run was scored is counted in its run.json.
+
+    Args:
+        target: a run directory, a model file, or "imagenet:NAME".
+        split: "train", "validation" or "test". Of a folder per class that belongs to no
+            run, all images are "test".
+        data: where the photos of the run are now, if they were moved; for another target the
+            folder of photos, whose folders are named as the model's classes.
+        progress: told of the images as they are read and scored.
+
+    Raises:
+        UserError: an unknown split or a model file without `data` (exit code 2); no images in
+            the split; classes that the model does not know; see also `bundle.open_model`.
+    """
+    if split not in SPLITS:
+        raise UserError(
+            f"split: expected {', '.join(SPLITS[:-1])} or {SPLITS[-1]}, got '{split}'.",
+            exit_code=2,
+        )
+    opened = bundle.open_model(target)
+    of_run = run.open_run(Path(target)) if Path(target).is_dir() else None
+    if of_run:
+        found = open_images(of_run, opened, root=data, progress=progress)
+    elif data is None:
+        raise UserError(
+            f"{target}: belongs to no run. Pass --data FOLDER, a folder of images per class.",
+            exit_code=2,
+        )
+    else:
+        found = source.open_folder(data, opened.class_names, progress=progress)
+    positions = found.indices(split)
+    if not len(positions):
+        there = ", ".join(name for name in SPLITS if len(found.indices(name)))
+        raise UserError(f"{data or target}: no images in the {split} split. It has: {there}.")
+    batches = _batches(found, split, opened)
+    scores, logits = score(opened, batches, total=len(positions), progress=progress)
+    if of_run and split == "test":
+        _count_test(of_run)
+    return report(scores, logits, found.labels[positions], opened.class_names, split=split)
+
+
+def open_images(
+    of_run: run.Run, opened: Bundle, *, root: Path | None, progress: Progress
+) -> Source:
+    """Opens the images of a run for its model.
+
+    Args:
+        of_run: the run.
+        opened: its model.
+        root: where the photos are now; None takes the place in the run's config.
+        progress: told of the files as they are read.
+
+    Raises:
+        UserError: photos that are missing or have changed; classes that are not the model's.
+    """
+    root = root or load_config(of_run.config_path).data.source
+    found = source.open_source(of_run.splits_path, of_run.classes_path, root, progress=progress)
+    if found.class_names != opened.class_names:
+        raise UserError(
+            f"{of_run.path}: classes.txt names {', '.join(found.class_names)}, model.keras names "
+            f"{', '.join(opened.class_names)}. Expected the same; one was changed since the run."
+        )
+    return found
+
+
+def _batches(found: Source, split: str, opened: Bundle) -> Iterable:
+    return data.split_batches(
+        found, split, image_size=opened.image_size, resize=opened.resize, batch_size=32
+    )
+
+
+def _count_test(of_run: run.Run) -> None:
+    with run.lock(of_run):
+        record = run.read_record(of_run)
+        run.write_record(of_run, {**record, "test_scored": record.get("test_scored", 0) + 1})
+
+
+def score(
+    opened: Bundle, batches: Iterable, *, total: int = 0, progress: Progress = silent
+) -> tuple[np.ndarray, np.ndarray]:
+    """Runs a classifier over images.
+
+    Args:
+        opened: the model.
+        batches: pixels float32 [B,S,S,3], 0 to 255; see `bundle.compute`.
+        total: N, for the progress.
+        progress: told after each batch, stage "check".
+
+    Returns:
+        (scores, logits), both float32 [N,K], in the order of the batches.
+
+    Raises:
+        UserError: a score is not a number: the training went wrong.
+    """
+    scores, logits = bundle.compute(
+        opened.scores_and_logits(), batches, total=total, progress=progress
+    )
+    if not np.isfinite(logits).all():
+        raise UserError(
+            "The model's scores are not numbers (NaN or infinite), so nothing can be measured. "
+            "Its training went wrong: train again with a lower learning rate."
+        )
+    return scores, logits
+
+
+def report(
+    scores: np.ndarray,
+    logits: np.ndarray,
+    labels: np.ndarray,
+    class_names: tuple[str, ...],
+    *,
+    split: str,
+) -> Report:
+    """Measures scores against labels.
+
+    Args:
+        scores: [N,K], rows sum to 1; N is at least 1.
+        logits: [N,K], of which the scores are the softmax.
+        labels: int [N], 0 to K-1.
+        class_names: K names.
+        split: where the images come from; put into the Report as it is.
+    """
+    n, k = scores.shape
+    predicted = scores.argmax(axis=1)
+    hits = predicted == labels
+    precision, recall, f1, support = precision_recall_fscore_support(
+        labels, predicted, labels=range(k), zero_division=0
+    )
+    rows = zip(class_names, precision, recall, f1, support, strict=True)
+    five_best = np.argsort(-scores, axis=1, kind="stable")[:, :5]
+    return Report(
+        split=split,
+        n=n,
+        accuracy=float(hits.mean()),
+        ci95=wilson(int(hits.sum()), n),
+        top5=float((five_best == labels[:, None]).any(axis=1).mean()) if k > 5 else None,
+        macro_f1=float(f1_score(labels, predicted, average="macro", zero_division=0)),
+        loss=log_loss(logits, labels),
+        ece=calibration_error(scores, labels),
+        per_class=tuple(
+            ClassReport(name, float(p), float(r), float(f), int(s)) for name, p, r, f, s in rows
+        ),
+        confusion=confusion_matrix(labels, predicted, labels=range(k)),
+    )
+
+
+def wilson(successes: int, n: int) -> tuple[float, float]:
+    """95% interval of a share.
+
+    Returns:
+        (low, high) within 0 and 1; (0, 1) for n = 0, when nothing is known.
+
+    Source: E. B. Wilson, Probable Inference, the Law of Succession, and Statistical
+        Inference, JASA 22 (1927). Unlike the normal approximation it holds for 0 and n successes.
+    """
+    if n == 0:
+        return 0.0, 1.0
+    z = 1.959963984540054  # 0.975 quantile of the normal distribution
+    share = successes / n
+    center = share + z * z / (2 * n)
+    spread = z * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
+    scale = 1 + z * z / n
+    return max(0.0, (center - spread) / scale), min(1.0, (center + spread) / scale)
+
+
+def log_loss(logits: np.ndarray, labels: np.ndarray) -> float:
+    """Mean of -log(score of the label), in nats, computed from logits [N,K] in float64.
+
+    From logits, because the score of a sure mistake is 0 in float32.
+    """
+    wide = np.asarray(logits, np.float64)
+    wide = wide - wide.max(axis=1, keepdims=True)
+    log_scores = wide - np.log(np.exp(wide).sum(axis=1, keepdims=True))
+    return float(-log_scores[np.arange(len(labels)), labels].mean())
+
+
+def calibration_error(scores: np.ndarray, labels: np.ndarray) -> float:
+    """How far confidence and accuracy are apart: 0 if 80% of the 0.8 are right, and so on.
+
+    Args:
+        scores: [N,K]; the best score of an image is its confidence.
+        labels: int [N].
+
+    Returns:
+        Mean over the images of |accuracy - mean confidence| of their bin, 15 bins of equal
+        width that are open on the left, as (0.8, 0.867].
+
+    Source: Guo et al., On Calibration of Modern Neural Networks, ICML 2017, equation 3.
+    """
+    confidence = scores.max(axis=1).astype(np.float64)
+    hits = (scores.argmax(axis=1) == labels).astype(np.float64)
+    bins = np.clip(np.ceil(confidence * BINS).astype(int) - 1, 0, BINS - 1)
+    gaps = np.bincount(bins, weights=hits - confidence, minlength=BINS)  # n · (accuracy - mean)
+    return float(np.abs(gaps).sum() / len(labels))

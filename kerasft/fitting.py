@@ -1,0 +1,234 @@
+"""Fits a suffix, epoch by epoch, so that it can be interrupted after each of them."""
+
+import logging
+import math
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import keras
+import numpy as np
+
+from kerasft import data, state
+from kerasft.config import Phase
+from kerasft.cut import Cut
+from kerasft.errors import UserError
+from kerasft.evaluate import log_loss
+from kerasft.live import LiveModel
+from kerasft.progress import Event, Progress
+from kerasft.randomness import derive_seed, epoch_order
+from kerasft.rates import Group, build_optimizer, rate_groups, rates_at
+from kerasft.run import read_metrics, write_metrics
+from kerasft.setting import SCORING_BATCH, Setting
+from kerasft.state import PhaseState
+
+log = logging.getLogger("kerasft")
+
+
+def fit(setting: Setting, phase: Phase, cut: Cut, seed: int) -> PhaseState:
+    """Trains a phase until its last epoch, or until patience ends.
+
+    Args:
+        setting: the run; what its checkpoints hold of this phase is continued.
+        phase: how to train.
+        cut: of the whole model, after `cut.freeze`. Its suffix has the best epoch's weights
+            afterwards.
+        seed: the phase's.
+
+    Returns:
+        How far it came, at least one epoch.
+
+    Raises:
+        UserError: the loss is not a number from the start, or the disk is full.
+    """
+    train = setting.source.indices("train")
+    steps = math.ceil(len(train) / phase.batch_size)
+    groups = rate_groups(phase, cut)
+    optimizer = build_optimizer(phase, groups, cut.suffix, steps)
+    state.reset_seeds(cut.suffix, seed)
+    live = LiveModel(cut.prefix, cut.suffix)
+    live.compile(
+        optimizer=optimizer,
+        loss=keras.losses.CategoricalCrossentropy(
+            from_logits=True, label_smoothing=phase.label_smoothing
+        ),
+        metrics=["accuracy"],
+    )
+    keeper = _Keeper(setting, phase, groups, cut.suffix, optimizer)
+    first = keeper.now.epoch
+    if not keeper.ended():
+        epochs = range(first, phase.epochs)
+        batches = data.training_batches(
+            setting.source,
+            [
+                (train[epoch_order(seed, e, len(train))], derive_seed(seed, "augment", e))
+                for e in epochs
+            ],
+            image_size=setting.image_size,
+            resize=setting.config.data.resize,
+            batch_size=phase.batch_size,
+            augment=setting.config.augment,
+            sample_weights=class_weights(
+                phase, setting.source.labels[train], len(setting.source.class_names)
+            ),
+        )
+        live.fit(
+            batches,
+            initial_epoch=first,
+            epochs=phase.epochs,
+            steps_per_epoch=steps,
+            shuffle=False,  # in order already; with True Keras warns that it does nothing
+            verbose=0,
+            callbacks=[keeper, _Watcher(setting.progress, phase, steps)],
+        )
+    state.assign_weights(cut.suffix, keeper.best)
+    return keeper.now
+
+
+def class_weights(phase: Phase, labels: np.ndarray, num_classes: int) -> np.ndarray | None:
+    """float32 [K]: with "balanced", each class weighs as much as any other in the loss."""
+    if phase.class_weight == "none":
+        return None
+    counts = np.bincount(labels, minlength=num_classes)
+    return (len(labels) / (num_classes * counts)).astype("float32")
+
+
+class _Keeper(keras.callbacks.Callback):
+    """After every epoch: scores validation, keeps the best, commits the state, may stop.
+
+    In the place of Keras' ModelCheckpoint, EarlyStopping and BackupAndRestore, which forget
+    each other's state when a run is resumed.
+
+    Attributes:
+        now: how far the phase has come; of an earlier process, if the run is resumed.
+        best: the suffix's weights at the best epoch so far.
+    """
+
+    def __init__(
+        self,
+        setting: Setting,
+        phase: Phase,
+        groups: list[Group],
+        suffix: keras.Model,
+        optimizer: keras.optimizers.Optimizer,
+    ) -> None:
+        super().__init__()
+        self._setting, self._phase, self._groups = setting, phase, groups
+        self._suffix, self._optimizer = suffix, optimizer
+        self._train = len(setting.source.indices("train"))
+        self._steps = math.ceil(self._train / phase.batch_size)
+        self._earlier = [x for x in read_metrics(setting.run) if x["phase"] != phase.name]
+        self._labels = setting.labels("validation")
+        self._validation: Iterator | None = (
+            None  # one pipeline for all epochs, made when it is needed
+        )
+        self._began = 0.0
+
+        folder = setting.run.checkpoints
+        found = state.load(folder, phase.name)
+        self.now = found or PhaseState(phase.name)
+        self.best = state.weights_of(suffix)
+        if found:
+            self.best = state.restore(folder, suffix, optimizer)
+
+    def ended(self) -> bool:
+        """Whether the last epoch is done, or patience has ended, or the loss is no number."""
+        waited = self.now.epoch - self.now.best_epoch
+        out_of_patience = 0 < self._phase.patience <= waited
+        return self.now.epoch >= self._phase.epochs or out_of_patience or self._diverged()
+
+    def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
+        self._began = time.perf_counter()
+
+    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
+        assert logs is not None  # Keras passes the epoch's loss and metrics
+        line: dict[str, Any] = {
+            "phase": self._phase.name,
+            "epoch": epoch + 1,
+            "loss": float(logs["loss"]),
+            "accuracy": float(logs["accuracy"]),
+            **self._score_validation(epoch),
+            "learning_rates": rates_at(
+                self._phase, self._groups, self._steps, int(self._optimizer.iterations) - 1
+            ),
+        }
+        now = self.now
+        now.epoch, now.lines = epoch + 1, [*now.lines, line]
+        improved = line["val_loss"] < now.best_loss
+        if improved:
+            now.best_epoch, now.best_loss = now.epoch, line["val_loss"]
+            self.best = state.weights_of(self._suffix)
+        if self._diverged():
+            self._say_diverged()
+        seconds = time.perf_counter() - self._began
+        now.seconds += seconds
+        state.save(self._setting.run.checkpoints, now, self._suffix, self._optimizer, self.best)
+        write_metrics(self._setting.run, self._earlier + now.lines)
+        self._report(line, self._train / seconds, improved)
+        self.model.stop_training = self.ended()
+
+    def _score_validation(self, epoch: int) -> dict[str, float]:
+        if self._validation is None:
+            times = self._phase.epochs - epoch
+            self._validation = iter(self._setting.batches("validation", times=times))
+        steps = math.ceil(len(self._labels) / SCORING_BATCH)
+        logits = np.concatenate(
+            [self.model.predict_on_batch(next(self._validation)) for _ in range(steps)]
+        )
+        return {
+            "val_loss": log_loss(logits, self._labels),
+            "val_accuracy": float(np.mean(logits.argmax(axis=1) == self._labels)),
+        }
+
+    def _diverged(self) -> bool:
+        return any(not math.isfinite(x["loss"] + x["val_loss"]) for x in self.now.lines[-1:])
+
+    def _say_diverged(self) -> None:
+        now, name = self.now, self._phase.name
+        message = f"Phase '{name}': the loss is not a number any more in epoch {now.epoch}"
+        advice = f"A learning rate lower than {self._phase.learning_rate:g} may help."
+        if now.best_epoch == 0:
+            raise UserError(f"{message}, so there is nothing to keep. {advice}")
+        log.warning("%s; the phase ends with epoch %d. %s", message, now.best_epoch, advice)
+
+    def _report(self, line: dict, images_per_second: float, best: bool) -> None:
+        figures = {
+            **{name: line[name] for name in ("loss", "accuracy", "val_loss", "val_accuracy")},
+            "learning_rate": max(line["learning_rates"].values()),
+            "images_per_second": images_per_second,
+            "best": best,
+        }
+        event = Event("epoch", self.now.epoch, self._phase.epochs, self._phase.name, figures)
+        self._setting.progress(event)
+
+
+class _Watcher(keras.callbacks.Callback):
+    """Tells how an epoch goes on, at most five times a second."""
+
+    def __init__(self, progress: Progress, phase: Phase, steps: int) -> None:
+        super().__init__()
+        self._progress, self._phase, self._steps = progress, phase, steps
+        self._epoch = 0
+        self._began = self._told = 0.0
+
+    def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
+        self._epoch = epoch
+        self._began = time.perf_counter()
+
+    def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
+        now = time.perf_counter()
+        if now - self._told < 0.2 or not logs:
+            return
+        self._told = now
+        per_step = (now - self._began) / (batch + 1)
+        left = self._steps * (self._phase.epochs - self._epoch) - batch - 1
+        figures = {
+            "epoch": self._epoch + 1,
+            "epochs": self._phase.epochs,
+            "loss": float(logs["loss"]),
+            "accuracy": float(logs["accuracy"]),
+            "images_per_second": self._phase.batch_size / per_step,
+            "seconds_left": per_step * left,
+        }
+        event = Event("batch", batch + 1, self._steps, self._phase.name, figures)
+        self._progress(event)

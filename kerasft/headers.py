@@ -1,0 +1,416 @@
+"""What a file says about its image before anything is decoded: format, size, EXIF orientation.
+
+All of it is TensorFlow operations on the encoded bytes, so that the exported graph refuses a
+decompression bomb and turns a phone's photo upright without Python. Nothing here fails on
+malformed bytes: reads behind the end give zeros, and what makes no sense ends in `problem`.
+
+Positions and sizes are int64, since a hostile file's 32-bit offsets must not wrap around. The
+bytes are copied once; `tf.strings.substr` would copy all of them at every read.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import tensorflow as tf
+
+MAX_PIXELS = 100_000_000  # 300 MB once decoded; the largest phone cameras take as much
+
+FORMATS = ("jpeg", "png", "gif", "bmp", "webp", "")
+JPEG, PNG, GIF, BMP, WEBP, UNKNOWN = range(6)
+
+PROBLEMS = (
+    "",
+    "is empty",
+    "is not a JPEG, PNG, GIF, BMP or WebP image",
+    "is truncated",
+    "is damaged: no size in its header",
+    "is a BMP file that is compressed or has fewer than 8 bits per pixel",
+    "is damaged: its header says no pixels",
+    f"has more than {MAX_PIXELS:,} pixels",
+)
+FINE, EMPTY, NO_IMAGE, TRUNCATED, NO_SIZE, ODD_BMP, NO_PIXELS, TOO_MANY_PIXELS = range(8)
+
+_PADDING = 80  # more than any field that is read at once
+_MAX_STEPS = 4096  # ends the walk through a hostile file; photos have 5 to 100 segments
+
+
+class Content(NamedTuple):
+    """The bytes of a file, uint8 [size + 80] with zeros at the end, and their number, int64."""
+
+    padded: tf.Tensor
+    size: tf.Tensor
+
+
+class Header(NamedTuple):
+    """Scalars, as tensors.
+
+    height, width: int64, as stored, before the EXIF orientation is applied; 0 if unknown. Of
+        an animation those of its first frame.
+    exif: int64, where the EXIF block's byte order mark is; 0 if there is no such block.
+    exif_end: int64, where the block ends.
+    problem: int32, position in PROBLEMS; 0 if the image may be decoded.
+    """
+
+    height: tf.Tensor
+    width: tf.Tensor
+    exif: tf.Tensor
+    exif_end: tf.Tensor
+    problem: tf.Tensor
+
+
+def bytes_of(encoded: tf.Tensor) -> Content:
+    """Makes the bytes of a file, scalar string, readable for the functions of this module."""
+    size = tf.strings.length(encoded)
+    padded = tf.io.decode_raw(encoded, tf.uint8, fixed_length=size + _PADDING)
+    return Content(tf.reshape(padded, [-1]), tf.cast(size, tf.int64))
+
+
+def kind_of(content: Content) -> tf.Tensor:
+    """Tells the format by the first bytes, whatever the file is called.
+
+    Returns:
+        int32 scalar, a position in FORMATS. Never fails.
+    """
+    # Byte by byte: -1 fits any.
+    signatures = [
+        [0xFF, 0xD8, 0xFF] + 9 * [-1],
+        [0x89, *b"PNG\r\n\x1a\n"] + 4 * [-1],
+        [*b"GIF8"] + 8 * [-1],
+        [*b"BM"] + 10 * [-1],
+        [*b"RIFF", -1, -1, -1, -1, *b"WEBP"],
+        12 * [-1],
+    ]
+    expected = tf.constant(signatures, tf.int64)
+    fits = tf.reduce_all((_bytes(content, 0, 12) == expected) | (expected < 0), axis=1)
+    return tf.argmax(tf.cast(fits, tf.uint8), output_type=tf.int32)
+
+
+def read_header(content: Content, kind: int) -> Header:
+    """Reads what is known of an image without decoding it.
+
+    Args:
+        content: of any file.
+        kind: its format, a position in FORMATS.
+
+    Returns:
+        Header. Never fails.
+    """
+    readers = (_read_jpeg, _read_png, _read_gif, _read_bmp, _read_webp, _read_unknown)
+    height, width, exif, exif_end, problem = readers[kind](content)
+    known = problem == FINE
+    height, width = _choose(known, height, 0), _choose(known, width, 0)
+    # Divided, since a product of two sides of 32 bits would not fit.
+    too_many = height > MAX_PIXELS // tf.maximum(width, 1)
+    none = tf.minimum(height, width) < 1
+    size_problem = tf.where(too_many, TOO_MANY_PIXELS, tf.where(none, NO_PIXELS, FINE))
+    return Header(height, width, exif, exif_end, tf.where(known, size_problem, problem))
+
+
+def orientation_of(content: Content, header: Header) -> tf.Tensor:
+    """Reads the orientation from an EXIF block.
+
+    Args:
+        content: of any file.
+        header: says where the block is.
+
+    Returns:
+        int32 scalar, 1 to 8; 1 (upright) if there is none or it is malformed. Never fails.
+
+    Source: EXIF 2.32, 4.6.2 and tag 0x0112. Of several such tags the last one counts,
+        as in Pillow.
+    """
+    start = _bytes(content, header.exif, 8)
+    big_endian = _big(start[:4]) == 0x4D4D002A  # "MM", 42
+    valid = (big_endian | (_big(start[:4]) == 0x49492A00)) & (header.exif > 0)  # "II", 42
+
+    def number(field: tf.Tensor) -> tf.Tensor:
+        return tf.where(big_endian, _big(field), _little(field))
+
+    directory = header.exif + number(start[4:8])
+    # A count that the block has no room for is cut short: entries behind its end are not there.
+    room = (tf.minimum(header.exif_end, content.size) - directory - 2) // 12
+    count = tf.minimum(number(_bytes(content, directory, 2)), room)
+    count = tf.maximum(_choose(valid, count, 0), 0)
+    first = tf.minimum(directory + 2, content.size)
+    entries = tf.reshape(content.padded[first : first + 12 * count], [-1, 12])
+    # 2 bytes tag, 2 bytes type (3: 16-bit integer), 4 bytes number of values, then the value.
+    wanted = tf.where(
+        big_endian,
+        tf.constant([0x01, 0x12, 0, 3, 0, 0, 0, 1], tf.uint8),
+        tf.constant([0x12, 0x01, 3, 0, 1, 0, 0, 0], tf.uint8),
+    )
+    found = tf.reduce_all(entries[:, :8] == wanted, axis=1)
+    last = tf.reduce_max(_choose(found, tf.range(count), -1))  # of nothing: the smallest int64
+    value = number(_bytes(content, first + 12 * tf.maximum(last, 0) + 8, 2))
+    right = (last >= 0) & (value >= 1) & (value <= 8)
+    return tf.cast(_choose(right, value, 1), tf.int32)
+
+
+_Read = tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]  # the fields of Header
+
+
+def _read_unknown(content: Content) -> _Read:
+    zero = tf.constant(0, tf.int64)
+    return zero, zero, zero, zero, tf.where(content.size == 0, EMPTY, NO_IMAGE)
+
+
+def _jpeg_markers() -> list[list[int]]:
+    """Says how the walk goes on at a marker, 0xFF and one byte.
+
+    Returns:
+        For each byte, and behind them for what is no marker: how far to go ahead without
+        counting the length field, whether there is one, whether to go on.
+    """
+    rows = [[2, 1, 1] for _ in range(256)]
+    for marker in (0x01, *range(0xD0, 0xD9)):
+        rows[marker] = [2, 0, 1]  # stands alone
+    for marker in range(0xC0, 0xD0):
+        if marker not in (0xC4, 0xC8, 0xCC):
+            rows[marker] = [0, 0, 0]  # a frame: here is the size
+    for marker in (0x00, 0xD9, 0xDA):
+        rows[marker] = [0, 0, 0]  # no marker, end of image, start of the pixels
+    rows[0xFF] = [1, 0, 1]  # a byte of padding
+    return [*rows, [0, 0, 0]]
+
+
+def _read_jpeg(content: Content) -> _Read:
+    """Walks the segments up to the frame: ITU T.81, annex B."""
+    markers = tf.constant(_jpeg_markers(), tf.int64)
+    # What each of 10 bytes adds: to the marker; to the length; to marker and "Exif", 0, 0.
+    weights = tf.constant(
+        [[256, 0, 0], [1, 0, 256**6], [0, 256, 0], [0, 1, 0]]
+        + [[0, 0, 256**power] for power in (5, 4, 3, 2, 1, 0)],
+        tf.int64,
+    )
+
+    def step(at: tf.Tensor, exif: tf.Tensor, going: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        segment = _bytes(content, at, 10)
+        marker, length, name = tf.unstack(tf.reduce_sum(segment[:, None] * weights, 0))
+        row = tf.where(marker >= 0xFF00, marker - 0xFF00, 256)
+        ahead, has_length, going = tf.unstack(tf.gather(markers, row))
+        exif = tf.where((name == 0xE1457869660000) & (exif == 0), at, exif)
+        return at + ahead + has_length * length, exif, going
+
+    zero = tf.constant(0, tf.int64)
+    frame, exif, going = tf.while_loop(
+        lambda at, exif, going: going > 0,
+        step,
+        (zero + 2, zero, zero + 1),
+        maximum_iterations=_MAX_STEPS,
+    )
+    start = _bytes(content, frame, 9)
+    ends = tf.reduce_any(start[1] == tf.constant([0, 0xD9, 0xDA], tf.int64))
+    fits = (going == 0) & (start[0] == 0xFF) & ~ends
+    exif_end = exif + 2 + _big(_bytes(content, exif + 2, 2))
+    exif = _choose(exif > 0, exif + 10, 0)
+    problem = _sized(content, fits, frame + 9)
+    return _big(start[5:7]), _big(start[7:9]), exif, exif_end, problem
+
+
+def _read_png(content: Content) -> _Read:
+    chunk = _bytes(content, 8, 16)
+    problem = _sized(content, _big(chunk[4:8]) == 0x49484452, 24)  # "IHDR"
+    zero = tf.constant(0, tf.int64)
+    return _big(chunk[12:16]), _big(chunk[8:12]), zero, zero, problem
+
+
+def _read_gif(content: Content) -> _Read:
+    frame = _gif_frame(content)
+    start = _bytes(content, frame, 9)
+    problem = _sized(content, start[0] == 0x2C, frame + 9)
+    zero = tf.constant(0, tf.int64)
+    return _little(start[7:9]), _little(start[5:7]), zero, zero, problem
+
+
+def gif_frame(encoded: tf.Tensor, content: Content) -> tf.Tensor:
+    """Cuts a GIF down to its first frame.
+
+    TensorFlow's decoder unpacks all frames before it keeps one: a small file of many large
+    frames would need any amount of memory.
+
+    Args:
+        encoded: scalar string, the bytes of a GIF whose header has no problem.
+        content: of the same file.
+
+    Returns:
+        scalar string, a GIF of one frame at the upper left corner. If the first frame ends
+        early, so does the result: decoding it fails.
+    """
+    frame = _gif_frame(content)
+    palette = _gif_palette(_bytes(content, frame + 9, 1)[0])
+    end = _behind_sub_blocks(content, frame + 10 + palette + 1)
+    head = tf.strings.substr(encoded, tf.constant(0, tf.int64), frame)
+    tail = tf.strings.substr(encoded, frame + 5, end - frame - 5)
+    # "," starts a frame; then where it lies on the canvas: left, top.
+    return tf.strings.join([head, b",\0\0\0\0", tail, b";"])
+
+
+def _gif_palette(flags: tf.Tensor) -> tf.Tensor:
+    colors = tf.bitwise.left_shift(tf.constant(2, tf.int64), flags % 8)
+    return _choose(flags >= 0x80, 3 * colors, 0)
+
+
+def _gif_frame(content: Content) -> tf.Tensor:
+    """Returns where the first frame starts, or where the walk to it came to its end."""
+    return tf.while_loop(
+        lambda at: _bytes(content, at, 1)[0] == 0x21,  # an extension
+        lambda at: (_behind_sub_blocks(content, at + 2),),
+        (13 + _gif_palette(_bytes(content, 10, 1)[0]),),
+        maximum_iterations=_MAX_STEPS,
+    )[0]
+
+
+def _behind_sub_blocks(content: Content, start: tf.Tensor) -> tf.Tensor:
+    """Walks a chain of GIF sub-blocks, a length byte before each, that a length of 0 ends.
+
+    Blocks of equal length, which is nearly all of them, are passed in one step.
+    """
+
+    def step(at: tf.Tensor, going: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        stride = tf.cast(content.padded[at], tf.int64) + 1
+        equal = content.padded[at : at + 1024 * stride : stride] == content.padded[at]
+        equal = tf.reshape(equal, [-1])  # TensorFlow loses sight of the rank
+        first_other = tf.argmin(tf.cast(equal, tf.uint8))
+        count = _choose(tf.reduce_all(equal), tf.size(equal), first_other)
+        last = stride == 1
+        return at + _choose(last, 1, count * stride), ~last
+
+    return tf.while_loop(
+        lambda at, going: going & (at < content.size), step, (start, tf.constant(True))
+    )[0]
+
+
+def _read_bmp(content: Content) -> _Read:
+    """Reads the Windows header. Palettes of 8 bits are fine, other ones and RLE are not."""
+    zero = tf.constant(0, tf.int64)
+    start = _bytes(content, 0, 66)
+    height = _little(start[22:26])
+    height = _choose(height >= 2**31, 2**32 - height, height)  # negative: from the top down
+    packing, bits = _little(start[30:34]), bmp_bits(content)
+    masks = tf.constant([0, 0, 255, 0, 0, 255, 0, 0, 255, 0, 0, 0], tf.int64)  # red, green, blue
+    plain = (packing == 0) & ((bits == 8) | (bits == 24) | (bits == 32))
+    plain |= (packing == 3) & (bits == 32) & tf.reduce_all(start[54:66] == masks)
+    plain &= _little(start[14:18]) >= 40
+    problem = tf.where(content.size < 54, TRUNCATED, tf.where(plain, FINE, ODD_BMP))
+    return height, _little(start[18:22]), zero, zero, problem
+
+
+def bmp_bits(content: Content) -> tf.Tensor:
+    """Returns the bits per pixel of a BMP file, int64 scalar."""
+    return _little(_bytes(content, 28, 2))
+
+
+def bmp_palette(content: Content) -> tf.Tensor:
+    """Returns the palette of a BMP file of 8 bits per pixel, uint8 [256, 3], RGB."""
+    start = 14 + _little(_bytes(content, 14, 4))
+    at = start + tf.range(1024, dtype=tf.int64)
+    colors = tf.reshape(tf.gather(content.padded, tf.minimum(at, content.size)), [256, 4])
+    return colors[:, 2::-1]
+
+
+_VP8, _VP8L, _VP8X, _ANMF, _EXIF = 0x56503820, 0x5650384C, 0x56503858, 0x414E4D46, 0x45584946
+
+
+def _read_webp(content: Content) -> _Read:
+    """Reads the size of the first frame: RFC 9649, 2.5 to 2.7, and RFC 6386, 9.1."""
+    at = _webp_pixels(content)
+    start = _bytes(content, at, 18)
+    lossy = (_big(start[:4]) == _VP8) & (_big(start[11:14]) == 0x9D012A)
+    lossless = (_big(start[:4]) == _VP8L) & (start[8] == 0x2F)
+    packed = _little(start[9:13])  # 14 bits width - 1, 14 bits height - 1
+    width = _choose(lossy, _little(start[14:16]) % 2**14, packed % 2**14 + 1)
+    height = _choose(lossy, _little(start[16:18]) % 2**14, packed // 2**14 % 2**14 + 1)
+    # All of the file is needed: metadata come last, and with them the orientation.
+    needed = tf.maximum(at + 18, 8 + _little(_bytes(content, 4, 4)))
+    problem = _sized(content, lossy | lossless, needed)
+    first = _bytes(content, 12, 9)
+    has_exif = (_big(first[:4]) == _VP8X) & (first[8] // 8 % 2 == 1)
+    zero = tf.constant(0, tf.int64)
+    exif, end = tf.cond(has_exif, lambda: _webp_exif(content), lambda: (zero, zero))
+    return height, width, exif, end, problem
+
+
+def webp_frame(encoded: tf.Tensor, content: Content) -> tf.Tensor:
+    """Cuts a WebP down to the pixels of its first frame.
+
+    TensorFlow's decoder garbles opaque animations and fails on others; of a still image this
+    drops metadata and what transparency lies in a chunk of its own.
+
+    Args:
+        encoded: scalar string, the bytes of a WebP whose header has no problem.
+        content: of the same file.
+
+    Returns:
+        scalar string, a WebP in the simple format, of 3 or 4 channels. If the frame ends
+        early, so does the result: decoding it fails.
+    """
+    frame = _webp_pixels(content)
+    length = 8 + _little(_bytes(content, frame + 4, 4))
+    length += length % 2
+    digits = (length + 4) // tf.constant([1, 2**8, 2**16, 2**24], tf.int64) % 256
+    size = tf.strings.reduce_join(tf.gather([bytes([digit]) for digit in range(256)], digits))
+    return tf.strings.join([b"RIFF", size, b"WEBP", tf.strings.substr(encoded, frame, length)])
+
+
+def _webp_pixels(content: Content) -> tf.Tensor:
+    """Returns where the first VP8 or VP8L chunk starts, or where the file ends."""
+
+    def behind(at: tf.Tensor, name: tf.Tensor, length: tf.Tensor) -> tf.Tensor:
+        into = name == _ANMF  # a frame: 16 bytes on its place and time, then chunks
+        return at + 8 + _choose(into, 16, length + length % 2)
+
+    return _find_chunk(content, [_VP8, _VP8L], behind)[0]
+
+
+def _webp_exif(content: Content) -> tuple[tf.Tensor, tf.Tensor]:
+    at, found = _find_chunk(content, [_EXIF], lambda at, name, length: at + 8 + length + length % 2)
+    head = _bytes(content, at + 4, 10)
+    prefix = _choose(_big(head[4:]) == 0x457869660000, 6, 0)  # some write "Exif", 0, 0 here too
+    return _choose(found, at + 8 + prefix, 0), at + 8 + _little(head[:4])
+
+
+def _find_chunk(
+    content: Content, names: list[int], behind: Callable[..., tf.Tensor]
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Walks the chunks of a RIFF file: 4 bytes name, 4 bytes length, content, even padding."""
+
+    def step(at: tf.Tensor, going: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        chunk = _bytes(content, at, 8)
+        name = _big(chunk[:4])
+        found = tf.reduce_any(name == tf.constant(names, tf.int64))
+        return _choose(found, at, behind(at, name, _little(chunk[4:]))), ~found
+
+    at, going = tf.while_loop(
+        lambda at, going: going & (at < content.size),
+        step,
+        (tf.constant(12, tf.int64), tf.constant(True)),
+        maximum_iterations=_MAX_STEPS,
+    )
+    return tf.minimum(at, content.size), ~going
+
+
+def _sized(content: Content, fits: tf.Tensor, needed: tf.Tensor | int) -> tf.Tensor:
+    """Says whether a header holds the size: it is long enough, and what it should be."""
+    return tf.where(content.size < needed, TRUNCATED, tf.where(fits, FINE, NO_SIZE))
+
+
+def _choose(condition: tf.Tensor, then: tf.Tensor | int, otherwise: tf.Tensor | int) -> tf.Tensor:
+    """Returns `tf.where` of two int64; that of plain Python numbers would be int32."""
+    return tf.where(condition, tf.cast(then, tf.int64), tf.cast(otherwise, tf.int64))
+
+
+def _bytes(content: Content, at: tf.Tensor | int, count: int) -> tf.Tensor:
+    """Returns up to 80 bytes as int64 [count]; zeros where the file has ended."""
+    start = tf.minimum(tf.cast(at, tf.int64), content.size)
+    field = tf.gather(content.padded, start + tf.range(count, dtype=tf.int64))
+    return tf.ensure_shape(tf.cast(field, tf.int64), [count])
+
+
+def _big(field: tf.Tensor) -> tf.Tensor:
+    """Returns the number that bytes mean, highest first."""
+    return tf.reduce_sum(field * [256**power for power in reversed(range(field.shape[0]))])
+
+
+def _little(field: tf.Tensor) -> tf.Tensor:
+    """Returns the number that bytes mean, lowest first."""
+    return tf.reduce_sum(field * [256**power for power in range(field.shape[0])])

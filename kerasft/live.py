@@ -1,0 +1,63 @@
+"""Training without a store: prefix and suffix in one step on the accelerator."""
+
+from typing import Any
+
+import keras
+from keras import ops
+
+
+class LiveModel(keras.Model):
+    """Feeds the frozen prefix into the trained suffix, for `fit` and `predict`.
+
+    A subclassed model, because in a functional one `fit` overrides `training=False`
+    (Keras 3.15, `functional.py: operation_fn`; keras issue 20285): statistics of the prefix
+    would move and its dropout would be active. Here the prefix is pinned to inference, and
+    no gradient enters it.
+
+    Takes pixels float32 [B,S,S,3], 0 to 255; gives logits float32 [B,K].
+    """
+
+    def __init__(self, prefix: keras.Model | None, suffix: keras.Model) -> None:
+        super().__init__(name="live")
+        self.prefix = prefix
+        self.suffix = suffix
+
+    def call(self, pixels: Any, training: bool | None = None) -> Any:
+        """Returns logits float32 [B,K]; `training` reaches the suffix only."""
+        x = pixels
+        if self.prefix is not None:
+            x = ops.stop_gradient(self.prefix(pixels, training=False))
+        return ops.cast(self.suffix(x, training=training), "float32")
+
+
+def set_precision(model: keras.Model, policy: str) -> list[tuple[keras.layers.Layer, object]]:
+    """Lets a whole model compute in another precision; its variables stay float32.
+
+    The in-model normalisation of the pixels, the logits and the softmax stay in float32:
+    bfloat16 has 8 bits, a grey level needs them all.
+
+    Args:
+        model: pixels to scores.
+        policy: "float32", "mixed_bfloat16" or "mixed_float16".
+
+    Returns:
+        What `restore_precision` needs: a model saved under a mixed policy reloads with it.
+    """
+    before = []
+    if policy != "float32":
+        for layer in model._flatten_layers(include_self=False, recursive=True):
+            if not _stays_float32(layer):
+                before.append((layer, layer.dtype_policy))
+                layer.dtype_policy = policy
+    return before
+
+
+def restore_precision(before: list[tuple[keras.layers.Layer, object]]) -> None:
+    """Undoes `set_precision`."""
+    for layer, policy in before:
+        layer.dtype_policy = policy
+
+
+def _stays_float32(layer: keras.layers.Layer) -> bool:
+    kinds = (keras.layers.InputLayer, keras.layers.Normalization, keras.layers.Rescaling)
+    return isinstance(layer, kinds) or layer.name in ("logits", "scores")

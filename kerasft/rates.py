@@ -1,0 +1,123 @@
+"""Learning rates: one optimizer for a phase, with a rate for each group of layers."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import keras
+
+from kerasft.config import Phase
+from kerasft.cut import Cut
+
+
+@dataclass(frozen=True)
+class Group:
+    """Layers of a suffix that learn at the same rate.
+
+    Attributes:
+        name: "head", "backbone", a block's name, or "all".
+        factor: what the phase's learning rate is multiplied with.
+        layers: names of its layers.
+    """
+
+    name: str
+    factor: float
+    layers: frozenset[str]
+
+
+def rate_groups(phase: Phase, cut: Cut) -> list[Group]:
+    """Divides a suffix's layers by their learning rate.
+
+    The head learns at `head_learning_rate_multiplier` times the phase's rate (Caffe's recipe
+    "fine-tuning for style recognition": a larger rate for the new layer), the block that is
+    the n-th from the top at `layer_decay ** n` times (ELECTRA, Clark et al. 2020, appendix A).
+
+    Returns:
+        The head's group first, then from the top; groups of equal factor are one group.
+    """
+    blocks = [(b.name, phase.layer_decay**n, b.layers) for n, b in enumerate(cut.blocks, start=1)]
+    inside = {layer for _, _, layers in blocks for layer in layers}
+    head = frozenset(layer.name for layer in cut.suffix.layers) - inside
+    groups = [Group("head", phase.head_learning_rate_multiplier, head)]
+    if phase.layer_decay != 1:
+        groups += [Group(name, factor, frozenset(layers)) for name, factor, layers in blocks]
+    elif blocks:
+        groups.append(Group("backbone", 1.0, frozenset(inside)))
+    if len({group.factor for group in groups}) == 1:
+        return [Group("all", groups[0].factor, head | inside)]
+    return groups
+
+
+def schedule(phase: Phase, factor: float, steps_per_epoch: int) -> float | Callable:
+    """Returns a group's learning rate: a number, or a Keras schedule of the step.
+
+    Warm-up rises from 0 to the rate over `phase.warmup` epochs; "cosine" then falls to 0 at
+    the end of the phase's last epoch (Loshchilov and Hutter 2017, without restarts).
+    """
+    rate = phase.learning_rate * factor
+    if phase.schedule == "constant" and not phase.warmup:
+        return rate
+    warmup = round(phase.warmup * steps_per_epoch)
+    return keras.optimizers.schedules.CosineDecay(
+        initial_learning_rate=0.0 if warmup else rate,
+        decay_steps=max(1, phase.epochs * steps_per_epoch - warmup),
+        alpha=1.0 if phase.schedule == "constant" else 0.0,  # 1: no decay, warm-up only
+        warmup_target=rate if warmup else None,
+        warmup_steps=warmup,
+    )
+
+
+def build_optimizer(
+    phase: Phase, groups: list[Group], suffix: keras.Model, steps_per_epoch: int
+) -> keras.optimizers.Optimizer:
+    """Builds a phase's optimizer, and its slots for the suffix's trainable variables.
+
+    With one group it is a stock optimizer, with several `keras.optimizers.MultiOptimizer`
+    over stock optimizers, in a `LossScaleOptimizer` for "mixed_float16" (whose small
+    gradients would be 0 otherwise).
+
+    Args:
+        phase: which optimizer, rate and schedule.
+        groups: of `rate_groups`.
+        suffix: after `cut.freeze`.
+        steps_per_epoch: batches in one epoch.
+    """
+    one_each = [_stock(phase, schedule(phase, g.factor, steps_per_epoch)) for g in groups]
+    optimizer = one_each[0]
+    if len(groups) > 1:
+        of_path = {
+            variable.path: one
+            for group, one in zip(groups, one_each, strict=True)
+            for layer in suffix.layers
+            if layer.name in group.layers
+            for variable in layer.trainable_variables
+        }
+        optimizer = keras.optimizers.MultiOptimizer(lambda variable: of_path[variable.path])
+    if phase.precision == "mixed_float16":
+        optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
+    optimizer.build(suffix.trainable_variables)
+    return optimizer
+
+
+def rates_at(
+    phase: Phase, groups: list[Group], steps_per_epoch: int, step: int
+) -> dict[str, float]:
+    """Returns each group's learning rate at one optimizer step (from 0), for metrics.jsonl.
+
+    Computed from the schedule, since a MultiOptimizer's rate cannot be read.
+    """
+    rates = {}
+    for group in groups:
+        rate = schedule(phase, group.factor, steps_per_epoch)
+        rates[group.name] = float(rate(step) if callable(rate) else rate)
+    return rates
+
+
+def _stock(phase: Phase, rate: float | Callable) -> keras.optimizers.Optimizer:
+    if phase.optimizer == "sgd":
+        return keras.optimizers.SGD(rate, momentum=phase.momentum)
+    if phase.optimizer == "adamw":
+        optimizer = keras.optimizers.AdamW(rate, weight_decay=phase.weight_decay)
+        # Decay pulls weights to 0; a bias or the scale of a norm has no reason to go there.
+        optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
+        return optimizer
+    return keras.optimizers.Adam(rate)

@@ -1,0 +1,45 @@
+"""What stays the same over all phases of a run."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+
+from kerasft import data
+from kerasft.config import Config
+from kerasft.progress import Progress
+from kerasft.run import Run
+from kerasft.source import Source
+
+SCORING_BATCH = 32
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A run: where it is, what was asked for, the photos, and whom to tell."""
+
+    run: Run
+    config: Config
+    source: Source
+    progress: Progress
+
+    def labels(self, split_name: str) -> np.ndarray:
+        """int32 [n], in the order in which `batches` feeds the split."""
+        return self.source.labels[self.source.indices(split_name)]
+
+    def batches(self, split_name: str, *, times: int = 1) -> Iterable:
+        """Pixels of a split, plain and in order, `times` over: batches of SCORING_BATCH."""
+        return data.split_batches(
+            self.source,
+            split_name,
+            image_size=self.image_size,
+            resize=self.config.data.resize,
+            batch_size=SCORING_BATCH,
+            times=times,
+        )
+
+    @property
+    def image_size(self) -> int:
+        """Side of the model's square input, pixels."""
+        assert self.config.model.image_size is not None  # resolved before the first phase
+        return self.config.model.image_size

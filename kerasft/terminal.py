@@ -1,0 +1,311 @@
+"""What people see: progress and the log on stderr, results as text.
+
+Progress is a bar where stderr is a terminal and a line per epoch where it is not. stdout
+belongs to the result alone, so that `--json` can be piped.
+"""
+
+import logging
+import os
+import shlex
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, redirect_stdout
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+from kerasft.progress import Event
+
+
+@contextmanager
+def loading() -> Iterator[None]:
+    """Holds back what TensorFlow writes to stderr while it is imported.
+
+    If the import fails, all of it is shown. A user who set TF_CPP_MIN_LOG_LEVEL sees what
+    that level lets through, and nothing is held back.
+    """
+    if os.environ.get("TF_CPP_MIN_LOG_LEVEL", "3") != "3":
+        yield
+        return
+    # 3 leaves fatal errors only; what matters comes as a Python exception as well. The lines
+    # "All log messages before absl::InitializeLog()", oneDNN's and CUDA's are written before
+    # TensorFlow reads the level, straight to the file descriptor: hence the redirection.
+    os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
+    sys.stderr.flush()
+    stderr = os.dup(2)
+    with tempfile.TemporaryFile() as held:
+        os.dup2(held.fileno(), 2)
+        try:
+            yield
+        except BaseException:
+            held.seek(0)
+            os.write(stderr, held.read())
+            raise
+        finally:
+            os.dup2(stderr, 2)
+            os.close(stderr)
+
+
+@contextmanager
+def showing() -> Iterator["Display"]:
+    """Shows progress and the log of kerasft on stderr, and anything printed in between too.
+
+    Yields:
+        The progress callback for the library.
+    """
+    bar = None
+    if sys.stderr.isatty():
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+        figures = TextColumn("{task.fields[figures]}")
+        bar = Progress(*columns, figures, console=Console(stderr=True), refresh_per_second=4)
+        bar.live.transient = True
+    display = Display(bar)
+    handler = _Sentences(display)
+    logger = logging.getLogger("kerasft")
+    level = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    try:
+        # Keras prints downloads to stdout.
+        with redirect_stdout(sys.stderr):
+            if bar is None:
+                yield display
+            else:
+                with bar:
+                    yield display
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)
+
+
+class Display:
+    """A progress callback that shows each event; see `progress.py` for the stages."""
+
+    def __init__(self, bar: Progress | None = None) -> None:
+        """Args: bar: moved by every event; None where stderr is no terminal."""
+        self._bar = bar
+        self._ends: list[float] = []
+
+    def __call__(self, event: Event) -> None:
+        if event.stage == "phase":
+            self._ends = [time.monotonic()]
+        seconds_left = None
+        if event.stage == "epoch":
+            # Not event.done: a resumed phase begins in the middle. The first epoch, in which
+            # TensorFlow builds its graphs, counts only as long as there is no other.
+            self._ends.append(time.monotonic())
+            ends = self._ends[1:] if len(self._ends) > 2 else self._ends
+            per_epoch = (ends[-1] - ends[0]) / max(1, len(ends) - 1)
+            seconds_left = per_epoch * (event.total - event.done)
+        line = event_line(event, seconds_left=seconds_left)
+        if line is not None:
+            self.say(line)
+        if self._bar is not None and event.stage not in ("phase", "epoch"):
+            _move(self._bar, event)
+
+    def say(self, line: str) -> None:
+        """Writes a line to stderr, above the bar if there is one."""
+        if self._bar is None:
+            click.echo(line, err=True)
+        else:
+            self._bar.console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def _move(bar: Progress, event: Event) -> None:
+    """Shows an event as the state of the one bar."""
+    figures = event.figures
+    what, text = str(figures.get("what", event.stage)), ""
+    if event.stage == "batch":
+        what = f"{event.phase} epoch {figures.get('epoch')}/{figures.get('epochs')}"
+        left = figures.get("seconds_left")
+        text = _figures_text(figures, seconds_left=None if left is None else float(left))
+    if not bar.task_ids:
+        bar.add_task("", figures="")
+    bar.update(
+        bar.task_ids[0],
+        description=what,
+        completed=event.done,
+        total=event.total or None,
+        figures=text,
+    )
+
+
+class _Sentences(logging.Handler):
+    """Shows log records as sentences on a display."""
+
+    def __init__(self, display: Display) -> None:
+        super().__init__()
+        self._display = display
+
+    def emit(self, record: logging.LogRecord) -> None:
+        warning = "Warning: " if record.levelno >= logging.WARNING else ""
+        self._display.say(warning + record.getMessage())
+
+
+def event_line(event: Event, *, seconds_left: float | None = None) -> str | None:
+    """The line that stays on the screen after an event, or None for events that leave none.
+
+    Args:
+        event: any event of the library.
+        seconds_left: until the last epoch of the phase.
+    """
+    if event.stage == "images" and event.done == event.total:
+        return f"{event.total:,} {'image' if event.total == 1 else 'images'} read"
+    if event.stage == "phase":
+        trained = _trained_text(event.figures.get("blocks"))
+        parameters = int(event.figures.get("trainable_parameters", 0))
+        epochs = event.figures.get("epochs")
+        return f"{event.phase}: trains {trained}, {parameters:,} parameters, up to {epochs} epochs"
+    if event.stage == "epoch":
+        figures = _figures_text(event.figures, seconds_left=seconds_left)
+        return f"{event.phase} epoch {event.done}/{event.total}: {figures}"
+    return None
+
+
+_FIGURES = {
+    "loss": "loss {:.4f}",
+    "accuracy": "accuracy {:.3f}",
+    "val_loss": "validation loss {:.4f}",
+    "val_accuracy": "validation accuracy {:.3f}",
+    "learning_rate": "learning rate {:.3g}",
+    "images_per_second": "{:.0f} images/s",
+}
+
+
+def _figures_text(
+    figures: Mapping[str, float | int | str], *, seconds_left: float | None = None
+) -> str:
+    parts = [text.format(figures[key]) for key, text in _FIGURES.items() if key in figures]
+    if seconds_left is not None:
+        parts.append(f"{duration_text(seconds_left)} left")
+    if figures.get("best"):
+        parts.append("best so far")
+    return ", ".join(parts)
+
+
+def duration_text(seconds: float) -> str:
+    """12.3 seconds as "0:12", 3,700 as "1:01:40"."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def plan_text(plan: Mapping[str, Any]) -> str:
+    """What `train --dry-run` leaves on the screen.
+
+    Args:
+        plan: the object that `train --dry-run --json` prints.
+    """
+    width = max(len("class"), *(len(name) for name in plan["images"]))
+    lines = [
+        f"{plan['backbone']}, weights {plan['weights']}, {plan['image_size']} x "
+        f"{plan['image_size']} pixels, {plan['parameters']:,} parameters in "
+        f"{len(plan['blocks'])} blocks",
+        "",
+        f"{'class':<{width}}   train  validation    test",
+    ]
+    lines += [
+        f"{name:<{width}}  {n['train']:>6,}  {n['validation']:>10,}  {n['test']:>6,}"
+        for name, n in plan["images"].items()
+    ]
+    if plan["skipped"]:
+        lines.append(f"{len(plan['skipped'])} files are no images and will be left out")
+    lines.append("")
+    lines += [
+        f"Phase {phase['name']}: {_trained_text(phase['blocks'])}, "
+        f"{phase['trainable_parameters']:,} parameters, up to {phase['epochs']} epochs "
+        f"({phase['steps']:,} steps), learning rate {phase['learning_rate']:g}"
+        for phase in plan["phases"]
+    ]
+    return "\n".join([*lines, "", "Nothing was trained or written: this was a dry run."])
+
+
+def _trained_text(blocks: Any) -> str:
+    known = {0: "the head", 1: "the head and 1 block", "all": "all blocks"}
+    return known.get(blocks, f"the head and {blocks} blocks")
+
+
+def summary_text(result: Mapping[str, Any]) -> str:
+    """What a training command leaves on the screen.
+
+    Args:
+        result: the object that `train --json` and `unfreeze-and-continue --json` print.
+    """
+    run = shlex.quote(str(result["run"]))
+    lines = [_phase_line(phase) for phase in result["phases"]]
+    if result["phases"][-1].get("improved") is False:
+        lines.append("The last phase did not help: model.keras is still the earlier one.")
+    lines += [
+        "",
+        _split_line("Validation", result.get("validation")),
+        _split_line("Test", result.get("test")),
+        f"Run directory: {result['run']}, {duration_text(result['seconds'])} of training",
+        "",
+        "Next:",
+        f"  kerasft evaluate {run}",
+        f"  kerasft predict {run} PHOTO.jpg",
+        f"  kerasft unfreeze-and-continue {run}",
+        f"  kerasft export {run}",
+    ]
+    return "\n".join(lines)
+
+
+def _phase_line(phase: Mapping[str, Any]) -> str:
+    return (
+        f"Phase {phase['name']}: epoch {phase['best_epoch']} of {phase['epochs']} was the best, "
+        f"validation accuracy {phase['val_accuracy']:.3f}, loss {phase['val_loss']:.4f}; "
+        f"{phase['trainable_parameters']:,} parameters trained, the frozen ones compared: "
+        f"{phase['frozen_proof']}; {duration_text(phase['seconds'])}"
+    )
+
+
+def _split_line(title: str, split: Mapping[str, Any] | None) -> str:
+    if not split or not split["n"]:
+        return f"{title}: no images"
+    line = f"{title}: accuracy {split['accuracy']:.3f}"
+    if "ci95" in split:
+        low, high = split["ci95"]
+        line += f" (95% interval {low:.3f} to {high:.3f})"
+    return f"{line}, loss {split['loss']:.4f}, {split['n']:,} images"
+
+
+def predictions_text(results: Sequence[Mapping[str, Any]]) -> str:
+    """A paragraph per file: its name, then scores and labels, best first."""
+    lines = []
+    for result in results:
+        if "error" in result:
+            lines.append(f"{result['file']}: error: {result['error']}")
+            continue
+        lines.append(str(result["file"]))
+        lines += [f"  {best['score']:.3f}  {best['label']}" for best in result["predictions"]]
+    return "\n".join(lines)
+
+
+def export_text(result: Mapping[str, Any]) -> str:
+    """Where the export lies and how closely it agrees with model.keras."""
+    path = shlex.quote(str(result["path"]))
+    return (
+        f"SavedModel: {result['path']}\n"
+        f"Compared with model.keras on {result['n']} images: scores differ by at most "
+        f"{result['max_abs_diff']:.1e}, logits by {result['max_abs_diff_logits']:.1e}, "
+        f"same label on {result['top1_agreement']:.1%}.\n"
+        f"\nNext:\n  kerasft predict {path} PHOTO.jpg"
+    )
+
+
+def blocks_text(blocks: Sequence[Mapping[str, Any]]) -> str:
+    """A line per block from the top: what `--blocks` counts."""
+    width = max(len(block["name"]) for block in blocks)
+    lines = [f"{'':>3}  {'block':<{width}}  parameters  layers"]
+    for number, block in enumerate(blocks, start=1):
+        layers = block["layers"]
+        first_to_last = layers[0] if len(layers) == 1 else f"{layers[0]} ... {layers[-1]}"
+        lines.append(
+            f"{number:>3}  {block['name']:<{width}}  {block['parameters']:>10,}  "
+            f"{len(layers)}: {first_to_last}"
+        )
+    return "\n".join(lines)

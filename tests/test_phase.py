@@ -1,0 +1,89 @@
+"""A phase that goes wrong: planted faults, a loss that is no number, nothing gained."""
+
+import json
+
+import pytest
+from tiny_run import small, train_head, weights
+
+from kerasft import fitting, phase
+from kerasft.cut import freeze
+from kerasft.errors import UserError
+from kerasft.live import LiveModel
+from kerasft.train import continue_run, train_run
+
+pytestmark = pytest.mark.usefixtures("tiny_backbone")
+
+
+@pytest.fixture(scope="module")
+def trained(tiny_backbone, tmp_path_factory):
+    return train_head(tmp_path_factory.mktemp("phase"))
+
+
+def freeze_all_but_the_norms(cut, batch_norm):
+    """Planted fault: the suffix's BatchNormalization learns."""
+    return freeze(cut, "train")
+
+
+class MovingPrefix(LiveModel):
+    """Planted fault: the prefix's statistics move while it computes."""
+
+    def call(self, pixels, training=None):
+        mean = self.prefix.get_layer("stem_norm").moving_mean
+        mean.assign(0.9 * mean + 0.1)
+        return super().call(pixels, training=training)
+
+
+FAULTS = {
+    "block_2_a_norm/moving_mean": (phase, "freeze", freeze_all_but_the_norms),
+    "stem_norm/moving_mean": (fitting, "LiveModel", MovingPrefix),
+}
+
+
+@pytest.mark.parametrize("variable", FAULTS)
+def test_a_planted_fault_fails_the_run_and_leaves_the_earlier_model(variable, trained, monkeypatch):
+    run = trained.copy(variable.partition("/")[0])
+    before = (run / "model.keras").read_bytes()
+    monkeypatch.setattr(*FAULTS[variable])
+    with pytest.raises(UserError) as caught:
+        continue_run(run, flags={"phases.-1.blocks": 1, "phases.-1.epochs": 1})
+    assert "frozen variables moved while it trained" in str(caught.value)
+    assert variable in str(caught.value)
+    assert (run / "model.keras").read_bytes() == before
+    assert len(json.loads((run / "run.json").read_text())["phases"]) == 1
+    assert not list(run.rglob("candidate*"))
+
+
+def test_without_a_fault_the_same_phase_is_proven(trained):  # the control
+    run = trained.copy("control")
+    result = continue_run(run, flags={"phases.-1.blocks": 1, "phases.-1.epochs": 1})
+    assert result["phases"][1]["frozen_proof"] == "equal"
+    before = dict(weights(trained.run))
+    assert [path for path, digest in weights(run) if before[path] != digest] == [
+        "block_2_a_conv/kernel",
+        "block_2_a_conv/bias",
+        "logits/kernel",
+        "logits/bias",
+    ]
+
+
+def test_a_phase_that_does_not_help_keeps_the_earlier_model(trained):
+    run = trained.copy("no-help")
+    before = (run / "model.keras").read_bytes()
+    flags = {"phases.-1.blocks": "all", "phases.-1.epochs": 1, "phases.-1.learning_rate": 100.0}
+    result = continue_run(run, flags={**flags, "phases.-1.optimizer": "sgd"})
+    assert [p["improved"] for p in result["phases"]] == [True, False]
+    assert result["best_phase"] == "head"
+    for split in ("validation", "test"):
+        assert result[split] == trained.result[split]
+    assert (run / "model.keras").read_bytes() == before
+    assert json.loads((run / "run.json").read_text())["test_scored"] == 1
+
+
+def test_a_loss_that_is_no_number_from_the_start_is_one_sentence(trained, tmp_path):
+    sets = ["phases.0.learning_rate=1e30", "phases.0.optimizer=sgd", "head.hidden=[4,4]"]
+    with pytest.raises(UserError) as caught:
+        train_run(small(trained.photos, *sets), tmp_path / "run")
+    assert str(caught.value) == (
+        "Phase 'head': the loss is not a number any more in epoch 1, so there is nothing to "
+        "keep. A learning rate lower than 1e+30 may help."
+    )
