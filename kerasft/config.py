@@ -113,9 +113,9 @@ class Head(Section):
 class Augment(Section):
     """What training images go through; validation and test images never do."""
 
-    flip: StrictBool = Field(default=False, description="Mirrors left and right, half of the time.")
+    flip: StrictBool = Field(default=True, description="Mirrors left and right, half of the time.")
     crop: StrictFloat = Field(
-        default=0.0,
+        default=0.5,
         ge=0,
         lt=1,
         description="Smallest share of the area that a crop keeps; 0 is off.",
@@ -286,7 +286,7 @@ def unfreeze_defaults(config: Config) -> Phase:
     while name in taken:
         number += 1
         name = f"unfreeze-{number}"
-    return Phase(name=name, epochs=10, learning_rate=1e-4)
+    return Phase(name=name, epochs=10, learning_rate=5e-5)
 
 
 def load_config(

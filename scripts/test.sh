@@ -19,4 +19,5 @@ python=.venv/bin/python
 $python -m ruff check .
 $python -m ruff format --check .
 $python -m mypy
-$python -m pytest -q -m "$marks" "$@"
+# A process per core, a whole file to one of them: its runs are shared by the tests in it.
+$python -m pytest -q -n auto --dist loadfile -m "$marks" "$@"

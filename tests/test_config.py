@@ -75,7 +75,7 @@ def test_data_alone_is_a_whole_config(tmp_path, monkeypatch):
         },
         "model": {"backbone": "MobileNetV2", "weights": "imagenet", "image_size": None},
         "head": {"hidden": (), "dropout": 0.2},
-        "augment": {"flip": False, "crop": 0.0, "color": 0.0},
+        "augment": {"flip": True, "crop": 0.5, "color": 0.0},
         "phases": (
             {
                 "name": "head",
@@ -384,7 +384,7 @@ def test_the_appended_phase_has_the_defaults_of_unfreezing():
     longer = append_phase(config)
     assert longer.phases == (
         *config.phases,
-        Phase(name="unfreeze", blocks=None, epochs=10, learning_rate=1e-4),
+        Phase(name="unfreeze", blocks=None, epochs=10, learning_rate=5e-5),
     )
     assert longer.model_copy(update={"phases": config.phases}) == config
 
@@ -405,7 +405,7 @@ def test_options_reach_the_appended_phase_from_the_end_or_by_its_number():
         sets=["phases.1.name=deep", "phases.-1.batch_norm=train"],
     )
     assert config.phases[1] == Phase(
-        name="deep", blocks="all", epochs=3, learning_rate=1e-4, batch_norm="train"
+        name="deep", blocks="all", epochs=3, learning_rate=5e-5, batch_norm="train"
     )
 
 
@@ -449,7 +449,7 @@ def test_a_config_is_written_whole_with_paths_relative_to_its_folder(tmp_path, m
         'bad_images = "fail"\nresize = "stretch"\n\n'
         '[model]\nbackbone = "MobileNetV2"\nweights = "../../mine.h5"\n\n'
         "[head]\nhidden = []\ndropout = 0.2\n\n"
-        "[augment]\nflip = false\ncrop = 0.0\ncolor = 0.0\n\n"
+        "[augment]\nflip = true\ncrop = 0.5\ncolor = 0.0\n\n"
         '[[phases]]\nname = "head"\nblocks = 0\nepochs = 20\nlearning_rate = 0.001\n'
         'batch_size = 32\nbatch_norm = "frozen"\noptimizer = "adam"\nschedule = "constant"\n'
         "warmup = 0.0\nhead_learning_rate_multiplier = 1.0\nlayer_decay = 1.0\npatience = 5\n"

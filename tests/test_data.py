@@ -11,6 +11,7 @@ from kerasft.data import image_batches, split_batches, training_batches
 from kerasft.images import load_image
 from kerasft.source import Source
 
+PLAIN = Augment(flip=False, crop=0.0)
 FEED = {"image_size": 8, "resize": "stretch", "batch_size": 4}
 
 
@@ -44,7 +45,7 @@ def reds(batches):
 
 
 def feed(source, indices, augment=None, seed=0, **changes):
-    arguments = FEED | {"augment": augment or Augment()} | changes
+    arguments = FEED | {"augment": augment or PLAIN} | changes
     return list(training_batches(source, [(np.array(indices), seed)], **arguments))
 
 
@@ -80,7 +81,7 @@ def test_training_feeds_in_the_order_asked_for_with_repeats(source):
 
 def test_epochs_come_from_one_pipeline_and_no_batch_reaches_into_the_next(source):
     epochs = [(np.array([4, 3, 2, 1, 0]), 0), (np.array([0, 1, 2, 3, 4]), 1)]
-    batches = training_batches(source, epochs, **FEED, augment=Augment())
+    batches = training_batches(source, epochs, **FEED, augment=PLAIN)
     assert reds(x for x, _ in batches) == [[4, 3, 2, 1], [0], [0, 1, 2, 3], [4]]
 
 
@@ -100,7 +101,11 @@ def test_without_augmentation_training_sees_what_scoring_sees(noisy):
     np.testing.assert_array_equal(pixels, scored)
 
 
-AUGMENTS = [Augment(crop=0.3), Augment(flip=True), Augment(color=1.0)]
+AUGMENTS = [
+    Augment(flip=False, crop=0.3),
+    Augment(flip=True, crop=0.0),
+    Augment(flip=False, crop=0.0, color=1.0),
+]
 
 
 @pytest.mark.parametrize("augment", AUGMENTS, ids=["crop", "flip", "color"])
@@ -125,7 +130,7 @@ def test_fit_takes_every_batch_of_every_epoch(source):
     pixels = keras.Input((8, 8, 3))
     model = keras.Model(pixels, keras.layers.Dense(3)(keras.layers.Flatten()(pixels)))
     model.compile("sgd", keras.losses.CategoricalCrossentropy(from_logits=True))
-    batches = training_batches(source, [(np.arange(13), 0)] * 3, augment=Augment(), **FEED)
+    batches = training_batches(source, [(np.arange(13), 0)] * 3, augment=PLAIN, **FEED)
     assert len(batches) == 12
     model.fit(batches, epochs=3, steps_per_epoch=4, shuffle=False, verbose=0)
     assert int(model.optimizer.iterations) == 12
