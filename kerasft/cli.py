@@ -254,8 +254,9 @@ def predict(
 @main.command()
 @click.argument("run", type=click.Path(path_type=Path))
 @click.option("--to", type=click.Path(path_type=Path), metavar="DIR", help="Default: RUN/export.")
+@_data
 @_json
-def export(run: Path, to: Path | None, as_json: bool) -> None:
+def export(run: Path, to: Path | None, data: str | None, as_json: bool) -> None:
     """Writes a SavedModel that takes image bytes, and proves that it agrees.
 
     Each export is a new version, DIR/1, DIR/2, ..., as TF Serving expects. It is compared
@@ -269,7 +270,8 @@ def export(run: Path, to: Path | None, as_json: bool) -> None:
         from kerasft.export import export_run
 
     with showing() as progress:
-        result = export_run(run, to=to, progress=progress)
+        folder = Path(data) if data else None
+        result = export_run(run, to=to, data=folder, progress=progress)
     _print(result, export_text, as_json=as_json)
 
 

@@ -522,3 +522,9 @@ def test_any_config_loads_back_equal(tmp_path_factory, config):
 def test_nothing_but_known_toml_is_written():
     tree = tomllib.loads(to_toml(load_config(None, flags=PHOTOS), Path()))
     assert list(tree) == ["seed", "device", "data", "model", "head", "augment", "phases"]
+
+
+@pytest.mark.parametrize("path", sorted(Path("configs").glob("*.toml")), ids=lambda p: p.stem)
+def test_every_recipe_in_configs_loads(path):
+    loaded = load_config(path, flags=PHOTOS)
+    assert [phase.name for phase in loaded.phases] == ["head", "unfreeze"]
