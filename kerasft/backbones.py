@@ -1,28 +1,16 @@
-"""The table of Keras Applications: how each one is built, preprocessed and cut into blocks.
+"""The table of Keras Applications: what each one is called, takes, and is cut into.
 
-A backbone takes pixels, float32 [B,S,S,3] RGB from 0 to 255; its own preprocessing is part of
-the model, so there is no second place where it could be forgotten or done twice.
+Plain data without Keras, so that a config is checked in an instant; `nets.py` builds the nets.
 
-Shapes: B images in a batch; S side of the square input in pixels; F features.
+Shapes: S side of the square input in pixels.
 """
 
-import json
-import math
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-import keras
-import numpy as np
-
 from kerasft.errors import UserError, did_you_mean
-from kerasft.weights import imagenet_files, load_file
-
-# What Keras' EfficientNet v1 normalises with (keras/src/applications/efficientnet.py).
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STDDEV = (0.229, 0.224, 0.225)
 
 
 @dataclass(frozen=True)
@@ -175,137 +163,3 @@ def block_key(backbone: Backbone, layer_name: str) -> str | None:
     if match is None:
         return None
     return backbone.block_name.format(match.group(1) if match.re.groups else match.group())
-
-
-def load(spec: str, *, weights: str, image_size: int, seed: int = 0) -> keras.Model:
-    """Builds a backbone with its preprocessing inside and fills it with weights.
-
-    Args:
-        spec: see `parse`.
-        weights: "imagenet", "none" (random; they depend on `seed` alone), or the path of a
-            file: .h5 (Keras Applications, with or without top), .weights.h5 or .keras. A file
-            is taken to belong to ImageNet's preprocessing, as those of Keras Applications do.
-        image_size: S, at least the row's `min_size`.
-        seed: sets the global seeds of Python, NumPy and the backend.
-
-    Returns:
-        A flat functional model: "pixels" float32 [B,S,S,3], RGB from 0 to 255, to
-        features float32 [B,F] (average over places). (ConvNeXt keeps its four
-        down-sampling steps as `Sequential` layers.)
-
-    Raises:
-        UserError: a bad spec, a side under the minimum, options that Keras refuses,
-            ImageNet weights that can't be had, or a file that is missing or does not fit.
-    """
-    backbone, _ = parse(spec)
-    if image_size < backbone.min_size:
-        raise UserError(
-            f"image size: {backbone.name} takes images of {backbone.min_size} pixels a side or "
-            f"more, got {image_size}.",
-            exit_code=2,
-        )
-    path = None if weights in ("imagenet", "none") else Path(weights)
-    if path is not None and not path.is_file():
-        raise UserError(
-            f"weights: there is no file {path}. Expected 'imagenet', 'none' or a file.",
-            exit_code=2,
-        )
-    keras.utils.set_random_seed(seed)
-    known = "imagenet" if weights == "imagenet" else None
-    net = _build(spec, image_size, known, include_top=False, pooling="avg")
-    if path is not None:
-        load_file(net, path, name=spec)
-    return net
-
-
-def _build(spec: str, image_size: int, weights: str | None, **arguments: Any) -> keras.Model:
-    backbone, options = parse(spec)
-    shape = (image_size, image_size, 3)
-    pixels = keras.Input(shape, name="pixels")
-    # Symbolic: on a NumPy array preprocess_input would overwrite the caller's pixels.
-    inputs = getattr(keras.applications, backbone.module).preprocess_input(pixels)
-    # No `name=`: EfficientNetV2 fails with one, ConvNeXt makes its weights file's name of it.
-    constructor = getattr(keras.applications, backbone.name)
-    arguments |= {"input_tensor": inputs, "input_shape": shape, "weights": weights}
-    with imagenet_files(spec, image_size):
-        net = constructor(**options, **arguments)
-    if backbone.second_rescaling and weights is None:
-        net = _with_second_rescaling(net)
-    # Keras' constructors make a list of the one input and warn whoever passes one tensor.
-    return keras.Model(net.inputs[0], net.outputs[0], name=net.name)
-
-
-def _with_second_rescaling(net: keras.Model) -> keras.Model:
-    """Rebuilds EfficientNet v1 as Keras builds it for ImageNet weights.
-
-    Keras adds a Rescaling behind the Normalization only for `weights="imagenet"`; without it
-    the same weights, read from a file, silently compute something else. The new net's
-    Normalization holds ImageNet's values too, so that all nets see the same: (x - mean) /
-    stddev of x from 0 to 1.
-
-    Source: keras/src/applications/efficientnet.py, with a reference to tensorflow issue 49930.
-        The "variance" of the published weights is the standard deviation; this scale
-        completes the division.
-    """
-    scale = [1 / math.sqrt(stddev) for stddev in IMAGENET_STDDEV]
-
-    def call(layer: Any, *args: Any, **kwargs: Any) -> Any:
-        x = layer(*args, **kwargs)
-        normalizes = isinstance(layer, keras.layers.Normalization)
-        return keras.layers.Rescaling(scale)(x) if normalizes else x
-
-    net = keras.models.clone_model(net, call_function=call)
-    for layer in net.layers:
-        if isinstance(layer, keras.layers.Normalization):
-            layer.set_weights([np.array(IMAGENET_MEAN), np.array(IMAGENET_STDDEV), np.array(0)])
-            layer.finalize_state()  # recomputes what `call` uses; set_weights does not
-    return net
-
-
-def pretrained(spec: str) -> tuple[keras.Model, list[str]]:
-    """Loads a whole ImageNet classifier as it was published.
-
-    Args:
-        spec: see `parse`.
-
-    Returns:
-        A model from "pixels" float32 [B,S,S,3], RGB from 0 to 255, to the layer "scores", float32
-        [B,1000] that sum to 1, with the layer "logits" in front of it; S is the row's
-        `image_size`. And the 1000 labels in that order; "crane" and "maillot" occur twice.
-
-    Raises:
-        UserError: a bad spec, or files that can't be had.
-    """
-    backbone, _ = parse(spec)
-    net = _build(
-        spec, backbone.image_size, "imagenet", include_top=True, classifier_activation=None
-    )
-    return add_scores(net), _labels(spec, backbone.image_size)
-
-
-def add_scores(net: keras.Model) -> keras.Model:
-    """Puts the layers "logits" and "scores" behind a classifier that ends without a softmax.
-
-    Args:
-        net: pixels to logits [B,K]; a layer of it that is called "logits" gets another name.
-    """
-    for layer in net.layers:
-        if layer.name == "logits":  # MobileNetV3 calls its last convolution so, [B,1,1,1000]
-            layer.name = "last_conv"
-    logits = keras.layers.Activation("linear", dtype="float32", name="logits")(net.outputs[0])
-    scores = keras.layers.Softmax(dtype="float32", name="scores")(logits)
-    return keras.Model(net.inputs[0], scores, name=net.name)
-
-
-def _labels(spec: str, image_size: int) -> list[str]:
-    # Address and digest as in keras/src/applications/imagenet_utils.py, whose own reader gives
-    # only the best few.
-    with imagenet_files(spec, image_size):
-        path = keras.utils.get_file(
-            "imagenet_class_index.json",
-            "https://storage.googleapis.com/download.tensorflow.org/data/imagenet_class_index.json",
-            cache_subdir="models",
-            file_hash="c2c37ea517e94d9795004a39431a14cb",
-        )
-    index = json.loads(Path(path).read_text(encoding="utf-8"))
-    return [index[str(i)][1] for i in range(len(index))]

@@ -20,7 +20,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from kerasft import backbones, run
+from kerasft import nets, run
 from kerasft.errors import UserError
 from kerasft.progress import Event, Progress, silent
 
@@ -181,10 +181,10 @@ def open_model(target: str | Path) -> Bundle:
 
     Raises:
         UserError: no such path (exit code 2); a directory that is no run; a run without a
-            model yet; see also `load` and `backbones.pretrained`.
+            model yet; see also `load` and `nets.pretrained`.
     """
     if str(target).startswith(IMAGENET):
-        model, labels = backbones.pretrained(str(target).removeprefix(IMAGENET))
+        model, labels = nets.pretrained(str(target).removeprefix(IMAGENET))
         return Bundle(model, tuple(labels), model.input_shape[1], "stretch")
     path = Path(target)
     if path.is_file():

@@ -288,10 +288,10 @@ def blocks(name: str, as_json: bool) -> None:
         kerasft blocks MobileNetV2
     """
     with loading():
-        from kerasft import backbones, cut
+        from kerasft import backbones, cut, nets
 
     backbone, _ = backbones.parse(name)
-    model = backbones.load(name, weights="none", image_size=backbone.image_size)
+    model = nets.load(name, weights="none", image_size=backbone.image_size)
     rows = [
         {"name": block.name, "layers": list(block.layers), "parameters": block.parameters}
         for block in cut.list_blocks(model, backbone)

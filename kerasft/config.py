@@ -25,6 +25,7 @@ from pydantic import (
     model_validator,
 )
 
+from kerasft.backbones import parse
 from kerasft.errors import UserError, did_you_mean
 from kerasft.problems import Place, Problem, from_pydantic, repeated_names, report
 from kerasft.settings import Override, make_absolute, parse_options, put_over, read_toml
@@ -77,6 +78,15 @@ class Model(Section):
     image_size: StrictInt | None = Field(
         default=None, gt=0, description="Side in pixels; not given: the backbone's."
     )
+
+    @field_validator("backbone")
+    @classmethod
+    def _is_in_the_table(cls, backbone: str) -> str:
+        try:
+            parse(backbone)
+        except UserError as error:
+            raise ValueError(str(error).partition(": ")[2]) from None  # the place is named already
+        return backbone
 
     @field_validator("weights")
     @classmethod

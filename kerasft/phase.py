@@ -5,7 +5,7 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from kerasft import backbones, bundle, heads
+from kerasft import backbones, bundle, heads, nets
 from kerasft.bundle import Bundle
 from kerasft.config import Config, Phase
 from kerasft.cut import fingerprint, freeze, may_change, prove_frozen, split, thaw
@@ -24,7 +24,7 @@ START = "start.keras"  # the model from which a later phase began
 def initial_model(config: Config, num_classes: int) -> keras.Model:
     """Builds the model that a run's first phase begins with: pixels to scores [B,K]."""
     assert config.model.image_size is not None  # resolved by train.resolve
-    base = backbones.load(
+    base = nets.load(
         config.model.backbone,
         weights=config.model.weights,
         image_size=config.model.image_size,

@@ -346,6 +346,13 @@ def test_export_says_how_closely_it_agrees(replace):
     )
     assert calls.options["to"] == Path("out")
     assert json.loads(kerasft("export runs/photos --json").stdout) == EXPORT
+    assert calls.options["data"] is None
+
+
+def test_export_takes_the_place_that_photos_were_moved_to(replace):
+    calls = replace("export.export_run", EXPORT)
+    assert kerasft("export runs/photos --data moved").exit_code == 0
+    assert calls.options["data"] == Path("moved")
 
 
 def test_blocks_lists_what_unfreezing_counts_from_the_top():

@@ -528,3 +528,15 @@ def test_nothing_but_known_toml_is_written():
 def test_every_recipe_in_configs_loads(path):
     loaded = load_config(path, flags=PHOTOS)
     assert [phase.name for phase in loaded.phases] == ["head", "unfreeze"]
+
+
+def test_an_unknown_backbone_is_told_with_the_other_problems():
+    flags = {**PHOTOS, "model.backbone": "MobilNetV2:alpha=1"}
+    with pytest.raises(UserError) as caught:
+        load_config(None, flags=flags, sets=["phases.0.epochs=0"])
+    lines = str(caught.value).splitlines()
+    assert lines[0] == "the options have 2 problems:"
+    assert "  phases[0].epochs (--set): expected more than 0, got 0." in lines
+    assert lines[1].startswith(
+        "  model.backbone (--backbone): unknown name 'MobilNetV2'. Did you mean 'MobileNetV2'? "
+    )

@@ -95,3 +95,17 @@ def test_float16_trains_with_a_scaled_loss(fields):
     assert type(optimizer) is keras.optimizers.LossScaleOptimizer
     moved = step(phase, a_cut())
     assert all(np.isfinite(m).all() and np.abs(m).max() > 0 for m in moved.values())
+
+
+def test_a_new_phase_begins_schedule_and_slots_anew():  # fact 6: decided, not an accident
+    phase = a_phase(schedule="cosine")
+    cut = a_cut(0)
+    groups = rate_groups(phase, cut)
+    first = build_optimizer(phase, groups, cut.suffix, 5)
+    first.apply([np.ones(v.shape, "float32") for v in cut.suffix.trainable_variables])
+    assert int(first.iterations) == 1
+    second = build_optimizer(phase, groups, cut.suffix, 5)
+    assert int(second.iterations) == 0
+    slots = [v for v in second.variables if "momentum" in v.path or "velocity" in v.path]
+    assert len(slots) == 4
+    assert all(np.abs(v.numpy()).max() == 0 for v in slots)

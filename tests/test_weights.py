@@ -8,8 +8,8 @@ import keras
 import numpy as np
 import pytest
 
-from kerasft.backbones import load
 from kerasft.errors import UserError
+from kerasft.nets import load
 from kerasft.weights import load_file
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -275,7 +275,7 @@ def test_without_a_network_the_message_names_file_and_folder(tmp_path):
     models.mkdir()
     (models / "mobilenet_2_5_224_tf_no_top.h5").write_bytes(b"\x89HDF\r\n\x1a\n")  # cut short
     program = """
-from kerasft.backbones import load
+from kerasft.nets import load
 from kerasft.errors import UserError
 import sys
 for spec in ("MobileNetV2:alpha=0.5", "MobileNet:alpha=0.25"):
