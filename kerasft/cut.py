@@ -18,7 +18,7 @@ import keras
 import numpy as np
 
 from kerasft.backbones import Backbone, block_key
-from kerasft.errors import UserError
+from kerasft.errors import PhaseFailed, UserError
 from kerasft.heads import features_of
 
 
@@ -160,6 +160,11 @@ def fingerprint(model: keras.Model) -> list[tuple[str, str]]:
     ]
 
 
+def digest_of(start: Sequence[tuple[str, str]]) -> str:
+    """One digest of a `fingerprint`, without the paths: auto-names differ by process."""
+    return hashlib.blake2b("".join(d for _, d in start).encode(), digest_size=16).hexdigest()
+
+
 def prove_frozen(
     start: Sequence[tuple[str, str]], saved: keras.Model, trained: set[int], phase: str
 ) -> None:
@@ -172,11 +177,11 @@ def prove_frozen(
         phase: its name, for the message.
 
     Raises:
-        UserError: a frozen variable moved. It names all of them (the first ten).
+        PhaseFailed: a frozen variable moved. It names all of them (the first ten).
     """
     end = fingerprint(saved)
     if len(end) != len(start):
-        raise UserError(
+        raise PhaseFailed(
             f"Phase '{phase}': the saved model has {len(end)} variables, "
             f"the phase began with {len(start)}. Nothing of this phase was kept."
         )
@@ -187,7 +192,7 @@ def prove_frozen(
     ]
     if moved:
         more = f"\n  and {len(moved) - 10} more" if len(moved) > 10 else ""
-        raise UserError(
+        raise PhaseFailed(
             f"Phase '{phase}': {len(moved)} frozen variables moved while it trained:\n  "
             + "\n  ".join(moved[:10])
             + more

@@ -28,11 +28,17 @@ def prepare(device: str, *, threads: int | None = None) -> dict[str, object]:
     gpus = tf.config.list_physical_devices("GPU")
     wanted = _gpu_number(device, len(gpus))
     chosen = [] if wanted is None else [gpus[wanted]]
-    if gpus and tf.config.get_visible_devices("GPU") != chosen:
-        tf.config.set_visible_devices(chosen, "GPU")
-    for gpu in chosen:
-        # Without this TensorFlow takes the whole card, other programs' share included.
-        tf.config.experimental.set_memory_growth(gpu, True)
+    try:
+        if gpus and tf.config.get_visible_devices("GPU") != chosen:
+            tf.config.set_visible_devices(chosen, "GPU")
+        for gpu in chosen:
+            # Without this TensorFlow takes the whole card, other programs' share included.
+            tf.config.experimental.set_memory_growth(gpu, True)
+    except RuntimeError:
+        raise UserError(
+            f"device: this process has computed already, so it can't change to {device!r}. "
+            "Go on in a fresh process."
+        ) from None
     tf.config.experimental.enable_op_determinism()
     name = tf.config.experimental.get_device_details(chosen[0]).get("device_name") if chosen else ""
     return {

@@ -23,6 +23,10 @@ class UserError(Exception):
         self.exit_code = exit_code
 
 
+class PhaseFailed(UserError):
+    """A phase came to nothing, and would again: its loss is no number, or the proof failed."""
+
+
 def did_you_mean(given: str, known: Iterable[str]) -> str:
     """Returns `" Did you mean 'x'?"` for the nearest of the known names, or `""`.
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from sklearn.metrics import confusion_matrix, f1_score, precision_recall_fscore_support
 
-from kerasft import bundle, data, run, source
+from kerasft import bundle, data, devices, run, source
 from kerasft.bundle import Bundle
 from kerasft.config import load_config
 from kerasft.errors import UserError
@@ -144,7 +144,7 @@ def evaluate_run(
     Args:
         target: a run directory, a model file, or "imagenet:NAME".
         split: "train", "validation" or "test". Of a folder per class that belongs to no
-            run, all images are "test".
+            run, all images are scored, and the report's split is "all".
         data: where the photos of the run are now, if they were moved; for another target the
             folder of photos, whose folders are named as the model's classes.
         progress: told of the images as they are read and scored.
@@ -158,8 +158,10 @@ def evaluate_run(
             f"split: expected {', '.join(SPLITS[:-1])} or {SPLITS[-1]}, got '{split}'.",
             exit_code=2,
         )
-    opened = bundle.open_model(target)
     of_run = run.open_run(Path(target)) if Path(target).is_dir() else None
+    # As in training, so that a run's figures come out again.
+    devices.prepare(load_config(of_run.config_path).device if of_run else "auto")
+    opened = bundle.open_model(target)
     if of_run:
         found = open_images(of_run, opened, root=data, progress=progress)
     elif data is None:
@@ -169,6 +171,7 @@ def evaluate_run(
         )
     else:
         found = source.open_folder(data, opened.class_names, progress=progress)
+        split = "all" if set(found.splits) == {"all"} else split
     positions = found.indices(split)
     if not len(positions):
         there = ", ".join(name for name in SPLITS if len(found.indices(name)))

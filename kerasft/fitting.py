@@ -4,15 +4,16 @@ import logging
 import math
 import time
 from collections.abc import Iterator
+from itertools import islice
 from typing import Any
 
 import keras
 import numpy as np
 
-from kerasft import data, state
+from kerasft import bundle, data, state
 from kerasft.config import Phase
 from kerasft.cut import Cut
-from kerasft.errors import UserError
+from kerasft.errors import PhaseFailed, UserError
 from kerasft.evaluate import log_loss
 from kerasft.live import LiveModel
 from kerasft.progress import Event, Progress
@@ -25,7 +26,7 @@ from kerasft.state import PhaseState
 log = logging.getLogger("kerasft")
 
 
-def fit(setting: Setting, phase: Phase, cut: Cut, seed: int) -> PhaseState:
+def fit(setting: Setting, phase: Phase, cut: Cut, seed: int, *, start: str) -> PhaseState:
     """Trains a phase until its last epoch, or until patience ends.
 
     Args:
@@ -34,12 +35,14 @@ def fit(setting: Setting, phase: Phase, cut: Cut, seed: int) -> PhaseState:
         cut: of the whole model, after `cut.freeze`. Its suffix has the best epoch's weights
             afterwards.
         seed: the phase's.
+        start: digest of the whole model as the phase begins (`cut.digest_of`).
 
     Returns:
         How far it came, at least one epoch.
 
     Raises:
-        UserError: the loss is not a number from the start, or the disk is full.
+        PhaseFailed: the loss is not a number from the start.
+        UserError: the disk is full, or the phase was begun from other weights.
     """
     train = setting.source.indices("train")
     steps = math.ceil(len(train) / phase.batch_size)
@@ -54,7 +57,7 @@ def fit(setting: Setting, phase: Phase, cut: Cut, seed: int) -> PhaseState:
         ),
         metrics=["accuracy"],
     )
-    keeper = _Keeper(setting, phase, groups, cut.suffix, optimizer)
+    keeper = _Keeper(setting, phase, groups, cut.suffix, optimizer, start)
     first = keeper.now.epoch
     if not keeper.ended():
         epochs = range(first, phase.epochs)
@@ -111,6 +114,7 @@ class _Keeper(keras.callbacks.Callback):
         groups: list[Group],
         suffix: keras.Model,
         optimizer: keras.optimizers.Optimizer,
+        start: str,
     ) -> None:
         super().__init__()
         self._setting, self._phase, self._groups = setting, phase, groups
@@ -119,17 +123,24 @@ class _Keeper(keras.callbacks.Callback):
         self._steps = math.ceil(self._train / phase.batch_size)
         self._earlier = [x for x in read_metrics(setting.run) if x["phase"] != phase.name]
         self._labels = setting.labels("validation")
-        self._validation: Iterator | None = (
-            None  # one pipeline for all epochs, made when it is needed
-        )
+        # One pipeline for all epochs, made when it is needed.
+        self._validation: Iterator | None = None
         self._began = 0.0
 
         folder = setting.run.checkpoints
         found = state.load(folder, phase.name)
-        self.now = found or PhaseState(phase.name)
+        self.now = found or PhaseState(phase.name, start)
         self.best = state.weights_of(suffix)
         if found:
+            if found.start != start:
+                raise UserError(
+                    f"{setting.run.path}: the weights that phase '{phase.name}' began with are "
+                    "not what they were when it was interrupted. Put the weights file back, or "
+                    "train into another directory."
+                )
             self.best = state.restore(folder, suffix, optimizer)
+            # The state is committed before the line is written; a kill may fall between.
+            write_metrics(setting.run, self._earlier + found.lines)
 
     def ended(self) -> bool:
         """Whether the last epoch is done, or patience has ended, or the loss is no number."""
@@ -152,6 +163,8 @@ class _Keeper(keras.callbacks.Callback):
                 self._phase, self._groups, self._steps, int(self._optimizer.iterations) - 1
             ),
         }
+        if self._phase.precision != "float32":
+            line["precision"] = self._phase.precision  # of the figures too, unlike the run's
         now = self.now
         now.epoch, now.lines = epoch + 1, [*now.lines, line]
         improved = line["val_loss"] < now.best_loss
@@ -172,9 +185,7 @@ class _Keeper(keras.callbacks.Callback):
             times = self._phase.epochs - epoch
             self._validation = iter(self._setting.batches("validation", times=times))
         steps = math.ceil(len(self._labels) / SCORING_BATCH)
-        logits = np.concatenate(
-            [self.model.predict_on_batch(next(self._validation)) for _ in range(steps)]
-        )
+        logits = np.asarray(bundle.compute(self.model, islice(self._validation, steps)))
         return {
             "val_loss": log_loss(logits, self._labels),
             "val_accuracy": float(np.mean(logits.argmax(axis=1) == self._labels)),
@@ -188,7 +199,7 @@ class _Keeper(keras.callbacks.Callback):
         message = f"Phase '{name}': the loss is not a number any more in epoch {now.epoch}"
         advice = f"A learning rate lower than {self._phase.learning_rate:g} may help."
         if now.best_epoch == 0:
-            raise UserError(f"{message}, so there is nothing to keep. {advice}")
+            raise PhaseFailed(f"{message}, so there is nothing to keep. {advice}")
         log.warning("%s; the phase ends with epoch %d. %s", message, now.best_epoch, advice)
 
     def _report(self, line: dict, images_per_second: float, best: bool) -> None:

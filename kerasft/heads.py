@@ -49,12 +49,3 @@ def features_of(model: keras.Model) -> keras.KerasTensor:
         if name in names:
             return model.get_layer(name).input
     return model.outputs[0]
-
-
-def head_layers(model: keras.Model) -> list[str]:
-    """Names of the head's layers that have weights, in the order of the graph."""
-    return [
-        layer.name
-        for layer in model.layers
-        if layer.weights and (layer.name == "logits" or layer.name.startswith("head_"))
-    ]

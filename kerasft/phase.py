@@ -5,10 +5,10 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from kerasft import backbones, bundle, heads, nets
+from kerasft import backbones, bundle, heads, nets, state
 from kerasft.bundle import Bundle
 from kerasft.config import Config, Phase
-from kerasft.cut import fingerprint, freeze, may_change, prove_frozen, split, thaw
+from kerasft.cut import digest_of, fingerprint, freeze, may_change, prove_frozen, split, thaw
 from kerasft.errors import UserError
 from kerasft.evaluate import log_loss, score
 from kerasft.fitting import fit
@@ -18,7 +18,6 @@ from kerasft.randomness import derive_seed
 from kerasft.setting import Setting
 
 CANDIDATE = "candidate.keras"  # the phase's model as saved, until it is proven and judged
-START = "start.keras"  # the model from which a later phase began
 
 
 def initial_model(config: Config, num_classes: int) -> keras.Model:
@@ -52,12 +51,15 @@ def run_phase(setting: Setting, index: int, best_so_far: float) -> dict:
         phase's model; on a tie the earlier one stays.
 
     Raises:
-        UserError: a frozen variable moved, or the loss is not a number from the start.
+        PhaseFailed: a frozen variable moved, or the loss is not a number from the start.
             model.keras is then what it was.
+        UserError: the disk is full, or what the phase began with was changed meanwhile.
     """
     phase = setting.config.phases[index]
     seed = derive_seed(setting.config.seed, "phase", index)
     setting.run.checkpoints.mkdir(exist_ok=True)
+    if state.load(setting.run.checkpoints, phase.name) is None:
+        state.clear(setting.run.checkpoints)  # what an earlier phase left when it was killed
     model = _start_model(setting, index)
     start = fingerprint(model)
     cut = split(model, _count(phase), backbones.parse(setting.config.model.backbone)[0])
@@ -69,7 +71,7 @@ def run_phase(setting: Setting, index: int, best_so_far: float) -> dict:
     setting.progress(Event("phase", 0, 1, phase.name, figures))
 
     before = set_precision(model, phase.precision)
-    now = fit(setting, phase, cut, seed)
+    now = fit(setting, phase, cut, seed, start=digest_of(start))
     restore_precision(before)
     thaw(model)
 
@@ -105,7 +107,7 @@ def _start_model(setting: Setting, index: int) -> keras.Model:
     """The best model so far, from its file, so that a phase begins alike in every process."""
     if index == 0:
         return initial_model(setting.config, len(setting.source.class_names))
-    start = setting.run.checkpoints / START
+    start = setting.run.checkpoints / state.START
     if not start.is_file():
         # A copy, because the end of this phase may replace model.keras before it is recorded.
         bundle.copy(setting.run.model_path, start)

@@ -32,7 +32,7 @@ def rate_groups(phase: Phase, cut: Cut) -> list[Group]:
     the n-th from the top at `layer_decay ** n` times (ELECTRA, Clark et al. 2020, appendix A).
 
     Returns:
-        The head's group first, then from the top; groups of equal factor are one group.
+        The head's group first, then from the top; one group if all factors are equal.
     """
     blocks = [(b.name, phase.layer_decay**n, b.layers) for n, b in enumerate(cut.blocks, start=1)]
     inside = {layer for _, _, layers in blocks for layer in layers}
@@ -81,7 +81,10 @@ def build_optimizer(
         suffix: after `cut.freeze`.
         steps_per_epoch: batches in one epoch.
     """
-    one_each = [_stock(phase, schedule(phase, g.factor, steps_per_epoch)) for g in groups]
+    # Decay pulls weights to 0; a bias or the scale of a norm has no reason to go there. By
+    # shape, since names do not tell: ConvNeXt's LayerScale calls its scale "variable".
+    spared = [variable for variable in suffix.trainable_variables if len(variable.shape) < 2]
+    one_each = [_stock(phase, schedule(phase, g.factor, steps_per_epoch), spared) for g in groups]
     optimizer = one_each[0]
     if len(groups) > 1:
         of_path = {
@@ -112,12 +115,11 @@ def rates_at(
     return rates
 
 
-def _stock(phase: Phase, rate: float | Callable) -> keras.optimizers.Optimizer:
+def _stock(phase: Phase, rate: float | Callable, spared: list) -> keras.optimizers.Optimizer:
     if phase.optimizer == "sgd":
         return keras.optimizers.SGD(rate, momentum=phase.momentum)
     if phase.optimizer == "adamw":
         optimizer = keras.optimizers.AdamW(rate, weight_decay=phase.weight_decay)
-        # Decay pulls weights to 0; a bias or the scale of a norm has no reason to go there.
-        optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
+        optimizer.exclude_from_weight_decay(var_list=spared)
         return optimizer
     return keras.optimizers.Adam(rate)

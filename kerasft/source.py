@@ -122,7 +122,8 @@ def open_folder(
         progress: told of files as they are read, stage "images".
 
     Returns:
-        A Source with these class names. All images of a folder per class are "test".
+        A Source with these class names. The split of a folder per class is "all": nobody
+        knows here which of them the model was trained on.
 
     Raises:
         UserError: as `scan_source`; folders of classes that the model does not know; no images.
@@ -138,7 +139,7 @@ def open_folder(
             + (", ..." if len(class_names) > 20 else ".")
         )
     if "" in folders:
-        folders = {"test": folders[""]}
+        folders = {"all": folders[""]}
     source = _read_files(root, folders, class_names, bad_images, progress)
     if not source.paths:
         raise UserError(f"{root}: holds no images. Expected some in the folders of its classes.")

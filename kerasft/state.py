@@ -25,6 +25,8 @@ from kerasft.errors import UserError
 from kerasft.randomness import derive_seed
 from kerasft.run import replacing, write_atomic
 
+START = "start.keras"  # the model from which a later phase began
+
 
 @dataclass
 class PhaseState:
@@ -32,6 +34,7 @@ class PhaseState:
 
     Attributes:
         phase: its name.
+        start: digest of the weights that it began with.
         epoch: epochs done.
         best_epoch: from 1; 0 before the first epoch.
         best_loss: validation log loss of the best epoch.
@@ -40,6 +43,7 @@ class PhaseState:
     """
 
     phase: str
+    start: str = ""
     epoch: int = 0
     best_epoch: int = 0
     best_loss: float = float("inf")
@@ -97,7 +101,7 @@ def save(
         digests[name] = _write_arrays(folder / name, content)
     facts = {"progress": asdict(progress), "files": digests}
     write_atomic(folder / "state.json", json.dumps(facts))
-    _remove_others(folder, keep={*digests, "state.json", "start.keras"})
+    _remove_others(folder, keep={*digests, "state.json", START})
 
 
 def load(folder: Path, phase: str) -> PhaseState | None:

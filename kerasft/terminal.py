@@ -158,8 +158,8 @@ def event_line(event: Event, *, seconds_left: float | None = None) -> str | None
     if event.stage == "phase":
         trained = _trained_text(event.figures.get("blocks"))
         parameters = int(event.figures.get("trainable_parameters", 0))
-        epochs = event.figures.get("epochs")
-        return f"{event.phase}: trains {trained}, {parameters:,} parameters, up to {epochs} epochs"
+        epochs = _epochs_text(event.figures.get("epochs"))
+        return f"{event.phase}: trains {trained}, {parameters:,} parameters, up to {epochs}"
     if event.stage == "epoch":
         figures = _figures_text(event.figures, seconds_left=seconds_left)
         return f"{event.phase} epoch {event.done}/{event.total}: {figures}"
@@ -174,6 +174,10 @@ _FIGURES = {
     "learning_rate": "learning rate {:.3g}",
     "images_per_second": "{:.0f} images/s",
 }
+
+
+def _epochs_text(epochs: object) -> str:
+    return "1 epoch" if epochs == 1 else f"{epochs} epochs"
 
 
 def _figures_text(
@@ -217,7 +221,7 @@ def plan_text(plan: Mapping[str, Any]) -> str:
     lines.append("")
     lines += [
         f"Phase {phase['name']}: {_trained_text(phase['blocks'])}, "
-        f"{phase['trainable_parameters']:,} parameters, up to {phase['epochs']} epochs "
+        f"{phase['trainable_parameters']:,} parameters, up to {_epochs_text(phase['epochs'])} "
         f"({phase['steps']:,} steps), learning rate {phase['learning_rate']:g}"
         for phase in plan["phases"]
     ]

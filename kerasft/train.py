@@ -14,8 +14,9 @@ import logging
 import math
 import platform
 import shutil
+import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import keras
@@ -23,13 +24,23 @@ import numpy as np
 
 from kerasft import __version__, backbones, devices, phase, source, state
 from kerasft.bundle import load as load_bundle
-from kerasft.config import Config, append_phase, load_config, to_toml
+from kerasft.config import Config, Phase, append_phase, load_config, to_toml
 from kerasft.cut import freeze, list_blocks, split
-from kerasft.errors import UserError
+from kerasft.errors import PhaseFailed, UserError
 from kerasft.evaluate import wilson
 from kerasft.phase import initial_model, run_phase
 from kerasft.progress import Progress, silent
-from kerasft.run import Run, create_run, lock, open_run, read_record, write_atomic, write_record
+from kerasft.run import (
+    Run,
+    create_run,
+    lock,
+    open_run,
+    read_metrics,
+    read_record,
+    write_atomic,
+    write_metrics,
+    write_record,
+)
 from kerasft.setting import Setting
 from kerasft.source import Source
 
@@ -55,23 +66,19 @@ def train_run(
         UserError: anything about config, photos, weights or disk that keeps it from training.
             Nothing is written then, unless training had begun.
     """
-    absent = next((p for p in [*run_dir.parents[::-1], run_dir] if not p.exists()), None)
+    began = time.perf_counter()
+    made = [path for path in (run_dir, *run_dir.parents) if not path.exists()]
     run = create_run(run_dir, resume=resume)
-    record = read_record(run) if run.record_path.is_file() else None
-    if record is None:
-        with lock(run), _nothing_left_behind(absent):
+    with lock(run):
+        if run.record_path.is_file():
+            _refuse_contradiction(run, config)
+            return _resume(run, config.data.source, progress, began)
+        with _nothing_left_behind(run, made):
             device = devices.prepare(config.device)
             found = source.scan_source(config.data, seed=config.seed, progress=progress)
-            config, _ = _resolve(config, found)
+            config = _resolve(config, found)[0]
             _write_new(run, config, found, device)
-        with lock(run):
-            return _run_phases(run, config, found, progress)
-    with lock(run):
-        _refuse_contradiction(run, config)
-        if record["status"] == "finished":
-            log.info("%s is finished: there is nothing to resume.", run.path)
-            return result_of(run, record)
-        return _go_on(run, load_config(run.config_path), config.data.source, progress)
+        return _run_phases(run, config, found, progress, began)
 
 
 def continue_run(
@@ -100,22 +107,22 @@ def continue_run(
     Raises:
         UserError: not a run, not finished, no such number of blocks, photos gone.
     """
+    began = time.perf_counter()
     run = open_run(run_dir)
     with lock(run):
         record, config = read_record(run), load_config(run.config_path)
         root = data or config.data.source
         if resume:
-            if record["status"] == "finished":
-                log.info("%s is finished: there is nothing to resume.", run.path)
-                return result_of(run, record)
-            return _go_on(run, config, root, progress)
-        if record["status"] != "finished":
+            _refuse_contradiction(run, load_config(run.config_path, flags=flags, sets=sets))
+            return _resume(run, root, progress, began)
+        if not _is_finished(record, config):
             raise UserError(
                 f"{run.path} was interrupted before it was finished. Finish it first: "
                 f"kerasft train --run {run.path} --resume"
             )
         longer = append_phase(config, flags=flags, sets=sets)
-        return _go_on(run, _resolve_new(run, longer), root, progress)
+        _prepare_again(config, record)  # before the model is loaded: threads are set once
+        return _go_on(run, _resolve_new(run, longer), root, progress, began)
 
 
 def plan_run(config: Config, *, progress: Progress = silent) -> dict:
@@ -176,13 +183,23 @@ def result_of(run: Run, record: dict) -> dict:
 
 
 @contextmanager
-def _nothing_left_behind(absent: Path | None) -> Iterator[None]:
-    """Removes the directory that was made if what is typed or given cannot be trained."""
+def _nothing_left_behind(run: Run, made: list[Path]) -> Iterator[None]:
+    """Removes what was made if what is typed or given cannot be trained.
+
+    Args:
+        run: the new run.
+        made: its directory and the parents that were absent, innermost first.
+    """
     try:
         yield
     except BaseException:  # Ctrl-C while photos are read, too
-        if absent is not None:
-            shutil.rmtree(absent, ignore_errors=True)
+        if made:
+            shutil.rmtree(made[0], ignore_errors=True)
+        for path in (run.splits_path, run.classes_path, run.config_path, run.record_path):
+            path.unlink(missing_ok=True)
+        with suppress(OSError):  # not empty: another run is in it
+            for parent in made[1:]:
+                parent.rmdir()
         raise
 
 
@@ -190,34 +207,34 @@ def _resolve(config: Config, found: Source) -> tuple[Config, keras.Model]:
     """Writes what the config left open into it, and builds the model to see that it can be."""
     backbone, _ = backbones.parse(config.model.backbone)
     side = config.model.image_size or backbone.image_size
-    phases = tuple(
-        p.model_copy(update={"blocks": backbone.default_blocks if p.blocks is None else p.blocks})
-        for p in config.phases
-    )
-    config = config.model_copy(
-        update={
-            "model": config.model.model_copy(update={"image_size": side}),
-            "phases": phases,
-        }
-    )
+    of_model = config.model.model_copy(update={"image_size": side})
+    config = config.model_copy(update={"model": of_model})
     model = initial_model(config, len(found.class_names))
-    for one in phases:
-        split(model, one.blocks or 0, backbone)  # refuses more blocks than there are
-    return config, model
+    return _settle_blocks(config, model), model
 
 
 def _resolve_new(run: Run, config: Config) -> Config:
-    """Settles the appended phase's blocks: deeper than the phase before, by the default."""
+    return _settle_blocks(config, load_bundle(run.model_path).model)
+
+
+def _settle_blocks(config: Config, model: keras.Model) -> Config:
+    """Settles blocks that are left open: deeper than the phase before, by the default.
+
+    Raises:
+        UserError: a phase has more blocks than there are.
+    """
     backbone, _ = backbones.parse(config.model.backbone)
-    model = load_bundle(run.model_path).model
-    new, before = config.phases[-1], config.phases[-2].blocks
-    if new.blocks is None:
-        deepest = len(list_blocks(model, backbone))
-        at = deepest if before == "all" else int(before or 0)
-        blocks = min(deepest, at + backbone.default_blocks)
-        new = new.model_copy(update={"blocks": blocks})
-    split(model, new.blocks or 0, backbone)
-    return config.model_copy(update={"phases": (*config.phases[:-1], new)})
+    deepest = len(list_blocks(model, backbone))
+    phases: list[Phase] = []
+    before = 0
+    for one in config.phases:
+        blocks = one.blocks
+        if blocks is None:
+            blocks = min(deepest, before + backbone.default_blocks)
+        split(model, blocks, backbone)  # refuses more than there are
+        before = deepest if blocks == "all" else int(blocks)
+        phases.append(one.model_copy(update={"blocks": blocks}))
+    return config.model_copy(update={"phases": tuple(phases)})
 
 
 def _write_new(run: Run, config: Config, found: Source, device: dict) -> None:
@@ -245,43 +262,97 @@ def _write_new(run: Run, config: Config, found: Source, device: dict) -> None:
     write_record(run, record)
 
 
-def _go_on(run: Run, config: Config, root: Path, progress: Progress) -> dict:
+def _is_finished(record: dict, config: Config) -> bool:
+    # Both: a new phase is written into the config before the record says "running".
+    return record["status"] == "finished" and len(record["phases"]) == len(config.phases)
+
+
+def _resume(run: Run, root: Path, progress: Progress, began: float) -> dict:
+    record, config = read_record(run), load_config(run.config_path)
+    if _is_finished(record, config):
+        log.info("%s is finished: there is nothing to resume.", run.path)
+        return result_of(run, record)
+    _prepare_again(config, record)
+    return _go_on(run, config, root, progress, began)
+
+
+def _prepare_again(config: Config, record: dict) -> None:
+    """Sets the device as the run's record has it, as far as this machine can."""
+    device = devices.prepare(config.device, threads=record["threads"])
+    if device["device"] != record["device"]:
+        log.warning(
+            "The run was computed on %s so far and goes on on %s: expect slightly other numbers.",
+            record["device"],
+            device["device"],
+        )
+
+
+def _go_on(run: Run, config: Config, root: Path, progress: Progress, began: float) -> dict:
     """Opens the photos of an existing run and trains the phases that are not finished."""
-    record = read_record(run)
-    devices.prepare(config.device, threads=record["threads"])
     found = source.open_source(run.splits_path, run.classes_path, root, progress=progress)
     config = config.model_copy(update={"data": config.data.model_copy(update={"source": root})})
-    write_record(run, {**record, "status": "running"})
     write_atomic(run.config_path, to_toml(config, run.path))
-    return _run_phases(run, config, found, progress)
+    write_record(run, {**read_record(run), "status": "running"})
+    return _run_phases(run, config, found, progress, began)
 
 
-def _run_phases(run: Run, config: Config, found: Source, progress: Progress) -> dict:
+def _run_phases(run: Run, config: Config, found: Source, progress: Progress, began: float) -> dict:
     setting = Setting(run, config, found, progress)
     record = read_record(run)
+    earlier = record["seconds"]  # of the processes before this one
     for index in range(len(record["phases"]), len(config.phases)):
         best = record["validation"]["loss"] if record["validation"] else math.inf
-        done = run_phase(setting, index, best)
+        try:
+            done = run_phase(setting, index, best)
+        except PhaseFailed:
+            _drop_phase(setting, index, record)
+            raise
         record["phases"].append(done)
-        record["seconds"] = round(sum(p["seconds"] for p in record["phases"]), 2)
+        record["seconds"] = round(earlier + time.perf_counter() - began, 2)
         if done["improved"]:
             record["best_phase"], record["validation"] = done["name"], done["validation"]
             record["test"] = None  # it belonged to the model before
         write_record(run, record)
         state.clear(run.checkpoints)
-    if len(found.indices("test")) and record["test"] is None:
+    _finish(setting, record)
+    record["seconds"] = round(earlier + time.perf_counter() - began, 2)
+    write_record(run, record)
+    return result_of(run, record)
+
+
+def _finish(setting: Setting, record: dict) -> None:
+    """Scores the test split, once for each model.keras, and closes the run."""
+    run = setting.run
+    if len(setting.source.indices("test")) and record["test"] is None:
         figures = phase.figures_of(setting, load_bundle(run.model_path), "test")
         interval = wilson(round(figures["accuracy"] * figures["n"]), figures["n"])
         record["test"] = {**figures, "ci95": list(interval)}
         record["test_scored"] += 1
-    write_record(run, {**record, "status": "finished"})
+    record["status"] = "finished"
+    write_record(run, record)
     shutil.rmtree(run.checkpoints, ignore_errors=True)
-    return result_of(run, record)
+
+
+def _drop_phase(setting: Setting, index: int, record: dict) -> None:
+    """Takes a phase that failed for good out of the run; it would fail again when resumed."""
+    run, config = setting.run, setting.config
+    if index == 0:  # there is no model: the directory can be used again
+        for path in (run.splits_path, run.classes_path, run.config_path, run.metrics_path):
+            path.unlink(missing_ok=True)
+        run.record_path.unlink()
+        shutil.rmtree(run.checkpoints, ignore_errors=True)
+        return
+    kept = {one.name for one in config.phases[:index]}
+    write_metrics(run, [line for line in read_metrics(run) if line["phase"] in kept])
+    shorter = config.model_copy(update={"phases": config.phases[:index]})
+    write_atomic(run.config_path, to_toml(shorter, run.path))
+    _finish(setting, record)
 
 
 def _refuse_contradiction(run: Run, config: Config) -> None:
     """Stops a resume whose flags or file differ from the run's config (exit code 2)."""
-    typed, stored = _flat(config.model_dump()), _flat(load_config(run.config_path).model_dump())
+    typed = _flat(config.model_dump(exclude_unset=True))  # a default was not typed
+    stored = _flat(load_config(run.config_path).model_dump())
     # Photos may have been moved; what the run resolved may still be open in the file.
     differ = [
         f"  {key}: the run has {stored.get(key)!r}, got {value!r}."

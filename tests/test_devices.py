@@ -1,7 +1,9 @@
+import json
 import subprocess
 import sys
 
 import pytest
+from drawing import draw_photos
 
 from kerasft.devices import prepare
 from kerasft.errors import UserError
@@ -39,3 +41,26 @@ def test_another_number_of_threads_than_the_process_computes_with_is_refused():
 def test_a_gpu_that_is_not_there_is_refused():
     with pytest.raises(UserError, match=r"'gpu:7' asked for, but TensorFlow sees \d+ GPUs"):
         prepare("gpu:7")
+
+
+def test_unfreezing_sets_the_threads_before_it_loads_the_model(tmp_path):
+    # A fresh process on a machine with another number of cores must not have computed yet.
+    photos = draw_photos(tmp_path / "photos", per_class=4)
+    net = {"model.backbone": "MobileNet:alpha=0.25", "model.weights": "none"}
+    net |= {"model.image_size": 32, "phases.0.blocks": 0, "phases.0.epochs": 1}
+    flags = {**net, "data.source": str(photos)}
+    code = (
+        "from pathlib import Path\nfrom kerasft.config import load_config\n"
+        "from kerasft.train import train_run, continue_run\n"
+        f"run = Path({str(tmp_path / 'run')!r})\n"
+    )
+    prepared(code + f"train_run(load_config(None, flags={flags!r}), run)")
+    record = json.loads((tmp_path / "run" / "run.json").read_text())
+    record["threads"] += 1
+    (tmp_path / "run" / "run.json").write_text(json.dumps(record))
+    said = prepared(
+        code + "result = continue_run(run, flags={'phases.-1.epochs': 1})\n"
+        "import tensorflow as tf\n"
+        "print(len(result['phases']), tf.config.threading.get_intra_op_parallelism_threads())"
+    )
+    assert said == f"2 {record['threads']}"

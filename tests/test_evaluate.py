@@ -238,7 +238,7 @@ def test_photos_that_moved_are_found_with_data(trained, tmp_path):
 def test_a_model_file_is_scored_on_all_images_of_a_folder(trained, tmp_path):
     photos = draw_photos(tmp_path / "new", per_class=4, seed=5)
     found = evaluate_run(trained / "model.keras", data=photos)
-    assert (found.split, found.n) == ("test", 12)
+    assert (found.split, found.n) == ("all", 12)
     assert [row.support for row in found.per_class] == [4, 4, 4]
 
 

@@ -49,7 +49,8 @@ def test_a_planted_fault_fails_the_run_and_leaves_the_earlier_model(variable, tr
     assert "frozen variables moved while it trained" in str(caught.value)
     assert variable in str(caught.value)
     assert (run / "model.keras").read_bytes() == before
-    assert len(json.loads((run / "run.json").read_text())["phases"]) == 1
+    record = json.loads((run / "run.json").read_text())
+    assert (record["status"], len(record["phases"])) == ("finished", 1)
     assert not list(run.rglob("candidate*"))
 
 
@@ -79,6 +80,18 @@ def test_a_phase_that_does_not_help_keeps_the_earlier_model(trained):
     assert json.loads((run / "run.json").read_text())["test_scored"] == 1
 
 
+def test_a_phase_that_failed_is_taken_out_so_that_another_can_be_tried(trained):
+    run = trained.copy("diverges")
+    files = ("config.toml", "metrics.jsonl", "model.keras")
+    before = [(run / name).read_bytes() for name in files]
+    wild = {"phases.-1.learning_rate": 1e30, "phases.-1.optimizer": "sgd", "phases.-1.epochs": 1}
+    with pytest.raises(UserError, match="the loss is not a number any more in epoch 1"):
+        continue_run(run, flags={**wild, "phases.-1.blocks": "all"})
+    assert [(run / name).read_bytes() for name in files] == before
+    result = continue_run(run, flags={"phases.-1.epochs": 1})
+    assert [p["name"] for p in result["phases"]] == ["head", "unfreeze"]
+
+
 def test_a_loss_that_is_no_number_from_the_start_is_one_sentence(trained, tmp_path):
     sets = ["phases.0.learning_rate=1e30", "phases.0.optimizer=sgd", "head.hidden=[4,4]"]
     with pytest.raises(UserError) as caught:
@@ -87,3 +100,4 @@ def test_a_loss_that_is_no_number_from_the_start_is_one_sentence(trained, tmp_pa
         "Phase 'head': the loss is not a number any more in epoch 1, so there is nothing to "
         "keep. A learning rate lower than 1e+30 may help."
     )
+    assert not [p for p in (tmp_path / "run").iterdir() if p.name != ".lock"]

@@ -248,12 +248,8 @@ def test_a_folder_that_went_away_is_a_wrong_path(run):
 def test_a_folder_can_be_opened_with_the_classes_of_a_model(photos):
     source = open_folder(photos, ("stripes", "circle", "other", "cross"))
     assert isinstance(source, Source)
-    assert source.counts() == {
-        "stripes": {"train": 0, "validation": 0, "test": 12},
-        "circle": {"train": 0, "validation": 0, "test": 12},
-        "other": {"train": 0, "validation": 0, "test": 0},
-        "cross": {"train": 0, "validation": 0, "test": 12},
-    }
+    assert source.class_names == ("stripes", "circle", "other", "cross")
+    assert np.bincount(source.labels[source.indices("all")]).tolist() == [12, 12, 0, 12]
     assert source.labels[0] == 1
 
 

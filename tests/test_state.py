@@ -49,7 +49,7 @@ def test_a_restored_phase_goes_on_bit_for_bit(tmp_path):
 def test_without_the_seed_state_a_resumed_phase_differs(tmp_path):  # the control
     _, whole, _ = trained(3)
     _, suffix, optimizer = trained(1)
-    state.save(tmp_path, PhaseState("head", 1), suffix, optimizer, state.weights_of(suffix))
+    state.save(tmp_path, PhaseState("head", epoch=1), suffix, optimizer, state.weights_of(suffix))
     live, resumed, optimizer = trained(0)
     state.restore(tmp_path, resumed, optimizer)
     state.reset_seeds(resumed, 4)
@@ -61,7 +61,7 @@ def test_best_epoch_and_loss_survive_and_older_files_go(tmp_path):  # fact 8
     _, suffix, optimizer = trained(0)
     best = state.weights_of(suffix)
     for epoch, best_epoch in ((1, 1), (2, 1), (3, 3)):
-        now = PhaseState("head", epoch, best_epoch, best_loss=0.25, seconds=1.5)
+        now = PhaseState("head", "", epoch, best_epoch, best_loss=0.25, seconds=1.5)
         state.save(tmp_path, now, suffix, optimizer, best)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["best-3.npz", "state-3.npz", "state.json"]
     loaded = state.load(tmp_path, "head")
@@ -70,14 +70,20 @@ def test_best_epoch_and_loss_survive_and_older_files_go(tmp_path):  # fact 8
 
 def test_the_state_of_another_phase_is_not_taken(tmp_path):
     _, suffix, optimizer = trained(0)
-    state.save(tmp_path, PhaseState("head", 1), suffix, optimizer, state.weights_of(suffix))
+    state.save(tmp_path, PhaseState("head", epoch=1), suffix, optimizer, state.weights_of(suffix))
     assert state.load(tmp_path, "unfreeze") is None
     assert state.load(tmp_path / "absent", "head") is None
 
 
 def test_an_interrupted_write_leaves_the_older_state_whole(tmp_path):
     _, suffix, optimizer = trained(1)
-    state.save(tmp_path, PhaseState("head", 1, 1), suffix, optimizer, state.weights_of(suffix))
+    state.save(
+        tmp_path,
+        PhaseState("head", epoch=1, best_epoch=1),
+        suffix,
+        optimizer,
+        state.weights_of(suffix),
+    )
     (tmp_path / "state-2.npz").write_bytes(b"half")  # killed before state.json was replaced
     assert state.load(tmp_path, "head").epoch == 1
     state.restore(tmp_path, suffix, optimizer)
@@ -85,7 +91,13 @@ def test_an_interrupted_write_leaves_the_older_state_whole(tmp_path):
 
 def test_a_changed_checkpoint_is_refused(tmp_path):
     _, suffix, optimizer = trained(1)
-    state.save(tmp_path, PhaseState("head", 1, 1), suffix, optimizer, state.weights_of(suffix))
+    state.save(
+        tmp_path,
+        PhaseState("head", epoch=1, best_epoch=1),
+        suffix,
+        optimizer,
+        state.weights_of(suffix),
+    )
     path = tmp_path / "state-1.npz"
     path.write_bytes(path.read_bytes()[:-1] + b"x")
     with pytest.raises(UserError, match=r"state-1\.npz: the checkpoint is missing or was changed"):
@@ -97,7 +109,13 @@ def test_a_changed_checkpoint_is_refused(tmp_path):
 
 def test_clear_removes_everything(tmp_path):
     _, suffix, optimizer = trained(0)
-    state.save(tmp_path, PhaseState("head", 1, 1), suffix, optimizer, state.weights_of(suffix))
+    state.save(
+        tmp_path,
+        PhaseState("head", epoch=1, best_epoch=1),
+        suffix,
+        optimizer,
+        state.weights_of(suffix),
+    )
     assert json.loads((tmp_path / "state.json").read_text())["progress"]["epoch"] == 1
     state.clear(tmp_path)
     assert list(tmp_path.iterdir()) == []

@@ -238,3 +238,51 @@ def test_photos_that_were_moved_are_found_with_data(trained, tmp_path):
     result = continue_run(run, flags={"phases.-1.epochs": 1}, data=elsewhere)
     assert len(result["phases"]) == 2
     assert load_config(run / "config.toml").data.source == elsewhere
+
+
+def test_what_a_killed_process_left_of_an_earlier_phase_is_not_taken(trained, whole):
+    run = trained.copy("killed")
+    checkpoints = run / "checkpoints"
+    checkpoints.mkdir()
+    shutil.copy(whole[0] / "model.keras", checkpoints / "start.keras")  # of another phase
+    facts = {
+        "progress": {"phase": "head", "epoch": 2},
+        "files": {"best-1.npz": "0", "best-2.npz": "0"},
+    }
+    (checkpoints / "state.json").write_text(json.dumps(facts))
+    continue_run(run, flags=SECOND)
+    assert weights(run) == weights(whole[0])
+    assert same_files(run, whole[0], "metrics.jsonl")
+
+
+def test_a_resumed_phase_with_other_flags_is_refused(trained):
+    run = trained.copy("other-flags")
+    with pytest.raises(Interrupted):
+        continue_run(run, flags=SECOND, progress=interrupt_at("epoch", "unfreeze", 1))
+    with pytest.raises(UserError, match=r"phases\.1\.epochs: the run has 2, got 50"):
+        continue_run(run, flags={"phases.-1.epochs": 50}, resume=True)
+
+
+def test_defaults_of_a_file_do_not_contradict_what_was_typed_at_the_start(trained, tmp_path):
+    assert train_run(small(trained.photos, seed=0), trained.run, resume=True) == trained.result
+    (tmp_path / "mine.toml").write_text("[model]\nbackbone = 'Tiny'\nweights = 'none'\n")
+    loaded = load_config(
+        tmp_path / "mine.toml", flags={"data.source": str(trained.photos), "phases.0.blocks": 0}
+    )
+    with pytest.raises(UserError) as caught:  # only what the default phase says itself
+        train_run(loaded, trained.run, resume=True)
+    assert [line.split(":")[0] for line in str(caught.value).splitlines()[1:-1]] == [
+        "  phases.0.epochs"
+    ]
+
+
+def test_phases_without_blocks_go_deeper_one_after_the_other(trained):
+    later = "\n".join(
+        f'[[phases]]\nname = "{name}"\nepochs = 1\nlearning_rate = 1e-4' for name in ("a", "b", "c")
+    )
+    path = trained.folder / "deeper.toml"
+    path.write_text(
+        f'[data]\nsource = "photos"\n[model]\nbackbone = "Tiny"\nweights = "none"\n'
+        f'[[phases]]\nname = "head"\nblocks = 0\nepochs = 1\nlearning_rate = 1e-3\n{later}\n'
+    )
+    assert [p["blocks"] for p in plan_run(load_config(path))["phases"]] == [0, 1, 2, 3]
