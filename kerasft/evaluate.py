@@ -171,10 +171,11 @@ def evaluate_run(
         )
     else:
         found = source.open_folder(data, opened.class_names, progress=progress)
-        split = "all" if set(found.splits) == {"all"} else split
+        if split == "test" and set(found.splits) == {"all"}:
+            split = "all"
     positions = found.indices(split)
     if not len(positions):
-        there = ", ".join(name for name in SPLITS if len(found.indices(name)))
+        there = ", ".join(name for name in (*SPLITS, "all") if len(found.indices(name)))
         raise UserError(f"{data or target}: no images in the {split} split. It has: {there}.")
     batches = _batches(found, split, opened)
     scores, logits = score(opened, batches, total=len(positions), progress=progress)

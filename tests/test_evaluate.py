@@ -272,7 +272,7 @@ def test_an_unknown_split_is_refused(trained):
 
 def test_a_split_without_images_is_refused_and_the_others_named(trained, tmp_path):
     photos = draw_photos(tmp_path / "new", per_class=2)
-    with pytest.raises(UserError, match=r"no images in the validation split\. It has: test"):
+    with pytest.raises(UserError, match=r"no images in the validation split\. It has: all"):
         evaluate_run(trained / "model.keras", split="validation", data=photos)
 
 

@@ -125,7 +125,7 @@ def test_only_errors_py_defines_an_exception():
         if isinstance(node, ast.ClassDef)
         and any(ast.unparse(base).endswith(("Error", "Exception")) for base in node.bases)
     ]
-    assert defined == ["errors.UserError"]
+    assert defined == ["errors.UserError", "errors.PhaseFailed"]
 
 
 @pytest.mark.parametrize("module", MODULES)
