@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 from tiny import TINY, batch, moved, tiny_model, weights_by_name
 
-from kerasft import bundle
+from kerasft import bundle, nets
+from kerasft.backbones import BACKBONES
 from kerasft.bundle import Bundle
 from kerasft.cut import (
     fingerprint,
@@ -40,6 +41,26 @@ def test_blocks_are_counted_from_the_top_and_begin_behind_an_activation():
         ("block_1", "block_1_a_conv", "block_1_a_relu", 164),
         ("stem", "scale", "stem_relu", 128),
     ]
+
+
+def test_three_blocks_of_mobilenetv2_begin_at_block_14_expand():
+    backbone = BACKBONES["MobileNetV2"]
+    model = nets.load("MobileNetV2:alpha=0.35", weights="none", image_size=32)
+    blocks = list_blocks(model, backbone)
+    assert [block.name for block in blocks] == [
+        *(f"block_{i}" for i in range(16, 0, -1)),
+        "expanded_conv",
+        "stem",
+    ]
+    assert blocks[2].layers[0] == "block_14_expand"
+    assert "Conv_1" in blocks[0].layers
+    assert sum(block.parameters for block in blocks) == model.count_params()
+
+
+def test_preprocessing_alone_is_no_stem():
+    model = nets.load("VGG16", weights="none", image_size=32)
+    blocks = list_blocks(model, BACKBONES["VGG16"])
+    assert [block.name for block in blocks] == ["block5", "block4", "block3", "block2", "block1"]
 
 
 def test_the_two_halves_compute_what_the_whole_computes():
