@@ -15,6 +15,7 @@ from typing import Any
 import click
 
 from kerasft import __version__
+from kerasft.cache_text import cache_text, limit_text, removed_text
 from kerasft.errors import UserError
 from kerasft.terminal import (
     blocks_text,
@@ -297,6 +298,68 @@ def blocks(name: str, as_json: bool) -> None:
         for block in cut.list_blocks(model, backbone)
     ]
     _print({"backbone": name, "blocks": rows}, lambda _: blocks_text(rows), as_json=as_json)
+
+
+@main.group()
+def cache() -> None:
+    """Shows, limits and empties the cache of activations.
+
+    What the frozen blocks make of the photos is computed once and kept for later runs, in the
+    folder that KERASFT_CACHE names or else in the user's cache folder.
+
+    \b
+    Example:
+        kerasft cache list
+    """
+
+
+@cache.command("list")
+@_json
+def list_cache(as_json: bool) -> None:
+    """Lists what the cache holds, most recently used first.
+
+    \b
+    Example:
+        kerasft cache list
+    """
+    from kerasft import store
+
+    _print(store.report(store.cache_folder()), cache_text, as_json=as_json)
+
+
+@cache.command("clear")
+@_json
+def clear_cache(as_json: bool) -> None:
+    """Removes everything from the cache but what another kerasft is computing.
+
+    \b
+    Example:
+        kerasft cache clear
+    """
+    from kerasft import store
+
+    number, freed = store.clear(store.cache_folder())
+    _print({"removed": number, "bytes": freed}, removed_text, as_json=as_json)
+
+
+@cache.command("limit")
+@click.argument("size", required=False)
+@_json
+def limit_cache(size: str | None, as_json: bool) -> None:
+    """Says how much the cache may hold, or changes it to SIZE.
+
+    What is over the new limit is removed, the least recently used first.
+
+    \b
+    Example:
+        kerasft cache limit 50GB
+    """
+    from kerasft import sizes, store
+
+    folder = store.cache_folder()
+    removed = (0, 0) if size is None else store.set_limit(folder, sizes.parse_size(size))
+    result = {"limit": store.limit_of(folder), "removed": removed[0], "bytes": removed[1]}
+    _print(result, limit_text, as_json=as_json)
 
 
 _TRAIN_FIELDS = {

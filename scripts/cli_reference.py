@@ -17,18 +17,18 @@ BEGIN, END = "<!-- cli -->\n", "<!-- /cli -->\n"
 
 def reference() -> str:
     """The help of kerasft and of all its commands, as Markdown."""
-    pages = [_page(main, "kerasft", None)]
-    parent = click.Context(main, info_name="kerasft")
-    pages += [_page(command, name, parent) for name, command in sorted(main.commands.items())]
-    return "\n".join(pages)
+    return "\n".join(_pages(main, "kerasft", None))
 
 
-def _page(command: click.Command, name: str, parent: click.Context | None) -> str:
+def _pages(command: click.Command, name: str, parent: click.Context | None) -> list[str]:
+    """The page of a command, and those of the commands in it."""
     context = click.Context(
         command, info_name=name, parent=parent, terminal_width=100, max_content_width=100
     )
     lines = [line.rstrip() for line in command.get_help(context).splitlines()]
-    return f"#### {context.command_path}\n\n```text\n" + "\n".join(lines) + "\n```\n"
+    page = f"#### {context.command_path}\n\n```text\n" + "\n".join(lines) + "\n```\n"
+    inner = sorted(command.commands.items()) if isinstance(command, click.Group) else []
+    return [page, *(page for name, one in inner for page in _pages(one, name, context))]
 
 
 def with_reference(readme: str) -> str:

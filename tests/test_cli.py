@@ -45,6 +45,7 @@ RESULT = {
             "frozen_proof": "equal",
             "trainable_parameters": 6405,
             "improved": True,
+            "parts": [{"name": "epochs", "predicted_seconds": 80.2, "seconds": 83.4}],
         }
     ],
     "validation": {"accuracy": 0.867, "loss": 0.4121, "n": 225},
@@ -454,6 +455,7 @@ def test_ctrl_c_while_predicting_says_only_that(replace):
 
 
 COMMANDS = ["blocks", "evaluate", "export", "predict", "train", "unfreeze-and-continue"]
+GROUPS = ["cache"]  # its commands are tested in test_cli_cache.py
 
 
 def examples(command):
@@ -463,7 +465,7 @@ def examples(command):
 
 
 def test_there_are_these_commands():
-    assert sorted(main.commands) == COMMANDS
+    assert sorted(main.commands) == sorted(COMMANDS + GROUPS)
 
 
 @pytest.mark.parametrize("command", COMMANDS)

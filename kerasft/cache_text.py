@@ -1,0 +1,56 @@
+"""The cache of activations as text: what `kerasft cache` leaves on the screen."""
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from kerasft.sizes import size_text
+
+
+def cache_text(report: Mapping[str, Any]) -> str:
+    """A line per store, then what all of them take up.
+
+    Args:
+        report: the object that `cache list --json` prints.
+    """
+    title = ("backbone", "cut", "images", "view", "dtype", "size", "last used")
+    rows = [title, *(_store_row(store) for store in report["stores"])]
+    width = [max(len(row[column]) for row in rows) for column in range(7)]
+    lines = [
+        f"{backbone:<{width[0]}}  {cut:<{width[1]}}  {images:>{width[2]}}  {view:>{width[3]}}  "
+        f"{dtype:<{width[4]}}  {size:>{width[5]}}  {used}"
+        for backbone, cut, images, view, dtype, size, used in rows
+    ]
+    total = (
+        f"{size_text(report['bytes'])} of at most {size_text(report['limit'])} in "
+        f"{report['folder']}"
+    )
+    return "\n".join([*lines, "", total]) if report["stores"] else total
+
+
+def _store_row(store: Mapping[str, Any]) -> tuple[str, ...]:
+    """What is known of a store; its facts may be lost."""
+    facts = store["facts"]
+    blocks, images = facts.get("blocks"), store["shape"][0] if store["shape"] else None
+    return (
+        str(facts.get("backbone", "unknown")),
+        "unknown" if blocks is None else "features" if blocks == 0 else f"{blocks} from the top",
+        f"{images:,}" if images is not None else "unknown",
+        str(facts.get("view", "unknown")),
+        store["dtype"] or "damaged",
+        size_text(store["bytes"]),
+        time.strftime("%Y-%m-%d %H:%M", time.localtime(store["used"])),
+    )
+
+
+def removed_text(result: Mapping[str, Any]) -> str:
+    """What `cache clear` removed."""
+    number = result["removed"]
+    stores = "1 store" if number == 1 else f"{number:,} stores"
+    return f"Removed {stores}, {size_text(result['bytes'])}."
+
+
+def limit_text(result: Mapping[str, Any]) -> str:
+    """How much the cache may hold, and what had to go for it."""
+    limit = f"The cache may hold {size_text(result['limit'])}."
+    return f"{limit} {removed_text(result)}" if result["removed"] else limit

@@ -1,0 +1,78 @@
+import time
+
+import pytest
+
+from kerasft.cache_text import cache_text, limit_text, removed_text
+
+
+@pytest.fixture(autouse=True)
+def greenwich(monkeypatch):
+    monkeypatch.setenv("TZ", "UTC")
+    time.tzset()
+    yield
+    monkeypatch.undo()
+    time.tzset()
+
+
+def a_store(facts, shape=(1498, 14, 14, 384), dtype="float16"):
+    return {"bytes": 225_494_144, "used": 1767323045.0, "facts": facts, "shape": shape} | {
+        "dtype": dtype
+    }
+
+
+def text_of(*stores):
+    return cache_text(
+        {
+            "stores": list(stores),
+            "bytes": 225_494_144 * len(stores),
+            "limit": 20 * 10**9,
+            "folder": "/home/ada/.cache/kerasft",
+        }
+    )
+
+
+def test_a_store_is_a_line_and_the_sum_comes_last():
+    known = {"backbone": "MobileNetV2", "images": 1498, "dtype": "float16"}
+    assert text_of(
+        a_store({**known, "blocks": 3, "view": 12}),
+        a_store({**known, "blocks": 0, "view": "plain"}),
+    ).splitlines() == [
+        "backbone     cut             images   view  dtype        size  last used",
+        "MobileNetV2  3 from the top   1,498     12  float16  225.5 MB  2026-01-02 03:04",
+        "MobileNetV2  features         1,498  plain  float16  225.5 MB  2026-01-02 03:04",
+        "",
+        "451.0 MB of at most 20.0 GB in /home/ada/.cache/kerasft",
+    ]
+
+
+def test_a_store_of_which_nothing_is_known_is_a_line_too():
+    assert text_of(a_store({}, shape=(), dtype="")).splitlines() == [
+        "backbone  cut       images     view  dtype        size  last used",
+        "unknown   unknown  unknown  unknown  damaged  225.5 MB  2026-01-02 03:04",
+        "",
+        "225.5 MB of at most 20.0 GB in /home/ada/.cache/kerasft",
+    ]
+
+
+def test_an_empty_cache_is_one_line():
+    assert text_of() == "0 bytes of at most 20.0 GB in /home/ada/.cache/kerasft"
+
+
+@pytest.mark.parametrize(
+    ("number", "text"),
+    [
+        (0, "Removed 0 stores, 36.2 MB."),
+        (1, "Removed 1 store, 36.2 MB."),
+        (1200, "Removed 1,200 stores, 36.2 MB."),
+    ],
+)
+def test_what_was_removed_is_counted(number, text):
+    assert removed_text({"removed": number, "bytes": 36_200_000}) == text
+
+
+def test_a_limit_says_what_had_to_go_for_it():
+    result = {"limit": 5 * 10**9, "removed": 0, "bytes": 0}
+    assert limit_text(result) == "The cache may hold 5.0 GB."
+    assert limit_text({**result, "removed": 2, "bytes": 7 * 10**9}) == (
+        "The cache may hold 5.0 GB. Removed 2 stores, 7.0 GB."
+    )
