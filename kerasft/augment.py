@@ -45,7 +45,9 @@ def augment_crop(image: tf.Tensor, smallest: float, seed: tf.Tensor) -> tf.Tenso
     return cropped
 
 
-def augment_pixels(image: tf.Tensor, flip: bool, color: float, seed: tf.Tensor) -> tf.Tensor:
+def augment_pixels(
+    image: tf.Tensor, flip: bool, color: float, seed: tf.Tensor, view: tf.Tensor
+) -> tf.Tensor:
     """Mirrors every other image and changes brightness, contrast and saturation.
 
     Args:
@@ -53,6 +55,9 @@ def augment_pixels(image: tf.Tensor, flip: bool, color: float, seed: tf.Tensor) 
         flip: whether left and right are swapped, in half of the cases.
         color: strength, 0 (off) to 1: factors are drawn from 1 - 0.4 color to 1 + 0.4 color.
         seed: int32 [2].
+        view: int32 scalar, which of an image's views this is; odd ones are mirrored, so that
+            two views differ even where nothing else is changed. Below 0: whether it is mirrored
+            is drawn.
 
     Returns:
         float32 [S, S, 3], values 0 to 255 (cut off there).
@@ -60,7 +65,8 @@ def augment_pixels(image: tf.Tensor, flip: bool, color: float, seed: tf.Tensor) 
     seed = tf.random.experimental.stateless_fold_in(seed, 2, alg="philox")
     drawn = tf.random.stateless_uniform([4], seed, alg="philox")
     if flip:
-        image = tf.cond(drawn[0] < 0.5, lambda: tf.reverse(image, [1]), lambda: image)
+        mirrored = tf.where(view < 0, drawn[0] < 0.5, view % 2 == 1)
+        image = tf.cond(mirrored, lambda: tf.reverse(image, [1]), lambda: image)
     if color:
         brightness, contrast, saturation = tf.unstack(1 + COLOR_RANGE * color * (2 * drawn[1:] - 1))
         image = image * brightness

@@ -7,13 +7,14 @@ may be smaller; none is dropped.
 Building a pipeline takes about a second: TensorFlow optimizes the graph that decodes. So one
 pipeline feeds all epochs of a phase, and one all scorings of its validation images.
 
-Shapes: N images, B batch, S side of the model's square input, K classes, E epochs.
+Shapes: N images, B batch, S side of the model's square input, K classes, E epochs, V views.
 """
 
 import functools
 import math
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,8 @@ import tensorflow as tf
 from kerasft import config, images
 from kerasft.augment import augment_crop, augment_pixels
 from kerasft.source import Source
+
+SLICE_BYTES = 16 << 20  # of a store, read at once
 
 
 def image_batches(
@@ -72,9 +75,28 @@ def split_batches(
     )
 
 
+@dataclass(frozen=True, eq=False)
+class Epoch:
+    """What one epoch of training feeds, in its order.
+
+    Attributes:
+        rows: int64 [N], positions among the training images; repeats are fine.
+        views: int64 [N], which view of each image; below 0 a new one.
+        seeds: int64 [N], 0 to 2**31 - 1, of each view: with the image's position it says
+            what the view looks like, whenever it comes.
+        shares: float32 [N], how much of itself an image keeps when it is mixed with the one
+            before it in its batch; None mixes nothing.
+    """
+
+    rows: np.ndarray
+    views: np.ndarray
+    seeds: np.ndarray
+    shares: np.ndarray | None = None
+
+
 def training_batches(
     source: Source,
-    epochs: Sequence[tuple[np.ndarray, int]],
+    epochs: Sequence[Epoch],
     *,
     image_size: int,
     resize: str,
@@ -86,9 +108,7 @@ def training_batches(
 
     Args:
         source: where the images are.
-        epochs: E times (indices, seed). indices: int [N], positions in `source.paths` in the
-            order to feed, repeats are fine, N the same in all epochs. seed: 0 to 2**31 - 1; an
-            image's changes depend on this and on its position, not on when it comes.
+        epochs: E of them, N the same in all.
         image_size: S.
         resize: "stretch", "crop" or "pad", see `images.resize_image`.
         batch_size: B.
@@ -97,61 +117,241 @@ def training_batches(
 
     Returns:
         ceil(N / B) batches an epoch, the last one with the rest, of (x, y) or (x, y, w):
-        x float32 [B,S,S,3], 0 to 255; y float32 [B,K], one-hot; w float32 [B].
+        x float32 [B,S,S,3], 0 to 255, with shares the pair (x, shares [B]); y float32 [B,K],
+        one-hot, or mixed as x will be; w float32 [B].
 
     Raises:
         tf.errors.OpError: while iterating, for a file that went away or is no image.
     """
-    read = _reader(source, image_size, resize, augment, sample_weights)
+    train = source.indices("train")
+    files = _strings(_files(source, train))
+    load = _training_loader(image_size, resize, augment)
+    target = _targets(source.labels[train], len(source.class_names), sample_weights)
 
-    def epoch(order: tf.Tensor, seed: tf.Tensor) -> tf.data.Dataset:
-        positions = tf.data.Dataset.from_tensor_slices(order)
-        return _batched(positions, lambda position: read(position, seed), batch_size)
+    def read(
+        row: tf.Tensor, place: tf.Tensor, view: tf.Tensor, seed: tf.Tensor, *shares: Any
+    ) -> tuple:
+        image = load(files[row], tf.stack([seed, place]), view)
+        return ((image, *shares) if shares else image, *target(row))
 
-    orders = tf.constant(np.stack([indices for indices, _ in epochs]), tf.int32)
-    seeds = tf.constant([seed for _, seed in epochs], tf.int32)
-    batches = tf.data.Dataset.from_tensor_slices((orders, seeds)).flat_map(epoch)
-    return _ahead(batches, len(epochs) * math.ceil(len(epochs[0][0]) / batch_size))
+    def epoch(*columns: tf.Tensor) -> tf.data.Dataset:
+        return _batched(tf.data.Dataset.from_tensor_slices(columns), read, batch_size)
+
+    columns = [
+        np.stack([np.asarray(values, np.int32) for values in many])
+        for many in (
+            [e.rows for e in epochs],
+            [train[e.rows] for e in epochs],
+            [e.views for e in epochs],
+            [e.seeds for e in epochs],
+        )
+    ]
+    if epochs[0].shares is not None:
+        columns.append(np.stack([np.asarray(e.shares) for e in epochs]))
+    batches = tf.data.Dataset.from_tensor_slices(tuple(columns)).flat_map(epoch)
+    return _ahead(_mixed(batches, epochs), _count(epochs, batch_size))
 
 
-def _reader(
+def stored_batches(
+    views: Sequence[np.ndarray],
+    labels: np.ndarray,
+    epochs: Sequence[Epoch],
+    *,
+    num_classes: int,
+    batch_size: int,
+    sample_weights: np.ndarray | None = None,
+) -> tf.data.Dataset:
+    """Stored activations with labels, for some epochs of training.
+
+    Read in slices of many batches, ascending within a slice, so that there is no Python per
+    batch and the disk is read in stretches; two or three slices are in memory.
+
+    Args:
+        views: V arrays [N, ...], memory-mapped, a row per training image.
+        labels: int [N].
+        epochs: as for `training_batches`; `views` are 0 to V - 1.
+        num_classes: K.
+        batch_size: B.
+        sample_weights: float [K], the weight of each class; None is no weights.
+
+    Returns:
+        As `training_batches`, x in the dtype of the store.
+    """
+    shape, dtype = views[0].shape[1:], views[0].dtype
+    target = _targets(labels, num_classes, sample_weights)
+    row_bytes = math.prod(shape) * dtype.itemsize
+    step = max(1, SLICE_BYTES // (row_bytes * batch_size)) * batch_size
+
+    def slices() -> Iterator[tuple]:
+        for one in epochs:
+            for start in range(0, len(one.rows), step):
+                part = slice(start, start + step)
+                shares = () if one.shares is None else (one.shares[part],)
+                yield one.rows[part], _gathered(views, one.rows[part], one.views[part]), *shares
+
+    def batched(rows: tf.Tensor, x: tf.Tensor, *shares: tf.Tensor) -> tf.data.Dataset:
+        parts = tf.data.Dataset.from_tensor_slices((rows, x, *shares)).batch(batch_size)
+        return parts.map(lambda rows, x, *shares: ((x, *shares) if shares else x, *target(rows)))
+
+    signature = [tf.TensorSpec([None], tf.int64), tf.TensorSpec([None, *shape], dtype)]
+    if epochs[0].shares is not None:
+        signature.append(tf.TensorSpec([None], tf.float32))
+    read = tf.data.Dataset.from_generator(slices, output_signature=tuple(signature))
+    batches = read.prefetch(1).flat_map(batched)
+    return _ahead(_mixed(batches, epochs), _count(epochs, batch_size))
+
+
+def _gathered(views: Sequence[np.ndarray], rows: np.ndarray, which: np.ndarray) -> np.ndarray:
+    """Row `rows[i]` of view `which[i]`, for all i."""
+    gathered = np.empty((len(rows), *views[0].shape[1:]), views[0].dtype)
+    for view in np.unique(which):
+        places = np.flatnonzero(which == view)
+        places = places[np.argsort(rows[places], kind="stable")]  # ascending on the disk
+        gathered[places] = views[view][rows[places]]
+    return gathered
+
+
+def _targets(labels: np.ndarray, num_classes: int, sample_weights: np.ndarray | None) -> Callable:
+    """A function: training rows, int of any shape -> (y,) or (y, w)."""
+    known = tf.constant(labels, tf.int32)
+    weights = None if sample_weights is None else tf.constant(sample_weights, tf.float32)
+
+    def target(rows: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        label = tf.gather(known, rows)
+        y = tf.one_hot(label, num_classes)
+        return (y,) if weights is None else (y, tf.gather(weights, label))
+
+    return target
+
+
+def _mixed(batches: tf.data.Dataset, epochs: Sequence[Epoch]) -> tf.data.Dataset:
+    """Mixes the targets of batches with shares as `live.mixed` mixes their activations."""
+    if epochs[0].shares is None:
+        return batches
+
+    def mix(inputs: tuple[tf.Tensor, tf.Tensor], *targets: tf.Tensor) -> tuple:
+        share = inputs[1]
+
+        def with_the_one_before(value: tf.Tensor) -> tf.Tensor:
+            own = tf.reshape(share, [-1, *[1] * (len(value.shape) - 1)])
+            return own * value + (1 - own) * tf.roll(value, 1, axis=0)
+
+        return (inputs, *map(with_the_one_before, targets))
+
+    return batches.map(mix)
+
+
+def _count(epochs: Sequence[Epoch], batch_size: int) -> int:
+    return len(epochs) * math.ceil(len(epochs[0].rows) / batch_size)
+
+
+def view_batches(
     source: Source,
+    positions: Sequence[int],
+    views: Mapping[str, Sequence[tuple[int, int]]],
+    *,
     image_size: int,
     resize: str,
     augment: config.Augment,
-    sample_weights: np.ndarray | None,
-) -> Callable[..., Any]:
-    """A function: position in `source.paths` and seed, int32 -> one (x, y) or (x, y, w)."""
-    load = _augmenting_loader(image_size, resize, augment)
-    files = _strings(_files(source, range(len(source.paths))))
-    labels = tf.constant(source.labels, tf.int32)
-    weights = None if sample_weights is None else tf.constant(sample_weights, tf.float32)
+    batch_size: int = 32,
+) -> tf.data.Dataset:
+    """The views of some images, each image decoded once.
 
-    def read(position: tf.Tensor, seed: tf.Tensor) -> tuple[tf.Tensor, ...]:
-        image = load(files[position], tf.stack([seed, position]))
-        label = labels[position]
-        target = tf.one_hot(label, len(source.class_names))
-        return (image, target) if weights is None else (image, target, weights[label])
+    Args:
+        source: where the images are.
+        positions: in `source.paths`.
+        views: for each split the views of its images, as pairs of a view's number and its
+            seed.
+        image_size: S.
+        resize: "stretch", "crop" or "pad", see `images.resize_image`.
+        augment: what makes the views; see `augment.py`.
+        batch_size: B.
 
-    return read
+    Returns:
+        float32 [B,S,S,3], 0 to 255: all views of the first image, then of the second, ...
+
+    Raises:
+        tf.errors.OpError: while iterating, for a file that went away or is no image.
+    """
+    splits = sorted(views)
+    load = _views_loader(
+        image_size, resize, augment, tuple(tuple(map(tuple, views[name])) for name in splits)
+    )
+    items = (
+        _strings(_files(source, positions)),
+        np.asarray(positions, np.int32),
+        np.array([splits.index(source.splits[position]) for position in positions], np.int32),
+    )
+    many = tf.data.Dataset.from_tensor_slices(items).map(load, num_parallel_calls=tf.data.AUTOTUNE)
+    count = sum(len(views[source.splits[position]]) for position in positions)
+    return _ahead(many.unbatch().batch(batch_size), math.ceil(count / batch_size))
 
 
 @functools.cache  # traced once for every pipeline with these settings
-def _augmenting_loader(image_size: int, resize: str, augment: config.Augment) -> Any:
-    """A graph function: path, int32 [2] seed -> float32 [S,S,3]."""
+def _training_loader(image_size: int, resize: str, augment: config.Augment) -> Any:
+    """A graph function: path, int32 [2] seed, view -> float32 [S,S,3]."""
 
-    def load(path: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+    def load(path: tf.Tensor, seed: tf.Tensor, view: tf.Tensor) -> tf.Tensor:
         image = images.decode_image(tf.io.read_file(path))
-        if augment.crop:
-            image = augment_crop(image, augment.crop, seed)
-        image = images.resize_image(image, image_size, resize)
-        if augment.flip or augment.color:
-            image = augment_pixels(image, augment.flip, augment.color, seed)
-        return image
+        return _shown(image, view, seed, image_size, resize, augment)
 
-    return tf.function(
-        load, input_signature=[tf.TensorSpec([], tf.string), tf.TensorSpec([2], tf.int32)]
-    )
+    signature = [
+        tf.TensorSpec([], tf.string),
+        tf.TensorSpec([2], tf.int32),
+        tf.TensorSpec([], tf.int32),
+    ]
+    return tf.function(load, input_signature=signature)
+
+
+@functools.cache
+def _views_loader(
+    image_size: int,
+    resize: str,
+    augment: config.Augment,
+    views: tuple[tuple[tuple[int, int], ...], ...],
+) -> Any:
+    """A graph function: path, position, number of the split -> its views, float32 [V,S,S,3]."""
+
+    def load(path: tf.Tensor, position: tf.Tensor, split: tf.Tensor) -> tf.Tensor:
+        image = images.decode_image(tf.io.read_file(path))
+
+        def show(number_and_seed: tf.Tensor) -> tf.Tensor:
+            seed = tf.stack([number_and_seed[1], position])
+            return _shown(image, number_and_seed[0], seed, image_size, resize, augment)
+
+        pairs = tf.switch_case(split, [lambda p=p: tf.constant(p, tf.int32) for p in views])
+        spec = tf.TensorSpec([image_size, image_size, 3], tf.float32)
+        return tf.map_fn(show, pairs, fn_output_signature=spec)
+
+    signature = [
+        tf.TensorSpec([], tf.string),
+        tf.TensorSpec([], tf.int32),
+        tf.TensorSpec([], tf.int32),
+    ]
+    return tf.function(load, input_signature=signature)
+
+
+def _shown(
+    image: tf.Tensor,
+    view: tf.Tensor,
+    seed: tf.Tensor,
+    image_size: int,
+    resize: str,
+    augment: config.Augment,
+) -> tf.Tensor:
+    """One view of a decoded image: view 0 is plain, as scoring sees it."""
+    plain = tf.equal(view, 0)
+    if augment.crop:
+        image = tf.cond(plain, lambda: image, lambda: augment_crop(image, augment.crop, seed))
+        image.set_shape([None, None, 3])
+    pixels = images.resize_image(image, image_size, resize)
+    if augment.flip or augment.color:
+        pixels = tf.cond(
+            plain,
+            lambda: pixels,
+            lambda: augment_pixels(pixels, augment.flip, augment.color, seed, view),
+        )
+    return pixels
 
 
 @functools.cache

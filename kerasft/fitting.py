@@ -3,7 +3,7 @@
 import logging
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import Any
 
@@ -11,22 +11,27 @@ import keras
 import numpy as np
 
 from kerasft import bundle, data, state
+from kerasft.activations import Stored, views_of
 from kerasft.config import Phase
 from kerasft.cut import Cut
+from kerasft.data import Epoch
 from kerasft.errors import PhaseFailed, UserError
 from kerasft.evaluate import log_loss
 from kerasft.live import LiveModel
-from kerasft.progress import Event, Progress
-from kerasft.randomness import derive_seed, epoch_order
+from kerasft.progress import Event
+from kerasft.randomness import derive_seed, epoch_order, epoch_views, mixup_shares
 from kerasft.rates import Group, build_optimizer, rate_groups, rates_at
 from kerasft.run import read_metrics, write_metrics
 from kerasft.setting import SCORING_BATCH, Setting
 from kerasft.state import PhaseState
+from kerasft.timing import Part
 
 log = logging.getLogger("kerasft")
 
 
-def fit(setting: Setting, phase: Phase, cut: Cut, seed: int, *, start: str) -> PhaseState:
+def fit(
+    setting: Setting, phase: Phase, cut: Cut, seed: int, *, start: str, stored: Stored | None
+) -> tuple[PhaseState, Part]:
     """Trains a phase until its last epoch, or until patience ends.
 
     Args:
@@ -36,9 +41,10 @@ def fit(setting: Setting, phase: Phase, cut: Cut, seed: int, *, start: str) -> P
             afterwards.
         seed: the phase's.
         start: digest of the whole model as the phase begins (`cut.digest_of`).
+        stored: the activations at the cut; None computes them from pixels in every step.
 
     Returns:
-        How far it came, at least one epoch.
+        How far it came, at least one epoch; and the time that all its epochs took.
 
     Raises:
         PhaseFailed: the loss is not a number from the start.
@@ -49,43 +55,71 @@ def fit(setting: Setting, phase: Phase, cut: Cut, seed: int, *, start: str) -> P
     groups = rate_groups(phase, cut)
     optimizer = build_optimizer(phase, groups, cut.suffix, steps)
     state.reset_seeds(cut.suffix, seed)
-    live = LiveModel(cut.prefix, cut.suffix)
-    live.compile(
+    model = LiveModel(None if stored else cut.prefix, cut.suffix)
+    model.compile(
         optimizer=optimizer,
         loss=keras.losses.CategoricalCrossentropy(
             from_logits=True, label_smoothing=phase.label_smoothing
         ),
         metrics=["accuracy"],
     )
-    keeper = _Keeper(setting, phase, groups, cut.suffix, optimizer, start)
-    first = keeper.now.epoch
+    keeper = _Keeper(setting, phase, groups, cut.suffix, optimizer, start, stored)
+    first, earlier = keeper.now.epoch, keeper.now.seconds
+    part = Part("epochs", steps * (phase.epochs - first), setting.progress, phase.name)
     if not keeper.ended():
-        epochs = range(first, phase.epochs)
-        batches = data.training_batches(
-            setting.source,
-            [
-                (train[epoch_order(seed, e, len(train))], derive_seed(seed, "augment", e))
-                for e in epochs
-            ],
-            image_size=setting.image_size,
-            resize=setting.config.data.resize,
-            batch_size=phase.batch_size,
-            augment=setting.config.augment,
-            sample_weights=class_weights(
-                phase, setting.source.labels[train], len(setting.source.class_names)
-            ),
-        )
-        live.fit(
-            batches,
+        epochs = [_epoch(setting, phase, seed, e, len(train)) for e in range(first, phase.epochs)]
+        model.fit(
+            _batches(setting, phase, epochs, stored),
             initial_epoch=first,
             epochs=phase.epochs,
             steps_per_epoch=steps,
             shuffle=False,  # in order already; with True Keras warns that it does nothing
             verbose=0,
-            callbacks=[keeper, _Watcher(setting.progress, phase, steps)],
+            callbacks=[keeper, _Watcher(setting, phase, steps, part)],
         )
     state.assign_weights(cut.suffix, keeper.best)
-    return keeper.now
+    part.end()
+    part.add(earlier)
+    return keeper.now, part
+
+
+def _epoch(setting: Setting, phase: Phase, seed: int, epoch: int, n: int) -> Epoch:
+    """Order, views and shares of one epoch, the same for stored and for live feeding."""
+    rows = epoch_order(seed, epoch, n)
+    mixup, views = setting.config.augment.mixup, setting.config.augment.views
+    shares = mixup_shares(seed, epoch, n, mixup)[rows] if mixup else None
+    if views == 0:
+        new = np.full(n, derive_seed(seed, "augment", epoch))
+        return Epoch(rows, np.full(n, -1), new, shares)
+    known = np.array([one for _, one in views_of(setting.config)])
+    which = epoch_views(seed, epoch, n, len(known))[rows]
+    return Epoch(rows, which, known[which], shares)
+
+
+def _batches(
+    setting: Setting, phase: Phase, epochs: list[Epoch], stored: Stored | None
+) -> Iterable:
+    source, config = setting.source, setting.config
+    labels, classes = setting.labels("train"), len(source.class_names)
+    weights = class_weights(phase, labels, classes)
+    if stored:
+        return data.stored_batches(
+            stored.train,
+            labels,
+            epochs,
+            num_classes=classes,
+            batch_size=phase.batch_size,
+            sample_weights=weights,
+        )
+    return data.training_batches(
+        source,
+        epochs,
+        image_size=setting.image_size,
+        resize=config.data.resize,
+        batch_size=phase.batch_size,
+        augment=config.augment,
+        sample_weights=weights,
+    )
 
 
 def class_weights(phase: Phase, labels: np.ndarray, num_classes: int) -> np.ndarray | None:
@@ -115,8 +149,10 @@ class _Keeper(keras.callbacks.Callback):
         suffix: keras.Model,
         optimizer: keras.optimizers.Optimizer,
         start: str,
+        stored: Stored | None,
     ) -> None:
         super().__init__()
+        self._stored = stored
         self._setting, self._phase, self._groups = setting, phase, groups
         self._suffix, self._optimizer = suffix, optimizer
         self._train = len(setting.source.indices("train"))
@@ -165,6 +201,8 @@ class _Keeper(keras.callbacks.Callback):
         }
         if self._phase.precision != "float32":
             line["precision"] = self._phase.precision  # of the figures too, unlike the run's
+        if self._stored:
+            line["activations"] = self._stored.dtype  # stored, in this dtype
         now = self.now
         now.epoch, now.lines = epoch + 1, [*now.lines, line]
         improved = line["val_loss"] < now.best_loss
@@ -181,15 +219,20 @@ class _Keeper(keras.callbacks.Callback):
         self.model.stop_training = self.ended()
 
     def _score_validation(self, epoch: int) -> dict[str, float]:
-        if self._validation is None:
-            times = self._phase.epochs - epoch
-            self._validation = iter(self._setting.batches("validation", times=times))
-        steps = math.ceil(len(self._labels) / SCORING_BATCH)
-        logits = np.asarray(bundle.compute(self.model, islice(self._validation, steps)))
+        logits = np.asarray(bundle.compute(self.model, self._validation_batches(epoch)))
         return {
             "val_loss": log_loss(logits, self._labels),
             "val_accuracy": float(np.mean(logits.argmax(axis=1) == self._labels)),
         }
+
+    def _validation_batches(self, epoch: int) -> Iterable:
+        if self._stored:
+            rows = self._stored.validation
+            return (rows[i : i + SCORING_BATCH] for i in range(0, len(rows), SCORING_BATCH))
+        if self._validation is None:
+            times = self._phase.epochs - epoch
+            self._validation = iter(self._setting.batches("validation", times=times))
+        return islice(self._validation, math.ceil(len(self._labels) / SCORING_BATCH))
 
     def _diverged(self) -> bool:
         return any(not math.isfinite(x["loss"] + x["val_loss"]) for x in self.now.lines[-1:])
@@ -216,9 +259,13 @@ class _Keeper(keras.callbacks.Callback):
 class _Watcher(keras.callbacks.Callback):
     """Tells how an epoch goes on, at most five times a second."""
 
-    def __init__(self, progress: Progress, phase: Phase, steps: int) -> None:
+    def __init__(self, setting: Setting, phase: Phase, steps: int, part: Part) -> None:
         super().__init__()
-        self._progress, self._phase, self._steps = progress, phase, steps
+        self._progress, self._phase, self._steps = setting.progress, phase, steps
+        self._part, self._first = part, steps * phase.epochs - part.total
+        # Scoring an image takes a third of a training step: the forward half, no update.
+        train, validation = (len(setting.source.indices(s)) for s in ("train", "validation"))
+        self._with_scoring = 1 + validation / (3 * train)
         self._epoch = 0
         self._began = self._told = 0.0
 
@@ -228,6 +275,8 @@ class _Watcher(keras.callbacks.Callback):
 
     def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
         now = time.perf_counter()
+        done = self._steps * self._epoch + batch + 1 - self._first
+        self._part.step(done, factor=self._with_scoring)
         if now - self._told < 0.2 or not logs:
             return
         self._told = now

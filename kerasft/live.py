@@ -1,4 +1,4 @@
-"""Training without a store: prefix and suffix in one step on the accelerator."""
+"""What is fitted: the suffix alone on stored activations, or prefix and suffix in one step."""
 
 from typing import Any
 
@@ -7,14 +7,16 @@ from keras import ops
 
 
 class LiveModel(keras.Model):
-    """Feeds the frozen prefix into the trained suffix, for `fit` and `predict`.
+    """Feeds the frozen prefix, if there is one, into the trained suffix, for `fit` and `predict`.
 
     A subclassed model, because in a functional one `fit` overrides `training=False`
     (Keras 3.15, `functional.py: operation_fn`; keras issue 20285): statistics of the prefix
     would move and its dropout would be active. Here the prefix is pinned to inference, and
     no gradient enters it.
 
-    Takes pixels float32 [B,S,S,3], 0 to 255; gives logits float32 [B,K].
+    Takes pixels float32 [B,S,S,3], 0 to 255; without a prefix the activations at the cut, in
+    any float type. A pair of these and shares float32 [B] is mixed at the cut, see `mixed`.
+    Gives logits float32 [B,K].
     """
 
     def __init__(self, prefix: keras.Model | None, suffix: keras.Model) -> None:
@@ -22,12 +24,30 @@ class LiveModel(keras.Model):
         self.prefix = prefix
         self.suffix = suffix
 
-    def call(self, pixels: Any, training: bool | None = None) -> Any:
+    def call(self, inputs: Any, training: bool | None = None) -> Any:
         """Returns logits float32 [B,K]; `training` reaches the suffix only."""
-        x = pixels
+        x, shares = inputs if isinstance(inputs, tuple | list) else (inputs, None)
+        x = ops.cast(x, "float32")  # of a store, float16
         if self.prefix is not None:
-            x = ops.stop_gradient(self.prefix(pixels, training=False))
+            x = ops.stop_gradient(self.prefix(x, training=False))
+        if shares is not None:
+            x = mixed(x, shares)
         return ops.cast(self.suffix(x, training=training), "float32")
+
+
+def mixed(activations: Any, shares: Any) -> Any:
+    """Mixes each image's activations [B, ...] with those of the one before it in the batch.
+
+    Args:
+        activations: of any shape.
+        shares: float32 [B], what an image keeps of itself, 0 to 1. The batch is in random
+            order, so neighbours are random pairs; the first is mixed with the last.
+
+    Source: Zhang et al. 2018, "mixup"; at a hidden layer, Verma et al. 2019, "Manifold Mixup".
+    """
+    own = ops.reshape(shares, (-1, *[1] * (len(activations.shape) - 1)))
+    activations = ops.cast(activations, "float32")  # the labels are mixed by the exact shares
+    return own * activations + (1 - own) * ops.roll(activations, 1, axis=0)
 
 
 def set_precision(model: keras.Model, policy: str) -> list[tuple[keras.layers.Layer, object]]:

@@ -6,16 +6,27 @@ import keras
 import numpy as np
 
 from kerasft import backbones, bundle, heads, nets, state
+from kerasft.activations import Stored, activations_at, bytes_at, views_of
 from kerasft.bundle import Bundle
 from kerasft.config import Config, Phase
-from kerasft.cut import digest_of, fingerprint, freeze, may_change, prove_frozen, split, thaw
-from kerasft.errors import UserError
+from kerasft.cut import (
+    Cut,
+    digest_of,
+    fingerprint,
+    freeze,
+    may_change,
+    prove_frozen,
+    split,
+    thaw,
+)
+from kerasft.errors import PhaseFailed, UserError
 from kerasft.evaluate import log_loss, score
 from kerasft.fitting import fit
 from kerasft.live import restore_precision, set_precision
 from kerasft.progress import Event
 from kerasft.randomness import derive_seed
 from kerasft.setting import Setting
+from kerasft.timing import Part
 
 CANDIDATE = "candidate.keras"  # the phase's model as saved, until it is proven and judged
 
@@ -66,26 +77,34 @@ def run_phase(setting: Setting, index: int, best_so_far: float) -> dict:
     released = freeze(cut, phase.batch_norm)
     trained = may_change(model, cut, phase.batch_norm)
     trainable = int(sum(np.prod(v.shape) for v in cut.suffix.trainable_variables))
-    figures = {"blocks": len(cut.blocks), "epochs": phase.epochs}
-    figures["trainable_parameters"] = trainable
-    setting.progress(Event("phase", 0, 1, phase.name, figures))
+    _announce(setting, phase, cut, trainable)
+    stored = activations_at(setting, index, model, cut) if phase.stored else None
 
     before = set_precision(model, phase.precision)
-    now = fit(setting, phase, cut, seed, start=digest_of(start))
+    now, epochs = fit(setting, phase, cut, seed, start=digest_of(start), stored=stored)
     restore_precision(before)
     thaw(model)
 
-    candidate, figures = _save_and_prove(setting, phase, model, start, trained)
+    scoring = Part("scoring", len(setting.labels("validation")), setting.progress, phase.name)
+    candidate, figures = _save_and_prove(setting, phase, model, start, trained, scoring)
+    scoring.end()
+    parts = [part for part in (stored and stored.part, epochs, scoring) if part]
+    best_line = now.lines[now.best_epoch - 1]
+    gap = {key: abs(figures[key] - best_line[f"val_{key}"]) for key in ("accuracy", "loss")}
+    if stored:
+        refuse_gap(phase.name, gap, figures["n"])
     improved = figures["loss"] < best_so_far
     if improved:
         candidate.replace(setting.run.model_path)
-    best_line = now.lines[now.best_epoch - 1]
     return {
         "name": phase.name,
         "blocks": phase.blocks,
         "epochs": now.epoch,
         "best_epoch": now.best_epoch,
-        "seconds": round(now.seconds, 2),
+        "seconds": round(sum(part.seconds for part in parts), 2),
+        "parts": [part.to_json() for part in parts],
+        "activations": _stored_json(setting, stored),
+        "gap": gap,
         "train_loss": best_line["loss"],
         "train_accuracy": best_line["accuracy"],
         "val_loss": best_line["val_loss"],
@@ -96,6 +115,61 @@ def run_phase(setting: Setting, index: int, best_so_far: float) -> dict:
         "improved": improved,
         "validation": figures,
     }
+
+
+def _announce(setting: Setting, phase: Phase, cut: Cut, trainable: int) -> None:
+    """Says what the phase is going to do."""
+    figures: dict[str, float | int | str] = {
+        "blocks": len(cut.blocks),
+        "epochs": phase.epochs,
+        "trainable_parameters": trainable,
+    }
+    if phase.stored:
+        figures |= {
+            "images": len(setting.source.indices("train")),
+            "views": len(views_of(setting.config)),
+            "validation": len(setting.source.indices("validation")),
+            "store_bytes": bytes_at(setting.config, setting.source, cut),
+        }
+    setting.progress(Event("phase", 0, 1, phase.name, figures))
+
+
+def _stored_json(setting: Setting, stored: Stored | None) -> dict | None:
+    if stored is None:
+        return None
+    return {
+        "found": stored.found,
+        "views": len(stored.train),
+        "bytes": stored.bytes,
+        "dtype": stored.dtype,
+        "engine": setting.config.cache.engine,
+        "precision": setting.config.cache.precision,
+        "difference": stored.difference,
+    }
+
+
+def refuse_gap(name: str, gap: dict[str, float], n: int) -> None:
+    """The figures of a store have to be those of the model that is shipped.
+
+    One point of accuracy is allowed, and one image where that is more.
+
+    Args:
+        name: of the phase.
+        gap: difference of the validation accuracy, 0 to 1.
+        n: validation images.
+
+    Raises:
+        PhaseFailed: they are further apart.
+    """
+    allowed = max(0.01, 1 / n) + 1e-9
+    if gap["accuracy"] > allowed:
+        raise PhaseFailed(
+            f"Phase '{name}': validation accuracy is {100 * gap['accuracy']:.1f} points apart "
+            f"between the stored activations and the saved model on pixels; at most "
+            f"{100 * allowed:.1f} are allowed. Nothing of this phase was kept.\n"
+            "  Train with cache.precision, cache.dtype and the phase's precision = float32, or "
+            "with cache.mode = off."
+        )
 
 
 def _count(phase: Phase) -> int | str:
@@ -120,6 +194,7 @@ def _save_and_prove(
     model: keras.Model,
     start: list[tuple[str, str]],
     trained: set[int],
+    scoring: Part,
 ) -> tuple[Path, dict]:
     """Saves the phase's model, loads it again, proves the freeze, scores it on validation."""
     config = setting.config
@@ -137,18 +212,30 @@ def _save_and_prove(
     except UserError:
         path.unlink()
         raise
-    return path, figures_of(setting, saved, "validation")
+    return path, figures_of(setting, saved, "validation", scoring)
 
 
-def figures_of(setting: Setting, saved: Bundle, split_name: str) -> dict:
+def figures_of(setting: Setting, saved: Bundle, split_name: str, part: Part | None = None) -> dict:
     """Scores a model as it was saved, in float32 and from pixels, on one split.
+
+    Args:
+        setting: the run.
+        saved: the model.
+        split_name: "validation" or "test".
+        part: told how many images are scored.
 
     Returns:
         `{"accuracy", "loss", "n"}`; the loss is the unsmoothed, unweighted log loss, nats.
     """
     labels = setting.labels(split_name)
     batches = setting.batches(split_name)
-    _, logits = score(saved, batches, total=len(labels), progress=setting.progress)
+
+    def progress(event: Event) -> None:
+        setting.progress(event)
+        if part:
+            part.step(event.done)
+
+    _, logits = score(saved, batches, total=len(labels), progress=progress)
     return {
         "accuracy": float(np.mean(logits.argmax(axis=1) == labels)),
         "loss": log_loss(logits, labels),

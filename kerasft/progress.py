@@ -5,7 +5,12 @@ notebook may ignore them. A sentence goes through `logging` (logger "kerasft") i
 
 Stages:
     images  scanning files: done of total files
-    phase   a phase starts; figures blocks, trainable_parameters, epochs
+    phase   a phase starts; figures blocks, trainable_parameters, epochs; where activations are
+            stored also images, views, validation, store_bytes
+    pass    images go through the frozen part: done of total; figures images_per_second,
+            seconds_left
+    predicted   the first steps of a part are done; figures what ("prefix pass", "epochs" or
+            "scoring") and seconds, of the whole part
     batch   within an epoch: done of total batches; figures epoch, epochs, loss, accuracy,
             images_per_second, seconds_left (of the phase)
     epoch   an epoch has ended: done of total epochs, from 1; figures loss, accuracy, val_loss,

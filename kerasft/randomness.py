@@ -50,3 +50,38 @@ def epoch_order(seed: int, epoch: int, n: int) -> np.ndarray:
     for start in range(0, n, BUFFER):
         rng.shuffle(order[start : start + BUFFER])
     return order
+
+
+def epoch_views(seed: int, epoch: int, n: int, views: int) -> np.ndarray:
+    """Returns which view of each training image one epoch shows.
+
+    Args:
+        seed: the phase's seed.
+        epoch: counted from 0.
+        n: number of training images.
+        views: of each image, 1 or more.
+
+    Returns:
+        int64 [n], 0 to views - 1; by the image's position, not by when it comes.
+    """
+    return np.random.default_rng(derive_seed(seed, "view", epoch)).integers(0, views, n)
+
+
+def mixup_shares(seed: int, epoch: int, n: int, alpha: float) -> np.ndarray:
+    """Returns how much of itself each training image keeps in one epoch.
+
+    Args:
+        seed: the phase's seed.
+        epoch: counted from 0.
+        n: number of training images.
+        alpha: of the Beta distribution, over 0.
+
+    Returns:
+        float32 [n], 0.5 to 1: the larger of the two shares, so that an image stays nearer to
+        itself than to its partner.
+
+    Source: Zhang et al. 2018, "mixup: Beyond Empirical Risk Minimization", with a share per
+        image, as fastai does it.
+    """
+    drawn = np.random.default_rng(derive_seed(seed, "mixup", epoch)).beta(alpha, alpha, n)
+    return np.maximum(drawn, 1 - drawn).astype("float32")

@@ -1,6 +1,6 @@
 """What stays the same over all phases of a run."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,12 +16,16 @@ SCORING_BATCH = 32
 
 @dataclass(frozen=True)
 class Setting:
-    """A run: where it is, what was asked for, the photos, and whom to tell."""
+    """A run: where it is, what was asked for, the photos, whom to tell, and what computes.
+
+    `machine` is what run.json records of the device: `{"device", "name", "threads"}`.
+    """
 
     run: Run
     config: Config
     source: Source
     progress: Progress
+    machine: Mapping[str, object]
 
     def labels(self, split_name: str) -> np.ndarray:
         """int32 [n], in the order in which `batches` feeds the split."""

@@ -1,6 +1,6 @@
 """Settings as they were typed: a TOML file and the options over it, as one tree of dicts.
 
-Nothing is checked here but that there is such a place; `config.py` knows the fields.
+Nothing is checked here but that there is such a place; `fields.py` knows them.
 """
 
 import os

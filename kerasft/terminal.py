@@ -19,6 +19,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from kerasft.progress import Event
+from kerasft.sizes import size_text
 
 
 @contextmanager
@@ -104,7 +105,7 @@ class Display:
         line = event_line(event, seconds_left=seconds_left)
         if line is not None:
             self.say(line)
-        if self._bar is not None and event.stage not in ("phase", "epoch"):
+        if self._bar is not None and event.stage not in ("phase", "epoch", "predicted"):
             _move(self._bar, event)
 
     def say(self, line: str) -> None:
@@ -119,10 +120,13 @@ def _move(bar: Progress, event: Event) -> None:
     """Shows an event as the state of the one bar."""
     figures = event.figures
     what, text = str(figures.get("what", event.stage)), ""
-    if event.stage == "batch":
-        what = f"{event.phase} epoch {figures.get('epoch')}/{figures.get('epochs')}"
+    if event.stage in ("batch", "pass"):
         left = figures.get("seconds_left")
         text = _figures_text(figures, seconds_left=None if left is None else float(left))
+    if event.stage == "pass":
+        what = f"{event.phase} prefix pass"
+    if event.stage == "batch":
+        what = f"{event.phase} epoch {figures.get('epoch')}/{figures.get('epochs')}"
     if not bar.task_ids:
         bar.add_task("", figures="")
     bar.update(
@@ -159,11 +163,25 @@ def event_line(event: Event, *, seconds_left: float | None = None) -> str | None
         trained = _trained_text(event.figures.get("blocks"))
         parameters = int(event.figures.get("trainable_parameters", 0))
         epochs = _epochs_text(event.figures.get("epochs"))
-        return f"{event.phase}: trains {trained}, {parameters:,} parameters, up to {epochs}"
+        line = f"{event.phase}: trains {trained}, {parameters:,} parameters, up to {epochs}"
+        return f"{line}\n{_store_line(event)}" if "views" in event.figures else line
+    if event.stage == "predicted" and float(event.figures["seconds"]) >= 1:
+        predicted = duration_text(float(event.figures["seconds"]))
+        return f"{event.phase}: {event.figures['what']} {predicted} predicted"
     if event.stage == "epoch":
         figures = _figures_text(event.figures, seconds_left=seconds_left)
         return f"{event.phase} epoch {event.done}/{event.total}: {figures}"
     return None
+
+
+def _store_line(event: Event) -> str:
+    figures = event.figures
+    views = "1 view" if figures["views"] == 1 else f"{figures['views']} views"
+    return (
+        f"{event.phase}: {int(figures['images']):,} images in {views} and "
+        f"{int(figures['validation']):,} of validation pass the frozen part once, "
+        f"{size_text(int(figures['store_bytes']))} stored"
+    )
 
 
 _FIGURES = {
@@ -222,10 +240,17 @@ def plan_text(plan: Mapping[str, Any]) -> str:
     lines += [
         f"Phase {phase['name']}: {_trained_text(phase['blocks'])}, "
         f"{phase['trainable_parameters']:,} parameters, up to {_epochs_text(phase['epochs'])} "
-        f"({phase['steps']:,} steps), learning rate {phase['learning_rate']:g}"
+        f"({phase['steps']:,} steps), learning rate {phase['learning_rate']:g}\n"
+        f"  {_storing_text(phase)}"
         for phase in plan["phases"]
     ]
     return "\n".join([*lines, "", "Nothing was trained or written: this was a dry run."])
+
+
+def _storing_text(phase: Mapping[str, Any]) -> str:
+    if phase["stored"]:
+        return f"activations are stored, {size_text(phase['bytes'])}: {phase['why']}"
+    return f"activations are not stored: {phase['why']}"
 
 
 def _trained_text(blocks: Any) -> str:
@@ -263,8 +288,18 @@ def _phase_line(phase: Mapping[str, Any]) -> str:
         f"Phase {phase['name']}: epoch {phase['best_epoch']} of {phase['epochs']} was the best, "
         f"validation accuracy {phase['val_accuracy']:.3f}, loss {phase['val_loss']:.4f}; "
         f"{phase['trainable_parameters']:,} parameters trained, the frozen ones compared: "
-        f"{phase['frozen_proof']}; {duration_text(phase['seconds'])}"
+        f"{phase['frozen_proof']}; {duration_text(phase['seconds'])}{_parts_text(phase['parts'])}"
     )
+
+
+def _parts_text(parts: Sequence[Mapping[str, Any]]) -> str:
+    """What the time of a phase went into: " (prefix pass 0:31, predicted 0:29; ...)"."""
+    texts = []
+    for part in parts:
+        predicted = part["predicted_seconds"]
+        said = "" if predicted is None else f", predicted {duration_text(predicted)}"
+        texts.append(f"{part['name']} {duration_text(part['seconds'])}{said}")
+    return f" ({'; '.join(texts)})"
 
 
 def _split_line(title: str, split: Mapping[str, Any] | None) -> str:

@@ -19,17 +19,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-import keras
 import numpy as np
 
 from kerasft import __version__, backbones, devices, phase, source, state
 from kerasft.bundle import load as load_bundle
-from kerasft.config import Config, Phase, append_phase, load_config, to_toml
+from kerasft.config import Config, append_phase, load_config, to_toml
 from kerasft.cut import freeze, list_blocks, split
 from kerasft.errors import PhaseFailed, UserError
 from kerasft.evaluate import wilson
-from kerasft.phase import initial_model, run_phase
+from kerasft.phase import run_phase
 from kerasft.progress import Progress, silent
+from kerasft.resolve import resolve_new, settle
 from kerasft.run import (
     Run,
     create_run,
@@ -76,7 +76,7 @@ def train_run(
         with _nothing_left_behind(run, made):
             device = devices.prepare(config.device)
             found = source.scan_source(config.data, seed=config.seed, progress=progress)
-            config = _resolve(config, found)[0]
+            config = resolve_new(config, found, str(device["device"]))[0]
             _write_new(run, config, found, device)
         return _run_phases(run, config, found, progress, began)
 
@@ -121,8 +121,10 @@ def continue_run(
                 f"kerasft train --run {run.path} --resume"
             )
         longer = append_phase(config, flags=flags, sets=sets)
-        _prepare_again(config, record)  # before the model is loaded: threads are set once
-        return _go_on(run, _resolve_new(run, longer), root, progress, began)
+        device = _prepare_again(config, record)  # before the model is loaded: threads are set once
+        found = _open_photos(run, root, progress)
+        config, _ = settle(longer, found, load_bundle(run.model_path).model, device)
+        return _go_on(run, config, found, progress, began)
 
 
 def plan_run(config: Config, *, progress: Progress = silent) -> dict:
@@ -131,16 +133,16 @@ def plan_run(config: Config, *, progress: Progress = silent) -> dict:
     Returns:
         `{"backbone", "image_size", "weights", "images": {class: {split: n}}, "skipped",
         "blocks": [{"name", "layers", "parameters"}], "parameters", "phases": [{"name",
-        "blocks", "epochs", "steps", "learning_rate", "trainable_parameters"}]}`, blocks from
-        the top.
+        "blocks", "epochs", "steps", "learning_rate", "trainable_parameters", "stored", "why",
+        "passes", "bytes"}]}`, blocks from the top; the last four are `resolve.Storing`.
     """
-    devices.prepare(config.device)
+    device = devices.prepare(config.device)
     found = source.scan_source(config.data, seed=config.seed, progress=progress)
-    config, model = _resolve(config, found)
+    config, model, storing = resolve_new(config, found, str(device["device"]))
     backbone = backbones.parse(config.model.backbone)[0]
     images = len(found.indices("train"))
     phases = []
-    for one in config.phases:
+    for one, store in zip(config.phases, storing, strict=True):
         cut = split(model, one.blocks or 0, backbone)
         freeze(cut, one.batch_norm)
         trainable = sum(np.prod(v.shape) for v in cut.suffix.trainable_variables)
@@ -152,6 +154,7 @@ def plan_run(config: Config, *, progress: Progress = silent) -> dict:
                 "steps": one.epochs * math.ceil(images / one.batch_size),
                 "learning_rate": one.learning_rate,
                 "trainable_parameters": int(trainable),
+                **vars(store),
             }
         )
     return {
@@ -203,40 +206,6 @@ def _nothing_left_behind(run: Run, made: list[Path]) -> Iterator[None]:
         raise
 
 
-def _resolve(config: Config, found: Source) -> tuple[Config, keras.Model]:
-    """Writes what the config left open into it, and builds the model to see that it can be."""
-    backbone, _ = backbones.parse(config.model.backbone)
-    side = config.model.image_size or backbone.image_size
-    of_model = config.model.model_copy(update={"image_size": side})
-    config = config.model_copy(update={"model": of_model})
-    model = initial_model(config, len(found.class_names))
-    return _settle_blocks(config, model), model
-
-
-def _resolve_new(run: Run, config: Config) -> Config:
-    return _settle_blocks(config, load_bundle(run.model_path).model)
-
-
-def _settle_blocks(config: Config, model: keras.Model) -> Config:
-    """Settles blocks that are left open: deeper than the phase before, by the default.
-
-    Raises:
-        UserError: a phase has more blocks than there are.
-    """
-    backbone, _ = backbones.parse(config.model.backbone)
-    deepest = len(list_blocks(model, backbone))
-    phases: list[Phase] = []
-    before = 0
-    for one in config.phases:
-        blocks = one.blocks
-        if blocks is None:
-            blocks = min(deepest, before + backbone.default_blocks)
-        split(model, blocks, backbone)  # refuses more than there are
-        before = deepest if blocks == "all" else int(blocks)
-        phases.append(one.model_copy(update={"blocks": blocks}))
-    return config.model_copy(update={"phases": tuple(phases)})
-
-
 def _write_new(run: Run, config: Config, found: Source, device: dict) -> None:
     source.write_splits(found, run.splits_path)
     source.write_classes(found, run.classes_path)
@@ -273,11 +242,15 @@ def _resume(run: Run, root: Path, progress: Progress, began: float) -> dict:
         log.info("%s is finished: there is nothing to resume.", run.path)
         return result_of(run, record)
     _prepare_again(config, record)
-    return _go_on(run, config, root, progress, began)
+    return _go_on(run, config, _open_photos(run, root, progress), progress, began)
 
 
-def _prepare_again(config: Config, record: dict) -> None:
-    """Sets the device as the run's record has it, as far as this machine can."""
+def _open_photos(run: Run, root: Path, progress: Progress) -> Source:
+    return source.open_source(run.splits_path, run.classes_path, root, progress=progress)
+
+
+def _prepare_again(config: Config, record: dict) -> str:
+    """Sets the device as the run's record has it, as far as this machine can; returns it."""
     device = devices.prepare(config.device, threads=record["threads"])
     if device["device"] != record["device"]:
         log.warning(
@@ -285,20 +258,22 @@ def _prepare_again(config: Config, record: dict) -> None:
             record["device"],
             device["device"],
         )
+    return str(device["device"])
 
 
-def _go_on(run: Run, config: Config, root: Path, progress: Progress, began: float) -> dict:
-    """Opens the photos of an existing run and trains the phases that are not finished."""
-    found = source.open_source(run.splits_path, run.classes_path, root, progress=progress)
-    config = config.model_copy(update={"data": config.data.model_copy(update={"source": root})})
+def _go_on(run: Run, config: Config, found: Source, progress: Progress, began: float) -> dict:
+    """Trains the phases of an existing run that are not finished."""
+    of_data = config.data.model_copy(update={"source": found.root})
+    config = config.model_copy(update={"data": of_data})
     write_atomic(run.config_path, to_toml(config, run.path))
     write_record(run, {**read_record(run), "status": "running"})
     return _run_phases(run, config, found, progress, began)
 
 
 def _run_phases(run: Run, config: Config, found: Source, progress: Progress, began: float) -> dict:
-    setting = Setting(run, config, found, progress)
     record = read_record(run)
+    machine = {key: record[key] for key in ("device", "name", "threads")}
+    setting = Setting(run, config, found, progress, machine)
     earlier = record["seconds"]  # of the processes before this one
     for index in range(len(record["phases"]), len(config.phases)):
         best = record["validation"]["loss"] if record["validation"] else math.inf

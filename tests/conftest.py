@@ -4,11 +4,16 @@ Variables are set when this file is imported, before any test imports keras or t
 """
 
 import os
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 # The C++ side of TensorFlow writes start-up notes to stderr; tests read stderr.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+# Activations are cached per user; tests leave that cache alone. Removed when the process ends.
+_cache = tempfile.TemporaryDirectory(prefix="kerasft-tests-")
+os.environ["KERASFT_CACHE"] = _cache.name
 
 ASSETS = Path(
     os.environ.get("KERASFT_TEST_ASSETS")

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ValidationError
 
 from kerasft.config import (
     Augment,
+    Cache,
     Config,
     Data,
     Head,
@@ -75,7 +76,8 @@ def test_data_alone_is_a_whole_config(tmp_path, monkeypatch):
         },
         "model": {"backbone": "MobileNetV2", "weights": "imagenet", "image_size": None},
         "head": {"hidden": (), "dropout": 0.2},
-        "augment": {"flip": True, "crop": 0.5, "color": 0.0},
+        "augment": {"flip": True, "crop": 0.5, "color": 0.0, "views": None, "mixup": 0.0},
+        "cache": {"mode": "auto", "engine": "auto", "precision": "auto", "dtype": "auto"},
         "phases": (
             {
                 "name": "head",
@@ -95,6 +97,7 @@ def test_data_alone_is_a_whole_config(tmp_path, monkeypatch):
                 "class_weight": "none",
                 "label_smoothing": 0.0,
                 "precision": "float32",
+                "stored": None,
             },
         ),
     }
@@ -120,7 +123,9 @@ def test_every_field_says_what_it_is():
             if not field.description:
                 yield f"{model.__name__}.{name}"
 
-    assert [w for m in (Config, Data, Model, Head, Augment, Phase) for w in undescribed(m)] == []
+    assert [
+        w for m in (Config, Data, Model, Head, Augment, Cache, Phase) for w in undescribed(m)
+    ] == []
 
 
 def test_a_config_cannot_be_changed():
@@ -449,7 +454,8 @@ def test_a_config_is_written_whole_with_paths_relative_to_its_folder(tmp_path, m
         'bad_images = "fail"\nresize = "stretch"\n\n'
         '[model]\nbackbone = "MobileNetV2"\nweights = "../../mine.h5"\n\n'
         "[head]\nhidden = []\ndropout = 0.2\n\n"
-        "[augment]\nflip = true\ncrop = 0.5\ncolor = 0.0\n\n"
+        "[augment]\nflip = true\ncrop = 0.5\ncolor = 0.0\nmixup = 0.0\n\n"
+        '[cache]\nmode = "auto"\nengine = "auto"\nprecision = "auto"\ndtype = "auto"\n\n'
         '[[phases]]\nname = "head"\nblocks = 0\nepochs = 20\nlearning_rate = 0.001\n'
         'batch_size = 32\nbatch_norm = "frozen"\noptimizer = "adam"\nschedule = "constant"\n'
         "warmup = 0.0\nhead_learning_rate_multiplier = 1.0\nlayer_decay = 1.0\npatience = 5\n"
@@ -521,7 +527,7 @@ def test_any_config_loads_back_equal(tmp_path_factory, config):
 
 def test_nothing_but_known_toml_is_written():
     tree = tomllib.loads(to_toml(load_config(None, flags=PHOTOS), Path()))
-    assert list(tree) == ["seed", "device", "data", "model", "head", "augment", "phases"]
+    assert list(tree) == ["seed", "device", "data", "model", "head", "augment", "cache", "phases"]
 
 
 @pytest.mark.parametrize("path", sorted(Path("configs").glob("*.toml")), ids=lambda p: p.stem)

@@ -10,7 +10,7 @@ from kerasft.source import scan_source
 def test_batches_and_labels_of_a_split_are_in_the_same_order(photos, tmp_path):
     flags = {"data.source": str(photos), "model.image_size": 8}
     config = load_config(None, flags=flags)
-    setting = Setting(Run(tmp_path), config, scan_source(config.data, seed=0), silent)
+    setting = Setting(Run(tmp_path), config, scan_source(config.data, seed=0), silent, {})
     labels = setting.labels("validation")
     np.testing.assert_array_equal(labels, [0, 0, 1, 1, 2, 2])
     (once,) = setting.batches("validation")

@@ -17,8 +17,29 @@ PACKAGE = ROOT / "kerasft"
 TREES = {path.stem: ast.parse(path.read_text("utf-8")) for path in sorted(PACKAGE.glob("*.py"))}
 MODULES = [name for name in TREES if name != "__init__"]
 
-USE_TENSORFLOW = {"augment", "data", "devices", "export", "headers", "images", "parity", "predict"}
-START_FAST = {"cli", "config", "errors", "progress", "randomness", "run", "terminal"}
+USE_TENSORFLOW = {
+    "augment",
+    "data",
+    "devices",
+    "engines",
+    "export",
+    "headers",
+    "images",
+    "parity",
+    "predict",
+}
+START_FAST = {
+    "cache_text",
+    "cli",
+    "config",
+    "errors",
+    "fields",
+    "progress",
+    "randomness",
+    "run",
+    "sizes",
+    "terminal",
+}
 
 
 def imported(tree: ast.AST) -> set[str]:
@@ -179,6 +200,12 @@ SETTINGS = {
     "augment.flip": ["augment.flip=true"],
     "augment.crop": ["augment.crop=0.6"],
     "augment.color": ["augment.color=0.3"],
+    "augment.views": ["augment.views=8"],
+    "augment.mixup": ["augment.mixup=0.2"],
+    "cache.mode": ["cache.mode=off"],
+    "cache.engine": ["cache.engine=keras"],
+    "cache.precision": ["cache.precision=bfloat16"],
+    "cache.dtype": ["cache.dtype=float32"],
     "phases.0.name": ["phases.0.name=first"],
     "phases.0.blocks": ["phases.0.blocks=2"],
     "phases.0.epochs": ["phases.0.epochs=7"],
@@ -199,6 +226,7 @@ SETTINGS = {
     "phases.0.class_weight": ["phases.0.class_weight=balanced"],
     "phases.0.label_smoothing": ["phases.0.label_smoothing=0.1"],
     "phases.0.precision": ["phases.0.precision=mixed_bfloat16"],
+    "phases.0.stored": ["phases.0.stored=false"],
 }
 
 

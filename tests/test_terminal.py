@@ -44,6 +44,35 @@ def test_a_phase_says_what_it_trains(blocks, said):
     )
 
 
+def test_a_phase_that_stores_activations_says_how_many_images_go_through_the_net():
+    figures = {"blocks": 0, "trainable_parameters": 10, "epochs": 1, "images": 1049, "views": 4}
+    figures |= {"validation": 225, "store_bytes": 11_320_000}
+    assert event_line(Event("phase", 0, 1, "head", figures)).splitlines() == [
+        "head: trains the head, 10 parameters, up to 1 epoch",
+        "head: 1,049 images in 4 views and 225 of validation pass the frozen part once, "
+        "11.3 MB stored",
+    ]
+    figures["views"] = 1
+    assert "1,049 images in 1 view and" in event_line(Event("phase", 0, 1, "head", figures))
+
+
+def test_a_prediction_leaves_a_line_unless_it_is_over_in_a_second():
+    def line(seconds):
+        figures = {"what": "prefix pass", "seconds": seconds}
+        return event_line(Event("predicted", 96, 4421, "head", figures))
+
+    assert line(31.4) == "head: prefix pass 0:31 predicted"
+    assert line(0.9) is None
+
+
+def test_the_prefix_pass_is_a_bar_with_its_pace(bar):
+    figures = {"images_per_second": 120.4, "seconds_left": 30.2}
+    Display(bar)(Event("pass", 640, 4421, "head", figures))
+    assert bar.tasks[0].description == "head prefix pass"
+    assert (bar.tasks[0].completed, bar.tasks[0].total) == (640, 4421)
+    assert bar.tasks[0].fields["figures"] == "120 images/s, 0:30 left"
+
+
 def test_only_the_last_image_read_leaves_a_line():
     assert event_line(Event("images", 100, 1498)) is None
     assert event_line(Event("images", 1498, 1498)) == "1,498 images read"
@@ -163,10 +192,15 @@ def test_a_run_without_test_images_says_so():
         "val_accuracy": 0.5,
         "trainable_parameters": 10,
         "frozen_proof": "equal",
+        "parts": [
+            {"name": "prefix pass", "predicted_seconds": 29.4, "seconds": 31.0},
+            {"name": "scoring", "predicted_seconds": None, "seconds": 2.0},
+        ],
     }
     result = {"run": "a b", "seconds": 1.0, "phases": [phase], "test": None}
     text = summary_text({**result, "validation": {"accuracy": 0.5, "loss": 0.5, "n": 4}})
     assert "Test: no images" in text
+    assert "; 0:01 (prefix pass 0:31, predicted 0:29; scoring 0:02)" in text
     assert "kerasft export 'a b'" in text
 
 

@@ -1,0 +1,160 @@
+"""Engines: what computes the activations at a cut from pixels, once, and fast.
+
+An engine is a function: pixels float32 [B,S,S,3], 0 to 255 -> a list of float32 arrays [B, ...],
+one for each output of the prefix. Inference only. `ENGINES` names them.
+
+A third one was measured and left out: OpenVINO 2026.4 on two cores of an AMD EPYC (Zen with
+AVX512-bf16), MobileNetV2 at 224, batches of 32, computes 191 images/s in float32 and 320 in
+bfloat16 where the folded graph computes 147 and 188, ResNet50 27 and 53 where it computes 25
+and 45. It takes 4 to 10 s to convert the net (folding: 1 to 5), and decoding takes as long as
+MobileNetV2 does, which left 1.0 to 1.27 times end to end: less than the 1.3 that it was to bring.
+
+Shapes: B images in a batch, S side of the square input in pixels.
+"""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import keras
+import numpy as np
+import tensorflow as tf
+from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
+
+from kerasft.live import restore_precision, set_precision
+
+BATCH = 32  # one size, the last batch filled up: the numbers must not depend on neighbours
+WORTH_IT = 1.15  # bfloat16 has to be this much faster
+CLOSE_ENOUGH = 0.02  # largest mean relative error of bfloat16 that "auto" accepts
+
+Engine = Callable[[np.ndarray], list[np.ndarray]]
+
+
+def build(prefix: keras.Model, engine: str, precision: str) -> Engine:
+    """Makes an engine for a prefix.
+
+    Args:
+        prefix: pixels [B,S,S,3] to one or more activations; left as it is.
+        engine: a name in `ENGINES`.
+        precision: "float32" or "bfloat16"; the results are float32 in both cases.
+
+    Returns:
+        A function of batches of any size up to BATCH; it raises ValueError for larger ones.
+    """
+    compute = ENGINES[engine](prefix, precision)
+
+    def padded(pixels: np.ndarray) -> list[np.ndarray]:
+        count = len(pixels)
+        if count > BATCH:
+            raise ValueError(f"expected at most {BATCH} images, got {count}")
+        if count < BATCH:
+            black = np.zeros((BATCH - count, *pixels.shape[1:]), "float32")
+            pixels = np.concatenate([pixels, black])
+        return [np.asarray(out, "float32")[:count] for out in compute(pixels)]
+
+    return padded
+
+
+def _folded(prefix: keras.Model, precision: str) -> Engine:
+    """The inference graph with the weights as constants in it, on TensorFlow.
+
+    Grappler then fuses BatchNormalization and activation into the convolution in front of
+    them. In bfloat16 oneDNN's rewriter chooses, operation by operation, what stays float32.
+    """
+
+    def infer(pixels: tf.Tensor) -> list[tf.Tensor]:
+        return keras.tree.flatten(prefix(pixels, training=False))
+
+    spec = tf.TensorSpec([BATCH, *prefix.input_shape[1:]], tf.float32)
+    traced = tf.function(infer, autograph=False).get_concrete_function(spec)
+    graph = convert_variables_to_constants_v2(traced)
+
+    def compute(pixels: np.ndarray) -> list[np.ndarray]:
+        # Around every call: TensorFlow keeps a rewritten graph for each state of the option.
+        with _onednn_bfloat16(precision == "bfloat16"):
+            return [output.numpy() for output in graph(tf.constant(pixels))]
+
+    return compute
+
+
+@contextmanager
+def _onednn_bfloat16(on: bool) -> Iterator[None]:
+    """Lets TensorFlow rewrite the graphs that are called here to bfloat16."""
+    option = "auto_mixed_precision_onednn_bfloat16"
+    before = bool(tf.config.optimizer.get_experimental_options().get(option, False))
+    tf.config.optimizer.set_experimental_options({option: on})
+    try:
+        yield
+    finally:
+        tf.config.optimizer.set_experimental_options({option: before})
+
+
+def _keras(prefix: keras.Model, precision: str) -> Engine:
+    """The Keras model as it is, on any backend and device."""
+    policy = "mixed_bfloat16" if precision == "bfloat16" else "float32"
+    before = set_precision(prefix, policy)
+    # A new model: an older one may have been traced in another precision.
+    model = keras.Model(prefix.inputs, prefix.outputs)
+    shape = (BATCH, *prefix.input_shape[1:])
+    try:
+        model.predict_on_batch(np.zeros(shape, "float32"))  # traced while the policy holds
+    finally:
+        restore_precision(before)
+    return lambda pixels: keras.tree.flatten(model.predict_on_batch(pixels))
+
+
+ENGINES: dict[str, Callable[[keras.Model, str], Engine]] = {"folded": _folded, "keras": _keras}
+
+
+def choose_engine(device: str) -> str:
+    """The engine for "auto": folded on a CPU with TensorFlow, where it was measured."""
+    return "folded" if device == "cpu" and keras.backend.backend() == "tensorflow" else "keras"
+
+
+def computes_bfloat16(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
+    """Whether the processor multiplies bfloat16 itself; False where it is not known.
+
+    Args:
+        cpuinfo: Linux' description of the processors.
+    """
+    if not cpuinfo.is_file():
+        return False
+    words = set(cpuinfo.read_text(errors="replace").split())
+    return bool(words & {"avx512_bf16", "amx_bf16", "bf16"})
+
+
+def compare_precisions(prefix: keras.Model, engine: str, pixels: np.ndarray) -> dict[str, float]:
+    """Measures what bfloat16 gains and costs on some images.
+
+    Args:
+        prefix: pixels to activations.
+        engine: a name in `ENGINES`.
+        pixels: float32 [BATCH,S,S,3] of real images.
+
+    Returns:
+        `{"speed", "difference"}`: how many times as fast as float32; and the mean over the
+        images of the L2 norm of the error over that of the activations, the largest over
+        the outputs. 0 says that nothing was computed in bfloat16.
+    """
+    exact, seconds = _timed(build(prefix, engine, "float32"), pixels)
+    rough, rough_seconds = _timed(build(prefix, engine, "bfloat16"), pixels)
+    difference = max(relative_error(a, b) for a, b in zip(exact, rough, strict=True))
+    return {"speed": seconds / rough_seconds, "difference": difference}
+
+
+def _timed(compute: Engine, pixels: np.ndarray) -> tuple[list[np.ndarray], float]:
+    """The activations, and the seconds of the fastest call; the first one builds the graph."""
+    seconds = []
+    for _ in range(4):
+        began = time.perf_counter()
+        activations = compute(pixels)
+        seconds.append(time.perf_counter() - began)
+    return activations, min(seconds)
+
+
+def relative_error(exact: np.ndarray, rough: np.ndarray) -> float:
+    """Mean over the images of |rough - exact| / |exact|, L2 norms over all of an image."""
+    exact, rough = (values.reshape(len(values), -1) for values in (exact, rough))
+    norms = np.maximum(np.linalg.norm(exact, axis=1), np.finfo("float32").tiny)
+    return float(np.mean(np.linalg.norm(rough - exact, axis=1) / norms))

@@ -1,0 +1,322 @@
+"""Every field of a config, once: typed, frozen, with default, unit and range.
+
+`--set section.field=value` reaches each of them; `config.py` reads and writes them.
+"""
+
+import math
+import re
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    StrictBool,
+    StrictFloat,
+    StrictInt,
+    StrictStr,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+
+from kerasft.backbones import parse
+from kerasft.errors import UserError, did_you_mean
+from kerasft.problems import repeated_names
+
+
+class Section(BaseModel):
+    """What all sections share: no unknown keys, no changes, no infinite numbers."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class Data(Section):
+    """Which images, and how they are divided."""
+
+    source: Path = Field(description="Folder with a folder of images per class.")
+    validation: StrictFloat = Field(
+        default=0.15, gt=0, le=0.5, description="Share of the images that chooses epoch and phase."
+    )
+    test: StrictFloat = Field(
+        default=0.15,
+        ge=0,
+        le=0.5,
+        description="Share of the images that only the last figure sees.",
+    )
+    bad_images: Literal["fail", "skip"] = Field(
+        default="fail", description="What a file that is no image does; skipped ones are recorded."
+    )
+    resize: Literal["stretch", "crop", "pad"] = Field(
+        default="stretch",
+        description="How an image becomes square: all of it, its centre, with borders.",
+    )
+
+    @field_validator("source", mode="before")
+    @classmethod
+    def _is_not_empty(cls, source: object) -> object:
+        if source == "":
+            raise ValueError("expected a folder, got ''.")
+        return source
+
+
+class Model(Section):
+    """What the training starts from."""
+
+    backbone: StrictStr = Field(
+        default="MobileNetV2", min_length=1, description='Name, or "MobileNet:alpha=0.75".'
+    )
+    weights: StrictStr = Field(
+        default="imagenet", description='"imagenet", "none" or a weights file.'
+    )
+    image_size: StrictInt | None = Field(
+        default=None, gt=0, description="Side in pixels; not given: the backbone's."
+    )
+
+    @field_validator("backbone")
+    @classmethod
+    def _is_in_the_table(cls, backbone: str) -> str:
+        try:
+            parse(backbone)
+        except UserError as error:
+            raise ValueError(str(error).partition(": ")[2]) from None  # the place is named already
+        return backbone
+
+    @field_validator("weights")
+    @classmethod
+    def _is_a_choice_or_a_file(cls, weights: str) -> str:
+        if weights in NO_FILE or weights.lower().endswith((".h5", ".keras")):
+            return weights
+        name = Path(weights).name  # a path by now
+        raise ValueError(
+            f"expected 'imagenet', 'none' or a file that ends in .h5 or .keras, got {name!r}."
+            + did_you_mean(name, NO_FILE)
+        )
+
+
+NO_FILE = ("imagenet", "none")
+
+
+class Head(Section):
+    """What is put on top of the backbone."""
+
+    hidden: tuple[StrictInt, ...] = Field(
+        default=(),
+        description="Units of each fully connected layer before the last one, 1 or more.",
+    )
+    dropout: StrictFloat = Field(default=0.2, ge=0, lt=1, description="Share of features left out.")
+
+    @field_validator("hidden")
+    @classmethod
+    def _are_positive(cls, hidden: tuple[int, ...]) -> tuple[int, ...]:
+        if any(units < 1 for units in hidden):
+            raise ValueError(f"expected numbers greater than 0, got {list(hidden)}.")
+        return hidden
+
+
+class Augment(Section):
+    """What training images go through; validation and test images never do."""
+
+    flip: StrictBool = Field(default=True, description="Mirrors left and right, half of the time.")
+    crop: StrictFloat = Field(
+        default=0.5,
+        ge=0,
+        lt=1,
+        description="Smallest share of the area that a crop keeps; 0 is off.",
+    )
+    color: StrictFloat = Field(
+        default=0.0,
+        ge=0,
+        le=1,
+        description="Strength of changes of brightness and colour; 0 is off.",
+    )
+    views: StrictInt | None = Field(
+        default=None,
+        ge=0,
+        description="Views of each training image, the first one plain; every epoch draws among "
+        "them. 0: a new one in every epoch, which no store can hold. Not given: 4, or as many as "
+        "differ (flip alone: 2; nothing: 1).",
+    )
+    mixup: StrictFloat = Field(
+        default=0.0,
+        ge=0,
+        description="Mixes pairs of activations at the cut, and their labels, in shares drawn "
+        "from Beta(mixup, mixup); 0 is off.",
+    )
+
+    @field_validator("views")
+    @classmethod
+    def _views_differ(cls, views: int | None, info: ValidationInfo) -> int | None:
+        most = distinct_views(info.data.get("flip"), info.data.get("crop"), info.data.get("color"))
+        if views is not None and views > most:
+            why = "of flip alone" if most == 2 else "without flip, crop and color"
+            raise ValueError(f"expected at most {most}, the views that differ {why}, got {views}.")
+        return views
+
+
+def distinct_views(flip: object, crop: object, color: object) -> float:
+    """How many views of an image differ; infinity where crop or color draw them."""
+    return math.inf if crop or color else 2 if flip else 1
+
+
+class Cache(Section):
+    """How the activations at a cut are computed and stored."""
+
+    mode: Literal["auto", "on", "off"] = Field(
+        default="auto",
+        description="Whether the frozen part is computed once and stored; auto: where it pays.",
+    )
+    engine: Literal["auto", "folded", "keras"] = Field(
+        default="auto",
+        description="What computes them: a TensorFlow graph with the weights folded into it, or "
+        "the Keras model as it is; auto: folded where Keras computes with TensorFlow.",
+    )
+    precision: Literal["auto", "float32", "bfloat16"] = Field(
+        default="auto",
+        description="Of that arithmetic; auto: bfloat16 where it is faster and close enough.",
+    )
+    dtype: Literal["auto", "float16", "float32"] = Field(
+        default="auto",
+        description="Of the stored numbers; auto: float16 where all of them fit.",
+    )
+
+
+class Phase(Section):
+    """One stretch of training: where to cut, and how to train what is above the cut."""
+
+    name: StrictStr = Field(description="Of letters, digits, '-' and '_'; each phase its own.")
+    blocks: StrictInt | Literal["all"] | None = Field(
+        default=None,
+        description='Blocks trained below the head, from the top; "all". Not given: none in '
+        'the first phase ("all" without weights), then the backbone\'s default.',
+    )
+    epochs: StrictInt = Field(gt=0, description="Epochs at most, see patience.")
+    learning_rate: StrictFloat = Field(gt=0, description="Step size, the largest of the schedule.")
+    batch_size: StrictInt = Field(default=32, gt=0, description="Images per step.")
+    batch_norm: Literal["frozen", "train"] = Field(
+        default="frozen", description="Whether BatchNormalization in the trained blocks learns."
+    )
+    optimizer: Literal["adam", "adamw", "sgd"] = Field(default="adam", description="Update rule.")
+    weight_decay: StrictFloat = Field(default=0.004, ge=0, description="Per step; of adamw.")
+    momentum: StrictFloat = Field(default=0.9, ge=0, lt=1, description="Of sgd.")
+    schedule: Literal["constant", "cosine"] = Field(
+        default="constant", description="Of the learning rate, after the warm-up; cosine ends at 0."
+    )
+    warmup: StrictFloat = Field(
+        default=0.0, ge=0, description="Epochs in which the rate rises from 0."
+    )
+    head_learning_rate_multiplier: StrictFloat = Field(
+        default=1.0, gt=0, description="Learning rate of the head, as a multiple of learning_rate."
+    )
+    layer_decay: StrictFloat = Field(
+        default=1.0,
+        gt=0,
+        le=1,
+        description="Factor on the learning rate for each block from the top.",
+    )
+    patience: StrictInt = Field(
+        default=5,
+        ge=0,
+        description="Epochs without a lower validation loss until it stops; 0: never.",
+    )
+    class_weight: Literal["none", "balanced"] = Field(
+        default="none", description="Whether rare classes count more in the loss."
+    )
+    label_smoothing: StrictFloat = Field(
+        default=0.0, ge=0, lt=1, description="Share of the target that is spread over all classes."
+    )
+    precision: Literal["float32", "mixed_bfloat16", "mixed_float16"] = Field(
+        default="float32", description="Of the arithmetic in training; weights stay float32."
+    )
+    stored: StrictBool | None = Field(
+        default=None,
+        description="Whether the activations at the cut are stored. Not given: as cache.mode says.",
+    )
+
+    @field_validator("name")
+    @classmethod
+    def _is_a_plain_word(cls, name: str) -> str:
+        if not re.fullmatch(r"[A-Za-z0-9_-]+", name):
+            raise ValueError(f"expected letters, digits, '-' and '_', got {name!r}.")
+        return name
+
+    @field_validator("blocks", mode="before")
+    @classmethod
+    def _is_a_number_of_blocks(cls, blocks: object) -> object:
+        if blocks in ("all", None) or (type(blocks) is int and blocks >= 0):
+            return blocks
+        raise ValueError(f"expected int, at least 0, or 'all', got {blocks!r}.")
+
+    # These run for fields that are written out, so one that means nothing beside another is
+    # refused wherever it is written and `to_toml` leaves it out.
+    @field_validator("weight_decay", "momentum")
+    @classmethod
+    def _belongs_to_the_optimizer(cls, value: float, info: ValidationInfo) -> float:
+        owner = OWNERS[str(info.field_name)]
+        if info.data.get("optimizer", owner) != owner:
+            raise ValueError(
+                f"means nothing with optimizer = '{info.data['optimizer']}', only with '{owner}'."
+            )
+        return value
+
+    @field_validator("stored")
+    @classmethod
+    def _something_is_frozen(cls, stored: bool | None, info: ValidationInfo) -> bool | None:
+        if stored and info.data.get("blocks") == "all":
+            raise ValueError("expected false with blocks = 'all', where nothing is frozen.")
+        return stored
+
+    @field_validator("batch_norm", "layer_decay")
+    @classmethod
+    def _needs_blocks(cls, value: Any, info: ValidationInfo) -> Any:
+        if info.data.get("blocks") == 0 and value != cls.model_fields[str(info.field_name)].default:
+            raise ValueError("means nothing with blocks = 0, where only the head is trained.")
+        return value
+
+    @field_validator("warmup")
+    @classmethod
+    def _fits_in_the_phase(cls, warmup: float, info: ValidationInfo) -> float:
+        epochs = info.data.get("epochs", warmup)
+        if warmup > epochs:
+            raise ValueError(f"expected at most {epochs}, the epochs of the phase, got {warmup:g}.")
+        return warmup
+
+
+OWNERS = {"weight_decay": "adamw", "momentum": "sgd"}
+
+
+class Config(Section):
+    """All settings of a run. `load_config` makes it; from Python it can be made directly."""
+
+    seed: StrictInt = Field(
+        default=0, ge=0, description="Of split, new weights, order, augmentation."
+    )
+    device: StrictStr = Field(default="auto", description='"auto", "cpu", or "gpu:0" and so on.')
+    data: Data
+    model: Model = Model()
+    head: Head = Head()
+    augment: Augment = Augment()
+    cache: Cache = Cache()
+    phases: tuple[Phase, ...] = Field(description="Trained one after the other.")
+
+    @field_validator("device")
+    @classmethod
+    def _is_a_device(cls, device: str) -> str:
+        if not re.fullmatch(r"auto|cpu|gpu:\d+", device):
+            raise ValueError(f"expected 'auto', 'cpu' or 'gpu:N', got {device!r}.")
+        return device
+
+    @field_validator("phases")
+    @classmethod
+    def _is_not_empty(cls, phases: tuple[Phase, ...]) -> tuple[Phase, ...]:
+        if not phases:
+            raise ValueError("expected at least one phase, got none.")
+        return phases
+
+    @model_validator(mode="after")
+    def _phases_have_their_own_names(self) -> "Config":
+        repeated = repeated_names(self.phases)
+        if repeated:
+            raise ValueError(" ".join(map(str, repeated)))
+        return self

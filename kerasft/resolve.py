@@ -1,0 +1,220 @@
+"""Settles what a config leaves open, before the first number depends on it.
+
+    image size -> blocks of each phase -> views -> what is stored -> engine -> precision
+
+All of it is written into the run's config, so that the same config gives the same run again.
+"""
+
+import logging
+from dataclasses import dataclass
+
+import keras
+import numpy as np
+
+from kerasft import backbones, data, engines, store
+from kerasft.activations import bytes_at, passes
+from kerasft.config import Config, Phase
+from kerasft.cut import Cut, list_blocks, split
+from kerasft.errors import UserError
+from kerasft.fields import distinct_views
+from kerasft.phase import initial_model
+from kerasft.source import Source
+
+log = logging.getLogger("kerasft")
+
+DEFAULT_VIEWS = 4
+# Passes of a net of average size below which measuring bfloat16 takes longer than it saves.
+WORTH_MEASURING = 2000
+
+
+@dataclass(frozen=True)
+class Storing:
+    """What storing the activations of a phase means.
+
+    Attributes:
+        stored: whether they are.
+        why: a clause for people.
+        passes: images that go through the frozen part, all epochs taken together.
+        bytes: size of the stores; 0 without.
+    """
+
+    stored: bool
+    why: str
+    passes: int
+    bytes: int
+
+
+def resolve_new(
+    config: Config, found: Source, device: str
+) -> tuple[Config, keras.Model, list[Storing]]:
+    """Settles the config of a new run.
+
+    Args:
+        config: as it was typed.
+        found: the photos.
+        device: of `devices.prepare`.
+
+    Returns:
+        The settled config; the model that the run begins with, built to see that it can be;
+        and for each phase what storing means.
+
+    Raises:
+        UserError: no such number of blocks, weights that can't be had, and so on.
+    """
+    backbone, _ = backbones.parse(config.model.backbone)
+    side = config.model.image_size or backbone.image_size
+    of_model = config.model.model_copy(update={"image_size": side})
+    config = config.model_copy(update={"model": of_model})
+    model = initial_model(config, len(found.class_names))
+    config, storing = settle(config, found, model, device)
+    return config, model, storing
+
+
+def settle(
+    config: Config, found: Source, model: keras.Model, device: str
+) -> tuple[Config, list[Storing]]:
+    """Settles all but the image size; what is settled already stays.
+
+    Args:
+        config: with an image size.
+        found: the photos.
+        model: of this config, pixels to scores.
+        device: of `devices.prepare`.
+    """
+    config = _settle_views(_settle_blocks(config, model))
+    backbone, _ = backbones.parse(config.model.backbone)
+    storing, phases = [], []
+    for phase in config.phases:
+        assert phase.blocks is not None
+        one = decide(config, found, phase, split(model, phase.blocks, backbone))
+        storing.append(one)
+        if phase.stored is None and one.passes and not one.stored:
+            log.info("%s: the activations are not stored: %s.", phase.name, one.why)
+        phases.append(phase.model_copy(update={"stored": one.stored}))
+    config = config.model_copy(update={"phases": tuple(phases)})
+    stored = [phase for phase in phases if phase.stored]
+    if stored:
+        config = _settle_engine(config, device)
+        config = _settle_precision(config, found, model, stored[0], device)
+    return config, storing
+
+
+def _settle_blocks(config: Config, model: keras.Model) -> Config:
+    """Settles blocks that are left open: deeper than the phase before, by the default.
+
+    Raises:
+        UserError: a phase has more blocks than there are.
+    """
+    backbone, _ = backbones.parse(config.model.backbone)
+    deepest = len(list_blocks(model, backbone))
+    phases: list[Phase] = []
+    before = 0
+    for one in config.phases:
+        blocks = one.blocks
+        if blocks is None:
+            blocks = min(deepest, before + backbone.default_blocks)
+        split(model, blocks, backbone)  # refuses more than there are
+        before = deepest if blocks == "all" else int(blocks)
+        phases.append(one.model_copy(update={"blocks": blocks}))
+    return config.model_copy(update={"phases": tuple(phases)})
+
+
+def _settle_views(config: Config) -> Config:
+    augment = config.augment
+    if augment.views is not None:
+        return config
+    most = distinct_views(augment.flip, augment.crop, augment.color)
+    views = int(min(DEFAULT_VIEWS, most))
+    return config.model_copy(update={"augment": augment.model_copy(update={"views": views})})
+
+
+def decide(config: Config, found: Source, phase: Phase, cut: Cut) -> Storing:
+    """Decides whether a phase trains on stored activations.
+
+    The cost of a phase is the images that go through its frozen part: with a store each view
+    once, without one every image in every epoch. What is trained costs the same either way.
+
+    Args:
+        config: with settled views.
+        found: the photos.
+        phase: of the config.
+        cut: where the phase trains.
+
+    Raises:
+        UserError: a store was asked for, and there is no room for it.
+    """
+    train, validation = (len(found.indices(name)) for name in ("train", "validation"))
+    live = phase.epochs * (train + validation)
+    if cut.prefix is None:
+        return Storing(False, "nothing is frozen", 0, 0)
+    if config.augment.views == 0:
+        return Storing(False, "augment.views = 0 makes a new view in every epoch", live, 0)
+    once, size = passes(config, found), bytes_at(config, found, cut)
+    asked = (
+        phase.stored
+        if phase.stored is not None
+        else {"on": True, "off": False}.get(config.cache.mode)
+    )
+    if asked is False:
+        return Storing(False, "asked for", live, 0)
+    fewer = f"{once:,} images through the frozen part instead of {live:,}"
+    lack = store.lack_of_room(store.cache_folder(), size)
+    if lack and asked:
+        raise UserError(
+            f"Phase '{phase.name}': its activations cannot be stored: {lack}. Make room, or "
+            "train without a store: --set cache.mode=off."
+        )
+    if asked:
+        return Storing(True, fewer, once, size)
+    if lack:
+        return Storing(False, lack, live, 0)
+    if once >= live:
+        why = f"{once:,} images would go through the frozen part once, without a store {live:,}"
+        return Storing(False, why, live, 0)
+    return Storing(True, fewer, once, size)
+
+
+def _settle_engine(config: Config, device: str) -> Config:
+    if config.cache.engine != "auto":
+        return config
+    return _with_cache(config, engine=engines.choose_engine(device))
+
+
+def _settle_precision(
+    config: Config, found: Source, model: keras.Model, phase: Phase, device: str
+) -> Config:
+    """bfloat16 where the processor has it, it is measured to be faster, and comes close."""
+    if config.cache.precision != "auto":
+        return config
+    if (
+        device != "cpu"
+        or not engines.computes_bfloat16()
+        or passes(config, found) < WORTH_MEASURING
+    ):
+        return _with_cache(config, precision="float32")
+    assert phase.blocks is not None and config.model.image_size is not None
+    cut = split(model, phase.blocks, backbones.parse(config.model.backbone)[0])
+    assert cut.prefix is not None
+    batches = data.split_batches(
+        found,
+        "train",
+        image_size=config.model.image_size,
+        resize=config.data.resize,
+        batch_size=engines.BATCH,
+    )
+    pixels = np.asarray(next(iter(batches)))
+    facts = engines.compare_precisions(cut.prefix, config.cache.engine, pixels)
+    speed, difference = facts["speed"], facts["difference"]
+    taken = speed >= engines.WORTH_IT and 0 < difference <= engines.CLOSE_ENOUGH
+    log.info(
+        "bfloat16 for the frozen part: %.1f times as fast as float32, activations differ by "
+        "%.1f%%: %s.",
+        speed,
+        100 * difference,
+        "taken" if taken else "not taken",
+    )
+    return _with_cache(config, precision="bfloat16" if taken else "float32")
+
+
+def _with_cache(config: Config, **fields: object) -> Config:
+    return config.model_copy(update={"cache": config.cache.model_copy(update=fields)})

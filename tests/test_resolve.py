@@ -1,0 +1,143 @@
+"""What a config leaves open, settled before anything is trained."""
+
+import logging
+
+import pytest
+from drawing import draw_photos
+from tiny_run import SECOND, small
+
+from kerasft import engines, resolve, store
+from kerasft.config import append_phase, load_config, to_toml
+from kerasft.errors import UserError
+from kerasft.resolve import resolve_new, settle
+from kerasft.source import scan_source
+
+pytestmark = pytest.mark.usefixtures("tiny_backbone")
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+    return draw_photos(tmp_path_factory.mktemp("resolve") / "photos")
+
+
+def resolved(photos, *sets, **flags):
+    config = small(photos, *sets, **flags)
+    return resolve_new(config, scan_source(config.data, seed=0), "cpu")
+
+
+def why(photos, *sets, **flags):
+    (one,) = resolved(photos, *sets, **flags)[2]
+    return one.stored, one.why, one.passes
+
+
+@pytest.mark.parametrize(
+    ("sets", "views"),
+    [
+        ([], 4),
+        (["augment.crop=0.0", "augment.color=0.5"], 4),
+        (["augment.crop=0.0"], 2),
+        (["augment.crop=0.0", "augment.flip=false"], 1),
+    ],
+)
+def test_as_many_views_as_differ_at_most_four(photos, sets, views):
+    assert resolved(photos, *sets, **{"augment.views": None})[0].augment.views == views
+
+
+def test_side_and_blocks_come_from_the_backbone(photos):
+    config = small(photos, **{"model.image_size": None})
+    config = append_phase(append_phase(config, flags={"phases.-1.epochs": 1}))
+    settled, model, _ = resolve_new(config, scan_source(config.data, seed=0), "cpu")
+    assert settled.model.image_size == 224
+    assert [phase.blocks for phase in settled.phases] == [0, 1, 2]
+    assert model.input_shape == (None, 224, 224, 3)
+
+
+def test_a_store_pays_where_it_saves_passes(photos):
+    # 24 training images and 6 of validation, 2 epochs: 2 x 24 + 6 with two views.
+    assert why(photos) == (True, "54 images through the frozen part instead of 60", 54)
+    assert why(photos, "augment.views=3") == (
+        False,
+        "78 images would go through the frozen part once, without a store 60",
+        60,
+    )
+
+
+def test_what_is_asked_for_comes_before_what_pays(photos):
+    assert why(photos, "augment.views=3", "cache.mode=on")[0]
+    assert why(photos, "augment.views=3", "phases.0.stored=true")[0]
+    assert why(photos, "cache.mode=off") == (False, "asked for", 60)
+    assert why(photos, "cache.mode=on", "phases.0.stored=false") == (False, "asked for", 60)
+
+
+def test_new_views_in_every_epoch_and_a_cut_at_the_pixels_store_nothing(photos):
+    assert why(photos, "cache.mode=on", "augment.views=0") == (
+        False,
+        "augment.views = 0 makes a new view in every epoch",
+        60,
+    )
+    assert why(photos, "cache.mode=on", "phases.0.blocks=all") == (False, "nothing is frozen", 0)
+
+
+def test_without_room_a_store_is_left_out_or_refused_where_it_was_asked_for(
+    photos, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("KERASFT_CACHE", str(tmp_path))
+    store.set_limit(tmp_path, 100)
+    stored, reason, passes = why(photos)
+    assert (stored, passes) == (False, 60)
+    assert reason.startswith("432 bytes are needed, the cache's limit is 100 bytes")
+    with pytest.raises(UserError) as caught:
+        why(photos, "cache.mode=on")
+    assert str(caught.value).startswith(
+        "Phase 'head': its activations cannot be stored: 432 bytes are needed, the cache's limit"
+    )
+
+
+def test_the_reason_against_a_store_is_said(photos, caplog):
+    with caplog.at_level(logging.INFO, logger="kerasft"):
+        resolved(photos, "augment.views=0")
+    assert caplog.messages == [
+        "head: the activations are not stored: augment.views = 0 makes a new view in every epoch."
+    ]
+
+
+def test_a_settled_config_is_settled_the_same_again(photos, tmp_path):
+    config, model, storing = resolved(photos)
+    (tmp_path / "config.toml").write_text(to_toml(config, tmp_path))
+    again = load_config(tmp_path / "config.toml")
+    assert again == config
+    assert settle(again, scan_source(again.data, seed=0), model, "cpu") == (config, storing)
+
+
+def test_a_new_phase_leaves_what_was_settled(photos):
+    config, model, _ = resolved(photos, "cache.engine=keras")
+    longer = append_phase(config, flags={**SECOND, "phases.-1.epochs": 9})
+    settled, storing = settle(longer, scan_source(longer.data, seed=0), model, "cpu")
+    assert settled.cache == config.cache
+    assert [one.stored for one in storing] == [True, True]
+
+
+@pytest.mark.parametrize(
+    ("speed", "difference", "taken"),
+    [(1.8, 0.005, "bfloat16"), (1.1, 0.005, "float32"), (1.8, 0.1, "float32")],
+)
+def test_bfloat16_is_taken_where_it_is_faster_and_close(
+    photos, monkeypatch, caplog, speed, difference, taken
+):
+    monkeypatch.setattr(engines, "computes_bfloat16", lambda: True)
+    monkeypatch.setattr(resolve, "WORTH_MEASURING", 10)
+    measured = {"speed": speed, "difference": difference}
+    monkeypatch.setattr(engines, "compare_precisions", lambda *_: measured)
+    with caplog.at_level(logging.INFO, logger="kerasft"):
+        config = resolved(photos)[0]
+    assert config.cache.precision == taken
+    said = "taken" if taken == "bfloat16" else "not taken"
+    assert caplog.messages == [
+        f"bfloat16 for the frozen part: {speed:.1f} times as fast as float32, activations differ "
+        f"by {100 * difference:.1f}%: {said}."
+    ]
+
+
+def test_few_images_are_not_worth_measuring(photos, monkeypatch):
+    monkeypatch.setattr(engines, "computes_bfloat16", lambda: True)
+    assert resolved(photos)[0].cache.precision == "float32"
