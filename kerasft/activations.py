@@ -23,7 +23,7 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from kerasft import __version__, backbones, data, engines, store
+from kerasft import __version__, backbones, cache, data, engines, store
 from kerasft.config import Config, Phase
 from kerasft.cut import Cut, digest_of, fingerprint, list_blocks, split
 from kerasft.errors import UserError
@@ -142,7 +142,7 @@ def find(setting: Setting, model: keras.Model, blocks: int, dtype: str) -> Store
     Returns:
         None unless all of them are there.
     """
-    folder = store.cache_folder()
+    folder = cache.cache_folder()
     needs = _needs(setting, model, blocks, dtype)
     if not all(store.holds(folder, need.key) for need in needs):
         return None
@@ -171,7 +171,7 @@ def _filled(setting: Setting, index: int, model: keras.Model, blocks: int) -> St
         stored = find(setting, model, blocks, dtype)
         if stored is None:
             raise UserError(
-                f"{store.cache_folder()}: activations that were just written are gone. Another "
+                f"{cache.cache_folder()}: activations that were just written are gone. Another "
                 "process cleared the cache, or its limit is too small: `kerasft cache limit`."
             )
         if part is None:
@@ -253,11 +253,11 @@ def _that_fit(needs: Sequence[Need], blocks: int) -> list[Need]:
     Raises:
         UserError: not even the phase's own fit.
     """
-    folder = store.cache_folder()
-    if store.lack_of_room(folder, sum(map(_size, needs))) is None:
+    folder = cache.cache_folder()
+    if cache.lack_of_room(folder, sum(map(_size, needs))) is None:
         return list(needs)
     own = [need for need in needs if need.blocks == blocks]
-    lack = store.lack_of_room(folder, sum(map(_size, own)))
+    lack = cache.lack_of_room(folder, sum(map(_size, own)))
     if lack:
         raise UserError(
             f"The activations cannot be stored: {lack}. Make room, or train without a store: "
@@ -281,7 +281,7 @@ def _fill(
     Raises:
         OverflowError: a value does not fit the dtype.
     """
-    folder = store.cache_folder()
+    folder = cache.cache_folder()
     keys = [need.key for need in needs]
 
     def waiting() -> None:
@@ -291,7 +291,7 @@ def _fill(
         missing = [need for need in needs if not store.holds(folder, need.key)]
         if not missing:
             return None, 0.0
-        store.make_room(folder, sum(map(_size, missing)), keep={key.digest for key in keys})
+        cache.make_room(folder, sum(map(_size, missing)), keep={key.digest for key in keys})
         part = Part("prefix pass", 1, setting.progress, phase)
         difference = _compute(setting, model, missing, folder, dtype, part)
         part.end()

@@ -322,9 +322,9 @@ def list_cache(as_json: bool) -> None:
     Example:
         kerasft cache list
     """
-    from kerasft import store
+    from kerasft import cache as stores
 
-    _print(store.report(store.cache_folder()), cache_text, as_json=as_json)
+    _print(stores.report(stores.cache_folder()), cache_text, as_json=as_json)
 
 
 @cache.command("clear")
@@ -336,9 +336,9 @@ def clear_cache(as_json: bool) -> None:
     Example:
         kerasft cache clear
     """
-    from kerasft import store
+    from kerasft import cache as stores
 
-    number, freed = store.clear(store.cache_folder())
+    number, freed = stores.clear(stores.cache_folder())
     _print({"removed": number, "bytes": freed}, removed_text, as_json=as_json)
 
 
@@ -354,11 +354,12 @@ def limit_cache(size: str | None, as_json: bool) -> None:
     Example:
         kerasft cache limit 50GB
     """
-    from kerasft import sizes, store
+    from kerasft import cache as stores
+    from kerasft import sizes
 
-    folder = store.cache_folder()
-    removed = (0, 0) if size is None else store.set_limit(folder, sizes.parse_size(size))
-    result = {"limit": store.limit_of(folder), "removed": removed[0], "bytes": removed[1]}
+    folder = stores.cache_folder()
+    removed = (0, 0) if size is None else stores.set_limit(folder, sizes.parse_size(size))
+    result = {"limit": stores.limit_of(folder), "removed": removed[0], "bytes": removed[1]}
     _print(result, limit_text, as_json=as_json)
 
 

@@ -24,6 +24,7 @@ import tensorflow as tf
 from kerasft import config, images
 from kerasft.augment import augment_crop, augment_pixels
 from kerasft.source import Source
+from kerasft.store import release
 
 SLICE_BYTES = 16 << 20  # of a store, read at once
 
@@ -208,6 +209,7 @@ def _gathered(views: Sequence[np.ndarray], rows: np.ndarray, which: np.ndarray) 
         places = np.flatnonzero(which == view)
         places = places[np.argsort(rows[places], kind="stable")]  # ascending on the disk
         gathered[places] = views[view][rows[places]]
+        release(views[view])
     return gathered
 
 

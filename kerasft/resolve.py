@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import keras
 import numpy as np
 
-from kerasft import backbones, data, engines, store
+from kerasft import backbones, cache, data, engines
 from kerasft.activations import bytes_at, passes
 from kerasft.config import Config, Phase
 from kerasft.cut import Cut, list_blocks, split
@@ -158,7 +158,7 @@ def decide(config: Config, found: Source, phase: Phase, cut: Cut) -> Storing:
     if asked is False:
         return Storing(False, "asked for", live, 0)
     fewer = f"{once:,} images through the frozen part instead of {live:,}"
-    lack = store.lack_of_room(store.cache_folder(), size)
+    lack = cache.lack_of_room(cache.cache_folder(), size)
     if lack and asked:
         raise UserError(
             f"Phase '{phase.name}': its activations cannot be stored: {lack}. Make room, or "

@@ -9,6 +9,7 @@ Shapes: N images of a store, B images of a batch; what follows them is the shape
 import hashlib
 import json
 import math
+import mmap
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -19,46 +20,8 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from kerasft.cache import (
-    DEFAULT_LIMIT,
-    RESERVE,
-    StoreInfo,
-    array_path,
-    cache_folder,
-    clear,
-    explaining,
-    hold,
-    lack_of_room,
-    limit_of,
-    list_stores,
-    make_room,
-    read_header,
-    report,
-    set_limit,
-)
+from kerasft.cache import array_path, explaining, hold, read_header
 from kerasft.run import write_atomic
-
-# Who works with stores needs the folder as well: all of it can be had from here.
-__all__ = [
-    "DEFAULT_LIMIT",
-    "RESERVE",
-    "Key",
-    "StoreInfo",
-    "Writer",
-    "as_stored",
-    "cache_folder",
-    "clear",
-    "filling",
-    "holds",
-    "lack_of_room",
-    "limit_of",
-    "list_stores",
-    "make_room",
-    "open_store",
-    "report",
-    "set_limit",
-    "writing",
-]
 
 TOLERANCE = 1e-3  # of an image's L2 norm: what a store may lose of it
 
@@ -101,6 +64,17 @@ def open_store(folder: Path, key: Key) -> np.ndarray | None:
     with suppress(OSError):  # a cache that can only be read
         os.utime(path)
     return rows
+
+
+def release(rows: np.ndarray) -> None:
+    """Gives back the memory into which reading a mapped store has brought it.
+
+    What was read stays in the system's cache of the disk as long as there is room; without this
+    it counts as memory of this process, up to the size of the store.
+    """
+    mapped = getattr(rows, "_mmap", None)
+    if mapped is not None and hasattr(mmap, "MADV_DONTNEED"):  # Unix
+        mapped.madvise(mmap.MADV_DONTNEED)
 
 
 def holds(folder: Path, key: Key) -> bool:

@@ -9,7 +9,8 @@ import pytest
 from drawing import draw_photos
 from tiny_run import SECOND, small, train_head, weights, without_seconds
 
-from kerasft import activations, store
+from kerasft import activations
+from kerasft import cache as stores_of_user
 from kerasft.activations import activations_at, bytes_at, passes, views_of
 from kerasft.backbones import BACKBONES
 from kerasft.config import append_phase, load_config
@@ -211,16 +212,16 @@ def test_a_pass_that_was_interrupted_leaves_no_store(drawn, cache):
 def test_stores_of_later_cuts_that_do_not_fit_are_left_out(drawn, cache, monkeypatch):
     setting, model = setting_of(drawn)
     own = 54 * 4 * 2
-    lack = store.lack_of_room
+    lack = stores_of_user.lack_of_room
 
     def small_disk(folder, needed):
         return "the disk is small" if needed > own else lack(folder, needed)
 
-    monkeypatch.setattr(store, "lack_of_room", small_disk)
+    monkeypatch.setattr(stores_of_user, "lack_of_room", small_disk)
     assert not at_the_head(setting, model).found
     assert len(stores(cache)) == 3
-    monkeypatch.setattr(store, "lack_of_room", lambda folder, needed: "the disk is full")
-    store.clear(cache)
+    monkeypatch.setattr(stores_of_user, "lack_of_room", lambda folder, needed: "the disk is full")
+    stores_of_user.clear(cache)
     with pytest.raises(UserError, match=r"The activations cannot be stored: the disk is full\."):
         at_the_head(setting, model)
 
@@ -263,7 +264,7 @@ def test_unfreezing_finds_what_training_the_head_has_stored(trained):
 def test_a_run_whose_cache_was_cleared_goes_on_to_the_same_bits(trained, cache):
     whole = trained.copy("not-cleared")
     continue_run(whole, flags=SECOND)
-    store.clear(cache)
+    stores_of_user.clear(cache)
     cleared = trained.copy("cleared")
     result = continue_run(cleared, flags=SECOND)
     assert result["phases"][1]["activations"]["found"] is False

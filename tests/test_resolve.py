@@ -6,7 +6,7 @@ import pytest
 from drawing import draw_photos
 from tiny_run import SECOND, small
 
-from kerasft import engines, resolve, store
+from kerasft import cache, engines, resolve
 from kerasft.config import append_phase, load_config, to_toml
 from kerasft.errors import UserError
 from kerasft.resolve import resolve_new, settle
@@ -82,7 +82,7 @@ def test_without_room_a_store_is_left_out_or_refused_where_it_was_asked_for(
     photos, tmp_path, monkeypatch
 ):
     monkeypatch.setenv("KERASFT_CACHE", str(tmp_path))
-    store.set_limit(tmp_path, 100)
+    cache.set_limit(tmp_path, 100)
     stored, reason, passes = why(photos)
     assert (stored, passes) == (False, 60)
     assert reason.startswith("432 bytes are needed, the cache's limit is 100 bytes")

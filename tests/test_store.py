@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from kerasft.errors import UserError
-from kerasft.store import Key, as_stored, filling, holds, open_store, writing
+from kerasft.store import Key, as_stored, filling, holds, open_store, release, writing
 
 ROOT = Path(__file__).resolve().parent.parent
 KEY = Key({"backbone": "MobileNetV2", "blocks": 3, "view": "plain"})
@@ -487,3 +487,34 @@ def test_a_folder_that_cannot_be_made_is_named_with_the_variable(tmp_path, what)
 def test_a_folder_that_takes_no_files_is_named_with_the_variable():
     with pytest.raises(UserError, match=r"^/proc/self can't be used: .*KERASFT_CACHE"):
         fill(Path("/proc/self"))
+
+
+def test_what_was_read_of_a_store_is_given_back_and_can_be_read_again(tmp_path):
+    code = (
+        "import sys, numpy as np\n"
+        "from pathlib import Path\n"
+        "from kerasft.store import Key, filling, open_store, release, writing\n"
+        "folder, key = Path(sys.argv[1]), Key({'a': 1})\n"
+        "with filling(folder, [key]), writing(folder, key, (64, 1 << 18), 'float32') as writer:\n"
+        "    for row in range(64):\n"
+        "        writer.append(np.full((1, 1 << 18), row, 'float32'))\n"
+        "def resident():\n"
+        "    return int(Path('/proc/self/statm').read_text().split()[1]) * 4096 >> 20\n"
+        "rows = open_store(folder, key)\n"
+        "before = resident()\n"
+        "assert float(rows.max()) == 63\n"
+        "read = resident()\n"
+        "release(rows)\n"
+        "print(read - before, resident() - before, float(rows[63, 5]))"
+    )
+    if not Path("/proc/self/statm").is_file():
+        pytest.skip("needs Linux to see the memory of a process")
+    done = subprocess.run(
+        [sys.executable, "-c", code, tmp_path], capture_output=True, text=True, check=True
+    )
+    read, released, value = done.stdout.split()
+    assert (int(read) > 50, int(released) < 10, value) == (True, True, "63.0")  # of 64 MiB
+
+
+def test_an_array_in_memory_has_nothing_to_give_back():
+    release(np.zeros(3))
