@@ -8,6 +8,7 @@ Shapes: B images in a batch, S side of the model's square input in pixels, K cla
 """
 
 import contextlib
+import functools
 import json
 import shutil
 import zipfile
@@ -49,8 +50,12 @@ class Bundle:
         """Returns the model that ends at the logits: pixels [B,S,S,3] to float32 [B,K]."""
         return keras.Model(self.model.inputs[0], self.model.get_layer("logits").output)
 
+    @functools.cached_property
     def scores_and_logits(self) -> keras.Model:
-        """Returns the model with two outputs: pixels [B,S,S,3] to [scores [B,K], logits [B,K]]."""
+        """The model with two outputs: pixels [B,S,S,3] to [scores [B,K], logits [B,K]].
+
+        One for all splits, so that its graph is built once.
+        """
         logits = self.model.get_layer("logits").output
         return keras.Model(self.model.inputs[0], [self.model.outputs[0], logits])
 

@@ -238,7 +238,7 @@ def score(
         UserError: a score is not a number: the training went wrong.
     """
     scores, logits = bundle.compute(
-        opened.scores_and_logits(), batches, total=total, progress=progress
+        opened.scores_and_logits, batches, total=total, progress=progress
     )
     if not np.isfinite(logits).all():
         raise UserError(

@@ -146,7 +146,7 @@ def write_savedmodel(opened: Bundle, folder: Path) -> None:
         the variables leaves no class of Keras or of kerasft in the file.
     """
     size = opened.image_size
-    model = opened.scores_and_logits()
+    model = opened.scores_and_logits
     names = tf.constant(opened.class_names)
     image_bytes = tf.TensorSpec([None], tf.string, name="image_bytes")
     pixels = tf.TensorSpec([None, size, size, 3], tf.float32, name="pixels")

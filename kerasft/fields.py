@@ -139,7 +139,7 @@ class Augment(Section):
         "differ (flip alone: 2; nothing: 1).",
     )
     mixup: StrictFloat = Field(
-        default=0.0,
+        default=0.2,
         ge=0,
         description="Mixes pairs of activations at the cut, and their labels, in shares drawn "
         "from Beta(mixup, mixup); 0 is off.",

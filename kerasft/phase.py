@@ -49,17 +49,20 @@ def initial_model(config: Config, num_classes: int) -> keras.Model:
     )
 
 
-def run_phase(setting: Setting, index: int, best_so_far: float) -> dict:
+def run_phase(
+    setting: Setting, index: int, best_so_far: float, built: keras.Model | None = None
+) -> tuple[dict, Bundle]:
     """Runs one phase, or what an interruption left of it.
 
     Args:
         setting: the run.
         index: of the phase in the run's config.
         best_so_far: validation log loss of the run's model.keras; infinity if there is none.
+        built: the `initial_model` of the run, where it is there already.
 
     Returns:
-        What run.json records of the phase. `improved` says whether model.keras is now this
-        phase's model; on a tie the earlier one stays.
+        What run.json records of the phase, and its model as it was saved. `improved` says
+        whether model.keras is now this phase's model; on a tie the earlier one stays.
 
     Raises:
         PhaseFailed: a frozen variable moved, or the loss is not a number from the start.
@@ -71,7 +74,7 @@ def run_phase(setting: Setting, index: int, best_so_far: float) -> dict:
     setting.run.checkpoints.mkdir(exist_ok=True)
     if state.load(setting.run.checkpoints, phase.name) is None:
         state.clear(setting.run.checkpoints)  # what an earlier phase left when it was killed
-    model = _start_model(setting, index)
+    model = built or _start_model(setting, index)
     start = fingerprint(model)
     cut = split(model, _count(phase), backbones.parse(setting.config.model.backbone)[0])
     released = freeze(cut, phase.batch_norm)
@@ -86,7 +89,8 @@ def run_phase(setting: Setting, index: int, best_so_far: float) -> dict:
     thaw(model)
 
     scoring = Part("scoring", len(setting.labels("validation")), setting.progress, phase.name)
-    candidate, figures = _save_and_prove(setting, phase, model, start, trained, scoring)
+    candidate, saved = _save_and_prove(setting, phase, model, start, trained)
+    figures = figures_of(setting, saved, "validation", scoring)
     scoring.end()
     parts = [part for part in (stored and stored.part, epochs, scoring) if part]
     best_line = now.lines[now.best_epoch - 1]
@@ -96,7 +100,7 @@ def run_phase(setting: Setting, index: int, best_so_far: float) -> dict:
     improved = figures["loss"] < best_so_far
     if improved:
         candidate.replace(setting.run.model_path)
-    return {
+    done = {
         "name": phase.name,
         "blocks": phase.blocks,
         "epochs": now.epoch,
@@ -115,6 +119,7 @@ def run_phase(setting: Setting, index: int, best_so_far: float) -> dict:
         "improved": improved,
         "validation": figures,
     }
+    return done, saved
 
 
 def _announce(setting: Setting, phase: Phase, cut: Cut, trainable: int) -> None:
@@ -194,9 +199,8 @@ def _save_and_prove(
     model: keras.Model,
     start: list[tuple[str, str]],
     trained: set[int],
-    scoring: Part,
-) -> tuple[Path, dict]:
-    """Saves the phase's model, loads it again, proves the freeze, scores it on validation."""
+) -> tuple[Path, Bundle]:
+    """Saves the phase's model, loads it again and proves the freeze."""
     config = setting.config
     path = setting.run.checkpoints / CANDIDATE
     whole = Bundle(
@@ -212,7 +216,7 @@ def _save_and_prove(
     except UserError:
         path.unlink()
         raise
-    return path, figures_of(setting, saved, "validation", scoring)
+    return path, saved
 
 
 def figures_of(setting: Setting, saved: Bundle, split_name: str, part: Part | None = None) -> dict:

@@ -19,9 +19,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+import keras
 import numpy as np
 
 from kerasft import __version__, backbones, devices, phase, source, state
+from kerasft.bundle import Bundle
 from kerasft.bundle import load as load_bundle
 from kerasft.config import Config, append_phase, load_config, to_toml
 from kerasft.cut import freeze, list_blocks, split
@@ -76,9 +78,9 @@ def train_run(
         with _nothing_left_behind(run, made):
             device = devices.prepare(config.device)
             found = source.scan_source(config.data, seed=config.seed, progress=progress)
-            config = resolve_new(config, found, str(device["device"]))[0]
+            config, model, _ = resolve_new(config, found, str(device["device"]))
             _write_new(run, config, found, device)
-        return _run_phases(run, config, found, progress, began)
+        return _run_phases(run, config, found, progress, began, model)
 
 
 def continue_run(
@@ -270,36 +272,51 @@ def _go_on(run: Run, config: Config, found: Source, progress: Progress, began: f
     return _run_phases(run, config, found, progress, began)
 
 
-def _run_phases(run: Run, config: Config, found: Source, progress: Progress, began: float) -> dict:
+def _run_phases(
+    run: Run,
+    config: Config,
+    found: Source,
+    progress: Progress,
+    began: float,
+    built: keras.Model | None = None,
+) -> dict:
     record = read_record(run)
     machine = {key: record[key] for key in ("device", "name", "threads")}
     setting = Setting(run, config, found, progress, machine)
     earlier = record["seconds"]  # of the processes before this one
+    model = None  # what model.keras holds, if this process has loaded it
     for index in range(len(record["phases"]), len(config.phases)):
         best = record["validation"]["loss"] if record["validation"] else math.inf
         try:
-            done = run_phase(setting, index, best)
+            done, saved = run_phase(setting, index, best, built if index == 0 else None)
         except PhaseFailed:
             _drop_phase(setting, index, record)
             raise
         record["phases"].append(done)
         record["seconds"] = round(earlier + time.perf_counter() - began, 2)
         if done["improved"]:
+            model = saved
             record["best_phase"], record["validation"] = done["name"], done["validation"]
             record["test"] = None  # it belonged to the model before
         write_record(run, record)
         state.clear(run.checkpoints)
-    _finish(setting, record)
+    _finish(setting, record, model)
     record["seconds"] = round(earlier + time.perf_counter() - began, 2)
     write_record(run, record)
     return result_of(run, record)
 
 
-def _finish(setting: Setting, record: dict) -> None:
-    """Scores the test split, once for each model.keras, and closes the run."""
+def _finish(setting: Setting, record: dict, model: Bundle | None = None) -> None:
+    """Scores the test split, once for each model.keras, and closes the run.
+
+    Args:
+        setting: the run.
+        record: of it.
+        model: what model.keras holds; None: it is loaded.
+    """
     run = setting.run
     if len(setting.source.indices("test")) and record["test"] is None:
-        figures = phase.figures_of(setting, load_bundle(run.model_path), "test")
+        figures = phase.figures_of(setting, model or load_bundle(run.model_path), "test")
         interval = wilson(round(figures["accuracy"] * figures["n"]), figures["n"])
         record["test"] = {**figures, "ci95": list(interval)}
         record["test_scored"] += 1

@@ -50,7 +50,7 @@ def test_names_of_any_script_come_back(tmp_path):
 
 def test_the_scores_are_the_softmax_of_the_logits():
     opened = small_bundle()
-    scores, logits = opened.scores_and_logits().predict_on_batch(PIXELS)
+    scores, logits = opened.scores_and_logits.predict_on_batch(PIXELS)
     exponentials = np.exp(logits.astype("float64"))
     by_hand = exponentials / exponentials.sum(axis=1, keepdims=True)
     np.testing.assert_allclose(scores, by_hand, atol=1e-6)  # float32 softmax

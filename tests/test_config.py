@@ -76,7 +76,7 @@ def test_data_alone_is_a_whole_config(tmp_path, monkeypatch):
         },
         "model": {"backbone": "MobileNetV2", "weights": "imagenet", "image_size": None},
         "head": {"hidden": (), "dropout": 0.2},
-        "augment": {"flip": True, "crop": 0.5, "color": 0.0, "views": None, "mixup": 0.0},
+        "augment": {"flip": True, "crop": 0.5, "color": 0.0, "views": None, "mixup": 0.2},
         "cache": {"mode": "auto", "engine": "auto", "precision": "auto", "dtype": "auto"},
         "phases": (
             {
@@ -454,7 +454,7 @@ def test_a_config_is_written_whole_with_paths_relative_to_its_folder(tmp_path, m
         'bad_images = "fail"\nresize = "stretch"\n\n'
         '[model]\nbackbone = "MobileNetV2"\nweights = "../../mine.h5"\n\n'
         "[head]\nhidden = []\ndropout = 0.2\n\n"
-        "[augment]\nflip = true\ncrop = 0.5\ncolor = 0.0\nmixup = 0.0\n\n"
+        "[augment]\nflip = true\ncrop = 0.5\ncolor = 0.0\nmixup = 0.2\n\n"
         '[cache]\nmode = "auto"\nengine = "auto"\nprecision = "auto"\ndtype = "auto"\n\n'
         '[[phases]]\nname = "head"\nblocks = 0\nepochs = 20\nlearning_rate = 0.001\n'
         'batch_size = 32\nbatch_norm = "frozen"\noptimizer = "adam"\nschedule = "constant"\n'
