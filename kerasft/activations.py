@@ -2,18 +2,13 @@
 
     images x views -- decode once -- prefix, up to several cuts --> a store per cut and view
 
-A store is one view of one split's images at one cut (`store.py`). Its key holds all that
-could change its numbers, so whatever finds it, a later phase or another run, may use it.
-One pass fills the stores of all cuts that the run is going to need.
+`needs.py` says which stores those are. One pass fills the stores of the phase's cut and, as far
+as that can be known, of the next one.
 
-Shapes: N images, V views of each training image, S side of the model's square input.
+Shapes: N images, V views of each training image.
 """
 
-import hashlib
-import importlib.metadata
 import logging
-import math
-import platform
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -23,21 +18,18 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from kerasft import __version__, backbones, cache, data, engines, store
+from kerasft import backbones, cache, data, engines, store
 from kerasft.config import Config, Phase
-from kerasft.cut import Cut, digest_of, fingerprint, list_blocks, split
-from kerasft.errors import UserError
+from kerasft.cut import Cut, list_blocks, split
+from kerasft.errors import PhaseFailed, UserError
+from kerasft.needs import FED, Need, needs_at, views_of
 from kerasft.progress import Event
-from kerasft.randomness import derive_seed
 from kerasft.setting import Setting
-from kerasft.source import Source
-from kerasft.store import Key
 from kerasft.timing import Part
 
 log = logging.getLogger("kerasft")
 
-DECODING = 1  # of images.py and augment.py: raise it where the same file gives other pixels
-SPLITS = ("train", "validation")
+SHARE_FOR_LATER = 0.1  # of the cache's limit: what the stores of a later cut may take
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,17 +38,17 @@ class Stored:
 
     Attributes:
         train: V arrays [N, ...], a row per training image, memory-mapped.
-        validation: [N, ...] of the validation images, plain.
+        validation: [N, ...], the plain view of the validation images, memory-mapped.
         found: whether nothing had to be computed.
-        difference: mean relative error of bfloat16, of the first images; 0 in float32 and
-            where nothing was computed.
+        difference: mean relative error of bfloat16 on the first images; None where it was not
+            measured: in float32, and where all was found.
         part: the pass, timed; None if all was found.
     """
 
     train: tuple[np.ndarray, ...]
     validation: np.ndarray
     found: bool
-    difference: float = 0.0
+    difference: float | None = None
     part: Part | None = None
 
     @property
@@ -70,45 +62,6 @@ class Stored:
         return sum(array.nbytes for array in (*self.train, self.validation))
 
 
-@dataclass(frozen=True)
-class Need:
-    """One store: a view of a split's images at a cut.
-
-    Attributes:
-        key: of the store.
-        split: "train" or "validation".
-        view: number and seed; (0, 0) is the plain one.
-        blocks: where the cut is.
-        shape: [N, ...].
-    """
-
-    key: Key
-    split: str
-    view: tuple[int, int]
-    blocks: int
-    shape: tuple[int, ...]
-
-
-def views_of(config: Config) -> list[tuple[int, int]]:
-    """Number and seed of each view of a training image, the plain one (0, 0) first."""
-    assert config.augment.views is not None  # settled by resolve.py
-    numbers = range(1, config.augment.views)
-    return [(0, 0), *((v, derive_seed(config.seed, "view", v)) for v in numbers)]
-
-
-def passes(config: Config, source: Source) -> int:
-    """How often an image goes through the prefix to fill the stores of a cut."""
-    train, validation = (len(source.indices(name)) for name in SPLITS)
-    return train * len(views_of(config)) + validation
-
-
-def bytes_at(config: Config, source: Source, cut: Cut) -> int:
-    """Size of the stores at a cut, in float16 unless the config says float32."""
-    assert cut.prefix is not None
-    item = 4 if config.cache.dtype == "float32" else 2
-    return passes(config, source) * math.prod(cut.prefix.output_shape[1:]) * item
-
-
 def activations_at(setting: Setting, index: int, model: keras.Model, cut: Cut) -> Stored:
     """Returns the activations that a phase trains on.
 
@@ -119,15 +72,37 @@ def activations_at(setting: Setting, index: int, model: keras.Model, cut: Cut) -
         cut: of it, with a prefix.
 
     Raises:
-        UserError: the stores don't fit the cache's limit or the disk, the disk is full, a
-            photo went away, or the prefix computes values that are not numbers.
+        PhaseFailed: the stores don't fit the cache's limit or the disk, or the prefix
+            computes values that are not numbers.
+        UserError: the disk is full, or a photo went away.
     """
-    wanted = setting.config.cache.dtype
-    for dtype in ("float16", "float32") if wanted == "auto" else (wanted,):
-        found = find(setting, model, len(cut.blocks), dtype)
+    blocks = len(cut.blocks)
+    for dtype in _dtypes(setting.config):
+        found = find(setting, model, blocks, dtype)
         if found:
+            _tell(setting, index, found.bytes, found=True)
             return found
-    return _filled(setting, index, model, len(cut.blocks))
+    return _filled(setting, index, model, blocks)
+
+
+def _dtypes(config: Config) -> tuple[str, ...]:
+    """In the order in which they are tried; the second one where the first does not hold all."""
+    wanted = config.cache.dtype
+    return ("float16", "float32") if wanted == "auto" else (wanted,)
+
+
+def _tell(setting: Setting, index: int, size: int, *, found: bool, later: int = 0) -> None:
+    """Says what is stored, or found: event "store"."""
+    source = setting.source
+    figures = {
+        "images": len(source.indices("train")),
+        "views": len(views_of(setting.config)),
+        "validation": len(source.indices("validation")),
+        "bytes": size,
+        "later_bytes": later,
+        "found": int(found),
+    }
+    setting.progress(Event("store", 0, 1, setting.config.phases[index].name, figures))
 
 
 def find(setting: Setting, model: keras.Model, blocks: int, dtype: str) -> Stored | None:
@@ -143,7 +118,7 @@ def find(setting: Setting, model: keras.Model, blocks: int, dtype: str) -> Store
         None unless all of them are there.
     """
     folder = cache.cache_folder()
-    needs = _needs(setting, model, blocks, dtype)
+    needs = needs_at(setting, model, blocks, dtype)
     if not all(store.holds(folder, need.key) for need in needs):
         return None
     arrays = [store.open_store(folder, need.key) for need in needs]
@@ -155,18 +130,29 @@ def find(setting: Setting, model: keras.Model, blocks: int, dtype: str) -> Store
 
 def _filled(setting: Setting, index: int, model: keras.Model, blocks: int) -> Stored:
     """Computes what is missing; in float32 where float16 turns out not to hold it."""
-    wanted = setting.config.cache.dtype
     phase = setting.config.phases[index].name
+    without = f"Train this phase without a store: --set phases.{index}.stored=false."
+    later = _later_cut(setting, index, model)
     began = time.perf_counter()
-    for dtype in ("float16", "float32") if wanted == "auto" else (wanted,):
-        counts = [blocks, *_later_cuts(setting, index, model)]
-        needs = [n for count in counts for n in _needs(setting, model, count, dtype)]
+    tries = [(dtype, cut) for dtype in _dtypes(setting.config) for cut in (later, None)]
+    overflown: set[str] = set()
+    for dtype, also in dict.fromkeys(tries):
+        if dtype in overflown:
+            continue
+        needs = needs_at(setting, model, blocks, dtype)
+        more = _that_fit(needs, [] if also is None else needs_at(setting, model, also, dtype))
+        lack = cache.lack_of_room(cache.cache_folder(), _bytes(needs))
+        if lack:
+            raise PhaseFailed(f"Phase '{phase}': {cache.no_room(lack)} {without}")
+        size, extra = _bytes(needs), _bytes(more)
+        _tell(setting, index, size, found=False, later=extra)
         earlier = time.perf_counter() - began  # of a pass that was given up
         try:
-            part, difference = _fill(setting, model, _that_fit(needs, blocks), dtype, phase)
-        except OverflowError:
-            if dtype == "float16" and wanted == "auto":
-                log.info("Activations that float16 cannot hold: they are stored in float32.")
+            part, difference = _fill(setting, model, needs + more, dtype, phase)
+        except OverflowError as error:
+            if error.args != (also,):  # at the phase's own cut
+                overflown.add(dtype)
+                log.info("%s: %s cannot hold the activations.", phase, dtype)
             continue
         stored = find(setting, model, blocks, dtype)
         if stored is None:
@@ -178,108 +164,62 @@ def _filled(setting: Setting, index: int, model: keras.Model, blocks: int) -> St
             return stored  # another process has computed them meanwhile
         part.add(earlier)
         return replace(stored, found=False, difference=difference, part=part)
-    advice = (
-        "Pass --set cache.dtype=float32."
-        if wanted == "float16"
-        else "Its weights are damaged, or do not belong to this net."
+    raise PhaseFailed(
+        f"Phase '{phase}': the frozen part computes values that {dtype} cannot hold. "
+        + (
+            without
+            if dtype == "float16"
+            else "Its weights are damaged, or do not belong to this net."
+        )
     )
-    raise UserError(
-        f"Phase '{phase}': the frozen part computes values that {dtype} cannot hold. {advice}"
-    )
 
 
-def _later_cuts(setting: Setting, index: int, model: keras.Model) -> list[int]:
-    """The other cuts that the run is going to need of the same weights.
+def _later_cut(setting: Setting, index: int, model: keras.Model) -> int | None:
+    """Where the next phase will cut the same weights, as far as that can be known.
 
-    Those of its later phases, or where there is none of `unfreeze-and-continue`'s default. A
-    guess that fails costs disk, never a wrong number: the weights are in the key.
+    The run's next phase, or behind a phase that trains the head alone the default of
+    `unfreeze-and-continue`. One pass fills the stores of both cuts. A guess that fails costs
+    disk, never a wrong number: the weights are in the key.
     """
     backbone, _ = backbones.parse(setting.config.model.backbone)
     deepest = len(list_blocks(model, backbone))
     trained = _depth(setting.config.phases[index], deepest)
     later = setting.config.phases[index + 1 :]
-    counts = [_depth(phase, deepest) for phase in later if phase.stored]
-    if not later:
-        counts = [trained + backbone.default_blocks]
-    return sorted({count for count in counts if trained < count < deepest})
+    if later:
+        count = _depth(later[0], deepest) if later[0].stored else 0
+    else:
+        count = backbone.default_blocks if trained == 0 else 0
+    return count if trained < count < deepest else None
+
+
+def _bytes(needs: Sequence[Need]) -> int:
+    return sum(need.bytes for need in needs)
 
 
 def _depth(phase: Phase, deepest: int) -> int:
     return deepest if phase.blocks == "all" else int(phase.blocks or 0)
 
 
-def _needs(setting: Setting, model: keras.Model, blocks: int, dtype: str) -> list[Need]:
-    """All stores at a cut: the training views in their order, then validation."""
-    config, source = setting.config, setting.source
-    cut = split(model, blocks, backbones.parse(config.model.backbone)[0])
-    assert cut.prefix is not None
-    common = {
-        "backbone": config.model.backbone,
-        "blocks": blocks,
-        "weights": digest_of(fingerprint(cut.prefix)),
-        "image_size": setting.image_size,
-        "resize": config.data.resize,
-        "decoding": DECODING,
-        "dtype": dtype,
-        "engine": config.cache.engine,
-        "precision": config.cache.precision,
-        "versions": _versions(),
-        "machine": [platform.machine(), *map(str, setting.machine.values())],
-    }
-    needs = []
-    for name in SPLITS:
-        positions = source.indices(name)
-        listing = "".join(f"{position} {source.digests[position]}\n" for position in positions)
-        files = hashlib.blake2b(listing.encode(), digest_size=16).hexdigest()
-        for number, seed in views_of(config) if name == "train" else [(0, 0)]:
-            facts = {**common, "files": files, "images": len(positions)}
-            facts["view"] = number or "plain"
-            if number:
-                augment = config.augment
-                facts["augment"] = [seed, augment.flip, augment.crop, augment.color]
-            shape = (len(positions), *cut.prefix.output_shape[1:])
-            needs.append(Need(Key(facts), name, (number, seed), blocks, shape))
-    return needs
-
-
-def _versions() -> list[str]:
-    names = ("keras", keras.backend.backend(), "numpy")
-    return [__version__, *(importlib.metadata.version(name) for name in names)]
-
-
-def _that_fit(needs: Sequence[Need], blocks: int) -> list[Need]:
-    """Those at the phase's own cut, and the others if there is room for all of them.
-
-    Raises:
-        UserError: not even the phase's own fit.
-    """
+def _that_fit(own: Sequence[Need], later: list[Need]) -> list[Need]:
+    """The stores of a later cut, if they need no store of another run to be evicted."""
     folder = cache.cache_folder()
-    if cache.lack_of_room(folder, sum(map(_size, needs))) is None:
-        return list(needs)
-    own = [need for need in needs if need.blocks == blocks]
-    lack = cache.lack_of_room(folder, sum(map(_size, own)))
-    if lack:
-        raise UserError(
-            f"The activations cannot be stored: {lack}. Make room, or train without a store: "
-            "--set cache.mode=off."
-        )
-    return own
-
-
-def _size(need: Need) -> int:
-    return math.prod(need.shape) * np.dtype(str(need.key.facts["dtype"])).itemsize
+    size = _bytes(later)
+    there = {store.digest for store in cache.list_stores(folder)}
+    few = size <= SHARE_FOR_LATER * cache.limit_of(folder)
+    fit = cache.lack_of_room(folder, size + _bytes(own), keep=there) is None
+    return later if few and fit else []
 
 
 def _fill(
     setting: Setting, model: keras.Model, needs: list[Need], dtype: str, phase: str
-) -> tuple[Part | None, float]:
+) -> tuple[Part | None, float | None]:
     """Computes the stores that are missing.
 
     Returns:
         The pass, timed, None if nothing was missing; and the relative error of bfloat16.
 
     Raises:
-        OverflowError: a value does not fit the dtype.
+        OverflowError: a value does not fit the dtype. Its one argument is the cut, in blocks.
     """
     folder = cache.cache_folder()
     keys = [need.key for need in needs]
@@ -290,8 +230,8 @@ def _fill(
     with store.filling(folder, keys, waiting=waiting):
         missing = [need for need in needs if not store.holds(folder, need.key)]
         if not missing:
-            return None, 0.0
-        cache.make_room(folder, sum(map(_size, missing)), keep={key.digest for key in keys})
+            return None, None
+        cache.make_room(folder, _bytes(missing), keep={key.digest for key in keys})
         part = Part("prefix pass", 1, setting.progress, phase)
         difference = _compute(setting, model, missing, folder, dtype, part)
         part.end()
@@ -305,18 +245,24 @@ def _compute(
     folder: Path,
     dtype: str,
     part: Part,
-) -> float:
+) -> float | None:
     config, source = setting.config, setting.source
     counts = sorted({need.blocks for need in needs})
     prefix = _prefix(model, counts, config)
-    views = {
-        name: sorted({need.view for need in needs if need.split == name})
-        for name in SPLITS
-        if any(need.split == name for need in needs)
-    }
-    positions = [int(p) for name in SPLITS if name in views for p in source.indices(name)]
-    # Which split and view each row of the pass belongs to.
-    rows = [(name, view) for p in positions for name in [source.splits[p]] for view in views[name]]
+    kinds = sorted({(need.split, need.view) for need in needs})
+    views = {name: [view for split_, view in kinds if split_ == name] for name, _ in kinds}
+    positions = np.concatenate([source.indices(name) for name in FED if name in views])
+    # Which of `kinds` each row of the pass is: all views of the first image, of the second, ...
+    rows = np.concatenate(
+        [
+            np.tile(
+                np.array([kinds.index((name, view)) for view in views[name]], np.int16),
+                len(source.indices(name)),
+            )
+            for name in FED
+            if name in views
+        ]
+    )
     batches = data.view_batches(
         source,
         positions,
@@ -328,23 +274,23 @@ def _compute(
     )
     compute = engines.build(prefix, config.cache.engine, config.cache.precision)
     part.total = len(rows)
-    difference, done = 0.0, 0
+    difference, done = None, 0
     with ExitStack() as stack:
         writers = [
             stack.enter_context(store.writing(folder, need.key, need.shape, dtype))
             for need in needs
         ]
-        for batch in batches:
+        for batch in data.reading(batches, source.root):
             pixels = np.asarray(batch)
             outputs = compute(pixels)
             if not done and config.cache.precision == "bfloat16":
                 difference = _difference(prefix, pixels, outputs)
             here = rows[done : done + len(pixels)]
             for need, writer in zip(needs, writers, strict=True):
-                mine = [row == (need.split, need.view) for row in here]
+                mine = here == kinds.index((need.split, need.view))
                 fitting = store.as_stored(outputs[counts.index(need.blocks)][mine], dtype)
                 if fitting is None:
-                    raise OverflowError
+                    raise OverflowError(need.blocks)
                 writer.append(fitting)
             done += len(pixels)
             part.step(done)
@@ -363,17 +309,17 @@ def _difference(prefix: keras.Model, pixels: np.ndarray, rough: list[np.ndarray]
     """States the error of bfloat16 on the first images.
 
     Raises:
-        UserError: there is none, so this device did not compute in bfloat16.
+        PhaseFailed: there is none, so this device did not compute in bfloat16.
     """
     exact = keras.tree.flatten(prefix.predict_on_batch(pixels))
     difference = max(
         engines.relative_error(np.asarray(a), b) for a, b in zip(exact, rough, strict=True)
     )
     if difference < 1e-4:  # float32 engines differ by 1e-6, bfloat16 rounds to 4e-3
-        raise UserError(
-            "cache.precision: this processor computes no bfloat16; the results are those of "
-            "float32. Pass --set cache.precision=float32.",
-            exit_code=2,
+        raise PhaseFailed(
+            "cache.precision: 'bfloat16' was asked for, but here the results are those of "
+            "float32. Expected a processor that computes bfloat16. Pass --set "
+            "cache.precision=float32."
         )
     log.info("bfloat16: the activations differ from those in float32 by %.1f%%.", 100 * difference)
     return difference

@@ -235,7 +235,7 @@ def compute(
         size = max(size, count)
         # One size of batches is traced once. `predict` would do that too, but of a dataset
         # Keras 3.15 starts a second pass and throws away what that reads (`EpochIterator`).
-        outputs = model.predict_on_batch(_filled(pixels, size))
+        outputs = model.predict_on_batch(filled(pixels, size))
         parts.append([output[:count] for output in keras.tree.flatten(outputs)])
         done += count
         progress(Event("check", done, max(done, total), figures={"what": what}))
@@ -243,8 +243,8 @@ def compute(
     return joined if len(joined) > 1 else joined[0]
 
 
-def _filled(pixels: Any, size: int) -> Any:
-    """The batch [B,S,S,3] with black images behind it up to `size` of them."""
+def filled(pixels: Any, size: int) -> Any:
+    """Returns the batch [B,S,S,3] with black images behind it up to `size` of them."""
     missing = size - len(pixels)
     if not missing:
         return pixels

@@ -133,14 +133,14 @@ def explaining(path: Path, *, needed: int | None = None) -> Iterator[None]:
     """
     what, advice = (
         "used",
-        "Set KERASFT_CACHE to another folder, or train with --set cache.mode=off.",
+        "Set KERASFT_CACHE to another folder, or train without a store.",
     )
     if needed is not None:
         what = "written"
         advice = (
             f"{size_text(needed)} are needed.\n"
             "  Free some space, empty the cache (`kerasft cache clear`), set KERASFT_CACHE to a\n"
-            "  folder on another disk, or train without it (`--set cache.mode=off`)."
+            "  folder on another disk."
         )
     try:
         yield
@@ -173,13 +173,25 @@ def lack_of_room(folder: Path, needed: int, *, keep: Collection[str] = ()) -> st
             f"{size_text(kept + needed)} are needed, the cache's limit is {size_text(limit)} "
             "(`kerasft cache limit`)"
         )
-    free = _free(folder) + sum(sizes.values()) - kept
+    free = _free(folder) + sum(sizes.values()) - kept + _left_behind(folder, set(sizes))
     if needed + RESERVE > free:
         return (
             f"{size_text(needed)} are needed and {size_text(RESERVE)} must stay free, "
             f"{size_text(free)} are free on the disk of {folder}"
         )
     return None
+
+
+def _left_behind(folder: Path, whole: set[str]) -> int:
+    """Bytes of what killed passes left, which nobody fills any more."""
+    size = 0
+    for digest in _digests(folder) - whole if folder.is_dir() else ():
+        guard = hold(folder, digest, wait=False)
+        if guard is not None:
+            part = array_path(folder, digest).with_name(f".part.{digest}.npy")
+            size += part.stat().st_size if part.exists() else 0
+            guard.release()
+    return size
 
 
 def _free(folder: Path) -> int:
@@ -230,10 +242,35 @@ def make_room(folder: Path, needed: int, *, keep: Collection[str]) -> None:
         left = {store.digest for store in list_stores(folder)}
         lack = lack_of_room(folder, needed, keep=left)
     if lack is not None:
-        raise UserError(
-            f"the activations don't fit the cache: {lack}.\n"
-            "  Make room, or train without it (`--set cache.mode=off`)."
-        )
+        raise UserError(no_room(lack))
+
+
+def no_room(lack: str) -> str:
+    """The sentence for activations that cannot be stored; `lack` is of `lack_of_room`."""
+    return f"The activations cannot be stored: {lack}. Make room with `kerasft cache clear`."
+
+
+REMEMBERED = "measured.json"
+
+
+def remember(folder: Path, key: str, value: Mapping[str, Any]) -> None:
+    """Keeps a measurement of this machine beside the stores, so that it is made once."""
+    with explaining(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        write_atomic(folder / REMEMBERED, json.dumps({**_measured(folder), key: dict(value)}))
+
+
+def remembered(folder: Path, key: str) -> dict[str, Any] | None:
+    """Returns what `remember` kept; None where there is nothing."""
+    return _measured(folder).get(key)
+
+
+def _measured(folder: Path) -> dict[str, Any]:
+    try:
+        measured = json.loads((folder / REMEMBERED).read_text("utf-8"))
+    except (OSError, ValueError):
+        return {}  # it is measured again
+    return measured if isinstance(measured, dict) else {}
 
 
 def set_limit(folder: Path, limit: int) -> tuple[int, int]:

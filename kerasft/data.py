@@ -21,8 +21,9 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from kerasft import config, images
+from kerasft import config, devices, images
 from kerasft.augment import augment_crop, augment_pixels
+from kerasft.errors import UserError
 from kerasft.source import Source
 from kerasft.store import release
 
@@ -138,19 +139,20 @@ def training_batches(
     def epoch(*columns: tf.Tensor) -> tf.data.Dataset:
         return _batched(tf.data.Dataset.from_tensor_slices(columns), read, batch_size)
 
+    made = list(epochs)
     columns = [
         np.stack([np.asarray(values, np.int32) for values in many])
         for many in (
-            [e.rows for e in epochs],
-            [train[e.rows] for e in epochs],
-            [e.views for e in epochs],
-            [e.seeds for e in epochs],
+            [e.rows for e in made],
+            [train[e.rows] for e in made],
+            [e.views for e in made],
+            [e.seeds for e in made],
         )
     ]
-    if epochs[0].shares is not None:
-        columns.append(np.stack([np.asarray(e.shares) for e in epochs]))
+    if made[0].shares is not None:
+        columns.append(np.stack([np.asarray(e.shares) for e in made]))
     batches = tf.data.Dataset.from_tensor_slices(tuple(columns)).flat_map(epoch)
-    return _ahead(_mixed(batches, epochs), _count(epochs, batch_size))
+    return _ahead(_mixed(batches, made[0]), len(made) * math.ceil(len(made[0].rows) / batch_size))
 
 
 def stored_batches(
@@ -194,12 +196,32 @@ def stored_batches(
         parts = tf.data.Dataset.from_tensor_slices((rows, x, *shares)).batch(batch_size)
         return parts.map(lambda rows, x, *shares: ((x, *shares) if shares else x, *target(rows)))
 
+    first = epochs[0]
     signature = [tf.TensorSpec([None], tf.int64), tf.TensorSpec([None, *shape], dtype)]
-    if epochs[0].shares is not None:
+    if first.shares is not None:
         signature.append(tf.TensorSpec([None], tf.float32))
     read = tf.data.Dataset.from_generator(slices, output_signature=tuple(signature))
     batches = read.prefetch(1).flat_map(batched)
-    return _ahead(_mixed(batches, epochs), _count(epochs, batch_size))
+    return _ahead(_mixed(batches, first), len(epochs) * math.ceil(len(first.rows) / batch_size))
+
+
+def reading(batches: Iterable, root: Path) -> Iterator:
+    """Yields the batches, and says it in a sentence if a file cannot be read any more.
+
+    Args:
+        batches: of this module.
+        root: the folder of the photos.
+
+    Raises:
+        UserError: a file went away or was changed since it was looked at.
+    """
+    try:
+        yield from batches
+    except tf.errors.OpError as error:
+        raise UserError(
+            f"{root}: a photo went away or was changed while it was used: "
+            f"{str(error.message).splitlines()[0]}"
+        ) from error
 
 
 def _gathered(views: Sequence[np.ndarray], rows: np.ndarray, which: np.ndarray) -> np.ndarray:
@@ -226,9 +248,9 @@ def _targets(labels: np.ndarray, num_classes: int, sample_weights: np.ndarray | 
     return target
 
 
-def _mixed(batches: tf.data.Dataset, epochs: Sequence[Epoch]) -> tf.data.Dataset:
+def _mixed(batches: tf.data.Dataset, first: Epoch) -> tf.data.Dataset:
     """Mixes the targets of batches with shares as `live.mixed` mixes their activations."""
-    if epochs[0].shares is None:
+    if first.shares is None:
         return batches
 
     def mix(inputs: tuple[tf.Tensor, tf.Tensor], *targets: tf.Tensor) -> tuple:
@@ -243,13 +265,9 @@ def _mixed(batches: tf.data.Dataset, epochs: Sequence[Epoch]) -> tf.data.Dataset
     return batches.map(mix)
 
 
-def _count(epochs: Sequence[Epoch], batch_size: int) -> int:
-    return len(epochs) * math.ceil(len(epochs[0].rows) / batch_size)
-
-
 def view_batches(
     source: Source,
-    positions: Sequence[int],
+    positions: np.ndarray,
     views: Mapping[str, Sequence[tuple[int, int]]],
     *,
     image_size: int,
@@ -261,7 +279,7 @@ def view_batches(
 
     Args:
         source: where the images are.
-        positions: in `source.paths`.
+        positions: int [N], in `source.paths`.
         views: for each split the views of its images, as pairs of a view's number and its
             seed.
         image_size: S.
@@ -284,7 +302,9 @@ def view_batches(
         np.asarray(positions, np.int32),
         np.array([splits.index(source.splits[position]) for position in positions], np.int32),
     )
-    many = tf.data.Dataset.from_tensor_slices(items).map(load, num_parallel_calls=tf.data.AUTOTUNE)
+    many = tf.data.Dataset.from_tensor_slices(items).map(
+        load, num_parallel_calls=devices.processors()
+    )
     count = sum(len(views[source.splits[position]]) for position in positions)
     return _ahead(many.unbatch().batch(batch_size), math.ceil(count / batch_size))
 
@@ -376,12 +396,15 @@ def _strings(paths: Sequence[Path | str]) -> tf.Tensor:
 
 
 def _batched(items: tf.data.Dataset, read: Callable[..., Any], batch_size: int) -> tf.data.Dataset:
-    return items.map(read, num_parallel_calls=tf.data.AUTOTUNE).batch(batch_size)
+    return items.map(read, num_parallel_calls=devices.processors()).batch(batch_size)
 
 
 def _ahead(batches: tf.data.Dataset, count: int) -> tf.data.Dataset:
     """Reads in parallel and two batches ahead, and hands on in order."""
     options = tf.data.Options()
     options.deterministic = True
+    # Its thread recomputes the best parallelism now and then, for many seconds where there are
+    # two processors, and the end of a pipeline waits for it (TensorFlow 2.21: 8 to 20 s at times).
+    options.autotune.enabled = False
     counted = batches.apply(tf.data.experimental.assert_cardinality(count))
     return counted.prefetch(2).with_options(options)

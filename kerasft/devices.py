@@ -44,7 +44,7 @@ def prepare(device: str, *, threads: int | None = None) -> dict[str, object]:
     return {
         "device": f"gpu:{wanted}" if chosen else "cpu",
         "name": name or "",
-        "threads": _set_threads(threads or _processors()),
+        "threads": _set_threads(threads or processors()),
     }
 
 
@@ -62,7 +62,8 @@ def _gpu_number(device: str, count: int) -> int | None:
     return number
 
 
-def _processors() -> int:
+def processors() -> int:
+    """How many processors this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
@@ -74,7 +75,7 @@ def _set_threads(threads: int) -> int:
         tf.config.threading.set_inter_op_parallelism_threads(threads)
     except RuntimeError:
         # TensorFlow has computed already (a notebook, a second run in one process).
-        now = tf.config.threading.get_intra_op_parallelism_threads() or _processors()
+        now = tf.config.threading.get_intra_op_parallelism_threads() or processors()
         if now != threads:
             raise UserError(
                 f"This process computes with {now} threads, the run began with {threads}, and "

@@ -12,6 +12,8 @@ MobileNetV2 does, which left 1.0 to 1.27 times end to end: less than the 1.3 tha
 Shapes: B images in a batch, S side of the square input in pixels.
 """
 
+import os
+import platform
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -22,6 +24,7 @@ import numpy as np
 import tensorflow as tf
 from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
+from kerasft.bundle import filled
 from kerasft.live import restore_precision, set_precision
 
 BATCH = 32  # one size, the last batch filled up: the numbers must not depend on neighbours
@@ -48,9 +51,7 @@ def build(prefix: keras.Model, engine: str, precision: str) -> Engine:
         count = len(pixels)
         if count > BATCH:
             raise ValueError(f"expected at most {BATCH} images, got {count}")
-        if count < BATCH:
-            black = np.zeros((BATCH - count, *pixels.shape[1:]), "float32")
-            pixels = np.concatenate([pixels, black])
+        pixels = filled(pixels, BATCH)
         return [np.asarray(out, "float32")[:count] for out in compute(pixels)]
 
     return padded
@@ -107,21 +108,30 @@ def _keras(prefix: keras.Model, precision: str) -> Engine:
 ENGINES: dict[str, Callable[[keras.Model, str], Engine]] = {"folded": _folded, "keras": _keras}
 
 
-def choose_engine(device: str) -> str:
-    """The engine for "auto": folded on a CPU with TensorFlow, where it was measured."""
-    return "folded" if device == "cpu" and keras.backend.backend() == "tensorflow" else "keras"
+def folds(device: str) -> bool:
+    """Whether the folded engine can be used: on a CPU with TensorFlow, where it was measured."""
+    return device == "cpu" and keras.backend.backend() == "tensorflow"
 
 
-def computes_bfloat16(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
-    """Whether the processor multiplies bfloat16 itself; False where it is not known.
+CPUINFO = Path("/proc/cpuinfo")  # Linux' description of the processors
 
-    Args:
-        cpuinfo: Linux' description of the processors.
-    """
+
+def computes_bfloat16(cpuinfo: Path = CPUINFO) -> bool:
+    """Whether the processor multiplies bfloat16 itself; False where it is not known."""
     if not cpuinfo.is_file():
         return False
     words = set(cpuinfo.read_text(errors="replace").split())
     return bool(words & {"avx512_bf16", "amx_bf16", "bf16"})
+
+
+def processor(cpuinfo: Path = CPUINFO) -> list[str]:
+    """What may change the last bits of a result: the processor, and whether oneDNN is used."""
+    name = platform.processor()
+    if cpuinfo.is_file():
+        lines = cpuinfo.read_text(errors="replace").splitlines()
+        names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+        name = names[0] if names else name
+    return [platform.machine(), name, os.environ.get("TF_ENABLE_ONEDNN_OPTS", "")]
 
 
 def compare_precisions(prefix: keras.Model, engine: str, pixels: np.ndarray) -> dict[str, float]:

@@ -24,7 +24,7 @@ class UserError(Exception):
 
 
 class PhaseFailed(UserError):
-    """A phase came to nothing, and would again: its loss is no number, or the proof failed."""
+    """A phase came to nothing, and would again: no number, no room for its store, no proof."""
 
 
 def did_you_mean(given: str, known: Iterable[str]) -> str:

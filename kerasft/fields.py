@@ -134,6 +134,7 @@ class Augment(Section):
     views: StrictInt | None = Field(
         default=None,
         ge=0,
+        le=100,
         description="Views of each training image, the first one plain; every epoch draws among "
         "them. 0: a new one in every epoch, which no store can hold. Not given: 4, or as many as "
         "differ (flip alone: 2; nothing: 1).",
@@ -170,7 +171,7 @@ class Cache(Section):
     engine: Literal["auto", "folded", "keras"] = Field(
         default="auto",
         description="What computes them: a TensorFlow graph with the weights folded into it, or "
-        "the Keras model as it is; auto: folded where Keras computes with TensorFlow.",
+        "the Keras model as it is; auto: folded where Keras computes with TensorFlow on a CPU.",
     )
     precision: Literal["auto", "float32", "bfloat16"] = Field(
         default="auto",

@@ -3,7 +3,7 @@
 import logging
 import math
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from typing import Any
 
@@ -11,19 +11,21 @@ import keras
 import numpy as np
 
 from kerasft import bundle, data, state
-from kerasft.activations import Stored, views_of
+from kerasft.activations import Stored
 from kerasft.config import Phase
 from kerasft.cut import Cut
 from kerasft.data import Epoch
 from kerasft.errors import PhaseFailed, UserError
 from kerasft.evaluate import log_loss
 from kerasft.live import LiveModel
+from kerasft.needs import views_of
 from kerasft.progress import Event
 from kerasft.randomness import derive_seed, epoch_order, epoch_views, mixup_shares
 from kerasft.rates import Group, build_optimizer, rate_groups, rates_at
 from kerasft.run import read_metrics, write_metrics
 from kerasft.setting import SCORING_BATCH, Setting
 from kerasft.state import PhaseState
+from kerasft.store import release
 from kerasft.timing import Part
 
 log = logging.getLogger("kerasft")
@@ -67,9 +69,9 @@ def fit(
     first, earlier = keeper.now.epoch, keeper.now.seconds
     part = Part("epochs", steps * (phase.epochs - first), setting.progress, phase.name)
     if not keeper.ended():
-        epochs = [_epoch(setting, phase, seed, e, len(train)) for e in range(first, phase.epochs)]
+        epochs = range(first, phase.epochs)
         model.fit(
-            _batches(setting, phase, epochs, stored),
+            _batches(setting, phase, _Epochs(setting, seed, len(train), epochs), stored),
             initial_epoch=first,
             epochs=phase.epochs,
             steps_per_epoch=steps,
@@ -83,21 +85,34 @@ def fit(
     return keeper.now, part
 
 
-def _epoch(setting: Setting, phase: Phase, seed: int, epoch: int, n: int) -> Epoch:
-    """Order, views and shares of one epoch, the same for stored and for live feeding."""
-    rows = epoch_order(seed, epoch, n)
-    mixup, views = setting.config.augment.mixup, setting.config.augment.views
-    shares = mixup_shares(seed, epoch, n, mixup)[rows] if mixup else None
-    if views == 0:
-        new = np.full(n, derive_seed(seed, "augment", epoch))
-        return Epoch(rows, np.full(n, -1), new, shares)
-    known = np.array([one for _, one in views_of(setting.config)])
-    which = epoch_views(seed, epoch, n, len(known))[rows]
-    return Epoch(rows, which, known[which], shares)
+class _Epochs(Sequence[Epoch]):
+    """Order, views and shares of some epochs, the same for stored and for live feeding.
+
+    Each is made when it is looked at: all of them at once are large.
+    """
+
+    def __init__(self, setting: Setting, seed: int, n: int, epochs: range) -> None:
+        self._seed, self._n, self._epochs = seed, n, epochs
+        self._mixup = setting.config.augment.mixup
+        new = setting.config.augment.views == 0
+        self._views = None if new else np.array([seed for _, seed in views_of(setting.config)])
+
+    def __len__(self) -> int:
+        return len(self._epochs)
+
+    def __getitem__(self, position: Any) -> Any:
+        seed, epoch, n = self._seed, self._epochs[position], self._n
+        rows = epoch_order(seed, epoch, n)
+        shares = mixup_shares(seed, epoch, n, self._mixup)[rows] if self._mixup else None
+        if self._views is None:
+            new = np.full(n, derive_seed(seed, "augment", epoch))
+            return Epoch(rows, np.full(n, -1), new, shares)
+        which = epoch_views(seed, epoch, n, len(self._views))[rows]
+        return Epoch(rows, which, self._views[which], shares)
 
 
 def _batches(
-    setting: Setting, phase: Phase, epochs: list[Epoch], stored: Stored | None
+    setting: Setting, phase: Phase, epochs: Sequence[Epoch], stored: Stored | None
 ) -> Iterable:
     source, config = setting.source, setting.config
     labels, classes = setting.labels("train"), len(source.class_names)
@@ -227,8 +242,7 @@ class _Keeper(keras.callbacks.Callback):
 
     def _validation_batches(self, epoch: int) -> Iterable:
         if self._stored:
-            rows = self._stored.validation
-            return (rows[i : i + SCORING_BATCH] for i in range(0, len(rows), SCORING_BATCH))
+            return _read(self._stored.validation)
         if self._validation is None:
             times = self._phase.epochs - epoch
             self._validation = iter(self._setting.batches("validation", times=times))
@@ -254,6 +268,13 @@ class _Keeper(keras.callbacks.Callback):
         }
         event = Event("epoch", self.now.epoch, self._phase.epochs, self._phase.name, figures)
         self._setting.progress(event)
+
+
+def _read(rows: np.ndarray) -> Iterator[np.ndarray]:
+    """A mapped store in batches, given back afterwards."""
+    for start in range(0, len(rows), SCORING_BATCH):
+        yield rows[start : start + SCORING_BATCH]
+    release(rows)
 
 
 class _Watcher(keras.callbacks.Callback):

@@ -6,11 +6,10 @@ import keras
 import numpy as np
 
 from kerasft import backbones, bundle, heads, nets, state
-from kerasft.activations import Stored, activations_at, bytes_at, views_of
+from kerasft.activations import Stored, activations_at
 from kerasft.bundle import Bundle
 from kerasft.config import Config, Phase
 from kerasft.cut import (
-    Cut,
     digest_of,
     fingerprint,
     freeze,
@@ -33,7 +32,7 @@ CANDIDATE = "candidate.keras"  # the phase's model as saved, until it is proven 
 
 def initial_model(config: Config, num_classes: int) -> keras.Model:
     """Builds the model that a run's first phase begins with: pixels to scores [B,K]."""
-    assert config.model.image_size is not None  # resolved by train.resolve
+    assert config.model.image_size is not None  # settled by resolve.py
     base = nets.load(
         config.model.backbone,
         weights=config.model.weights,
@@ -65,7 +64,8 @@ def run_phase(
         whether model.keras is now this phase's model; on a tie the earlier one stays.
 
     Raises:
-        PhaseFailed: a frozen variable moved, or the loss is not a number from the start.
+        PhaseFailed: a frozen variable moved; the loss is not a number from the start; the
+            activations can't be stored, or their figures are not those of the saved model.
             model.keras is then what it was.
         UserError: the disk is full, or what the phase began with was changed meanwhile.
     """
@@ -80,7 +80,9 @@ def run_phase(
     released = freeze(cut, phase.batch_norm)
     trained = may_change(model, cut, phase.batch_norm)
     trainable = int(sum(np.prod(v.shape) for v in cut.suffix.trainable_variables))
-    _announce(setting, phase, cut, trainable)
+    figures = {"blocks": len(cut.blocks), "epochs": phase.epochs}
+    figures["trainable_parameters"] = trainable
+    setting.progress(Event("phase", 0, 1, phase.name, figures))
     stored = activations_at(setting, index, model, cut) if phase.stored else None
 
     before = set_precision(model, phase.precision)
@@ -90,14 +92,14 @@ def run_phase(
 
     scoring = Part("scoring", len(setting.labels("validation")), setting.progress, phase.name)
     candidate, saved = _save_and_prove(setting, phase, model, start, trained)
-    figures = figures_of(setting, saved, "validation", scoring)
+    scored = figures_of(setting, saved, "validation", scoring)
     scoring.end()
     parts = [part for part in (stored and stored.part, epochs, scoring) if part]
     best_line = now.lines[now.best_epoch - 1]
-    gap = {key: abs(figures[key] - best_line[f"val_{key}"]) for key in ("accuracy", "loss")}
+    gap = {key: abs(scored[key] - best_line[f"val_{key}"]) for key in ("accuracy", "loss")}
     if stored:
-        refuse_gap(phase.name, gap, figures["n"])
-    improved = figures["loss"] < best_so_far
+        refuse_gap(index, phase.name, gap, scored["n"])
+    improved = scored["loss"] < best_so_far
     if improved:
         candidate.replace(setting.run.model_path)
     done = {
@@ -117,26 +119,9 @@ def run_phase(
         "trainable_parameters": trainable,
         "batch_norm_trained": released,
         "improved": improved,
-        "validation": figures,
+        "validation": scored,
     }
     return done, saved
-
-
-def _announce(setting: Setting, phase: Phase, cut: Cut, trainable: int) -> None:
-    """Says what the phase is going to do."""
-    figures: dict[str, float | int | str] = {
-        "blocks": len(cut.blocks),
-        "epochs": phase.epochs,
-        "trainable_parameters": trainable,
-    }
-    if phase.stored:
-        figures |= {
-            "images": len(setting.source.indices("train")),
-            "views": len(views_of(setting.config)),
-            "validation": len(setting.source.indices("validation")),
-            "store_bytes": bytes_at(setting.config, setting.source, cut),
-        }
-    setting.progress(Event("phase", 0, 1, phase.name, figures))
 
 
 def _stored_json(setting: Setting, stored: Stored | None) -> dict | None:
@@ -153,12 +138,13 @@ def _stored_json(setting: Setting, stored: Stored | None) -> dict | None:
     }
 
 
-def refuse_gap(name: str, gap: dict[str, float], n: int) -> None:
+def refuse_gap(index: int, name: str, gap: dict[str, float], n: int) -> None:
     """The figures of a store have to be those of the model that is shipped.
 
     One point of accuracy is allowed, and one image where that is more.
 
     Args:
+        index: of the phase.
         name: of the phase.
         gap: difference of the validation accuracy, 0 to 1.
         n: validation images.
@@ -172,13 +158,13 @@ def refuse_gap(name: str, gap: dict[str, float], n: int) -> None:
             f"Phase '{name}': validation accuracy is {100 * gap['accuracy']:.1f} points apart "
             f"between the stored activations and the saved model on pixels; at most "
             f"{100 * allowed:.1f} are allowed. Nothing of this phase was kept.\n"
-            "  Train with cache.precision, cache.dtype and the phase's precision = float32, or "
-            "with cache.mode = off."
+            f"  Train it in float32, or without a store: --set phases.{index}.precision=float32, "
+            f"--set phases.{index}.stored=false."
         )
 
 
 def _count(phase: Phase) -> int | str:
-    assert phase.blocks is not None  # resolved by train.resolve
+    assert phase.blocks is not None  # settled by resolve.py
     return phase.blocks
 
 

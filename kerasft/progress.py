@@ -5,8 +5,9 @@ notebook may ignore them. A sentence goes through `logging` (logger "kerasft") i
 
 Stages:
     images  scanning files: done of total files
-    phase   a phase starts; figures blocks, trainable_parameters, epochs; where activations are
-            stored also images, views, validation, store_bytes
+    phase   a phase starts; figures blocks, trainable_parameters, epochs
+    store   its activations are found, or are going to be stored; figures found (0 or 1), bytes,
+            later_bytes (of the stores of a later cut), images, views, validation
     pass    images go through the frozen part: done of total; figures images_per_second,
             seconds_left
     predicted   the first steps of a part are done; figures what ("prefix pass", "epochs" or

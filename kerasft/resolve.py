@@ -12,11 +12,11 @@ import keras
 import numpy as np
 
 from kerasft import backbones, cache, data, engines
-from kerasft.activations import bytes_at, passes
 from kerasft.config import Config, Phase
 from kerasft.cut import Cut, list_blocks, split
 from kerasft.errors import UserError
 from kerasft.fields import distinct_views
+from kerasft.needs import FED, bytes_at, passes
 from kerasft.phase import initial_model
 from kerasft.source import Source
 
@@ -71,7 +71,7 @@ def resolve_new(
 
 
 def settle(
-    config: Config, found: Source, model: keras.Model, device: str
+    config: Config, found: Source, model: keras.Model, device: str, *, done: int = 0
 ) -> tuple[Config, list[Storing]]:
     """Settles all but the image size; what is settled already stays.
 
@@ -80,23 +80,40 @@ def settle(
         found: the photos.
         model: of this config, pixels to scores.
         device: of `devices.prepare`.
+        done: how many phases are finished; nothing is decided about them any more.
+
+    Returns:
+        The settled config; and for each phase that is not finished what storing means.
     """
     config = _settle_views(_settle_blocks(config, model))
     backbone, _ = backbones.parse(config.model.backbone)
-    storing, phases = [], []
-    for phase in config.phases:
+    storing, phases = [], list(config.phases[:done])
+    for index, phase in enumerate(config.phases[done:], start=done):
         assert phase.blocks is not None
-        one = decide(config, found, phase, split(model, phase.blocks, backbone))
+        one = decide(config, found, index, split(model, phase.blocks, backbone))
         storing.append(one)
         if phase.stored is None and one.passes and not one.stored:
             log.info("%s: the activations are not stored: %s.", phase.name, one.why)
         phases.append(phase.model_copy(update={"stored": one.stored}))
     config = config.model_copy(update={"phases": tuple(phases)})
-    stored = [phase for phase in phases if phase.stored]
+    stored = [phase for phase in phases[done:] if phase.stored]
     if stored:
         config = _settle_engine(config, device)
         config = _settle_precision(config, found, model, stored[0], device)
     return config, storing
+
+
+def of_older_version(config: Config) -> Config:
+    """The config of a run as the version 0.1.0 trained it, if it is one of that version.
+
+    It drew a new view in every epoch, mixed nothing and stored nothing, and had no words for
+    that in the config; a run of today has its views settled.
+    """
+    if config.augment.views is not None:
+        return config
+    augment = config.augment.model_copy(update={"views": 0, "mixup": 0.0})
+    phases = tuple(phase.model_copy(update={"stored": False}) for phase in config.phases)
+    return config.model_copy(update={"augment": augment, "phases": phases})
 
 
 def _settle_blocks(config: Config, model: keras.Model) -> Config:
@@ -128,7 +145,7 @@ def _settle_views(config: Config) -> Config:
     return config.model_copy(update={"augment": augment.model_copy(update={"views": views})})
 
 
-def decide(config: Config, found: Source, phase: Phase, cut: Cut) -> Storing:
+def decide(config: Config, found: Source, index: int, cut: Cut) -> Storing:
     """Decides whether a phase trains on stored activations.
 
     The cost of a phase is the images that go through its frozen part: with a store each view
@@ -137,47 +154,55 @@ def decide(config: Config, found: Source, phase: Phase, cut: Cut) -> Storing:
     Args:
         config: with settled views.
         found: the photos.
-        phase: of the config.
+        index: of the phase.
         cut: where the phase trains.
 
     Raises:
-        UserError: a store was asked for, and there is no room for it.
+        UserError: a store was asked for, and there is no room for it, or nothing to store.
     """
-    train, validation = (len(found.indices(name)) for name in ("train", "validation"))
-    live = phase.epochs * (train + validation)
-    if cut.prefix is None:
-        return Storing(False, "nothing is frozen", 0, 0)
+    phase = config.phases[index]
+    live = phase.epochs * sum(len(found.indices(name)) for name in FED)
+    nothing = Storing(False, "nothing is frozen", 0, 0) if cut.prefix is None else None
     if config.augment.views == 0:
-        return Storing(False, "augment.views = 0 makes a new view in every epoch", live, 0)
-    once, size = passes(config, found), bytes_at(config, found, cut)
-    asked = (
-        phase.stored
-        if phase.stored is not None
-        else {"on": True, "off": False}.get(config.cache.mode)
-    )
+        why = "augment.views = 0 makes a new view in every epoch"
+        nothing = nothing or Storing(False, why, live, 0)
+    if nothing and phase.stored:
+        raise UserError(
+            f"phases[{index}].stored: expected false, since {nothing.why}; got true.", exit_code=2
+        )
+    if nothing:
+        return nothing
+    asked = {"auto": None, "on": True, "off": False}[config.cache.mode]
+    if phase.stored is not None:
+        asked = phase.stored
     if asked is False:
         return Storing(False, "asked for", live, 0)
-    fewer = f"{once:,} images through the frozen part instead of {live:,}"
+    once, size = passes(config, found), bytes_at(config, found, cut)
     lack = cache.lack_of_room(cache.cache_folder(), size)
     if lack and asked:
         raise UserError(
-            f"Phase '{phase.name}': its activations cannot be stored: {lack}. Make room, or "
-            "train without a store: --set cache.mode=off."
+            f"Phase '{phase.name}': {cache.no_room(lack)} Or train without a store: "
+            f"--set phases.{index}.stored=false."
         )
-    if asked:
-        return Storing(True, fewer, once, size)
     if lack:
         return Storing(False, lack, live, 0)
-    if once >= live:
+    if not asked and once >= live:
         why = f"{once:,} images would go through the frozen part once, without a store {live:,}"
         return Storing(False, why, live, 0)
-    return Storing(True, fewer, once, size)
+    return Storing(True, f"{once:,} images through the frozen part instead of {live:,}", once, size)
 
 
 def _settle_engine(config: Config, device: str) -> Config:
-    if config.cache.engine != "auto":
+    engine = config.cache.engine
+    if engine == "folded" and not engines.folds(device):
+        raise UserError(
+            "cache.engine: 'folded' is for a CPU and Keras on TensorFlow; here Keras computes "
+            f"with {keras.backend.backend()} on {device}. Leave it out, or take 'keras'.",
+            exit_code=2,
+        )
+    if engine != "auto":
         return config
-    return _with_cache(config, engine=engines.choose_engine(device))
+    return _with_cache(config, engine="folded" if engines.folds(device) else "keras")
 
 
 def _settle_precision(
@@ -192,18 +217,7 @@ def _settle_precision(
         or passes(config, found) < WORTH_MEASURING
     ):
         return _with_cache(config, precision="float32")
-    assert phase.blocks is not None and config.model.image_size is not None
-    cut = split(model, phase.blocks, backbones.parse(config.model.backbone)[0])
-    assert cut.prefix is not None
-    batches = data.split_batches(
-        found,
-        "train",
-        image_size=config.model.image_size,
-        resize=config.data.resize,
-        batch_size=engines.BATCH,
-    )
-    pixels = np.asarray(next(iter(batches)))
-    facts = engines.compare_precisions(cut.prefix, config.cache.engine, pixels)
+    facts = _compared(config, found, model, phase)
     speed, difference = facts["speed"], facts["difference"]
     taken = speed >= engines.WORTH_IT and 0 < difference <= engines.CLOSE_ENOUGH
     log.info(
@@ -214,6 +228,32 @@ def _settle_precision(
         "taken" if taken else "not taken",
     )
     return _with_cache(config, precision="bfloat16" if taken else "float32")
+
+
+def _compared(config: Config, found: Source, model: keras.Model, phase: Phase) -> dict:
+    """What bfloat16 gains and costs for this net on this machine, measured once.
+
+    Remembered, because the next run has to choose the same to find the stores of this one, however
+    busy the machine is then.
+    """
+    assert phase.blocks is not None and config.model.image_size is not None
+    cut = split(model, phase.blocks, backbones.parse(config.model.backbone)[0])
+    assert cut.prefix is not None
+    of_net = [config.model.backbone, config.model.image_size, config.model.weights, phase.blocks]
+    key = " ".join(map(str, [*of_net, config.cache.engine, *engines.processor()]))
+    facts = cache.remembered(cache.cache_folder(), key)
+    if facts is None:
+        batches = data.split_batches(
+            found,
+            "train",
+            image_size=config.model.image_size,
+            resize=config.data.resize,
+            batch_size=engines.BATCH,
+        )
+        pixels = np.asarray(next(iter(batches)))
+        facts = engines.compare_precisions(cut.prefix, config.cache.engine, pixels)
+        cache.remember(cache.cache_folder(), key, facts)
+    return facts
 
 
 def _with_cache(config: Config, **fields: object) -> Config:

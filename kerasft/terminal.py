@@ -105,7 +105,7 @@ class Display:
         line = event_line(event, seconds_left=seconds_left)
         if line is not None:
             self.say(line)
-        if self._bar is not None and event.stage not in ("phase", "epoch", "predicted"):
+        if self._bar is not None and event.stage not in ("phase", "store", "epoch", "predicted"):
             _move(self._bar, event)
 
     def say(self, line: str) -> None:
@@ -163,8 +163,9 @@ def event_line(event: Event, *, seconds_left: float | None = None) -> str | None
         trained = _trained_text(event.figures.get("blocks"))
         parameters = int(event.figures.get("trainable_parameters", 0))
         epochs = _epochs_text(event.figures.get("epochs"))
-        line = f"{event.phase}: trains {trained}, {parameters:,} parameters, up to {epochs}"
-        return f"{line}\n{_store_line(event)}" if "views" in event.figures else line
+        return f"{event.phase}: trains {trained}, {parameters:,} parameters, up to {epochs}"
+    if event.stage == "store":
+        return _store_line(event)
     if event.stage == "predicted" and float(event.figures["seconds"]) >= 1:
         predicted = duration_text(float(event.figures["seconds"]))
         return f"{event.phase}: {event.figures['what']} {predicted} predicted"
@@ -176,11 +177,16 @@ def event_line(event: Event, *, seconds_left: float | None = None) -> str | None
 
 def _store_line(event: Event) -> str:
     figures = event.figures
+    size = size_text(int(figures["bytes"]))
+    if figures["found"]:
+        return f"{event.phase}: activations found in the cache, {size}"
     views = "1 view" if figures["views"] == 1 else f"{figures['views']} views"
+    later = int(figures["later_bytes"])
+    more = f", {size_text(later)} more for unfreezing next" if later else ""
     return (
         f"{event.phase}: {int(figures['images']):,} images in {views} and "
         f"{int(figures['validation']):,} of validation pass the frozen part once, "
-        f"{size_text(int(figures['store_bytes']))} stored"
+        f"{size} stored{more}"
     )
 
 
@@ -284,11 +290,12 @@ def summary_text(result: Mapping[str, Any]) -> str:
 
 
 def _phase_line(phase: Mapping[str, Any]) -> str:
+    parts = _parts_text(phase.get("parts", ()))  # none in runs of version 0.1.0
     return (
         f"Phase {phase['name']}: epoch {phase['best_epoch']} of {phase['epochs']} was the best, "
         f"validation accuracy {phase['val_accuracy']:.3f}, loss {phase['val_loss']:.4f}; "
         f"{phase['trainable_parameters']:,} parameters trained, the frozen ones compared: "
-        f"{phase['frozen_proof']}; {duration_text(phase['seconds'])}{_parts_text(phase['parts'])}"
+        f"{phase['frozen_proof']}; {duration_text(phase['seconds'])}{parts}"
     )
 
 
@@ -299,7 +306,7 @@ def _parts_text(parts: Sequence[Mapping[str, Any]]) -> str:
         predicted = part["predicted_seconds"]
         said = "" if predicted is None else f", predicted {duration_text(predicted)}"
         texts.append(f"{part['name']} {duration_text(part['seconds'])}{said}")
-    return f" ({'; '.join(texts)})"
+    return f" ({'; '.join(texts)})" if texts else ""
 
 
 def _split_line(title: str, split: Mapping[str, Any] | None) -> str:

@@ -31,7 +31,7 @@ from kerasft.errors import PhaseFailed, UserError
 from kerasft.evaluate import wilson
 from kerasft.phase import run_phase
 from kerasft.progress import Progress, silent
-from kerasft.resolve import resolve_new, settle
+from kerasft.resolve import of_older_version, resolve_new, settle
 from kerasft.run import (
     Run,
     create_run,
@@ -80,7 +80,7 @@ def train_run(
             found = source.scan_source(config.data, seed=config.seed, progress=progress)
             config, model, _ = resolve_new(config, found, str(device["device"]))
             _write_new(run, config, found, device)
-        return _run_phases(run, config, found, progress, began, model)
+        return _run_phases(Setting(run, config, found, progress, device), began, model)
 
 
 def continue_run(
@@ -112,7 +112,7 @@ def continue_run(
     began = time.perf_counter()
     run = open_run(run_dir)
     with lock(run):
-        record, config = read_record(run), load_config(run.config_path)
+        record, config = read_record(run), of_older_version(load_config(run.config_path))
         root = data or config.data.source
         if resume:
             _refuse_contradiction(run, load_config(run.config_path, flags=flags, sets=sets))
@@ -125,8 +125,9 @@ def continue_run(
         longer = append_phase(config, flags=flags, sets=sets)
         device = _prepare_again(config, record)  # before the model is loaded: threads are set once
         found = _open_photos(run, root, progress)
-        config, _ = settle(longer, found, load_bundle(run.model_path).model, device)
-        return _go_on(run, config, found, progress, began)
+        model, done = load_bundle(run.model_path).model, len(record["phases"])
+        config, _ = settle(longer, found, model, str(device["device"]), done=done)
+        return _go_on(run, config, found, device, progress, began)
 
 
 def plan_run(config: Config, *, progress: Progress = silent) -> dict:
@@ -239,19 +240,19 @@ def _is_finished(record: dict, config: Config) -> bool:
 
 
 def _resume(run: Run, root: Path, progress: Progress, began: float) -> dict:
-    record, config = read_record(run), load_config(run.config_path)
+    record, config = read_record(run), of_older_version(load_config(run.config_path))
     if _is_finished(record, config):
         log.info("%s is finished: there is nothing to resume.", run.path)
         return result_of(run, record)
-    _prepare_again(config, record)
-    return _go_on(run, config, _open_photos(run, root, progress), progress, began)
+    device = _prepare_again(config, record)
+    return _go_on(run, config, _open_photos(run, root, progress), device, progress, began)
 
 
 def _open_photos(run: Run, root: Path, progress: Progress) -> Source:
     return source.open_source(run.splits_path, run.classes_path, root, progress=progress)
 
 
-def _prepare_again(config: Config, record: dict) -> str:
+def _prepare_again(config: Config, record: dict) -> dict[str, object]:
     """Sets the device as the run's record has it, as far as this machine can; returns it."""
     device = devices.prepare(config.device, threads=record["threads"])
     if device["device"] != record["device"]:
@@ -260,29 +261,28 @@ def _prepare_again(config: Config, record: dict) -> str:
             record["device"],
             device["device"],
         )
-    return str(device["device"])
+    return device
 
 
-def _go_on(run: Run, config: Config, found: Source, progress: Progress, began: float) -> dict:
+def _go_on(
+    run: Run,
+    config: Config,
+    found: Source,
+    device: dict[str, object],
+    progress: Progress,
+    began: float,
+) -> dict:
     """Trains the phases of an existing run that are not finished."""
     of_data = config.data.model_copy(update={"source": found.root})
     config = config.model_copy(update={"data": of_data})
     write_atomic(run.config_path, to_toml(config, run.path))
     write_record(run, {**read_record(run), "status": "running"})
-    return _run_phases(run, config, found, progress, began)
+    return _run_phases(Setting(run, config, found, progress, device), began)
 
 
-def _run_phases(
-    run: Run,
-    config: Config,
-    found: Source,
-    progress: Progress,
-    began: float,
-    built: keras.Model | None = None,
-) -> dict:
+def _run_phases(setting: Setting, began: float, built: keras.Model | None = None) -> dict:
+    run, config = setting.run, setting.config
     record = read_record(run)
-    machine = {key: record[key] for key in ("device", "name", "threads")}
-    setting = Setting(run, config, found, progress, machine)
     earlier = record["seconds"]  # of the processes before this one
     model = None  # what model.keras holds, if this process has loaded it
     for index in range(len(record["phases"]), len(config.phases)):
@@ -349,7 +349,10 @@ def _refuse_contradiction(run: Run, config: Config) -> None:
     differ = [
         f"  {key}: the run has {stored.get(key)!r}, got {value!r}."
         for key, value in typed.items()
-        if key != "data.source" and value is not None and stored.get(key) != value
+        if key != "data.source"
+        and value is not None
+        and stored.get(key) != value
+        and not (value == "auto" and key.startswith("cache."))
     ]
     if differ:
         raise UserError(

@@ -1,0 +1,119 @@
+"""Which stores a phase needs, and the keys under which they lie in the cache.
+
+A store is one view of one split's images at one cut. Its key holds all that could change its
+numbers, so whatever finds it, a later phase or another run, may use it.
+
+Shapes: N images, V views of each training image.
+"""
+
+import hashlib
+import importlib.metadata
+import math
+from dataclasses import dataclass
+
+import keras
+import numpy as np
+
+from kerasft import __version__, backbones, engines
+from kerasft.config import Config
+from kerasft.cut import Cut, digest_of, fingerprint, split
+from kerasft.randomness import derive_seed
+from kerasft.setting import Setting
+from kerasft.source import Source
+from kerasft.store import Key
+
+DECODING = 1  # of images.py and augment.py: raise it where the same file gives other pixels
+FED = ("train", "validation")  # the splits whose activations a phase needs
+
+
+@dataclass(frozen=True)
+class Need:
+    """One store: a view of a split's images at a cut.
+
+    Attributes:
+        key: of the store.
+        split: "train" or "validation".
+        view: number and seed; (0, 0) is the plain one.
+        blocks: where the cut is.
+        shape: [N, ...].
+    """
+
+    key: Key
+    split: str
+    view: tuple[int, int]
+    blocks: int
+    shape: tuple[int, ...]
+
+    @property
+    def bytes(self) -> int:
+        """Size of the store."""
+        return math.prod(self.shape) * np.dtype(str(self.key.facts["dtype"])).itemsize
+
+
+def views_of(config: Config) -> list[tuple[int, int]]:
+    """Number and seed of each view of a training image, the plain one (0, 0) first."""
+    assert config.augment.views is not None  # settled by resolve.py
+    numbers = range(1, config.augment.views)
+    return [(0, 0), *((v, derive_seed(config.seed, "view", v)) for v in numbers)]
+
+
+def passes(config: Config, source: Source) -> int:
+    """How often an image goes through the prefix to fill the stores of a cut."""
+    train, validation = (len(source.indices(name)) for name in FED)
+    return train * len(views_of(config)) + validation
+
+
+def bytes_at(config: Config, source: Source, cut: Cut) -> int:
+    """Size of the stores at a cut, in float16 unless the config says float32."""
+    assert cut.prefix is not None
+    item = 4 if config.cache.dtype == "float32" else 2
+    return passes(config, source) * math.prod(cut.prefix.output_shape[1:]) * item
+
+
+def needs_at(setting: Setting, model: keras.Model, blocks: int, dtype: str) -> list[Need]:
+    """All stores at a cut: the training views in their order, then validation.
+
+    Args:
+        setting: the run, its config settled.
+        model: the whole model.
+        blocks: how many are above the cut.
+        dtype: of the stores, "float16" or "float32".
+    """
+    config, source = setting.config, setting.source
+    cut = split(model, blocks, backbones.parse(config.model.backbone)[0])
+    assert cut.prefix is not None
+    common = {
+        "backbone": config.model.backbone,
+        "blocks": blocks,
+        "weights": digest_of(fingerprint(cut.prefix)),
+        "image_size": setting.image_size,
+        "resize": config.data.resize,
+        "decoding": DECODING,
+        "dtype": dtype,
+        "engine": config.cache.engine,
+        "precision": config.cache.precision,
+        "versions": _versions(),
+        "machine": [*engines.processor(), *map(str, setting.machine.values())],
+    }
+    if dtype == "float32" and config.cache.dtype == "auto":
+        common["overflow"] = True  # not the one that somebody else has asked for
+    needs = []
+    for name in FED:
+        positions = source.indices(name)
+        listing = "".join(f"{position} {source.digests[position]}\n" for position in positions)
+        files = hashlib.blake2b(listing.encode(), digest_size=16).hexdigest()
+        for number, seed in views_of(config) if name == "train" else [(0, 0)]:
+            facts = {**common, "files": files, "images": len(positions)}
+            facts["view"] = number or "plain"
+            if number:
+                augment = config.augment
+                facts["augment"] = [seed, augment.flip, augment.crop, augment.color]
+            shape = (len(positions), *cut.prefix.output_shape[1:])
+            needs.append(Need(Key(facts), name, (number, seed), blocks, shape))
+    return needs
+
+
+def _versions() -> list[str]:
+    backend = keras.backend.backend()
+    names = ("keras", "tensorflow", backend, "numpy")
+    return [__version__, backend, *(importlib.metadata.version(name) for name in names)]
