@@ -139,8 +139,8 @@ def explaining(path: Path, *, needed: int | None = None) -> Iterator[None]:
         what = "written"
         advice = (
             f"{size_text(needed)} are needed.\n"
-            "  Free some space, empty the cache (`kerasft cache clear`), set KERASFT_CACHE to a\n"
-            "  folder on another disk."
+            "  Free some space, empty the cache (`kerasft cache clear`), or set KERASFT_CACHE\n"
+            "  to a folder on another disk."
         )
     try:
         yield

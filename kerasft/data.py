@@ -217,7 +217,11 @@ def reading(batches: Iterable, root: Path) -> Iterator:
     """
     try:
         yield from batches
-    except tf.errors.OpError as error:
+    except (
+        tf.errors.NotFoundError,
+        tf.errors.PermissionDeniedError,
+        tf.errors.InvalidArgumentError,
+    ) as error:
         raise UserError(
             f"{root}: a photo went away or was changed while it was used: "
             f"{str(error.message).splitlines()[0]}"

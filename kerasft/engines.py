@@ -3,11 +3,10 @@
 An engine is a function: pixels float32 [B,S,S,3], 0 to 255 -> a list of float32 arrays [B, ...],
 one for each output of the prefix. Inference only. `ENGINES` names them.
 
-A third one was measured and left out: OpenVINO 2026.4 on two cores of an AMD EPYC (Zen with
-AVX512-bf16), MobileNetV2 at 224, batches of 32, computes 191 images/s in float32 and 320 in
-bfloat16 where the folded graph computes 147 and 188, ResNet50 27 and 53 where it computes 25
-and 45. It takes 4 to 10 s to convert the net (folding: 1 to 5), and decoding takes as long as
-MobileNetV2 does, which left 1.0 to 1.27 times end to end: less than the 1.3 that it was to bring.
+A third one was measured and left out: OpenVINO computes MobileNetV2 1.9 times as fast as the folded
+graph in bfloat16 and ResNet50 1.1 times, but converts the net for seconds and waits for the same
+decoding, which left 1.0 to 1.2 times from files to activations, less than the 1.3 that it was to
+bring (README, "Measured"; `scripts/bench_engines.py` measures it).
 
 Shapes: B images in a batch, S side of the square input in pixels.
 """

@@ -10,6 +10,7 @@ from kerasft.activations import Stored, activations_at
 from kerasft.bundle import Bundle
 from kerasft.config import Config, Phase
 from kerasft.cut import (
+    Cut,
     digest_of,
     fingerprint,
     freeze,
@@ -79,10 +80,7 @@ def run_phase(
     cut = split(model, _count(phase), backbones.parse(setting.config.model.backbone)[0])
     released = freeze(cut, phase.batch_norm)
     trained = may_change(model, cut, phase.batch_norm)
-    trainable = int(sum(np.prod(v.shape) for v in cut.suffix.trainable_variables))
-    figures = {"blocks": len(cut.blocks), "epochs": phase.epochs}
-    figures["trainable_parameters"] = trainable
-    setting.progress(Event("phase", 0, 1, phase.name, figures))
+    trainable = _announce(setting, phase, cut)
     stored = activations_at(setting, index, model, cut) if phase.stored else None
 
     before = set_precision(model, phase.precision)
@@ -94,27 +92,26 @@ def run_phase(
     candidate, saved = _save_and_prove(setting, phase, model, start, trained)
     scored = figures_of(setting, saved, "validation", scoring)
     scoring.end()
-    parts = [part for part in (stored and stored.part, epochs, scoring) if part]
-    best_line = now.lines[now.best_epoch - 1]
-    gap = {key: abs(scored[key] - best_line[f"val_{key}"]) for key in ("accuracy", "loss")}
+    best = now.lines[now.best_epoch - 1]
+    gap = {key: abs(scored[key] - best[f"val_{key}"]) for key in ("accuracy", "loss")}
     if stored:
         refuse_gap(index, phase.name, gap, scored["n"])
     improved = scored["loss"] < best_so_far
     if improved:
         candidate.replace(setting.run.model_path)
+    parts = [part for part in (stored and stored.part, epochs, scoring) if part]
     done = {
         "name": phase.name,
         "blocks": phase.blocks,
         "epochs": now.epoch,
         "best_epoch": now.best_epoch,
-        "seconds": round(sum(part.seconds for part in parts), 2),
-        "parts": [part.to_json() for part in parts],
+        **_timed(parts),
         "activations": _stored_json(setting, stored),
         "gap": gap,
-        "train_loss": best_line["loss"],
-        "train_accuracy": best_line["accuracy"],
-        "val_loss": best_line["val_loss"],
-        "val_accuracy": best_line["val_accuracy"],
+        "train_loss": best["loss"],
+        "train_accuracy": best["accuracy"],
+        "val_loss": best["val_loss"],
+        "val_accuracy": best["val_accuracy"],
         "frozen_proof": "equal",
         "trainable_parameters": trainable,
         "batch_norm_trained": released,
@@ -122,6 +119,22 @@ def run_phase(
         "validation": scored,
     }
     return done, saved
+
+
+def _announce(setting: Setting, phase: Phase, cut: Cut) -> int:
+    """Says what the phase trains; returns the number of parameters."""
+    trainable = int(sum(np.prod(v.shape) for v in cut.suffix.trainable_variables))
+    figures = {"blocks": len(cut.blocks), "epochs": phase.epochs}
+    figures["trainable_parameters"] = trainable
+    setting.progress(Event("phase", 0, 1, phase.name, figures))
+    return trainable
+
+
+def _timed(parts: list[Part]) -> dict:
+    return {
+        "seconds": round(sum(part.seconds for part in parts), 2),
+        "parts": [part.to_json() for part in parts],
+    }
 
 
 def _stored_json(setting: Setting, stored: Stored | None) -> dict | None:

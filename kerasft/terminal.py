@@ -92,7 +92,7 @@ class Display:
         self._ends: list[float] = []
 
     def __call__(self, event: Event) -> None:
-        if event.stage == "phase":
+        if event.stage in ("phase", "pass"):  # epochs begin behind the pass, if there is one
             self._ends = [time.monotonic()]
         seconds_left = None
         if event.stage == "epoch":

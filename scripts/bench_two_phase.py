@@ -83,7 +83,8 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=10, help="of the head")
     parser.add_argument("--unfreeze-epochs", type=int, default=10)
     parser.add_argument("--views", type=int, default=1, help="augment.views of cold and warm")
-    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--seeds", type=int, default=3, help="how many")
+    parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--precision", default="float32", help="of --suffix-steps")
     parser.add_argument("--arms", default=USUAL, help=f"some of {', '.join(ARMS)}")
     parser.add_argument("--json", type=Path, help="where to write everything, rows included")
@@ -144,7 +145,7 @@ def bench(arguments: argparse.Namespace, arms: Sequence[str]) -> list[dict]:
     for path in arguments.data.rglob("*.*"):
         if path.is_file():
             path.read_bytes()  # so that the program that comes first is not the one that waits
-    for seed in range(arguments.seeds):
+    for seed in range(arguments.first_seed, arguments.first_seed + arguments.seeds):
         # A folder a seed: stores are large.
         with tempfile.TemporaryDirectory(prefix="bench-two-phase-") as folder:
             of_seed: list[dict] = []

@@ -9,13 +9,14 @@ import pytest
 from drawing import draw_photos
 from tiny_run import SECOND, small, train_head, weights, without_seconds
 
-from kerasft import activations
+from kerasft import activations, needs
 from kerasft import cache as stores_of_user
-from kerasft.activations import activations_at, bytes_at, passes, views_of
+from kerasft.activations import activations_at
 from kerasft.backbones import BACKBONES
 from kerasft.config import append_phase, load_config
 from kerasft.cut import split
-from kerasft.errors import UserError
+from kerasft.errors import PhaseFailed, UserError
+from kerasft.needs import bytes_at, passes, views_of
 from kerasft.progress import silent
 from kerasft.resolve import resolve_new
 from kerasft.run import Run
@@ -158,7 +159,7 @@ def test_other_weights_miss_the_store(drawn, filled, known):
 @pytest.mark.parametrize("part", ["_versions", "DECODING"])
 def test_another_version_of_a_library_or_of_the_decoding_misses(part, filled, known, monkeypatch):
     assert found(*filled[:2])
-    monkeypatch.setattr(activations, part, {"_versions": lambda: ["99"], "DECODING": 99}[part])
+    monkeypatch.setattr(needs, part, {"_versions": lambda: ["99"], "DECODING": 99}[part])
     assert found(*filled[:2]) is None
 
 
@@ -172,6 +173,35 @@ def test_values_that_float16_cannot_hold_are_stored_in_float32(drawn, cache):
     assert at_the_head(setting, model).found
 
 
+def test_an_overflow_at_the_cut_of_the_next_phase_leaves_this_one_as_it_is(drawn, cache):
+    setting, model = setting_of(drawn)
+    norm = model.get_layer("block_1_a_norm")  # huge in front of block 2, tamed by its norm
+    norm.gamma.assign(norm.gamma * 1e6)
+    after = model.get_layer("block_2_a_conv")
+    after.kernel.assign(after.kernel * 1e-6)
+    stored = at_the_head(setting, model)
+    assert stored.dtype == "float16"
+    assert len(stores(cache)) == 3  # the phase's own
+
+
+def test_a_photo_that_went_away_is_one_sentence_and_leaves_no_store(drawn, tmp_path, cache):
+    photos = shutil.copytree(drawn, tmp_path / "photos")
+    setting, model = setting_of(photos)
+    setting.source.root.joinpath(setting.source.paths[3]).unlink()
+    with pytest.raises(UserError) as caught:
+        at_the_head(setting, model)
+    assert "a photo went away or was changed while it was used" in str(caught.value)
+    assert setting.source.paths[3] in str(caught.value)
+    assert stores(cache) == []
+
+
+def test_a_float32_store_that_was_asked_for_is_not_taken_by_a_run_that_did_not_ask(
+    drawn, filled, cache
+):
+    at_the_head(*setting_of(drawn, "cache.dtype=float32"))
+    assert found(*filled[:2], dtype="float32") is None  # it would depend on what others ran
+
+
 def test_values_that_do_not_fit_the_dtype_that_was_asked_for_are_refused(drawn, cache):
     setting, model = setting_of(drawn, "cache.dtype=float16")
     norm = model.get_layer("block_2_a_norm")
@@ -180,7 +210,7 @@ def test_values_that_do_not_fit_the_dtype_that_was_asked_for_are_refused(drawn, 
         at_the_head(setting, model)
     assert str(caught.value) == (
         "Phase 'head': the frozen part computes values that float16 cannot hold. "
-        "Pass --set cache.dtype=float32."
+        "Train this phase without a store: --set phases.0.stored=false."
     )
     assert stores(cache) == []
 
@@ -214,16 +244,20 @@ def test_stores_of_later_cuts_that_do_not_fit_are_left_out(drawn, cache, monkeyp
     own = 54 * 4 * 2
     lack = stores_of_user.lack_of_room
 
-    def small_disk(folder, needed):
-        return "the disk is small" if needed > own else lack(folder, needed)
+    def small_disk(folder, needed, keep=()):
+        return "the disk is small" if needed > own else lack(folder, needed, keep=keep)
 
     monkeypatch.setattr(stores_of_user, "lack_of_room", small_disk)
     assert not at_the_head(setting, model).found
     assert len(stores(cache)) == 3
-    monkeypatch.setattr(stores_of_user, "lack_of_room", lambda folder, needed: "the disk is full")
+    monkeypatch.setattr(stores_of_user, "lack_of_room", lambda *_, **__: "the disk is full")
     stores_of_user.clear(cache)
-    with pytest.raises(UserError, match=r"The activations cannot be stored: the disk is full\."):
+    with pytest.raises(PhaseFailed) as caught:
         at_the_head(setting, model)
+    assert str(caught.value) == (
+        "Phase 'head': The activations cannot be stored: the disk is full. Make room with "
+        "`kerasft cache clear`. Train this phase without a store: --set phases.0.stored=false."
+    )
 
 
 def losses(run):
@@ -298,6 +332,7 @@ def test_real_photos_and_a_real_net_train_alike_stored_and_live(assets, tmp_path
     results = []
     for mode in ("on", "off"):
         sets = [f"cache.mode={mode}", "augment.views=2", "phases.0.epochs=3", "phases.0.blocks=2"]
+        sets.append("phases.0.learning_rate=1e-5")  # a high one makes large of small differences
         flags = {"data.source": str(tmp_path / "photos"), "model.backbone": "MobileNet:alpha=0.25"}
         train_run(load_config(None, flags=flags, sets=sets), tmp_path / mode)
         results.append(losses(tmp_path / mode))

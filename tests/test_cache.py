@@ -9,12 +9,15 @@ import numpy as np
 import pytest
 
 from kerasft.cache import (
+    RESERVE,
     cache_folder,
     clear,
     lack_of_room,
     limit_of,
     list_stores,
     make_room,
+    remember,
+    remembered,
     report,
     set_limit,
 )
@@ -174,14 +177,34 @@ def test_what_is_to_be_kept_is_never_removed(three):
     assert held(three) == ["C"]
 
 
+def test_a_measurement_is_kept_beside_the_stores_and_a_damaged_one_is_made_again(tmp_path):
+    folder = tmp_path / "cache"
+    assert remembered(folder, "MobileNetV2 224") is None
+    remember(folder, "MobileNetV2 224", {"speed": 1.5})
+    remember(folder, "ResNet50 224", {"speed": 2.0})
+    assert remembered(folder, "MobileNetV2 224") == {"speed": 1.5}
+    clear(folder)
+    assert remembered(folder, "ResNet50 224") == {"speed": 2.0}
+    (folder / "measured.json").write_text("{")
+    assert remembered(folder, "ResNet50 224") is None
+
+
+def test_what_a_killed_pass_left_counts_as_room(tmp_path):
+    set_limit(tmp_path, 10**18)
+    needed = shutil.disk_usage(tmp_path).free - RESERVE + 3 * 10**8  # others use the disk too
+    assert "must stay free" in lack_of_room(tmp_path, needed)
+    with (tmp_path / f".part.{'0' * 32}.npy").open("wb") as left:
+        left.truncate(10**9)  # sparse: it takes no room here, and is counted by its size
+    assert lack_of_room(tmp_path, needed) is None
+
+
 def test_what_cannot_fit_removes_nothing_and_says_why(three):
     set_limit(three, 3 * SIZE)
     with pytest.raises(UserError) as refused:
         make_room(three, 2 * SIZE, keep=[B.digest, C.digest])
     assert str(refused.value) == (
-        "the activations don't fit the cache: 16.5 kB are needed, the cache's limit is 12.4 kB "
-        "(`kerasft cache limit`).\n"
-        "  Make room, or train without it (`--set cache.mode=off`)."
+        "The activations cannot be stored: 16.5 kB are needed, the cache's limit is 12.4 kB "
+        "(`kerasft cache limit`). Make room with `kerasft cache clear`."
     )
     assert refused.value.exit_code == 1
     assert held(three) == ["A", "B", "C"]
@@ -231,7 +254,7 @@ def test_a_disk_that_is_too_small_is_said_with_its_folder(tmp_path):
     lack = lack_of_room(folder, 10**17)
     assert lack.startswith("100000.0 TB are needed and 1.0 GB must stay free, ")
     assert lack.endswith(f" are free on the disk of {folder}")
-    with pytest.raises(UserError, match=r"the activations don't fit the cache: 100000\.0 TB"):
+    with pytest.raises(UserError, match=r"The activations cannot be stored: 100000\.0 TB"):
         make_room(folder, 10**17, keep=[])
 
 
@@ -300,7 +323,7 @@ def test_a_folder_that_cannot_be_made_is_named_with_the_variable(tmp_path):
         set_limit(folder, 5)
     assert str(refused.value) == (
         f"{folder} can't be used: not a directory. Set KERASFT_CACHE to another folder, or "
-        "train with --set cache.mode=off."
+        "train without a store."
     )
     assert list_stores(folder) == []
 

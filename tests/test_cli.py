@@ -160,7 +160,8 @@ def test_the_summary_of_train_fits_a_screen(replace):
     replace("train.train_run", RESULT)
     assert kerasft("train --data photos").stdout == (
         "Phase head: epoch 14 of 20 was the best, validation accuracy 0.867, loss 0.4121; "
-        "6,405 parameters trained, the frozen ones compared: equal; 1:23\n"
+        "6,405 parameters trained, the frozen ones compared: equal; 1:23 "
+        "(epochs 1:23, predicted 1:20)\n"
         "\n"
         "Validation: accuracy 0.867, loss 0.4121, 225 images\n"
         "Test: accuracy 0.880 (95% interval 0.831 to 0.916), loss 0.3900, 225 images\n"
@@ -206,7 +207,23 @@ def test_a_dry_run_prints_the_plan_and_trains_nothing(replace):
                 "steps": 100,
                 "learning_rate": 0.001,
                 "trainable_parameters": 1281,
-            }
+                "stored": True,
+                "why": "569 images through the frozen part instead of 3,280",
+                "passes": 569,
+                "bytes": 1_456_640,
+            },
+            {
+                "name": "unfreeze",
+                "blocks": 3,
+                "epochs": 2,
+                "steps": 10,
+                "learning_rate": 0.0001,
+                "trainable_parameters": 1512001,
+                "stored": False,
+                "why": "asked for",
+                "passes": 328,
+                "bytes": 0,
+            },
         ],
     }
     replace("train.plan_run", plan)
@@ -219,6 +236,10 @@ def test_a_dry_run_prints_the_plan_and_trains_nothing(replace):
         "ants      135          29      29\n"
         "\n"
         "Phase head: the head, 1,281 parameters, up to 20 epochs (100 steps), learning rate 0.001\n"
+        "  activations are stored, 1.5 MB: 569 images through the frozen part instead of 3,280\n"
+        "Phase unfreeze: the head and 3 blocks, 1,512,001 parameters, up to 2 epochs (10 steps), "
+        "learning rate 0.0001\n"
+        "  activations are not stored: asked for\n"
         "\n"
         "Nothing was trained or written: this was a dry run.\n"
     )

@@ -140,7 +140,7 @@ def test_a_folder_that_cannot_be_used_is_one_message(folder):
         1,
         "",
         f"Error: {folder} can't be used: file exists. Set KERASFT_CACHE to another folder, or "
-        "train with --set cache.mode=off.\n",
+        "train without a store.\n",
     )
 
 

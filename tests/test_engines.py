@@ -1,5 +1,7 @@
 """Engines: the prefix's own numbers, image by image, in float32 and bfloat16."""
 
+import platform
+
 import keras
 import numpy as np
 import pytest
@@ -10,9 +12,10 @@ from kerasft.cut import split
 from kerasft.engines import (
     ENGINES,
     build,
-    choose_engine,
     compare_precisions,
     computes_bfloat16,
+    folds,
+    processor,
     relative_error,
 )
 
@@ -171,8 +174,17 @@ def test_without_a_description_of_the_processor_it_is_not_known_to(tmp_path):
 
 
 def test_the_folded_engine_is_for_processors_and_keras_for_all_else():
-    assert choose_engine("cpu") == "folded"
-    assert choose_engine("gpu:0") == "keras"
+    assert folds("cpu")
+    assert not folds("gpu:0")
+
+
+def test_the_processor_is_named_as_linux_names_it(tmp_path, monkeypatch):
+    monkeypatch.setenv("TF_ENABLE_ONEDNN_OPTS", "0")
+    cpuinfo = tmp_path / "cpuinfo"
+    cpuinfo.write_text("processor\t: 0\nmodel name\t: AMD EPYC 9R14\nflags\t\t: fpu\n" * 2)
+    machine, name, onednn = processor(cpuinfo)
+    assert (machine != "", name, onednn) == (True, "AMD EPYC 9R14", "0")
+    assert processor(tmp_path / "absent")[1] == platform.processor()
 
 
 @pytest.mark.parametrize("engine", ENGINES)

@@ -111,18 +111,18 @@ def test_a_store_of_another_nets_activations_fails_the_phase(fault, tmp_path, mo
 
 
 def test_a_point_or_an_image_may_lie_between_store_and_model():
-    phase.refuse_gap("head", {"accuracy": 0.01}, 1000)
-    phase.refuse_gap("head", {"accuracy": 1 / 60}, 60)
+    phase.refuse_gap(0, "head", {"accuracy": 0.01}, 1000)
+    phase.refuse_gap(0, "head", {"accuracy": 1 / 60}, 60)
     with pytest.raises(UserError) as caught:
-        phase.refuse_gap("head", {"accuracy": 0.011}, 1000)
+        phase.refuse_gap(1, "unfreeze", {"accuracy": 0.011}, 1000)
     assert str(caught.value) == (
-        "Phase 'head': validation accuracy is 1.1 points apart between the stored activations "
+        "Phase 'unfreeze': validation accuracy is 1.1 points apart between the stored activations "
         "and the saved model on pixels; at most 1.0 are allowed. Nothing of this phase was kept.\n"
-        "  Train with cache.precision, cache.dtype and the phase's precision = float32, or with "
-        "cache.mode = off."
+        "  Train it in float32, or without a store: --set phases.1.precision=float32, --set "
+        "phases.1.stored=false."
     )
     with pytest.raises(UserError, match=r"3\.3 points apart"):
-        phase.refuse_gap("head", {"accuracy": 2 / 60}, 60)
+        phase.refuse_gap(0, "head", {"accuracy": 2 / 60}, 60)
 
 
 def test_a_phase_that_does_not_help_keeps_the_earlier_model(trained):

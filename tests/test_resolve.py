@@ -89,7 +89,7 @@ def test_without_room_a_store_is_left_out_or_refused_where_it_was_asked_for(
     with pytest.raises(UserError) as caught:
         why(photos, "cache.mode=on")
     assert str(caught.value).startswith(
-        "Phase 'head': its activations cannot be stored: 432 bytes are needed, the cache's limit"
+        "Phase 'head': The activations cannot be stored: 432 bytes are needed, the cache's limit"
     )
 
 
@@ -112,9 +112,51 @@ def test_a_settled_config_is_settled_the_same_again(photos, tmp_path):
 def test_a_new_phase_leaves_what_was_settled(photos):
     config, model, _ = resolved(photos, "cache.engine=keras")
     longer = append_phase(config, flags={**SECOND, "phases.-1.epochs": 9})
-    settled, storing = settle(longer, scan_source(longer.data, seed=0), model, "cpu")
+    settled, storing = settle(longer, scan_source(longer.data, seed=0), model, "cpu", done=1)
     assert settled.cache == config.cache
-    assert [one.stored for one in storing] == [True, True]
+    assert [one.stored for one in storing] == [True]
+
+
+def test_a_finished_phase_is_not_decided_again(photos, tmp_path, monkeypatch):
+    config, model, _ = resolved(photos)
+    monkeypatch.setenv("KERASFT_CACHE", str(tmp_path))
+    cache.set_limit(tmp_path, 100)  # too small for the head by now
+    longer = append_phase(config, flags=SECOND)
+    settled, (new,) = settle(longer, scan_source(longer.data, seed=0), model, "cpu", done=1)
+    assert [phase.stored for phase in settled.phases] == [True, False]
+    assert new.why.startswith("27.6 kB are needed, the cache's limit is 100 bytes")
+
+
+@pytest.mark.parametrize(
+    ("sets", "why"),
+    [
+        (["augment.views=0"], "augment.views = 0 makes a new view in every epoch"),
+        (["phases.0.blocks=3"], "nothing is frozen"),
+    ],
+)
+def test_a_store_that_cannot_be_is_refused_where_the_phase_asks_for_it(photos, sets, why):
+    with pytest.raises(UserError) as caught:
+        resolved(photos, "phases.0.stored=true", *sets)
+    assert str(caught.value) == f"phases[0].stored: expected false, since {why}; got true."
+    assert caught.value.exit_code == 2
+
+
+def test_the_folded_engine_is_refused_where_it_cannot_run(photos):
+    config = small(photos, "cache.engine=folded")
+    with pytest.raises(UserError) as caught:
+        resolve_new(config, scan_source(config.data, seed=0), "gpu:0")
+    assert str(caught.value) == (
+        "cache.engine: 'folded' is for a CPU and Keras on TensorFlow; here Keras computes with "
+        "tensorflow on gpu:0. Leave it out, or take 'keras'."
+    )
+
+
+def test_a_run_of_an_older_version_goes_on_as_it_was_trained(photos):
+    old = small(photos, **{"augment.views": None})
+    config = resolve.of_older_version(old)
+    assert (config.augment.views, config.augment.mixup) == (0, 0.0)
+    assert [phase.stored for phase in config.phases] == [False]
+    assert resolve.of_older_version(config) is config
 
 
 @pytest.mark.parametrize(
@@ -122,12 +164,13 @@ def test_a_new_phase_leaves_what_was_settled(photos):
     [(1.8, 0.005, "bfloat16"), (1.1, 0.005, "float32"), (1.8, 0.1, "float32")],
 )
 def test_bfloat16_is_taken_where_it_is_faster_and_close(
-    photos, monkeypatch, caplog, speed, difference, taken
+    photos, tmp_path, monkeypatch, caplog, speed, difference, taken
 ):
+    monkeypatch.setenv("KERASFT_CACHE", str(tmp_path))
     monkeypatch.setattr(engines, "computes_bfloat16", lambda: True)
     monkeypatch.setattr(resolve, "WORTH_MEASURING", 10)
-    measured = {"speed": speed, "difference": difference}
-    monkeypatch.setattr(engines, "compare_precisions", lambda *_: measured)
+    measured = iter([{"speed": speed, "difference": difference}])
+    monkeypatch.setattr(engines, "compare_precisions", lambda *_: next(measured))
     with caplog.at_level(logging.INFO, logger="kerasft"):
         config = resolved(photos)[0]
     assert config.cache.precision == taken
@@ -136,6 +179,7 @@ def test_bfloat16_is_taken_where_it_is_faster_and_close(
         f"bfloat16 for the frozen part: {speed:.1f} times as fast as float32, activations differ "
         f"by {100 * difference:.1f}%: {said}."
     ]
+    assert resolved(photos)[0].cache.precision == taken  # remembered, not measured again
 
 
 def test_few_images_are_not_worth_measuring(photos, monkeypatch):

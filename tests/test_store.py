@@ -452,8 +452,8 @@ def test_a_full_disk_is_said_with_what_to_do_and_leaves_nothing(tmp_path, limit,
     said, _ = start(FULL, tmp_path, limit, batch).communicate()
     assert said == (
         f"{tmp_path / DIGEST}.npy can't be written: file too large. 400.0 kB are needed.\n"
-        "  Free some space, empty the cache (`kerasft cache clear`), set KERASFT_CACHE to a\n"
-        "  folder on another disk, or train without it (`--set cache.mode=off`).\n"
+        "  Free some space, empty the cache (`kerasft cache clear`), or set KERASFT_CACHE\n"
+        "  to a folder on another disk.\n"
     )
     assert names_in(tmp_path) == []
 
@@ -477,7 +477,7 @@ def test_a_folder_that_cannot_be_made_is_named_with_the_variable(tmp_path, what)
             fill(folder)
     assert str(refused.value) == (
         f"{folder} can't be used: not a directory. Set KERASFT_CACHE to another folder, or "
-        "train with --set cache.mode=off."
+        "train without a store."
     )
     assert refused.value.exit_code == 1
     assert open_store(folder, KEY) is None

@@ -44,16 +44,34 @@ def test_a_phase_says_what_it_trains(blocks, said):
     )
 
 
-def test_a_phase_that_stores_activations_says_how_many_images_go_through_the_net():
-    figures = {"blocks": 0, "trainable_parameters": 10, "epochs": 1, "images": 1049, "views": 4}
-    figures |= {"validation": 225, "store_bytes": 11_320_000}
-    assert event_line(Event("phase", 0, 1, "head", figures)).splitlines() == [
-        "head: trains the head, 10 parameters, up to 1 epoch",
-        "head: 1,049 images in 4 views and 225 of validation pass the frozen part once, "
-        "11.3 MB stored",
-    ]
-    figures["views"] = 1
-    assert "1,049 images in 1 view and" in event_line(Event("phase", 0, 1, "head", figures))
+STORE = {
+    "found": 0,
+    "images": 1049,
+    "views": 4,
+    "validation": 225,
+    "bytes": 11_320_000,
+    "later_bytes": 0,
+}
+
+
+@pytest.mark.parametrize(
+    ("changes", "line"),
+    [
+        (
+            {},
+            "head: 1,049 images in 4 views and 225 of validation pass the frozen part once, "
+            "11.3 MB stored",
+        ),
+        (
+            {"views": 1, "later_bytes": 20_000_000},
+            "head: 1,049 images in 1 view and 225 of validation pass the frozen part once, "
+            "11.3 MB stored, 20.0 MB more for unfreezing next",
+        ),
+        ({"found": 1}, "head: activations found in the cache, 11.3 MB"),
+    ],
+)
+def test_a_phase_says_what_goes_through_the_net_and_what_is_stored(changes, line):
+    assert event_line(Event("store", 0, 1, "head", STORE | changes)) == line
 
 
 def test_a_prediction_leaves_a_line_unless_it_is_over_in_a_second():
@@ -201,6 +219,8 @@ def test_a_run_without_test_images_says_so():
     text = summary_text({**result, "validation": {"accuracy": 0.5, "loss": 0.5, "n": 4}})
     assert "Test: no images" in text
     assert "; 0:01 (prefix pass 0:31, predicted 0:29; scoring 0:02)" in text
+    del phase["parts"]  # a run of version 0.1.0
+    assert "the frozen ones compared: equal; 0:01\n" in summary_text({**result, "validation": None})
     assert "kerasft export 'a b'" in text
 
 

@@ -263,6 +263,13 @@ def test_a_resumed_phase_with_other_flags_is_refused(trained):
         continue_run(run, flags={"phases.-1.epochs": 50}, resume=True)
 
 
+def test_an_auto_that_was_settled_meanwhile_does_not_contradict(trained):
+    sets = ["cache.engine=auto", "cache.precision=auto"]
+    assert train_run(small(trained.photos, *sets), trained.run, resume=True) == trained.result
+    with pytest.raises(UserError, match=r"cache\.engine: the run has 'folded', got 'keras'"):
+        train_run(small(trained.photos, "cache.engine=keras"), trained.run, resume=True)
+
+
 def test_defaults_of_a_file_do_not_contradict_what_was_typed_at_the_start(trained, tmp_path):
     assert train_run(small(trained.photos, seed=0), trained.run, resume=True) == trained.result
     (tmp_path / "mine.toml").write_text("[model]\nbackbone = 'Tiny'\nweights = 'none'\n")

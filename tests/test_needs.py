@@ -1,0 +1,68 @@
+"""Which stores a phase needs; that their keys tell everything apart is in test_activations.py."""
+
+import pytest
+from drawing import draw_photos
+from tiny_run import small
+
+from kerasft.backbones import BACKBONES
+from kerasft.cut import split
+from kerasft.needs import bytes_at, needs_at, passes, views_of
+from kerasft.progress import silent
+from kerasft.resolve import resolve_new
+from kerasft.run import Run
+from kerasft.setting import Setting
+from kerasft.source import scan_source
+
+pytestmark = pytest.mark.usefixtures("tiny_backbone")
+
+
+@pytest.fixture(scope="module")
+def setting_and_model(tiny_backbone, tmp_path_factory):
+    photos = draw_photos(tmp_path_factory.mktemp("needs") / "photos")
+    config = small(photos, "augment.views=3", "cache.mode=on")
+    found = scan_source(config.data, seed=0)
+    config, model, _ = resolve_new(config, found, "cpu")
+    machine = {"device": "cpu", "name": "", "threads": 2}
+    return Setting(Run(photos), config, found, silent, machine), model
+
+
+def test_the_first_view_is_plain_and_the_others_have_seeds_of_their_own(setting_and_model):
+    views = views_of(setting_and_model[0].config)
+    assert views[0] == (0, 0)
+    assert [number for number, _ in views] == [0, 1, 2]
+    assert len({seed for _, seed in views}) == 3
+
+
+def test_a_cut_needs_a_store_for_each_view_and_one_for_validation(setting_and_model):
+    setting, model = setting_and_model
+    needs = needs_at(setting, model, 1, "float16")
+    assert [(n.split, n.view[0], n.shape) for n in needs] == [
+        ("train", 0, (24, 8, 8, 4)),
+        ("train", 1, (24, 8, 8, 4)),
+        ("train", 2, (24, 8, 8, 4)),
+        ("validation", 0, (6, 8, 8, 4)),
+    ]
+    assert [n.bytes for n in needs] == [12288, 12288, 12288, 3072]
+    assert len({n.key.digest for n in needs}) == 4
+    assert passes(setting.config, setting.source) == 3 * 24 + 6
+    cut = split(model, 1, BACKBONES["Tiny"])
+    assert bytes_at(setting.config, setting.source, cut) == sum(n.bytes for n in needs)
+
+
+def test_keys_say_what_people_see_in_the_list_of_the_cache(setting_and_model):
+    plain, first, *_ = needs_at(*setting_and_model, 0, "float16")
+    assert {k: plain.key.facts[k] for k in ("backbone", "blocks", "images", "view", "dtype")} == {
+        "backbone": "Tiny",
+        "blocks": 0,
+        "images": 24,
+        "view": "plain",
+        "dtype": "float16",
+    }
+    assert first.key.facts["view"] == 1
+
+
+def test_a_plain_view_does_not_depend_on_how_the_others_are_made(setting_and_model):
+    setting, model = setting_and_model
+    plain, first, *_ = needs_at(setting, model, 0, "float16")
+    assert "augment" not in plain.key.facts
+    assert first.key.facts["augment"][1:] == [True, 0.5, 0.0]
