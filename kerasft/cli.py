@@ -5,20 +5,17 @@ Exit status: 0 done; 1 what is in a file or a run is wrong; 2 what was typed is 
 interrupted.
 """
 
-import json
-import math
 import shlex
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import click
 
 from kerasft import __version__
-from kerasft.cache_text import cache_text, limit_text, removed_text
+from kerasft.cli_shared import data_option, json_option, print_result, set_option
+from kerasft.cli_tables import blocks, cache
 from kerasft.errors import UserError
 from kerasft.terminal import (
-    blocks_text,
     export_text,
     loading,
     plan_text,
@@ -59,17 +56,8 @@ def main() -> None:
     """
 
 
-_set = click.option(
-    "--set",
-    "sets",
-    multiple=True,
-    metavar="KEY=VALUE",
-    help="Sets any field of the config, e.g. phases.0.optimizer=sgd. Can be repeated.",
-)
-_json = click.option("--json", "as_json", is_flag=True, help="Prints the result as JSON.")
-_data = click.option(
-    "--data", metavar="DIR", help="Folder of the photos, if it is not where the run found it."
-)
+main.add_command(blocks)
+main.add_command(cache)
 
 
 @main.command()
@@ -93,10 +81,10 @@ _data = click.option(
     metavar="DIR",
     help="Where the result goes. Default: runs/ and the name of the data.",
 )
-@_set
+@set_option
 @click.option("--resume", is_flag=True, help="Goes on with the run in --run.")
 @click.option("--dry-run", is_flag=True, help="Checks everything, prints the plan, trains nothing.")
-@_json
+@json_option
 def train(
     config: Path | None,
     run: Path | None,
@@ -130,12 +118,12 @@ def train(
     if dry_run:
         with showing() as progress:
             plan = plan_run(loaded, progress=progress)
-        _print(plan, plan_text, as_json=as_json)
+        print_result(plan, plan_text, as_json=as_json)
         return
     _offer_again(run, ["kerasft", "train", "--run", str(run), "--resume"], resume=resume)
     with showing() as progress:
         result = train_run(loaded, run, resume=resume, progress=progress)
-    _print(result, summary_text, as_json=as_json)
+    print_result(result, summary_text, as_json=as_json)
 
 
 @main.command()
@@ -145,10 +133,10 @@ def train(
 @click.option("--epochs", type=int, metavar="N", help="Of the new phase, at most.")
 @click.option("--learning-rate", type=float, metavar="X", help="Of the new phase.")
 @click.option("--batch-size", type=int, metavar="N", help="Of the new phase.")
-@_data
-@_set
+@data_option
+@set_option
 @click.option("--resume", is_flag=True, help="Goes on with the phase that was interrupted.")
-@_json
+@json_option
 def unfreeze_and_continue(
     run: Path,
     all_blocks: bool,
@@ -184,7 +172,7 @@ def unfreeze_and_continue(
             resume=resume,
             progress=progress,
         )
-    _print(result, summary_text, as_json=as_json)
+    print_result(result, summary_text, as_json=as_json)
 
 
 @main.command()
@@ -197,7 +185,7 @@ def unfreeze_and_continue(
     help="Which images of the run.",
 )
 @click.option("--data", metavar="SRC", help="Folder of photos; a MODEL.keras needs it.")
-@_json
+@json_option
 def evaluate(target: str, split: str, data: str | None, as_json: bool) -> None:
     """Measures a model on one split of its run, or on a folder of photos.
 
@@ -213,7 +201,7 @@ def evaluate(target: str, split: str, data: str | None, as_json: bool) -> None:
     with showing() as progress:
         folder = Path(data) if data else None
         report = evaluate_run(target, split=split, data=folder, progress=progress)
-    _print(report.to_json(), lambda _: report.to_text(), as_json=as_json)
+    print_result(report.to_json(), lambda _: report.to_text(), as_json=as_json)
 
 
 @main.command()
@@ -227,7 +215,7 @@ def evaluate(target: str, split: str, data: str | None, as_json: bool) -> None:
     show_default=True,
     help="How many labels for each file.",
 )
-@_json
+@json_option
 @click.pass_context
 def predict(
     ctx: click.Context, target: str, files: tuple[str, ...], top: int, as_json: bool
@@ -247,7 +235,7 @@ def predict(
 
     with showing() as progress:
         results = predict_files(target, list(files), top=top, progress=progress)
-    _print(results, predictions_text, as_json=as_json)
+    print_result(results, predictions_text, as_json=as_json)
     if any("error" in result for result in results):
         ctx.exit(1)
 
@@ -255,8 +243,8 @@ def predict(
 @main.command()
 @click.argument("run", type=click.Path(path_type=Path))
 @click.option("--to", type=click.Path(path_type=Path), metavar="DIR", help="Default: RUN/export.")
-@_data
-@_json
+@data_option
+@json_option
 def export(run: Path, to: Path | None, data: str | None, as_json: bool) -> None:
     """Writes a SavedModel that takes image bytes, and proves that it agrees.
 
@@ -273,94 +261,7 @@ def export(run: Path, to: Path | None, data: str | None, as_json: bool) -> None:
     with showing() as progress:
         folder = Path(data) if data else None
         result = export_run(run, to=to, data=folder, progress=progress)
-    _print(result, export_text, as_json=as_json)
-
-
-@main.command()
-@click.argument("name")
-@_json
-def blocks(name: str, as_json: bool) -> None:
-    """Lists the blocks of a backbone from the top.
-
-    What --blocks of unfreeze-and-continue counts, with layers and parameters.
-
-    \b
-    Example:
-        kerasft blocks MobileNetV2
-    """
-    with loading():
-        from kerasft import backbones, cut, nets
-
-    backbone, _ = backbones.parse(name)
-    model = nets.load(name, weights="none", image_size=backbone.image_size)
-    rows = [
-        {"name": block.name, "layers": list(block.layers), "parameters": block.parameters}
-        for block in cut.list_blocks(model, backbone)
-    ]
-    _print({"backbone": name, "blocks": rows}, lambda _: blocks_text(rows), as_json=as_json)
-
-
-@main.group()
-def cache() -> None:
-    """Shows, limits and empties the cache of activations.
-
-    What the frozen blocks make of the photos is computed once and kept for later runs, in the
-    folder that KERASFT_CACHE names or else in the user's cache folder.
-
-    \b
-    Example:
-        kerasft cache list
-    """
-
-
-@cache.command("list")
-@_json
-def list_cache(as_json: bool) -> None:
-    """Lists what the cache holds, most recently used first.
-
-    \b
-    Example:
-        kerasft cache list
-    """
-    from kerasft import cache as stores
-
-    _print(stores.report(stores.cache_folder()), cache_text, as_json=as_json)
-
-
-@cache.command("clear")
-@_json
-def clear_cache(as_json: bool) -> None:
-    """Removes everything from the cache but what another kerasft is computing.
-
-    \b
-    Example:
-        kerasft cache clear
-    """
-    from kerasft import cache as stores
-
-    number, freed = stores.clear(stores.cache_folder())
-    _print({"removed": number, "bytes": freed}, removed_text, as_json=as_json)
-
-
-@cache.command("limit")
-@click.argument("size", required=False)
-@_json
-def limit_cache(size: str | None, as_json: bool) -> None:
-    """Says how much the cache may hold, or changes it to SIZE.
-
-    What is over the new limit is removed, the least recently used first.
-
-    \b
-    Example:
-        kerasft cache limit 50GB
-    """
-    from kerasft import cache as stores
-    from kerasft import sizes
-
-    folder = stores.cache_folder()
-    removed = (0, 0) if size is None else stores.set_limit(folder, sizes.parse_size(size))
-    result = {"limit": stores.limit_of(folder), "removed": removed[0], "bytes": removed[1]}
-    _print(result, limit_text, as_json=as_json)
+    print_result(result, export_text, as_json=as_json)
 
 
 _TRAIN_FIELDS = {
@@ -410,19 +311,6 @@ def _offer_again(run: Path, command: list[str], *, resume: bool) -> None:
         return f"Go on with: {shlex.join(command)}"
 
     click.get_current_context().meta["kerasft.again"] = again
-
-
-def _print(result: Any, to_text: Callable[[Any], str], *, as_json: bool) -> None:
-    click.echo(json.dumps(_plain(result), allow_nan=False) if as_json else to_text(result))
-
-
-def _plain(value: Any) -> Any:
-    """The same value with null for infinite and undefined numbers, which JSON lacks."""
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 if __name__ == "__main__":

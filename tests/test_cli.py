@@ -377,23 +377,6 @@ def test_export_takes_the_place_that_photos_were_moved_to(replace):
     assert calls.options["data"] == Path("moved")
 
 
-def test_blocks_lists_what_unfreezing_counts_from_the_top():
-    done = kerasft("blocks MobileNet:alpha=0.25 --json")
-    answer = json.loads(done.stdout)
-    assert answer["backbone"] == "MobileNet:alpha=0.25"
-    assert answer["blocks"][0]["layers"][0] == "conv_dw_13"
-    assert answer["blocks"][0]["layers"][-1] != answer["blocks"][1]["layers"][-1]
-    table = kerasft("blocks MobileNet:alpha=0.25").stdout.splitlines()
-    assert table[0].split() == ["block", "parameters", "layers"]
-    assert len(table) == 1 + len(answer["blocks"])
-
-
-def test_an_unknown_backbone_is_named_with_the_nearest_known_one():
-    done = kerasft("blocks MobilNetV2")
-    assert done.exit_code == 2
-    assert "Did you mean 'MobileNetV2'?" in done.stderr
-
-
 # what goes where
 
 
@@ -476,7 +459,7 @@ def test_ctrl_c_while_predicting_says_only_that(replace):
 
 
 COMMANDS = ["blocks", "evaluate", "export", "predict", "train", "unfreeze-and-continue"]
-GROUPS = ["cache"]  # its commands are tested in test_cli_cache.py
+GROUPS = ["cache"]  # its commands are tested in test_cli_tables.py
 
 
 def examples(command):

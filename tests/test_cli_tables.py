@@ -1,4 +1,4 @@
-"""`kerasft cache`: the exit status and all that is printed, on a real cache of two stores."""
+"""Commands that need no run: exit status and all that is printed; a real cache of two stores."""
 
 import json
 import os
@@ -46,6 +46,23 @@ def filled(folder):
 def kerasft(line):
     done = CliRunner().invoke(main, shlex.split(line), prog_name="kerasft")
     return done.exit_code, done.stdout, done.stderr
+
+
+def test_blocks_lists_what_unfreezing_counts_from_the_top():
+    _, out, _ = kerasft("blocks MobileNet:alpha=0.25 --json")
+    answer = json.loads(out)
+    assert answer["backbone"] == "MobileNet:alpha=0.25"
+    assert answer["blocks"][0]["layers"][0] == "conv_dw_13"
+    assert answer["blocks"][0]["layers"][-1] != answer["blocks"][1]["layers"][-1]
+    table = kerasft("blocks MobileNet:alpha=0.25")[1].splitlines()
+    assert table[0].split() == ["block", "parameters", "layers"]
+    assert len(table) == 1 + len(answer["blocks"])
+
+
+def test_an_unknown_backbone_is_named_with_the_nearest_known_one():
+    exit_code, _, err = kerasft("blocks MobilNetV2")
+    assert exit_code == 2
+    assert "Did you mean 'MobileNetV2'?" in err
 
 
 def test_list_is_a_line_per_store_and_the_sum(filled):

@@ -1,0 +1,94 @@
+"""Commands that need no run: what there is to choose from, and the cache."""
+
+import click
+
+from kerasft.cache_text import cache_text, limit_text, removed_text
+from kerasft.cli_shared import json_option, print_result
+from kerasft.terminal import blocks_text, loading
+
+
+@click.command()
+@click.argument("name")
+@json_option
+def blocks(name: str, as_json: bool) -> None:
+    """Lists the blocks of a backbone from the top.
+
+    What --blocks of unfreeze-and-continue counts, with layers and parameters.
+
+    \b
+    Example:
+        kerasft blocks MobileNetV2
+    """
+    with loading():
+        from kerasft import backbones, cut, nets
+
+    backbone, _ = backbones.parse(name)
+    model = nets.load(name, weights="none", image_size=backbone.image_size)
+    rows = [
+        {"name": block.name, "layers": list(block.layers), "parameters": block.parameters}
+        for block in cut.list_blocks(model, backbone)
+    ]
+    print_result({"backbone": name, "blocks": rows}, lambda _: blocks_text(rows), as_json=as_json)
+
+
+@click.group()
+def cache() -> None:
+    """Shows, limits and empties the cache of activations.
+
+    What the frozen blocks make of the photos is computed once and kept for later runs, in the
+    folder that KERASFT_CACHE names or else in the user's cache folder.
+
+    \b
+    Example:
+        kerasft cache list
+    """
+
+
+@cache.command("list")
+@json_option
+def list_cache(as_json: bool) -> None:
+    """Lists what the cache holds, most recently used first.
+
+    \b
+    Example:
+        kerasft cache list
+    """
+    from kerasft import cache as stores
+
+    print_result(stores.report(stores.cache_folder()), cache_text, as_json=as_json)
+
+
+@cache.command("clear")
+@json_option
+def clear_cache(as_json: bool) -> None:
+    """Removes everything from the cache but what another kerasft is computing.
+
+    \b
+    Example:
+        kerasft cache clear
+    """
+    from kerasft import cache as stores
+
+    number, freed = stores.clear(stores.cache_folder())
+    print_result({"removed": number, "bytes": freed}, removed_text, as_json=as_json)
+
+
+@cache.command("limit")
+@click.argument("size", required=False)
+@json_option
+def limit_cache(size: str | None, as_json: bool) -> None:
+    """Says how much the cache may hold, or changes it to SIZE.
+
+    What is over the new limit is removed, the least recently used first.
+
+    \b
+    Example:
+        kerasft cache limit 50GB
+    """
+    from kerasft import cache as stores
+    from kerasft import sizes
+
+    folder = stores.cache_folder()
+    removed = (0, 0) if size is None else stores.set_limit(folder, sizes.parse_size(size))
+    result = {"limit": stores.limit_of(folder), "removed": removed[0], "bytes": removed[1]}
+    print_result(result, limit_text, as_json=as_json)
