@@ -3,24 +3,22 @@
 import logging
 import math
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import Any
 
 import keras
 import numpy as np
 
-from kerasft import bundle, data, state
+from kerasft import bundle, state
 from kerasft.activations import Stored
 from kerasft.config import Phase
 from kerasft.cut import Cut
-from kerasft.data import Epoch
 from kerasft.errors import PhaseFailed, UserError
 from kerasft.evaluate import log_loss
+from kerasft.feeding import Epochs, training_feed
 from kerasft.live import LiveModel
-from kerasft.needs import views_of
 from kerasft.progress import Event
-from kerasft.randomness import derive_seed, epoch_order, epoch_views, mixup_shares
 from kerasft.rates import Group, build_optimizer, rate_groups, rates_at
 from kerasft.run import read_metrics, write_metrics
 from kerasft.setting import SCORING_BATCH, Setting
@@ -71,7 +69,7 @@ def fit(
     if not keeper.ended():
         epochs = range(first, phase.epochs)
         model.fit(
-            _batches(setting, phase, _Epochs(setting, seed, len(train), epochs), stored),
+            training_feed(setting, phase, Epochs(setting, seed, len(train), epochs), stored),
             initial_epoch=first,
             epochs=phase.epochs,
             steps_per_epoch=steps,
@@ -83,66 +81,6 @@ def fit(
     part.end()
     part.add(earlier)
     return keeper.now, part
-
-
-class _Epochs(Sequence[Epoch]):
-    """Order, views and shares of some epochs, the same for stored and for live feeding.
-
-    Each is made when it is looked at: all of them at once are large.
-    """
-
-    def __init__(self, setting: Setting, seed: int, n: int, epochs: range) -> None:
-        self._seed, self._n, self._epochs = seed, n, epochs
-        self._mixup = setting.config.augment.mixup
-        new = setting.config.augment.views == 0
-        self._views = None if new else np.array([seed for _, seed in views_of(setting.config)])
-
-    def __len__(self) -> int:
-        return len(self._epochs)
-
-    def __getitem__(self, position: Any) -> Any:
-        seed, epoch, n = self._seed, self._epochs[position], self._n
-        rows = epoch_order(seed, epoch, n)
-        shares = mixup_shares(seed, epoch, n, self._mixup)[rows] if self._mixup else None
-        if self._views is None:
-            new = np.full(n, derive_seed(seed, "augment", epoch))
-            return Epoch(rows, np.full(n, -1), new, shares)
-        which = epoch_views(seed, epoch, n, len(self._views))[rows]
-        return Epoch(rows, which, self._views[which], shares)
-
-
-def _batches(
-    setting: Setting, phase: Phase, epochs: Sequence[Epoch], stored: Stored | None
-) -> Iterable:
-    source, config = setting.source, setting.config
-    labels, classes = setting.labels("train"), len(source.class_names)
-    weights = class_weights(phase, labels, classes)
-    if stored:
-        return data.stored_batches(
-            stored.train,
-            labels,
-            epochs,
-            num_classes=classes,
-            batch_size=phase.batch_size,
-            sample_weights=weights,
-        )
-    return data.training_batches(
-        source,
-        epochs,
-        image_size=setting.image_size,
-        resize=config.data.resize,
-        batch_size=phase.batch_size,
-        augment=config.augment,
-        sample_weights=weights,
-    )
-
-
-def class_weights(phase: Phase, labels: np.ndarray, num_classes: int) -> np.ndarray | None:
-    """float32 [K]: with "balanced", each class weighs as much as any other in the loss."""
-    if phase.class_weight == "none":
-        return None
-    counts = np.bincount(labels, minlength=num_classes)
-    return (len(labels) / (num_classes * counts)).astype("float32")
 
 
 class _Keeper(keras.callbacks.Callback):

@@ -1,7 +1,7 @@
 import numpy as np
 
 from kerasft.config import load_config
-from kerasft.fitting import class_weights
+from kerasft.feeding import class_weights
 
 
 def test_balanced_class_weights_make_every_class_count_the_same():
