@@ -116,7 +116,7 @@ class Head(Section):
 
 
 class Augment(Section):
-    """What training images go through; validation and test images never do."""
+    """What training images go through; others only what `test_time` says."""
 
     flip: StrictBool = Field(default=True, description="Mirrors left and right, half of the time.")
     crop: StrictFloat = Field(
@@ -144,6 +144,11 @@ class Augment(Section):
         ge=0,
         description="Mixes pairs of activations at the cut, and their labels, in shares drawn "
         "from Beta(mixup, mixup); 0 is off.",
+    )
+    test_time: Literal["none", "flip", "ten-crop"] = Field(
+        default="none",
+        description="What the finished model looks at, averaging the logits: the image; and its "
+        "mirror image (2 times the work); or five crops and their mirror images (10 times).",
     )
 
     @field_validator("views")
@@ -194,7 +199,20 @@ class Phase(Section):
     )
     epochs: StrictInt = Field(gt=0, description="Epochs at most, see patience.")
     learning_rate: StrictFloat = Field(gt=0, description="Step size, the largest of the schedule.")
-    batch_size: StrictInt = Field(default=32, gt=0, description="Images per step.")
+    batch_size: StrictInt = Field(default=32, gt=0, description="Images at a time.")
+    accumulate: StrictInt = Field(
+        default=1,
+        gt=0,
+        description="Batches whose gradients make one step; like batches that many times as "
+        "large, in the memory of one. Schedules go on with every batch.",
+    )
+    ema: StrictFloat = Field(
+        default=0.0,
+        ge=0,
+        lt=1,
+        description="What a running mean of the weights keeps of itself at each step, such as "
+        "0.99; that mean is then validated and kept. 0 is off.",
+    )
     batch_norm: Literal["frozen", "train"] = Field(
         default="frozen", description="Whether BatchNormalization in the trained blocks learns."
     )

@@ -19,7 +19,7 @@ from kerasft.evaluate import log_loss
 from kerasft.feeding import Epochs, training_feed
 from kerasft.live import LiveModel
 from kerasft.progress import Event
-from kerasft.rates import Group, build_optimizer, rate_groups, rates_at
+from kerasft.rates import Group, batches_seen, build_optimizer, rate_groups, rates_at
 from kerasft.run import read_metrics, write_metrics
 from kerasft.setting import SCORING_BATCH, Setting
 from kerasft.state import PhaseState
@@ -142,6 +142,7 @@ class _Keeper(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
         assert logs is not None  # Keras passes the epoch's loss and metrics
+        stepped = self._to_mean()
         line: dict[str, Any] = {
             "phase": self._phase.name,
             "epoch": epoch + 1,
@@ -149,7 +150,7 @@ class _Keeper(keras.callbacks.Callback):
             "accuracy": float(logs["accuracy"]),
             **self._score_validation(epoch),
             "learning_rates": rates_at(
-                self._phase, self._groups, self._steps, int(self._optimizer.iterations) - 1
+                self._phase, self._groups, self._steps, batches_seen(self._optimizer) - 1
             ),
         }
         if self._phase.precision != "float32":
@@ -162,6 +163,8 @@ class _Keeper(keras.callbacks.Callback):
         if improved:
             now.best_epoch, now.best_loss = now.epoch, line["val_loss"]
             self.best = state.weights_of(self._suffix)
+        if stepped is not None:
+            state.assign_weights(self._suffix, stepped)
         if self._diverged():
             self._say_diverged()
         seconds = time.perf_counter() - self._began
@@ -170,6 +173,14 @@ class _Keeper(keras.callbacks.Callback):
         write_metrics(self._setting.run, self._earlier + now.lines)
         self._report(line, self._train / seconds, improved)
         self.model.stop_training = self.ended()
+
+    def _to_mean(self) -> list[np.ndarray] | None:
+        """Puts the running mean into the suffix, if there is one; returns what was in it."""
+        if not self._phase.ema:
+            return None
+        stepped = state.weights_of(self._suffix)
+        self._optimizer.finalize_variable_values(self._suffix.trainable_variables)
+        return stepped
 
     def _score_validation(self, epoch: int) -> dict[str, float]:
         logits = np.asarray(bundle.compute(self.model, self._validation_batches(epoch)))

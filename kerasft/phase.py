@@ -1,5 +1,6 @@
 """One phase: cut, freeze, fit, keep the best epoch, prove the freeze, score from pixels."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import keras
@@ -26,6 +27,7 @@ from kerasft.live import restore_precision, set_precision
 from kerasft.progress import Event
 from kerasft.randomness import derive_seed
 from kerasft.setting import Setting
+from kerasft.test_time import trained_part, with_views
 from kerasft.timing import Part
 
 CANDIDATE = "candidate.keras"  # the phase's model as saved, until it is proven and judged
@@ -93,7 +95,7 @@ def run_phase(
     scored = figures_of(setting, saved, "validation", scoring)
     scoring.end()
     best = now.lines[now.best_epoch - 1]
-    gap = {key: abs(scored[key] - best[f"val_{key}"]) for key in ("accuracy", "loss")}
+    gap = _gap(setting, saved, scored, best)
     if stored:
         refuse_gap(index, phase.name, gap, scored["n"])
     improved = scored["loss"] < best_so_far
@@ -119,6 +121,14 @@ def run_phase(
         "validation": scored,
     }
     return done, saved
+
+
+def _gap(setting: Setting, saved: Bundle, scored: dict, best: dict) -> dict[str, float]:
+    """How far the epoch's figures are from those of the saved model without test-time views."""
+    plain = scored
+    if setting.config.augment.test_time != "none":
+        plain = figures_of(setting, replace(saved, model=trained_part(saved.model)), "validation")
+    return {key: abs(plain[key] - best[f"val_{key}"]) for key in ("accuracy", "loss")}
 
 
 def _announce(setting: Setting, phase: Phase, cut: Cut) -> int:
@@ -189,7 +199,7 @@ def _start_model(setting: Setting, index: int) -> keras.Model:
     if not start.is_file():
         # A copy, because the end of this phase may replace model.keras before it is recorded.
         bundle.copy(setting.run.model_path, start)
-    return bundle.load(start).model
+    return trained_part(bundle.load(start).model)
 
 
 def _save_and_prove(
@@ -203,7 +213,7 @@ def _save_and_prove(
     config = setting.config
     path = setting.run.checkpoints / CANDIDATE
     whole = Bundle(
-        model=model,
+        model=with_views(model, config.augment.test_time),
         class_names=setting.source.class_names,
         image_size=setting.image_size,
         resize=config.data.resize,

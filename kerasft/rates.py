@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import keras
 
@@ -101,10 +102,20 @@ def build_optimizer(
     return optimizer
 
 
+def batches_seen(optimizer: keras.optimizers.Optimizer) -> int:
+    """How many batches an optimizer of `build_optimizer` has been given: what schedules count.
+
+    Not `iterations`, which is divided by the batches of a step when gradients are accumulated,
+    except for a MultiOptimizer (Keras 3.15). Batches that a LossScaleOptimizer passed over
+    because their gradients overflowed are not counted.
+    """
+    return int(getattr(optimizer, "inner_optimizer", optimizer)._iterations)
+
+
 def rates_at(
     phase: Phase, groups: list[Group], steps_per_epoch: int, step: int
 ) -> dict[str, float]:
-    """Returns each group's learning rate at one optimizer step (from 0), for metrics.jsonl.
+    """Returns each group's learning rate at one batch (from 0), for metrics.jsonl.
 
     Computed from the schedule, since a MultiOptimizer's rate cannot be read.
     """
@@ -116,10 +127,17 @@ def rates_at(
 
 
 def _stock(phase: Phase, rate: float | Callable, spared: list) -> keras.optimizers.Optimizer:
+    common: dict[str, Any] = {"learning_rate": rate}
+    if phase.accumulate > 1:
+        common["gradient_accumulation_steps"] = phase.accumulate
+    if phase.ema:
+        # Keras updates the mean after every batch (3.15, `_backend_apply_gradients`), so the
+        # batches of one step keep together what the phase says for a step.
+        common |= {"use_ema": True, "ema_momentum": phase.ema ** (1 / phase.accumulate)}
     if phase.optimizer == "sgd":
-        return keras.optimizers.SGD(rate, momentum=phase.momentum)
+        return keras.optimizers.SGD(momentum=phase.momentum, **common)
     if phase.optimizer == "adamw":
-        optimizer = keras.optimizers.AdamW(rate, weight_decay=phase.weight_decay)
+        optimizer = keras.optimizers.AdamW(weight_decay=phase.weight_decay, **common)
         optimizer.exclude_from_weight_decay(var_list=spared)
         return optimizer
-    return keras.optimizers.Adam(rate)
+    return keras.optimizers.Adam(**common)

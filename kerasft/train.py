@@ -45,6 +45,7 @@ from kerasft.run import (
 )
 from kerasft.setting import Setting
 from kerasft.source import Source
+from kerasft.test_time import trained_part
 
 log = logging.getLogger("kerasft")
 
@@ -125,7 +126,7 @@ def continue_run(
         longer = append_phase(config, flags=flags, sets=sets)
         device = _prepare_again(config, record)  # before the model is loaded: threads are set once
         found = _open_photos(run, root, progress)
-        model, done = load_bundle(run.model_path).model, len(record["phases"])
+        model, done = trained_part(load_bundle(run.model_path).model), len(record["phases"])
         config, _ = settle(longer, found, model, str(device["device"]), done=done)
         return _go_on(run, config, found, device, progress, began)
 

@@ -6,7 +6,7 @@ from tiny import TINY, batch, tiny_model, weights_by_name
 from kerasft.config import Phase
 from kerasft.cut import freeze, split
 from kerasft.live import LiveModel
-from kerasft.rates import build_optimizer, rate_groups, rates_at
+from kerasft.rates import batches_seen, build_optimizer, rate_groups, rates_at
 
 
 def a_phase(**fields):
@@ -109,3 +109,59 @@ def test_a_new_phase_begins_schedule_and_slots_anew():  # fact 6: decided, not a
     slots = [v for v in second.variables if "momentum" in v.path or "velocity" in v.path]
     assert len(slots) == 4
     assert all(np.abs(v.numpy()).max() == 0 for v in slots)
+
+
+def weights_after(phase, batch_size, *, epochs=1):
+    cut = a_cut()
+    optimizer = build_optimizer(phase, rate_groups(phase, cut), cut.suffix, 4)
+    live = LiveModel(cut.prefix, cut.suffix)
+    live.compile(optimizer, keras.losses.CategoricalCrossentropy(True))
+    pixels, labels = batch(16)
+    live.fit(pixels, labels, batch_size=batch_size, epochs=epochs, shuffle=False, verbose=0)
+    return weights_by_name(cut.suffix), optimizer, cut
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam", "adamw"])
+@pytest.mark.parametrize("layer_decay", [1.0, 0.5])
+def test_two_accumulated_batches_are_one_of_twice_the_size(optimizer, layer_decay):
+    fields = {"optimizer": optimizer, "layer_decay": layer_decay, "learning_rate": 0.01}
+    halves, _, _ = weights_after(a_phase(accumulate=2, **fields), 4)
+    whole, _, _ = weights_after(a_phase(**fields), 8)
+    for path in whole:
+        # Adam divides by the gradient's size: where it is 1e-7, the order of a sum shows.
+        np.testing.assert_allclose(halves[path], whole[path], atol=2e-5, err_msg=path)
+
+
+@pytest.mark.parametrize("fields", [{}, {"layer_decay": 0.5}, {"precision": "mixed_float16"}])
+def test_schedules_count_batches_whatever_a_step_is_made_of(fields):
+    phase = a_phase(accumulate=4, **fields)
+    _, optimizer, _ = weights_after(phase, 4, epochs=3)
+    assert batches_seen(optimizer) == 12  # four in an epoch
+
+
+@pytest.mark.parametrize("layer_decay", [1.0, 0.5])
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_the_running_mean_keeps_its_share_at_each_step(accumulate, layer_decay):
+    """By hand: m = w1, then m = 0.75 m + 0.25 w for each step after the first."""
+    phase = a_phase(ema=0.75, accumulate=accumulate, layer_decay=layer_decay, optimizer="sgd")
+    cut = a_cut()
+    optimizer = build_optimizer(phase, rate_groups(phase, cut), cut.suffix, 4)
+    live = LiveModel(cut.prefix, cut.suffix)
+    live.compile(optimizer, keras.losses.CategoricalCrossentropy(True))
+    pixels, labels = batch(16)
+    seen = []
+    for start in range(0, 16, 4):
+        live.train_on_batch(pixels[start : start + 4], labels[start : start + 4])
+        seen.append(weights_by_name(cut.suffix))
+    share = 0.75 ** (1 / accumulate)  # Keras updates with every batch
+    first = accumulate - 1  # until the first step there is nothing to average
+    mean = seen[first - 1 if first else 0]
+    for i, now in enumerate(seen):
+        keep = 0.0 if i < accumulate else share
+        mean = {path: keep * mean[path] + (1 - keep) * now[path] for path in now}
+    optimizer.finalize_variable_values(cut.suffix.trainable_variables)
+    kept = weights_by_name(cut.suffix)
+    trained = [v.path for v in cut.suffix.trainable_variables]
+    assert any(np.abs(kept[path] - seen[-1][path]).max() > 1e-4 for path in trained)
+    for path in trained:
+        np.testing.assert_allclose(kept[path], mean[path], atol=1e-6, err_msg=path)

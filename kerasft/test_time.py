@@ -1,0 +1,76 @@
+"""Test-time augmentation: a model that looks at several views of an image and averages logits.
+
+The views are made inside the model, so evaluation, prediction and the export use it without
+knowing of it, and `model.keras` still loads in plain Keras. Training goes on with the
+classifier inside.
+
+Shapes: B images in a batch, S side in pixels, K classes, V views.
+"""
+
+from typing import Any
+
+import keras
+from keras import ops
+
+CLASSIFIER = "classifier"  # name of the layer that holds the model as it was trained
+CROP = 7 / 8  # of the side: 224 of 256 pixels in Krizhevsky et al. 2012
+
+
+def with_views(model: keras.Model, mode: str) -> keras.Model:
+    """Returns a model that averages the logits of several views of each image.
+
+    Args:
+        model: pixels [B,S,S,3] to scores [B,K], with the layer "logits".
+        mode: "none" returns `model` itself; "flip" looks at the image and its mirror image;
+            "ten-crop" at the four corners and the centre, 7/8 of the side and resized to S, and
+            the mirror images of these.
+
+    Returns:
+        Pixels to scores, with layers "logits" and "scores"; it shares all variables, in the same
+        order. It computes V times as much.
+
+    Source: Krizhevsky, Sutskever and Hinton, ImageNet Classification with Deep Convolutional
+        Neural Networks, 2012, section 4.1 (which averages scores; logits are averaged here,
+        so that both outputs agree).
+    """
+    if mode == "none":
+        return model
+    classifier = keras.Model(model.inputs[0], model.get_layer("logits").output, name=CLASSIFIER)
+    pixels = keras.Input(model.inputs[0].shape[1:], name="pixels")
+    views = _views(pixels, mode)
+    stacked = classifier(ops.concatenate(views, axis=0))
+    by_view = ops.reshape(stacked, (len(views), -1, stacked.shape[-1]))
+    logits = keras.layers.Activation("linear", dtype="float32", name="logits")(
+        ops.mean(by_view, axis=0)
+    )
+    scores = keras.layers.Softmax(dtype="float32", name="scores")(logits)
+    return keras.Model(pixels, scores)
+
+
+def trained_part(model: keras.Model) -> keras.Model:
+    """Returns the classifier that `with_views` wrapped: pixels to scores; else `model` itself."""
+    if CLASSIFIER not in {layer.name for layer in model.layers}:
+        return model
+    classifier = model.get_layer(CLASSIFIER)
+    scores = keras.layers.Softmax(dtype="float32", name="scores")(classifier.outputs[0])
+    return keras.Model(classifier.inputs[0], scores)
+
+
+def _views(pixels: Any, mode: str) -> list:
+    whole = [pixels] if mode == "flip" else _five_crops(pixels)
+    return whole + [ops.flip(view, axis=2) for view in whole]
+
+
+def _five_crops(pixels: Any) -> list:
+    side = pixels.shape[1]
+    cut = side - round(CROP * side)
+    middle = cut // 2
+    corners = ((0, 0), (0, cut), (cut, 0), (cut, cut), (middle, middle))
+    # Not the layer Resizing: its call has training=True for a default, which Keras 3.15 hands on
+    # to all layers behind it when the model is called without saying anything of training.
+    return [
+        ops.image.resize(
+            pixels[:, top : side - cut + top, left : side - cut + left], (side, side), "bilinear"
+        )
+        for top, left in corners
+    ]
