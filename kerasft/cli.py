@@ -20,6 +20,7 @@ from kerasft.terminal import (
     loading,
     plan_text,
     predictions_text,
+    rate_text,
     showing,
     summary_text,
 )
@@ -155,9 +156,7 @@ def unfreeze_and_continue(
     Example:
         kerasft unfreeze-and-continue runs/photos --blocks 3
     """
-    if all_blocks and flags["blocks"] is not None:
-        raise UserError("--blocks and --all exclude each other: pass one of them.", exit_code=2)
-    flags["blocks"] = "all" if all_blocks else flags["blocks"]
+    flags["blocks"] = _blocks(flags["blocks"], all_blocks)
     with loading():
         from kerasft.train import continue_run
 
@@ -173,6 +172,58 @@ def unfreeze_and_continue(
             progress=progress,
         )
     print_result(result, summary_text, as_json=as_json)
+
+
+@main.command("find-lr")
+@click.argument("run", type=click.Path(path_type=Path))
+@click.option("--blocks", type=int, metavar="N", help="How many to unfreeze, from the top.")
+@click.option("--all", "all_blocks", is_flag=True, help="Unfreezes the whole base.")
+@click.option("--batch-size", type=int, metavar="N", help="Of the phase.")
+@click.option(
+    "--from-start",
+    is_flag=True,
+    help="Tries the run's first phase, from the weights that it began with.",
+)
+@click.option("--steps", type=int, default=100, show_default=True, metavar="N", help="20 or more.")
+@data_option
+@set_option
+@json_option
+def find_lr(
+    run: Path,
+    blocks: int | None,
+    all_blocks: bool,
+    batch_size: int | None,
+    from_start: bool,
+    steps: int,
+    data: str | None,
+    sets: tuple[str, ...],
+    as_json: bool,
+) -> None:
+    """Suggests a learning rate for what unfreeze-and-continue would train.
+
+    Takes steps at rates from 1e-7 to 1 and looks where the loss falls fastest. RUN gets
+    find-lr.png and find-lr.csv; its model stays what it is.
+
+    \b
+    Example:
+        kerasft find-lr runs/photos --blocks 3
+    """
+    with loading():
+        from kerasft.find_lr import find_rate
+
+    typed = {"blocks": _blocks(blocks, all_blocks), "batch_size": batch_size}
+    phase = "phases.0" if from_start else "phases.-1"
+    with showing() as progress:
+        result = find_rate(
+            run,
+            flags={f"{phase}.{name}": value for name, value in typed.items() if value is not None},
+            sets=sets,
+            data=Path(data) if data else None,
+            from_start=from_start,
+            steps=steps,
+            progress=progress,
+        )
+    print_result(result, rate_text, as_json=as_json)
 
 
 @main.command()
@@ -281,6 +332,12 @@ _UNFREEZE_FIELDS = {
     "learning_rate": "phases.-1.learning_rate",
     "batch_size": "phases.-1.batch_size",
 }
+
+
+def _blocks(blocks: object, all_blocks: bool) -> object:
+    if all_blocks and blocks is not None:
+        raise UserError("--blocks and --all exclude each other: pass one of them.", exit_code=2)
+    return "all" if all_blocks else blocks
 
 
 def _typed(flags: dict[str, object], fields: dict[str, str]) -> dict[str, object]:

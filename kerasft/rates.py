@@ -68,7 +68,11 @@ def schedule(phase: Phase, factor: float, steps_per_epoch: int) -> float | Calla
 
 
 def build_optimizer(
-    phase: Phase, groups: list[Group], suffix: keras.Model, steps_per_epoch: int
+    phase: Phase,
+    groups: list[Group],
+    suffix: keras.Model,
+    steps_per_epoch: int,
+    rate_of: Callable[[float], Any] | None = None,
 ) -> keras.optimizers.Optimizer:
     """Builds a phase's optimizer, and its slots for the suffix's trainable variables.
 
@@ -81,11 +85,13 @@ def build_optimizer(
         groups: of `rate_groups`.
         suffix: after `cut.freeze`.
         steps_per_epoch: batches in one epoch.
+        rate_of: makes the schedule of a group from its factor; None takes the phase's.
     """
+    rate_of = rate_of or (lambda factor: schedule(phase, factor, steps_per_epoch))
     # Decay pulls weights to 0; a bias or the scale of a norm has no reason to go there. By
     # shape, since names do not tell: ConvNeXt's LayerScale calls its scale "variable".
     spared = [variable for variable in suffix.trainable_variables if len(variable.shape) < 2]
-    one_each = [_stock(phase, schedule(phase, g.factor, steps_per_epoch), spared) for g in groups]
+    one_each = [_stock(phase, rate_of(group.factor), spared) for group in groups]
     optimizer = one_each[0]
     if len(groups) > 1:
         of_path = {

@@ -319,6 +319,26 @@ def _split_line(title: str, split: Mapping[str, Any] | None) -> str:
     return f"{line}, loss {split['loss']:.4f}, {split['n']:,} images"
 
 
+def rate_text(result: Mapping[str, Any]) -> str:
+    """The learning rate that `find-lr` suggests, and where its plot is."""
+    run, rate = shlex.quote(str(result["run"])), result["suggested"]
+    plot = f"Plot: {result['plot']}"
+    if rate is None:
+        return (
+            f"No rate from 1e-07 to 1 makes the loss of phase {result['phase']} fall much within "
+            f"{result['steps']} steps: it is trained as far as that goes. Keep the default.\n{plot}"
+        )
+    blocks = "--all" if result["blocks"] == "all" else f"--blocks {result['blocks']}"
+    command = f"unfreeze-and-continue {run} {blocks}"
+    if result["from_start"]:
+        command = "train ..."
+    return (
+        f"Suggested learning rate of phase {result['phase']}: {rate:g}, where the loss falls "
+        f"fastest. Lower is safer: for many epochs take a third of it.\n{plot}\n\n"
+        f"Next:\n  kerasft {command} --learning-rate {rate:g}"
+    )
+
+
 def predictions_text(results: Sequence[Mapping[str, Any]]) -> str:
     """A paragraph per file: its name, then scores and labels, best first."""
     lines = []

@@ -17,6 +17,7 @@ import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 
 import keras
@@ -113,22 +114,48 @@ def continue_run(
     began = time.perf_counter()
     run = open_run(run_dir)
     with lock(run):
-        record, config = read_record(run), of_older_version(load_config(run.config_path))
-        root = data or config.data.source
         if resume:
+            config = of_older_version(load_config(run.config_path))
             _refuse_contradiction(run, load_config(run.config_path, flags=flags, sets=sets))
-            return _resume(run, root, progress, began)
-        if not _is_finished(record, config):
-            raise UserError(
-                f"{run.path} was interrupted before it was finished. Finish it first: "
-                f"kerasft train --run {run.path} --resume"
-            )
-        longer = append_phase(config, flags=flags, sets=sets)
-        device = _prepare_again(config, record)  # before the model is loaded: threads are set once
-        found = _open_photos(run, root, progress)
-        model, done = trained_part(load_bundle(run.model_path).model), len(record["phases"])
-        config, _ = settle(longer, found, model, str(device["device"]), done=done)
-        return _go_on(run, config, found, device, progress, began)
+            return _resume(run, data or config.data.source, progress, began)
+        setting, _ = next_phase(run, flags=flags, sets=sets, data=data, progress=progress)
+        return _go_on(setting, began)
+
+
+def next_phase(
+    run: Run,
+    *,
+    flags: Mapping[str, object],
+    sets: Sequence[str],
+    data: Path | None,
+    progress: Progress,
+) -> tuple[Setting, keras.Model]:
+    """Opens a finished run as its next phase will find it. Writes nothing.
+
+    Args:
+        run: locked.
+        flags, sets, data, progress: as for `continue_run`.
+
+    Returns:
+        The run's setting, with the new phase in its config, settled; and the model that the
+        phase begins with.
+
+    Raises:
+        UserError: as `continue_run`.
+    """
+    record, config = read_record(run), of_older_version(load_config(run.config_path))
+    if not _is_finished(record, config):
+        raise UserError(
+            f"{run.path} was interrupted before it was finished. Finish it first: "
+            f"kerasft train --run {run.path} --resume"
+        )
+    longer = append_phase(config, flags=flags, sets=sets)
+    device = prepare_again(config, record)  # before the model is loaded: threads are set once
+    found = open_photos(run, data or config.data.source, progress)
+    model = trained_part(load_bundle(run.model_path).model)
+    done = len(record["phases"])
+    config, _ = settle(longer, found, model, str(device["device"]), done=done)
+    return Setting(run, config, found, progress, device), model
 
 
 def plan_run(config: Config, *, progress: Progress = silent) -> dict:
@@ -245,15 +272,17 @@ def _resume(run: Run, root: Path, progress: Progress, began: float) -> dict:
     if _is_finished(record, config):
         log.info("%s is finished: there is nothing to resume.", run.path)
         return result_of(run, record)
-    device = _prepare_again(config, record)
-    return _go_on(run, config, _open_photos(run, root, progress), device, progress, began)
+    device = prepare_again(config, record)
+    found = open_photos(run, root, progress)
+    return _go_on(Setting(run, config, found, progress, device), began)
 
 
-def _open_photos(run: Run, root: Path, progress: Progress) -> Source:
+def open_photos(run: Run, root: Path, progress: Progress) -> Source:
+    """The photos of a run, as its splits.csv has them."""
     return source.open_source(run.splits_path, run.classes_path, root, progress=progress)
 
 
-def _prepare_again(config: Config, record: dict) -> dict[str, object]:
+def prepare_again(config: Config, record: dict) -> dict[str, object]:
     """Sets the device as the run's record has it, as far as this machine can; returns it."""
     device = devices.prepare(config.device, threads=record["threads"])
     if device["device"] != record["device"]:
@@ -265,20 +294,14 @@ def _prepare_again(config: Config, record: dict) -> dict[str, object]:
     return device
 
 
-def _go_on(
-    run: Run,
-    config: Config,
-    found: Source,
-    device: dict[str, object],
-    progress: Progress,
-    began: float,
-) -> dict:
+def _go_on(setting: Setting, began: float) -> dict:
     """Trains the phases of an existing run that are not finished."""
-    of_data = config.data.model_copy(update={"source": found.root})
+    run, config = setting.run, setting.config
+    of_data = config.data.model_copy(update={"source": setting.source.root})
     config = config.model_copy(update={"data": of_data})
     write_atomic(run.config_path, to_toml(config, run.path))
     write_record(run, {**read_record(run), "status": "running"})
-    return _run_phases(Setting(run, config, found, progress, device), began)
+    return _run_phases(replace(setting, config=config), began)
 
 
 def _run_phases(setting: Setting, began: float, built: keras.Model | None = None) -> dict:

@@ -377,6 +377,55 @@ def test_export_takes_the_place_that_photos_were_moved_to(replace):
     assert calls.options["data"] == Path("moved")
 
 
+RATE = {
+    "run": "runs/my photos",
+    "phase": "unfreeze",
+    "blocks": 3,
+    "from_start": False,
+    "steps": 100,
+    "suggested": 0.00025,
+    "rates": [1e-7],
+    "losses": [0.5],
+    "changes": [0.0],
+    "smoothed": [0.0],
+    "plot": "runs/my photos/find-lr.png",
+    "csv": "runs/my photos/find-lr.csv",
+}
+
+
+def test_find_lr_says_the_rate_and_the_command_that_takes_it(replace):
+    calls = replace("find_lr.find_rate", RATE)
+    done = kerasft("find-lr 'runs/my photos' --blocks 3 --batch-size 8 --steps 60 --data moved")
+    assert (done.exit_code, done.stderr) == (0, "")
+    assert done.stdout == (
+        "Suggested learning rate of phase unfreeze: 0.00025, where the loss falls fastest. Lower "
+        "is safer: for many epochs take a third of it.\n"
+        "Plot: runs/my photos/find-lr.png\n"
+        "\n"
+        "Next:\n"
+        "  kerasft unfreeze-and-continue 'runs/my photos' --blocks 3 --learning-rate 0.00025\n"
+    )
+    assert calls.options["flags"] == {"phases.-1.blocks": 3, "phases.-1.batch_size": 8}
+    assert (calls.options["steps"], calls.options["data"]) == (60, Path("moved"))
+    assert json.loads(kerasft("find-lr r --json").stdout) == RATE
+
+
+def test_find_lr_from_the_start_is_about_the_first_phase(replace):
+    calls = replace("find_lr.find_rate", {**RATE, "from_start": True, "blocks": "all"})
+    done = kerasft("find-lr runs/photos --all --from-start")
+    assert calls.options["flags"] == {"phases.0.blocks": "all"}
+    assert done.stdout.endswith("Next:\n  kerasft train ... --learning-rate 0.00025\n")
+
+
+def test_find_lr_without_a_fall_suggests_nothing(replace):
+    replace("find_lr.find_rate", {**RATE, "suggested": None})
+    assert kerasft("find-lr runs/photos").stdout == (
+        "No rate from 1e-07 to 1 makes the loss of phase unfreeze fall much within 100 steps: it "
+        "is trained as far as that goes. Keep the default.\n"
+        "Plot: runs/my photos/find-lr.png\n"
+    )
+
+
 # what goes where
 
 
@@ -458,7 +507,15 @@ def test_ctrl_c_while_predicting_says_only_that(replace):
 # help
 
 
-COMMANDS = ["blocks", "evaluate", "export", "predict", "train", "unfreeze-and-continue"]
+COMMANDS = [
+    "blocks",
+    "evaluate",
+    "export",
+    "find-lr",
+    "predict",
+    "train",
+    "unfreeze-and-continue",
+]
 GROUPS = ["cache"]  # its commands are tested in test_cli_tables.py
 
 
@@ -487,6 +544,7 @@ def test_the_examples_of_the_help_run(command, replace):
     replace("evaluate.evaluate_run", SomeReport())
     replace("predict.predict", PREDICTIONS[:1])
     replace("export.export_run", EXPORT)
+    replace("find_lr.find_rate", RATE)
     for line in examples(command):
         program, _, rest = line.partition(" ")
         assert program == "kerasft"
