@@ -25,7 +25,7 @@ import numpy as np
 from kerasft import __version__, backbones, devices, phase, source, state
 from kerasft.bundle import Bundle
 from kerasft.bundle import load as load_bundle
-from kerasft.config import Config, append_phase, load_config, to_toml
+from kerasft.config import Config, Data, append_phase, data_at, load_config, to_toml
 from kerasft.cut import freeze, list_blocks, split
 from kerasft.errors import PhaseFailed, UserError
 from kerasft.evaluate import wilson
@@ -74,7 +74,7 @@ def train_run(
     with lock(run):
         if run.record_path.is_file():
             _refuse_contradiction(run, config)
-            return _resume(run, config.data.source, progress, began)
+            return _resume(run, config.data, progress, began)
         with _nothing_left_behind(run, made):
             device = devices.prepare(config.device)
             found = source.scan_source(config.data, seed=config.seed, progress=progress)
@@ -88,7 +88,7 @@ def continue_run(
     *,
     flags: Mapping[str, object],
     sets: Sequence[str] = (),
-    data: Path | None = None,
+    data: str | Path | None = None,
     resume: bool = False,
     progress: Progress = silent,
 ) -> dict:
@@ -113,10 +113,11 @@ def continue_run(
     run = open_run(run_dir)
     with lock(run):
         record, config = read_record(run), of_older_version(load_config(run.config_path))
-        root = data or config.data.source
+        if data:
+            config = _moved(config, data_at(data, config.data))
         if resume:
             _refuse_contradiction(run, load_config(run.config_path, flags=flags, sets=sets))
-            return _resume(run, root, progress, began)
+            return _resume(run, config.data, progress, began)
         if not _is_finished(record, config):
             raise UserError(
                 f"{run.path} was interrupted before it was finished. Finish it first: "
@@ -124,7 +125,7 @@ def continue_run(
             )
         longer = append_phase(config, flags=flags, sets=sets)
         device = _prepare_again(config, record)  # before the model is loaded: threads are set once
-        found = _open_photos(run, root, progress)
+        found = _open_photos(run, config.data, progress)
         model, done = load_bundle(run.model_path).model, len(record["phases"])
         config, _ = settle(longer, found, model, str(device["device"]), done=done)
         return _go_on(run, config, found, device, progress, began)
@@ -239,17 +240,24 @@ def _is_finished(record: dict, config: Config) -> bool:
     return record["status"] == "finished" and len(record["phases"]) == len(config.phases)
 
 
-def _resume(run: Run, root: Path, progress: Progress, began: float) -> dict:
+def _resume(run: Run, data: Data, progress: Progress, began: float) -> dict:
     record, config = read_record(run), of_older_version(load_config(run.config_path))
     if _is_finished(record, config):
         log.info("%s is finished: there is nothing to resume.", run.path)
         return result_of(run, record)
     device = _prepare_again(config, record)
-    return _go_on(run, config, _open_photos(run, root, progress), device, progress, began)
+    found = _open_photos(run, data, progress)
+    return _go_on(run, _moved(config, data), found, device, progress, began)
 
 
-def _open_photos(run: Run, root: Path, progress: Progress) -> Source:
-    return source.open_source(run.splits_path, run.classes_path, root, progress=progress)
+def _moved(config: Config, data: Data) -> Config:
+    """The config of a run whose photos are elsewhere now; nothing else of it changes."""
+    place = {"source": data.source, "data_dir": data.data_dir}
+    return config.model_copy(update={"data": config.data.model_copy(update=place)})
+
+
+def _open_photos(run: Run, data: Data, progress: Progress) -> Source:
+    return source.open_source(run.splits_path, run.classes_path, data, progress=progress)
 
 
 def _prepare_again(config: Config, record: dict) -> dict[str, object]:
@@ -273,8 +281,6 @@ def _go_on(
     began: float,
 ) -> dict:
     """Trains the phases of an existing run that are not finished."""
-    of_data = config.data.model_copy(update={"source": found.root})
-    config = config.model_copy(update={"data": of_data})
     write_atomic(run.config_path, to_toml(config, run.path))
     write_record(run, {**read_record(run), "status": "running"})
     return _run_phases(Setting(run, config, found, progress, device), began)
@@ -349,7 +355,7 @@ def _refuse_contradiction(run: Run, config: Config) -> None:
     differ = [
         f"  {key}: the run has {stored.get(key)!r}, got {value!r}."
         for key, value in typed.items()
-        if key != "data.source"
+        if key not in ("data.source", "data.data_dir")
         and value is not None
         and stored.get(key) != value
         and not (value == "auto" and key.startswith("cache."))
