@@ -173,7 +173,7 @@ def lack_of_room(folder: Path, needed: int, *, keep: Collection[str] = ()) -> st
             f"{size_text(kept + needed)} are needed, the cache's limit is {size_text(limit)} "
             "(`kerasft cache limit`)"
         )
-    free = _free(folder) + sum(sizes.values()) - kept + _left_behind(folder, set(sizes))
+    free = free_bytes(folder) + sum(sizes.values()) - kept + _left_behind(folder, set(sizes))
     if needed + RESERVE > free:
         return (
             f"{size_text(needed)} are needed and {size_text(RESERVE)} must stay free, "
@@ -194,7 +194,7 @@ def _left_behind(folder: Path, whole: set[str]) -> int:
     return size
 
 
-def _free(folder: Path) -> int:
+def free_bytes(folder: Path) -> int:
     """Bytes free on the disk that a folder, which need not exist, is or would be on."""
     folder = folder.absolute()
     there = next(path for path in (folder, *folder.parents) if path.exists())
@@ -235,7 +235,7 @@ def make_room(folder: Path, needed: int, *, keep: Collection[str]) -> None:
         limit = limit_of(folder)
 
         def fits(total: int) -> bool:
-            return total + needed <= limit and _free(folder) >= needed + RESERVE
+            return total + needed <= limit and free_bytes(folder) >= needed + RESERVE
 
         _evict(folder, until=fits, keep=keep)
         # Some can't be removed: they are being filled, or under Windows mapped.

@@ -1,4 +1,4 @@
-"""The cache of activations as text: what `kerasft cache` leaves on the screen."""
+"""The cache as text: what `kerasft cache` leaves on the screen."""
 
 import time
 from collections.abc import Mapping
@@ -8,7 +8,7 @@ from kerasft.sizes import size_text
 
 
 def cache_text(report: Mapping[str, Any]) -> str:
-    """A line per store, then what all of them take up.
+    """A line per store and per set of unpacked photos, then what all of them take up.
 
     Args:
         report: the object that `cache list --json` prints.
@@ -21,11 +21,19 @@ def cache_text(report: Mapping[str, Any]) -> str:
         f"{dtype:<{width[4]}}  {size:>{width[5]}}  {used}"
         for backbone, cut, images, view, dtype, size, used in rows
     ]
-    total = (
+    photos = [
+        f"{one['name']}: {one['files']:,} files unpacked, {size_text(one['bytes'])}, last used "
+        f"{_time_text(one['used'])}"
+        for one in report["photos"]
+    ]
+    total = [
         f"{size_text(report['bytes'])} of at most {size_text(report['limit'])} in "
         f"{report['folder']}"
-    )
-    return "\n".join([*lines, "", total]) if report["stores"] else total
+    ]
+    if photos:
+        total.append(f"and {size_text(report['photo_bytes'])} of photos, which have no limit")
+    parts = (lines if report["stores"] else [], photos, total)
+    return "\n\n".join("\n".join(part) for part in parts if part)
 
 
 def _store_row(store: Mapping[str, Any]) -> tuple[str, ...]:
@@ -39,14 +47,20 @@ def _store_row(store: Mapping[str, Any]) -> tuple[str, ...]:
         str(facts.get("view", "unknown")),
         store["dtype"] or "damaged",
         size_text(store["bytes"]),
-        time.strftime("%Y-%m-%d %H:%M", time.localtime(store["used"])),
+        _time_text(store["used"]),
     )
+
+
+def _time_text(seconds: float) -> str:
+    return time.strftime("%Y-%m-%d %H:%M", time.localtime(seconds))
 
 
 def removed_text(result: Mapping[str, Any]) -> str:
     """What `cache clear` removed."""
-    number = result["removed"]
+    number, photos = result["removed"], result.get("photos", 0)
     stores = "1 store" if number == 1 else f"{number:,} stores"
+    if photos:
+        stores += " and the photos of " + ("1 source" if photos == 1 else f"{photos:,} sources")
     return f"Removed {stores}, {size_text(result['bytes'])}."
 
 

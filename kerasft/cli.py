@@ -12,7 +12,7 @@ from typing import Any
 import click
 
 from kerasft import __version__
-from kerasft.cli_shared import data_option, json_option, print_result, set_option
+from kerasft.cli_shared import SOURCE_HELP, data_option, json_option, print_result, set_option
 from kerasft.cli_tables import blocks, cache
 from kerasft.errors import UserError
 from kerasft.terminal import (
@@ -63,7 +63,7 @@ main.add_command(cache)
 
 @main.command()
 @click.argument("config", required=False, type=click.Path(path_type=Path))
-@click.option("--data", metavar="SRC", help="Folder of photos, a folder per class.")
+@click.option("--data", metavar="SRC", help=f"{SOURCE_HELP}.")
 @click.option("--backbone", metavar="NAME", help="Default: MobileNetV2.")
 @click.option(
     "--weights",
@@ -167,7 +167,7 @@ def unfreeze_and_continue(
             run,
             flags=_typed(flags, _UNFREEZE_FIELDS),
             sets=sets,
-            data=Path(data) if data else None,
+            data=data,
             resume=resume,
             progress=progress,
         )
@@ -218,7 +218,7 @@ def find_lr(
             run,
             flags={f"{phase}.{name}": value for name, value in typed.items() if value is not None},
             sets=sets,
-            data=Path(data) if data else None,
+            data=data,
             from_start=from_start,
             steps=steps,
             progress=progress,
@@ -235,7 +235,7 @@ def find_lr(
     show_default=True,
     help="Which images of the run.",
 )
-@click.option("--data", metavar="SRC", help="Folder of photos; a MODEL.keras needs it.")
+@click.option("--data", metavar="SRC", help=f"{SOURCE_HELP}; a MODEL.keras needs it.")
 @json_option
 def evaluate(target: str, split: str, data: str | None, as_json: bool) -> None:
     """Measures a model on one split of its run, or on a folder of photos.
@@ -250,8 +250,7 @@ def evaluate(target: str, split: str, data: str | None, as_json: bool) -> None:
         from kerasft.evaluate import evaluate_run
 
     with showing() as progress:
-        folder = Path(data) if data else None
-        report = evaluate_run(target, split=split, data=folder, progress=progress)
+        report = evaluate_run(target, split=split, data=data, progress=progress)
     print_result(report.to_json(), lambda _: report.to_text(), as_json=as_json)
 
 
@@ -310,8 +309,7 @@ def export(run: Path, to: Path | None, data: str | None, as_json: bool) -> None:
         from kerasft.export import export_run
 
     with showing() as progress:
-        folder = Path(data) if data else None
-        result = export_run(run, to=to, data=folder, progress=progress)
+        result = export_run(run, to=to, data=data, progress=progress)
     print_result(result, export_text, as_json=as_json)
 
 

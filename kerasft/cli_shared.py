@@ -18,8 +18,12 @@ set_option = click.option(
     help="Sets any field of the config, e.g. phases.0.optimizer=sgd. Can be repeated.",
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Prints the result as JSON.")
+SOURCE_HELP = (
+    "Photos: a folder with a folder per class (or train/, validation/, test/), a CSV or Parquet "
+    "file of path,label, a zip or tar file of a folder, or tfds:NAME"
+)
 data_option = click.option(
-    "--data", metavar="DIR", help="Folder of the photos, if it is not where the run found it."
+    "--data", metavar="SRC", help="The photos, if they are not where the run found them."
 )
 
 

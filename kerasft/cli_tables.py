@@ -33,10 +33,11 @@ def blocks(name: str, as_json: bool) -> None:
 
 @click.group()
 def cache() -> None:
-    """Shows, limits and empties the cache of activations.
+    """Shows, limits and empties the cache of activations and unpacked photos.
 
     What the frozen blocks make of the photos is computed once and kept for later runs, in the
-    folder that KERASFT_CACHE names or else in the user's cache folder.
+    folder that KERASFT_CACHE names or else in the user's cache folder. So are the photos of zip
+    and tar files and of TFDS, as files.
 
     \b
     Example:
@@ -54,23 +55,28 @@ def list_cache(as_json: bool) -> None:
         kerasft cache list
     """
     from kerasft import cache as stores
+    from kerasft import unpacked
 
-    print_result(stores.report(stores.cache_folder()), cache_text, as_json=as_json)
+    held = stores.report(stores.cache_folder()) | unpacked.report(unpacked.photo_folder())
+    print_result(held, cache_text, as_json=as_json)
 
 
 @cache.command("clear")
 @json_option
 def clear_cache(as_json: bool) -> None:
-    """Removes everything from the cache but what another kerasft is computing.
+    """Removes everything from the cache but what another kerasft is computing or reading.
 
     \b
     Example:
         kerasft cache clear
     """
     from kerasft import cache as stores
+    from kerasft import unpacked
 
     number, freed = stores.clear(stores.cache_folder())
-    print_result({"removed": number, "bytes": freed}, removed_text, as_json=as_json)
+    photos, freed_photos = unpacked.clear(unpacked.photo_folder())
+    result = {"removed": number, "photos": photos, "bytes": freed + freed_photos}
+    print_result(result, removed_text, as_json=as_json)
 
 
 @cache.command("limit")
@@ -79,7 +85,8 @@ def clear_cache(as_json: bool) -> None:
 def limit_cache(size: str | None, as_json: bool) -> None:
     """Says how much the cache may hold, or changes it to SIZE.
 
-    What is over the new limit is removed, the least recently used first.
+    What is over the new limit is removed, the least recently used first. Unpacked photos do not
+    count: a run may be reading them.
 
     \b
     Example:

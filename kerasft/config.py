@@ -13,8 +13,17 @@ from pydantic import ValidationError
 
 from kerasft.errors import UserError
 from kerasft.fields import NO_FILE, OWNERS, Augment, Cache, Config, Data, Head, Model, Phase
+from kerasft.kinds import TFDS
 from kerasft.problems import Place, Problem, from_pydantic, repeated_names, report
-from kerasft.settings import Override, make_absolute, parse_options, put_over, read_toml
+from kerasft.settings import (
+    PATHS,
+    Override,
+    absolute,
+    make_absolute,
+    parse_options,
+    put_over,
+    read_toml,
+)
 
 __all__ = [
     "Augment",
@@ -25,6 +34,7 @@ __all__ = [
     "Model",
     "Phase",
     "append_phase",
+    "data_at",
     "default_phases",
     "load_config",
     "to_toml",
@@ -152,6 +162,27 @@ def append_phase(
     return _validated(raw, options, problems + wrong, None)
 
 
+def data_at(source: str | Path, data: Data | None = None) -> Data:
+    """Returns the settings for photos that are elsewhere now.
+
+    Args:
+        source: as `data.source`, a path relative to the working directory. Of a set of TFDS the
+            environment says where it is kept: another machine may have it elsewhere.
+        data: what else is set; None: defaults.
+
+    Raises:
+        UserError: not the name of a source. Exit code 2.
+    """
+    raw = data.model_dump(exclude_unset=True) if data else {}
+    raw |= {"source": absolute(source, Path()) if source else source, "data_dir": None}
+    try:
+        return Data.model_validate(raw)
+    except ValidationError as error:
+        found = from_pydantic(error, Data, options={})
+        problems = [Problem(("data", *one.place), one.text, "--data") for one in found]
+        raise UserError(report(problems, None), exit_code=2) from error
+
+
 def to_toml(config: Config, folder: Path) -> str:
     """Writes every setting as TOML, which `load_config` reads back as an equal config.
 
@@ -160,9 +191,11 @@ def to_toml(config: Config, folder: Path) -> str:
         folder: where the file will be; paths are relative to it where they can be.
     """
     tree = config.model_dump(exclude_none=True)
-    tree["data"]["source"] = _relative(config.data.source, folder)
-    if config.model.weights not in NO_FILE:
-        tree["model"]["weights"] = _relative(Path(config.model.weights), folder)
+    for section, key in PATHS:
+        path = tree[section].get(key)
+        no_path = path in NO_FILE if key == "weights" else path is None or path.startswith(TFDS)
+        if not no_path:
+            tree[section][key] = _relative(path, folder)
     for phase in tree["phases"]:
         for field, owner in OWNERS.items():
             if phase["optimizer"] != owner:
@@ -170,7 +203,7 @@ def to_toml(config: Config, folder: Path) -> str:
     return tomli_w.dumps(tree)
 
 
-def _relative(path: Path, folder: Path) -> str:
+def _relative(path: str, folder: Path) -> str:
     absolute = os.path.abspath(path)
     try:
         return Path(os.path.relpath(absolute, os.path.realpath(folder))).as_posix()

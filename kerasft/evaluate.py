@@ -13,7 +13,7 @@ from sklearn.metrics import confusion_matrix, f1_score, precision_recall_fscore_
 
 from kerasft import bundle, data, devices, run, source
 from kerasft.bundle import Bundle
-from kerasft.config import load_config
+from kerasft.config import data_at, load_config
 from kerasft.errors import UserError
 from kerasft.progress import Progress, silent
 from kerasft.source import SPLITS, Source
@@ -134,7 +134,7 @@ def evaluate_run(
     target: str | Path,
     *,
     split: str = "test",
-    data: Path | None = None,
+    data: str | Path | None = None,
     progress: Progress = silent,
 ) -> Report:
     """Scores a model on the images of one split.
@@ -143,10 +143,10 @@ def evaluate_run(
 
     Args:
         target: a run directory, a model file, or "imagenet:NAME".
-        split: "train", "validation" or "test". Of a folder per class that belongs to no
-            run, all images are scored, and the report's split is "all".
+        split: "train", "validation" or "test". Of photos without splits that belong to no
+            run, all are scored, and the report's split is "all".
         data: where the photos of the run are now, if they were moved; for another target the
-            folder of photos, whose folders are named as the model's classes.
+            photos, in classes that are named as the model's.
         progress: told of the images as they are read and scored.
 
     Raises:
@@ -163,14 +163,14 @@ def evaluate_run(
     devices.prepare(load_config(of_run.config_path).device if of_run else "auto")
     opened = bundle.open_model(target)
     if of_run:
-        found = open_images(of_run, opened, root=data, progress=progress)
+        found = open_images(of_run, opened, data=data, progress=progress)
     elif data is None:
         raise UserError(
-            f"{target}: belongs to no run. Pass --data FOLDER, a folder of images per class.",
+            f"{target}: belongs to no run. Pass --data SRC, such as a folder of images per class.",
             exit_code=2,
         )
     else:
-        found = source.open_folder(data, opened.class_names, progress=progress)
+        found = source.scan_for_model(data_at(data), opened.class_names, progress=progress)
         if split == "test" and set(found.splits) == {"all"}:
             split = "all"
     positions = found.indices(split)
@@ -185,21 +185,22 @@ def evaluate_run(
 
 
 def open_images(
-    of_run: run.Run, opened: Bundle, *, root: Path | None, progress: Progress
+    of_run: run.Run, opened: Bundle, *, data: str | Path | None, progress: Progress
 ) -> Source:
     """Opens the images of a run for its model.
 
     Args:
         of_run: the run.
         opened: its model.
-        root: where the photos are now; None takes the place in the run's config.
+        data: where the photos are now; None takes the place in the run's config.
         progress: told of the files as they are read.
 
     Raises:
         UserError: photos that are missing or have changed; classes that are not the model's.
     """
-    root = root or load_config(of_run.config_path).data.source
-    found = source.open_source(of_run.splits_path, of_run.classes_path, root, progress=progress)
+    recorded = load_config(of_run.config_path).data
+    now = data_at(data, recorded) if data else recorded
+    found = source.open_source(of_run.splits_path, of_run.classes_path, now, progress=progress)
     if found.class_names != opened.class_names:
         raise UserError(
             f"{of_run.path}: classes.txt names {', '.join(found.class_names)}, model.keras names "

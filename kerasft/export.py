@@ -31,7 +31,11 @@ PHOTOS = 64
 
 
 def export_run(
-    path: Path, *, to: Path | None = None, data: Path | None = None, progress: Progress = silent
+    path: Path,
+    *,
+    to: Path | None = None,
+    data: str | Path | None = None,
+    progress: Progress = silent,
 ) -> dict:
     """Exports the model of a run, and proves that the export agrees with it.
 
@@ -58,7 +62,7 @@ def export_run(
         work.mkdir()
         bundle.copy(source_file, model)  # training may replace it meanwhile
         opened = bundle.load(model)
-        photos = _photos(open_images(of_run, opened, root=data, progress=progress))
+        photos = _photos(open_images(of_run, opened, data=data, progress=progress))
         EXPORTERS["savedmodel"](opened, written)
         proof = parity.prove(
             written,

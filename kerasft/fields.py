@@ -23,6 +23,7 @@ from pydantic import (
 
 from kerasft.backbones import parse
 from kerasft.errors import UserError, did_you_mean
+from kerasft.kinds import TFDS, tfds_name
 from kerasft.problems import repeated_names
 
 
@@ -35,7 +36,15 @@ class Section(BaseModel):
 class Data(Section):
     """Which images, and how they are divided."""
 
-    source: Path = Field(description="Folder with a folder of images per class.")
+    source: StrictStr = Field(
+        description="Folder with a folder of images per class; a CSV or Parquet file of paths and "
+        'labels; a zip or tar file of a folder; "tfds:NAME".'
+    )
+    data_dir: StrictStr | None = Field(
+        default=None,
+        description="Where TFDS keeps its sets. Not given: where the environment variable "
+        "TFDS_DATA_DIR or TFDS itself says.",
+    )
     validation: StrictFloat = Field(
         default=0.15, gt=0, le=0.5, description="Share of the images that chooses epoch and phase."
     )
@@ -53,12 +62,25 @@ class Data(Section):
         description="How an image becomes square: all of it, its centre, with borders.",
     )
 
-    @field_validator("source", mode="before")
+    @field_validator("source", "data_dir", mode="before")
     @classmethod
-    def _is_not_empty(cls, source: object) -> object:
-        if source == "":
+    def _is_a_name(cls, name: object) -> object:
+        if name == "":
             raise ValueError("expected a folder, got ''.")
-        return source
+        if isinstance(name, str) and name.startswith(TFDS):
+            try:
+                tfds_name(name)
+            except UserError as error:
+                raise ValueError(str(error).removeprefix(f"{name}: ")) from None
+        return str(name) if isinstance(name, Path) else name
+
+    @field_validator("data_dir")
+    @classmethod
+    def _is_of_tfds(cls, data_dir: str | None, info: ValidationInfo) -> str | None:
+        source = info.data.get("source", TFDS)
+        if data_dir is not None and not source.startswith(TFDS):
+            raise ValueError(f"means nothing with a source that does not begin with {TFDS!r}.")
+        return data_dir
 
 
 class Model(Section):

@@ -35,7 +35,7 @@ from kerasft.rates import build_optimizer, rate_groups
 from kerasft.resolve import of_older_version, settle
 from kerasft.run import Run, lock, open_run, read_record, write_atomic
 from kerasft.setting import Setting
-from kerasft.train import next_phase, open_photos, prepare_again
+from kerasft.train import config_of, next_phase, open_photos, prepare_again
 
 LOWEST, HIGHEST = 1e-7, 1.0
 FELL = 0.02  # share of the first loss: a smaller fall is noise
@@ -47,7 +47,7 @@ def find_rate(
     *,
     flags: Mapping[str, object] | None = None,
     sets: Sequence[str] = (),
-    data: Path | None = None,
+    data: str | Path | None = None,
     from_start: bool = False,
     steps: int = 100,
     progress: Progress = silent,
@@ -114,13 +114,14 @@ def _first_phase(
     run: Run,
     flags: Mapping[str, object],
     sets: Sequence[str],
-    data: Path | None,
+    data: str | Path | None,
     progress: Progress,
 ) -> tuple[Setting, keras.Model]:
-    config = of_older_version(load_config(run.config_path, flags=flags, sets=sets))
-    config = config.model_copy(update={"phases": (_open(config.phases[0]),)})
+    asked = of_older_version(load_config(run.config_path, flags=flags, sets=sets))
+    first, where = _open(asked.phases[0]), config_of(run, data).data
+    config = asked.model_copy(update={"phases": (first,), "data": where})
     device = prepare_again(config, read_record(run))
-    found = open_photos(run, data or config.data.source, progress)
+    found = open_photos(run, config.data, progress)
     model = initial_model(config, len(found.class_names))
     config, _ = settle(config, found, model, str(device["device"]))
     return Setting(run, config, found, progress, device), model

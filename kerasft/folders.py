@@ -12,13 +12,17 @@ import logging
 import os
 import re
 import stat
-from collections.abc import Callable, Iterable, Iterator, Sized
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence, Sized
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
 from typing import TypeVar
 
 from kerasft import images
+from kerasft.config import Data
 from kerasft.errors import UserError
+from kerasft.kinds import ENDINGS
+from kerasft.photos import Listing, Photo, Place
 from kerasft.progress import Event, Progress
 
 log = logging.getLogger(__name__)
@@ -36,6 +40,27 @@ MAX_BYTES = 1 << 29  # images.MAX_PIXELS pixels of four bytes fit; a film in the
 # Characters that no line of splits.csv or of a message can hold; surrogates are how
 # Python shows the bytes of a name that is not UTF-8.
 _UNWRITABLE = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
+
+
+def find_folder(data: Data, progress: Progress) -> Place:
+    """The photos of a folder in one of the two layouts; `read` raises as `find_classes`."""
+    return place_of_folder(data.source, Path(data.source))
+
+
+def place_of_folder(name: str, root: Path, held: object = None) -> Place:
+    """As `find_folder`, of a folder that is called otherwise in messages."""
+
+    def read() -> Listing:
+        folders = find_classes(root)
+        photos = [
+            Photo(path, class_name, split)
+            for split, classes in folders.items()
+            for class_name, paths in classes.items()
+            for path in paths
+        ]
+        return Listing(photos, {split: tuple(sorted(names)) for split, names in folders.items()})
+
+    return Place(name, root, read, held)
 
 
 def find_classes(root: Path) -> dict[str, dict[str, list[str]]]:
@@ -70,14 +95,12 @@ def find_classes(root: Path) -> dict[str, dict[str, list[str]]]:
 
 def _class_folders(folder: Path) -> list[str]:
     """The names of the folders in `folder`, sorted; UserError where images lie beside them."""
+    expected = "Expected a folder that holds a folder of images per class"
     if not folder.exists():
-        raise UserError(
-            f"{folder}: no such folder. Expected a folder that holds a folder of images per class.",
-            exit_code=2,
-        )
+        raise UserError(f"{folder}: no such folder. {expected}.", exit_code=2)
     if not folder.is_dir():
         raise UserError(
-            f"{folder}: is a file. Expected a folder that holds a folder of images per class.",
+            f"{folder}: is a file. {expected}, or a file that ends in {', '.join(ENDINGS)}.",
             exit_code=2,
         )
     entries = _entries(folder)
@@ -94,7 +117,7 @@ def _class_folders(folder: Path) -> list[str]:
             f"{folder}: is empty. Expected a folder of images per class, such as "
             f"{folder.name}/daisy/1.jpg."
         )
-    unwritable = [name for name in names if _UNWRITABLE.search(name)]
+    unwritable = [name for name in names if not is_writable(name)]
     if unwritable:
         raise UserError(
             f"{folder}: the names of {count(unwritable, 'folder')} hold control characters or "
@@ -152,10 +175,15 @@ def _entries(folder: Path) -> list[os.DirEntry[str]]:
     """What is in a folder, sorted by name, without what nobody put there on purpose."""
     try:
         with os.scandir(folder) as entries:
-            found = [e for e in entries if e.name[0] != "." and e.name.lower() not in LEFT_BEHIND]
+            found = [entry for entry in entries if not is_left_behind(entry.name)]
     except OSError as error:
         raise UserError(f"{folder}: cannot be listed: {error.strerror}.") from error
     return sorted(found, key=lambda entry: entry.name)
+
+
+def is_left_behind(name: str) -> bool:
+    """True for what is hidden, and for what operating systems put into folders."""
+    return name[:1] == "." or name.lower() in LEFT_BEHIND
 
 
 def examine(path: Path) -> tuple[str, str]:
@@ -165,7 +193,7 @@ def examine(path: Path) -> tuple[str, str]:
         (digest, reason): 32 hexadecimal digits, "" if the file can't be read; "" if it
         is an image that decodes, else a short reason such as "is truncated".
     """
-    if _UNWRITABLE.search(str(path)):
+    if not is_writable(str(path)):
         return "", "has a name with control characters, or one that is not UTF-8; rename it"
     try:
         status = path.stat()
@@ -190,22 +218,25 @@ def digest(path: Path) -> str:
         return ""
 
 
-def find_files(root: Path, paths: list[str], digests: list[str], progress: Progress) -> list[str]:
+def find_files(
+    place: Place, paths: Sequence[str], digests: Sequence[str], progress: Progress
+) -> Sequence[str]:
     """Says where files are now that were seen before.
 
     Args:
-        root: the folder of photos.
-        paths: where the files were, relative to `root`.
+        place: where the photos are.
+        paths: where the files were, relative to its root.
         digests: what they held, see `examine`.
         progress: told of files as they are read, stage "images".
 
     Returns:
         Paths, in the order of `paths`. A file that is not where it was is taken from wherever
-        its contents are below `root`.
+        its contents are below the root.
 
     Raises:
         UserError: files that are missing or have changed, all at once.
     """
+    root = place.root
     now = for_each_file(digest, root, paths, progress)
     lost = [i for i, (key, found) in enumerate(zip(digests, now, strict=True)) if key != found]
     if not lost:
@@ -222,33 +253,43 @@ def find_files(root: Path, paths: list[str], digests: list[str], progress: Progr
     if gone:
         lines = [f"{paths[i]}: {'has changed' if now[i] else 'is missing'}" for i in gone]
         raise UserError(
-            f"{root}: {len(gone):,} of the {len(paths):,} images of the run are not there as they "
-            "were, under any name:"
+            f"{place.name}: {len(gone):,} of the {len(paths):,} images of the run are not there as "
+            "they were, under any name:"
             + listing(lines, 10)
             + "\n  If the photos were moved, pass --data FOLDER. Changed photos need a new run."
         )
-    log.info("%s: found %s under other names", root, count(lost, "image"))
+    log.info("%s: found %s under other names", place.name, count(lost, "image"))
     moved = {i: found_at[digests[i]] for i in lost}
     return [moved.get(i, path) for i, path in enumerate(paths)]
 
 
 def for_each_file(
-    read: Callable[[Path], Result], root: Path, paths: Iterable[str], progress: Progress
+    read: Callable[[Path], Result], root: Path, paths: Sequence[str], progress: Progress
 ) -> list[Result]:
     """Calls `read(root / path)` in a pool of threads.
 
     Returns:
         The results, in the order of `paths`. About a hundred events of stage "images" are told.
     """
-    files = [root / path for path in paths]
-    step = max(1, len(files) // 100)
+    step = max(1, len(paths) // 100)
     results: list[Result] = []
-    pool = ThreadPoolExecutor(min(32, os.cpu_count() or 1), "kerasft-images")
+    workers = min(32, os.cpu_count() or 1)
+    # What waits is bounded: a hundred thousand futures would take 200 MB.
+    waiting: deque[Future[Result]] = deque()
+
+    def take() -> None:
+        results.append(waiting.popleft().result())
+        if len(results) % step == 0 or len(results) == len(paths):
+            progress(Event("images", len(results), len(paths)))
+
+    pool = ThreadPoolExecutor(workers, "kerasft-images")
     try:
-        for result in pool.map(read, files):
-            results.append(result)
-            if len(results) % step == 0 or len(results) == len(files):
-                progress(Event("images", len(results), len(files)))
+        for path in paths:
+            if len(waiting) == 16 * workers:
+                take()
+            waiting.append(pool.submit(read, root / path))
+        while waiting:
+            take()
     finally:  # after Ctrl-C the files that nobody waits for are not read
         pool.shutdown(cancel_futures=True)
     return results
@@ -257,6 +298,11 @@ def for_each_file(
 def is_image_name(path: str) -> bool:
     """True for a name that ends as image files do."""
     return PurePosixPath(path).suffix.lower() in images.SUFFIXES
+
+
+def is_writable(name: str) -> bool:
+    """True for a name that a line of splits.csv, of classes.txt and of a message can hold."""
+    return not _UNWRITABLE.search(name)
 
 
 def printable(name: str) -> str:

@@ -14,6 +14,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from kerasft.errors import UserError
+from kerasft.kinds import short_name
 
 CONFIG = "config.toml"
 RECORD = "run.json"
@@ -67,13 +68,13 @@ class Run:
         return self.path / MODEL
 
 
-def default_run_path(source: Path) -> Path:
+def default_run_path(source: str) -> Path:
     """Returns `runs/NAME`, where NAME is the source's, or the first free of `runs/NAME-2`, ...
 
     Args:
-        source: the folder or file that the images come from; need not exist.
+        source: as `data.source`; need not exist. Of a file the ending is left out.
     """
-    name = source.absolute().name or "run"
+    name = short_name(source)
     path, number = Path("runs") / name, 1
     while path.exists():
         number += 1

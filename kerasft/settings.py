@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from kerasft.errors import UserError
+from kerasft.kinds import TFDS
 from kerasft.problems import Place, Problem, report, shown
 
 
@@ -33,6 +34,9 @@ def read_toml(path: Path) -> dict[str, Any]:
         raise UserError(report([Problem((), f"{error}.")], path), exit_code=2) from error
 
 
+PATHS = (("data", "source"), ("data", "data_dir"), ("model", "weights"))
+
+
 def make_absolute(tree: dict[str, Any], folder: Path, *, words: Sequence[str]) -> None:
     """Resolves the relative paths in a tree, in place.
 
@@ -40,14 +44,22 @@ def make_absolute(tree: dict[str, Any], folder: Path, *, words: Sequence[str]) -
         tree: as read from TOML, right or wrong.
         folder: what they are relative to. Links in it are followed, so that ".." is what the
             system takes it for.
-        words: values that are no paths.
+        words: values of model.weights that are no paths.
     """
-    for section, key in (("data", "source"), ("model", "weights")):
+    for section, key in PATHS:
         table = tree.get(section)
         value = table.get(key) if isinstance(table, dict) else None
-        if isinstance(table, dict) and isinstance(value, str | Path) and value not in ("", *words):
-            joined = os.path.join(os.path.realpath(folder), os.path.expanduser(value))
-            table[key] = os.path.normpath(joined)
+        no_path = ("", *words) if key == "weights" else ("",)
+        if isinstance(table, dict) and isinstance(value, str | Path) and value not in no_path:
+            table[key] = absolute(value, folder)
+
+
+def absolute(path: str | Path, folder: Path) -> str:
+    """A path relative to a folder made absolute; "~" is known, the name of a TFDS set stays."""
+    if str(path).startswith(TFDS):
+        return str(path)
+    joined = os.path.join(os.path.realpath(folder), os.path.expanduser(path))
+    return os.path.normpath(joined)
 
 
 @dataclass(frozen=True)

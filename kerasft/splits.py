@@ -1,8 +1,8 @@
 """Which image is for training, validation and test, and splits.csv, which keeps it.
 
 The choice depends on the contents of the files and on the seed; not on their names or the
-order in which a file system lists them. Files with the same contents are one image: all
-of them go to the same side.
+order in which a source lists them. What must not be divided is a unit: files with the same
+contents, which are one image, and images of the same group. All of a unit go to the same side.
 
 Shapes: N images, K classes.
 """
@@ -10,44 +10,77 @@ Shapes: N images, K classes.
 import csv
 import hashlib
 import io
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from kerasft.errors import UserError
-from kerasft.run import write_atomic
+from kerasft.photos import SPLITS
+from kerasft.run import replacing
 
-SPLITS = ("train", "validation", "test")
 COLUMNS = ["path", "label", "split", "digest", "group"]
+TRIES = 20  # to divide groups so that every class is on every side
 
 
-def movable_groups(
-    labels: np.ndarray, splits: np.ndarray, digests: Sequence[str], num_classes: int
-) -> list[list[list[int]]]:
-    """Returns what may leave the training split.
-
-    An image in the folders of two classes stays in training: whoever is measured by it is
-    wrong either way. One that is in another split already stays too.
+def units_of(digests: Sequence[str], groups: Sequence[str] = ()) -> list[list[int]]:
+    """Returns what must stay on one side.
 
     Args:
-        labels: int [N].
-        splits: str [N], each one of `SPLITS`.
         digests: N; equal ones are the same image.
-        num_classes: K.
+        groups: N names, "" is none; or ().
 
     Returns:
-        For each label, groups of positions; those of a group are files of the same image.
+        Units in the order of their first positions; positions of a unit ascend. A chain of equal
+        digests and equal groups is one unit.
     """
-    same: dict[str, list[int]] = {}
-    for position, digest in enumerate(digests):
-        same.setdefault(digest, []).append(position)
-    groups: list[list[list[int]]] = [[] for _ in range(num_classes)]
-    for positions in same.values():
-        of_labels = set(labels[positions].tolist())
-        if len(of_labels) == 1 and set(splits[positions].tolist()) == {"train"}:
-            groups[of_labels.pop()].append(positions)
-    return groups
+    first = list(range(len(digests)))
+
+    def find(position: int) -> int:
+        while first[position] != position:
+            first[position] = position = first[first[position]]
+        return position
+
+    for names in (digests, groups):
+        seen: dict[str, int] = {}
+        for position, name in enumerate(names):
+            other = seen.setdefault(name, position) if name else position
+            if other != position:
+                a, b = find(other), find(position)
+                first[max(a, b)] = min(a, b)
+    units: dict[int, list[int]] = {}
+    for position in range(len(digests)):
+        units.setdefault(find(position), []).append(position)
+    return list(units.values())
+
+
+def movable(
+    units: Iterable[list[int]], labels: np.ndarray, splits: np.ndarray, digests: Sequence[str]
+) -> list[list[int]]:
+    """Returns the units that may leave the training split.
+
+    An image with two labels stays in training, with its group: whoever is measured by it is
+    wrong either way. A unit of which a part is in another split already stays too.
+
+    Args:
+        units: of `units_of`.
+        labels: int [N].
+        splits: str [N], each one of `SPLITS`.
+        digests: N.
+    """
+    in_training, label_of = (splits == "train").tolist(), labels.tolist()
+    label_of_image: dict[str, int] = {}
+    torn = {
+        digest
+        for digest, label in zip(digests, label_of, strict=True)
+        if label_of_image.setdefault(digest, label) != label
+    }
+    return [
+        unit
+        for unit in units
+        if all(in_training[position] and digests[position] not in torn for position in unit)
+    ]
 
 
 def carve(
@@ -57,6 +90,7 @@ def carve(
     shares: Mapping[str, float],
     *,
     seed: int,
+    groups: Sequence[str] = (),
 ) -> np.ndarray:
     """Moves a share of every class's training images into other splits.
 
@@ -64,31 +98,59 @@ def carve(
         labels: int [N], 0 to K-1.
         splits: str [N], each one of `SPLITS`.
         digests: N, hexadecimal.
-        shares: split -> share of the training images of each class, 0 to 1. Each class has
-            more different training images than there are shares, and as many movable groups.
+        shares: split -> share of the training images of each class, 0 to 1. Each class is in
+            more units than there are shares, and in as many that are movable.
         seed: 0 to 2**32 - 1.
+        groups: as in `units_of`.
 
     Returns:
-        str [N], a new array. Of each class at least one image is in each of these splits and
-        in training; the sizes are the rounded shares unless copies of an image stand in the way.
+        str [N], a new array. The sizes are the rounded shares as far as whole units permit. Of
+        each class at least one image is in each of these splits and in training; only where
+        groups hold several classes, it may be that no such division was found.
     """
+    units = units_of(digests, groups)
+    free = movable(units, labels, splits, digests)
+    label_of, num_classes = labels.tolist(), int(labels.max()) + 1
+    one_image = [((label, 1),) for label in range(num_classes)]  # what most units hold
+    holds = [
+        one_image[label_of[unit[0]]]
+        if len(unit) == 1
+        else tuple(Counter(label_of[position] for position in unit).items())
+        for unit in free
+    ]
+    training = np.bincount(labels[splits == "train"], minlength=num_classes).tolist()
+    sizes = [_sizes(number, shares) for number in training]
+    wanted = {split: [of_class[split] for of_class in sizes] for split in shares}
+    # Of how many units of the training split a class has images; what can't move counts as one.
+    spread: Counter[int] = Counter()
+    can_go = [0] * num_classes
+    for one in holds:
+        for label, number in one:
+            spread[label] += 1
+            can_go[label] += number
+    spread.update(label for label in range(num_classes) if training[label] > can_go[label])
+    best: tuple[int, dict[int, str]] | None = None
+    for attempt in range(TRIES):
+        key = seed.to_bytes(4, "big") + bytes([attempt]) * bool(attempt)
+        ranks = [_rank(min(digests[position] for position in unit), key) for unit in free]
+        order = sorted(range(len(free)), key=ranks.__getitem__)
+        lacking, side = _divide(order, holds, wanted, Counter(spread))
+        if best is None or lacking < best[0]:
+            best = lacking, side
+        if not lacking:
+            break
+    assert best is not None
     moved = splits.copy()
-    num_classes = int(labels.max()) + 1
-    for label, groups in enumerate(movable_groups(labels, splits, digests, num_classes)):
-        training = np.flatnonzero((labels == label) & (splits == "train"))
-        ranked = sorted(groups, key=lambda group: _rank(digests[group[0]], seed))
-        stays = sum(map(len, ranked)) < len(training)  # something that can't be moved is left
-        sizes = _sizes(len(training), shares)
-        for needed_later, split in zip(range(len(sizes) - 1, -1, -1), sizes, strict=True):
-            taken = _take(ranked, sizes[split], leave=needed_later + (not stays))
-            positions = [position for group in taken for position in group]
-            moved[positions] = split
-            ranked = [group for group in ranked if moved[group[0]] == "train"]
+    for unit, split in best[1].items():
+        moved[free[unit]] = split
     return moved
 
 
-def _rank(digest: str, seed: int) -> bytes:
-    key = seed.to_bytes(4, "big")
+Holds = tuple[tuple[int, int], ...]
+"""What a unit holds: labels and their numbers of images."""
+
+
+def _rank(digest: str, key: bytes) -> bytes:
     return hashlib.blake2b(bytes.fromhex(digest), key=key, digest_size=16).digest()
 
 
@@ -100,14 +162,76 @@ def _sizes(n: int, shares: Mapping[str, float]) -> dict[str, int]:
     return sizes
 
 
-def _take(groups: list[list[int]], size: int, *, leave: int) -> list[list[int]]:
-    """The first groups that fit into `size` images, at least one; leaves `leave` groups."""
-    taken: list[list[int]] = []
-    for group in groups:
-        if len(groups) - len(taken) > leave and len(group) <= size:
-            taken.append(group)
-            size -= len(group)
-    return taken or [min(groups, key=len)]
+def _divide(
+    order: Sequence[int],
+    holds: Sequence[Holds],
+    wanted: Mapping[str, Sequence[int]],
+    spread: Counter[int],
+) -> tuple[int, dict[int, str]]:
+    """Chooses a side for some of the units; the others stay.
+
+    Args:
+        order: the units, those that go first in front.
+        holds: by unit.
+        wanted: split -> images of each class.
+        spread: of how many units a class has images; used up.
+
+    Returns:
+        How many classes got no image in a split, and unit -> split.
+    """
+    lacking = 0
+    side: dict[int, str] = {}
+    for later, (split, sizes) in zip(range(len(wanted))[::-1], wanted.items(), strict=True):
+        # What a unit leaves behind: one for each later split, and one for training.
+        left = [u for u in order if u not in side]
+        taken, without = _choose(left, holds, list(sizes), spread, leave=later + 1)
+        side |= dict.fromkeys(taken, split)
+        lacking += without
+    return lacking, side
+
+
+def _choose(
+    order: Sequence[int],
+    holds: Sequence[Holds],
+    room: list[int],
+    spread: Counter[int],
+    *,
+    leave: int,
+) -> tuple[list[int], int]:
+    """Chooses the units of one split, and says how many classes got none."""
+    taken: list[int] = []
+    gone: set[int] = set()
+
+    def may_go(unit: int) -> bool:
+        return unit not in gone and all(spread[label] > leave for label, _ in holds[unit])
+
+    def take(unit: int) -> None:
+        taken.append(unit)
+        gone.add(unit)
+        for label, number in holds[unit]:
+            room[label] -= number
+            spread[label] -= 1
+
+    def excess(unit: int) -> int:
+        """Images for which there is no room."""
+        return sum(number - min(number, max(0, room[label])) for label, number in holds[unit])
+
+    for whole in (True, False):  # those that fit, then those of which more than half fits
+        for unit in order:
+            most = 0 if whole else (sum(number for _, number in holds[unit]) - 1) // 2
+            if may_go(unit) and excess(unit) <= most:
+                take(unit)
+    without = set(range(len(room))) - {label for unit in taken for label, _ in holds[unit]}
+    lacking = 0
+    for label in sorted(without, key=lambda label: (spread[label], label)):
+        if any(one == label for unit in taken for one, _ in holds[unit]):
+            continue
+        having = [u for u in order if may_go(u) and any(one == label for one, _ in holds[u])]
+        if having:
+            take(min(having, key=excess))
+        else:
+            lacking += 1
+    return taken, lacking
 
 
 def write_rows(path: Path, rows: Iterable[tuple[object, ...]]) -> None:
@@ -118,9 +242,10 @@ def write_rows(path: Path, rows: Iterable[tuple[object, ...]]) -> None:
         rows: the values of `COLUMNS`: path relative to the source, label (a line number of
             classes.txt, from 0), split, digest of the file, group ("" is none).
     """
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows([COLUMNS, *rows])
-    write_atomic(path, text.getvalue())
+    with replacing(path) as part, part.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(COLUMNS)
+        writer.writerows(rows)
 
 
 def read_rows(path: Path, num_classes: int) -> list[list[str]]:

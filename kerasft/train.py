@@ -17,7 +17,6 @@ import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import replace
 from pathlib import Path
 
 import keras
@@ -26,7 +25,7 @@ import numpy as np
 from kerasft import __version__, backbones, devices, phase, source, state
 from kerasft.bundle import Bundle
 from kerasft.bundle import load as load_bundle
-from kerasft.config import Config, append_phase, load_config, to_toml
+from kerasft.config import Config, Data, append_phase, data_at, load_config, to_toml
 from kerasft.cut import freeze, list_blocks, split
 from kerasft.errors import PhaseFailed, UserError
 from kerasft.evaluate import wilson
@@ -76,7 +75,7 @@ def train_run(
     with lock(run):
         if run.record_path.is_file():
             _refuse_contradiction(run, config)
-            return _resume(run, config.data.source, progress, began)
+            return _resume(run, config.data, progress, began)
         with _nothing_left_behind(run, made):
             device = devices.prepare(config.device)
             found = source.scan_source(config.data, seed=config.seed, progress=progress)
@@ -90,7 +89,7 @@ def continue_run(
     *,
     flags: Mapping[str, object],
     sets: Sequence[str] = (),
-    data: Path | None = None,
+    data: str | Path | None = None,
     resume: bool = False,
     progress: Progress = silent,
 ) -> dict:
@@ -115,9 +114,8 @@ def continue_run(
     run = open_run(run_dir)
     with lock(run):
         if resume:
-            config = of_older_version(load_config(run.config_path))
             _refuse_contradiction(run, load_config(run.config_path, flags=flags, sets=sets))
-            return _resume(run, data or config.data.source, progress, began)
+            return _resume(run, data, progress, began)
         setting, _ = next_phase(run, flags=flags, sets=sets, data=data, progress=progress)
         return _go_on(setting, began)
 
@@ -127,7 +125,7 @@ def next_phase(
     *,
     flags: Mapping[str, object],
     sets: Sequence[str],
-    data: Path | None,
+    data: str | Path | None,
     progress: Progress,
 ) -> tuple[Setting, keras.Model]:
     """Opens a finished run as its next phase will find it. Writes nothing.
@@ -143,7 +141,7 @@ def next_phase(
     Raises:
         UserError: as `continue_run`.
     """
-    record, config = read_record(run), of_older_version(load_config(run.config_path))
+    record, config = read_record(run), config_of(run, data)
     if not _is_finished(record, config):
         raise UserError(
             f"{run.path} was interrupted before it was finished. Finish it first: "
@@ -151,7 +149,7 @@ def next_phase(
         )
     longer = append_phase(config, flags=flags, sets=sets)
     device = prepare_again(config, record)  # before the model is loaded: threads are set once
-    found = open_photos(run, data or config.data.source, progress)
+    found = open_photos(run, config.data, progress)
     model = trained_part(load_bundle(run.model_path).model)
     done = len(record["phases"])
     config, _ = settle(longer, found, model, str(device["device"]), done=done)
@@ -267,19 +265,34 @@ def _is_finished(record: dict, config: Config) -> bool:
     return record["status"] == "finished" and len(record["phases"]) == len(config.phases)
 
 
-def _resume(run: Run, root: Path, progress: Progress, began: float) -> dict:
-    record, config = read_record(run), of_older_version(load_config(run.config_path))
+def _resume(run: Run, data: Data | str | Path | None, progress: Progress, began: float) -> dict:
+    record, config = read_record(run), config_of(run, data)
     if _is_finished(record, config):
         log.info("%s is finished: there is nothing to resume.", run.path)
         return result_of(run, record)
     device = prepare_again(config, record)
-    found = open_photos(run, root, progress)
+    found = open_photos(run, config.data, progress)
     return _go_on(Setting(run, config, found, progress, device), began)
 
 
-def open_photos(run: Run, root: Path, progress: Progress) -> Source:
+def config_of(run: Run, data: Data | str | Path | None) -> Config:
+    """The config of a run.
+
+    Args:
+        run: an existing one.
+        data: where its photos are now, if they were moved.
+    """
+    config = of_older_version(load_config(run.config_path))
+    if not data:
+        return config
+    now = data if isinstance(data, Data) else data_at(data, config.data)
+    place = {"source": now.source, "data_dir": now.data_dir}
+    return config.model_copy(update={"data": config.data.model_copy(update=place)})
+
+
+def open_photos(run: Run, data: Data, progress: Progress) -> Source:
     """The photos of a run, as its splits.csv has them."""
-    return source.open_source(run.splits_path, run.classes_path, root, progress=progress)
+    return source.open_source(run.splits_path, run.classes_path, data, progress=progress)
 
 
 def prepare_again(config: Config, record: dict) -> dict[str, object]:
@@ -296,12 +309,10 @@ def prepare_again(config: Config, record: dict) -> dict[str, object]:
 
 def _go_on(setting: Setting, began: float) -> dict:
     """Trains the phases of an existing run that are not finished."""
-    run, config = setting.run, setting.config
-    of_data = config.data.model_copy(update={"source": setting.source.root})
-    config = config.model_copy(update={"data": of_data})
-    write_atomic(run.config_path, to_toml(config, run.path))
+    run = setting.run
+    write_atomic(run.config_path, to_toml(setting.config, run.path))
     write_record(run, {**read_record(run), "status": "running"})
-    return _run_phases(replace(setting, config=config), began)
+    return _run_phases(setting, began)
 
 
 def _run_phases(setting: Setting, began: float, built: keras.Model | None = None) -> dict:
@@ -373,7 +384,7 @@ def _refuse_contradiction(run: Run, config: Config) -> None:
     differ = [
         f"  {key}: the run has {stored.get(key)!r}, got {value!r}."
         for key, value in typed.items()
-        if key != "data.source"
+        if key not in ("data.source", "data.data_dir")
         and value is not None
         and stored.get(key) != value
         and not (value == "auto" and key.startswith("cache."))

@@ -20,10 +20,12 @@ def a_store(facts, shape=(1498, 14, 14, 384), dtype="float16"):
     }
 
 
-def text_of(*stores):
+def text_of(*stores, photos=()):
     return cache_text(
         {
             "stores": list(stores),
+            "photos": list(photos),
+            "photo_bytes": 5_000_000 * len(photos),
             "bytes": 225_494_144 * len(stores),
             "limit": 20 * 10**9,
             "folder": "/home/ada/.cache/kerasft",
@@ -54,6 +56,28 @@ def test_a_store_of_which_nothing_is_known_is_a_line_too():
     ]
 
 
+def test_unpacked_photos_are_lines_of_their_own():
+    photos = [
+        {"name": "/home/ada/photos.zip", "files": 1498, "bytes": 5_000_000, "used": 1767323045.0}
+    ]
+    assert text_of(photos=photos).splitlines() == [
+        "/home/ada/photos.zip: 1,498 files unpacked, 5.0 MB, last used 2026-01-02 03:04",
+        "",
+        "0 bytes of at most 20.0 GB in /home/ada/.cache/kerasft",
+        "and 5.0 MB of photos, which have no limit",
+    ]
+    both = text_of(a_store({}), photos=photos).splitlines()
+    assert [line[:10] for line in both] == [
+        "backbone  ",
+        "unknown   ",
+        "",
+        "/home/ada/",
+        "",
+        "225.5 MB o",
+        "and 5.0 MB",
+    ]
+
+
 def test_an_empty_cache_is_one_line():
     assert text_of() == "0 bytes of at most 20.0 GB in /home/ada/.cache/kerasft"
 
@@ -67,7 +91,16 @@ def test_an_empty_cache_is_one_line():
     ],
 )
 def test_what_was_removed_is_counted(number, text):
-    assert removed_text({"removed": number, "bytes": 36_200_000}) == text
+    assert removed_text({"removed": number, "photos": 0, "bytes": 36_200_000}) == text
+
+
+def test_photos_that_were_removed_are_counted_too():
+    assert removed_text({"removed": 2, "photos": 1, "bytes": 36_200_000}) == (
+        "Removed 2 stores and the photos of 1 source, 36.2 MB."
+    )
+    assert removed_text({"removed": 0, "photos": 3, "bytes": 36_200_000}) == (
+        "Removed 0 stores and the photos of 3 sources, 36.2 MB."
+    )
 
 
 def test_a_limit_says_what_had_to_go_for_it():

@@ -85,6 +85,8 @@ def test_list_as_json_has_all_facts(filled):
         "bytes": 36256,
         "limit": 20000000000,
         "folder": str(filled),
+        "photos": [],
+        "photo_bytes": 0,
     }
     first = result["stores"][0]
     assert first.pop("made") == pytest.approx(time.time(), abs=600)
@@ -110,7 +112,11 @@ def test_clear_says_how_much_it_removed(filled):
 
 
 def test_clear_as_json(filled):
-    assert kerasft("cache clear --json") == (0, '{"removed": 2, "bytes": 36256}\n', "")
+    assert kerasft("cache clear --json") == (
+        0,
+        '{"removed": 2, "photos": 0, "bytes": 36256}\n',
+        "",
+    )
 
 
 def test_limit_is_shown_and_changed(folder):

@@ -68,7 +68,8 @@ def test_data_alone_is_a_whole_config(tmp_path, monkeypatch):
         "seed": 0,
         "device": "auto",
         "data": {
-            "source": tmp_path / "photos",
+            "source": str(tmp_path / "photos"),
+            "data_dir": None,
             "validation": 0.15,
             "test": 0.15,
             "bad_images": "fail",
@@ -167,10 +168,10 @@ def test_paths_in_a_file_are_relative_to_it_and_typed_ones_to_the_working_direct
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
     config = load_config(path)
-    assert config.data.source == tmp_path.parent / "photos"
+    assert config.data.source == str(tmp_path.parent / "photos")
     assert config.model.weights == str(tmp_path / "mine.h5")
     config = load_config(path, flags=PHOTOS, sets=["model.weights=other.keras"])
-    assert config.data.source == tmp_path / "elsewhere" / "photos"
+    assert config.data.source == str(tmp_path / "elsewhere" / "photos")
     assert config.model.weights == str(tmp_path / "elsewhere" / "other.keras")
 
 
@@ -470,7 +471,7 @@ def test_a_written_config_loads_back_equal_from_a_folder_that_was_moved(tmp_path
     assert reloaded(config, tmp_path / "a" / "runs") == config
     os.rename(tmp_path / "a", tmp_path / "b")
     moved = load_config(tmp_path / "b" / "runs" / "config.toml")
-    assert moved.data.source == tmp_path / "b" / "photos"
+    assert moved.data.source == str(tmp_path / "b" / "photos")
 
 
 def test_a_run_folder_that_is_a_link_finds_the_same_photos(tmp_path):

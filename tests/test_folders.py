@@ -3,7 +3,16 @@ import os
 import pytest
 
 from kerasft.errors import UserError
-from kerasft.folders import digest, examine, find_classes, find_files, for_each_file, listing, walk
+from kerasft.folders import (
+    digest,
+    examine,
+    find_classes,
+    find_files,
+    for_each_file,
+    listing,
+    place_of_folder,
+    walk,
+)
 from kerasft.progress import silent
 
 PIXEL = (  # a GIF of one white pixel
@@ -162,10 +171,10 @@ def test_moved_files_are_found_by_what_they_hold(tmp_path):
     make(tmp_path, "cat/1.jpg", "cat/2.jpg", "dog/3.jpg")
     paths = ["cat/1.jpg", "cat/2.jpg", "dog/3.jpg"]
     digests = [digest(tmp_path / path) for path in paths]
-    assert find_files(tmp_path, paths, digests, silent) == paths
+    assert find_files(place_of_folder(str(tmp_path), tmp_path), paths, digests, silent) == paths
     (tmp_path / "cat").rename(tmp_path / "a cat ü")
     (tmp_path / "dog/3.jpg").rename(tmp_path / "new.jpg")
-    assert find_files(tmp_path, paths, digests, silent) == [
+    assert find_files(place_of_folder(str(tmp_path), tmp_path), paths, digests, silent) == [
         "a cat ü/1.jpg",
         "a cat ü/2.jpg",
         "new.jpg",
@@ -175,7 +184,9 @@ def test_moved_files_are_found_by_what_they_hold(tmp_path):
 def test_files_that_changed_places_are_found(tmp_path):
     make(tmp_path, "1.jpg", "2.jpg")
     digests = [digest(tmp_path / "1.jpg"), digest(tmp_path / "2.jpg")]
-    found = find_files(tmp_path, ["2.jpg", "1.jpg"], digests, silent)
+    found = find_files(
+        place_of_folder(str(tmp_path), tmp_path), ["2.jpg", "1.jpg"], digests, silent
+    )
     assert found == ["1.jpg", "2.jpg"]
 
 
@@ -185,7 +196,9 @@ def test_missing_and_changed_files_are_named_at_once(tmp_path):
     digests = [digest(tmp_path / path) for path in paths]
     (tmp_path / "1.jpg").unlink()
     (tmp_path / "3.jpg").write_bytes(b"edited")
-    assert message_of(find_files, tmp_path, paths, digests, silent) == (
+    assert message_of(
+        find_files, place_of_folder(str(tmp_path), tmp_path), paths, digests, silent
+    ) == (
         f"{tmp_path}: 2 of the 3 images of the run are not there as they were, under any name:\n"
         "  1.jpg: is missing\n"
         "  3.jpg: has changed\n"

@@ -47,11 +47,11 @@ def test_a_run_knows_the_names_in_it():
 
 def test_the_default_path_is_the_first_free_one(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert default_run_path(Path("/photos/flowers")) == Path("runs/flowers")
+    assert default_run_path("/photos/flowers") == Path("runs/flowers")
     (tmp_path / "runs" / "flowers").mkdir(parents=True)
-    assert default_run_path(Path("/photos/flowers")) == Path("runs/flowers-2")
+    assert default_run_path("/photos/flowers") == Path("runs/flowers-2")
     (tmp_path / "runs" / "flowers-2").mkdir()
-    assert default_run_path(Path("/photos/flowers")) == Path("runs/flowers-3")
+    assert default_run_path("/photos/flowers") == Path("runs/flowers-3")
 
 
 # ── create and open ──

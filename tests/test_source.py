@@ -8,7 +8,7 @@ from drawing import draw_photos
 
 from kerasft.config import Data
 from kerasft.errors import UserError
-from kerasft.source import Source, open_folder, open_source, scan_source, write_splits
+from kerasft.source import Source, open_source, scan_for_model, scan_source, write_splits
 
 
 def scan(root, seed=0, **settings):
@@ -91,7 +91,7 @@ def test_class_names_come_from_the_training_folder(tmp_path):
     draw_photos(tmp_path / "train", per_class=4)
     draw_photos(tmp_path / "test", classes=["Circle", "square"], per_class=1, seed=1)
     message = message_of(scan, tmp_path)
-    assert "2 of the class folders have no counterpart in the training folder" in message
+    assert "2 of the classes have no images for training, which say what the classes" in message
     assert "\n  Circle, in test. Did you mean 'circle'?\n  square, in test." in message
 
 
@@ -105,7 +105,7 @@ def test_odd_names_survive_the_way_to_disk_and_back(tmp_path):
     source = scan(root)
     write_splits(source, tmp_path / "splits.csv")
     (tmp_path / "classes.txt").write_text("".join(f"{name}\n" for name in source.class_names))
-    opened = open_source(tmp_path / "splits.csv", tmp_path / "classes.txt", root)
+    opened = open_source(tmp_path / "splits.csv", tmp_path / "classes.txt", Data(source=root))
     assert opened.class_names == (" 'x' & \"y\"", "çat, big", "日本 #1%20")
     assert opened.paths == source.paths
     assert "çat, big/sub folder/\u202f.png" in opened.paths
@@ -169,7 +169,7 @@ def test_copies_do_not_make_a_class_larger(photos):
     for number in range(5):
         shutil.copy(photos / "circle/circle-000.png", photos / f"rose/{number}.png")
     message = message_of(scan, photos)
-    assert "\n  rose: 5 images, of which 0 differ and are in no other folder" in message
+    assert "\n  rose: 5 images, of which 0 differ and are in no other split" in message
 
 
 def test_an_image_in_two_classes_is_told_and_kept_out_of_evaluation(photos, caplog):
@@ -185,20 +185,18 @@ def test_an_image_in_two_folders_of_splits_is_told(tmp_path, caplog):
     draw_photos(tmp_path / "train", per_class=4)
     draw_photos(tmp_path / "test", per_class=1)  # the same seed: the first image of each class
     scan(tmp_path)
-    assert "3 images in the folders of two splits at once" in caplog.text
+    assert "3 images in two splits at once" in caplog.text
 
 
 def test_a_folder_of_a_split_without_images_is_refused(tmp_path):
     draw_photos(tmp_path / "train", per_class=4)
     (tmp_path / "val/circle").mkdir(parents=True)
-    assert message_of(scan, tmp_path) == (
-        f"{tmp_path}: no images in the folder for validation. Expected some."
-    )
+    assert message_of(scan, tmp_path) == (f"{tmp_path}: no images for validation. Expected some.")
 
 
 def test_a_source_is_the_same_after_reopening(run):
     source, splits_csv, classes_txt, photos = run
-    opened = open_source(splits_csv, classes_txt, photos)
+    opened = open_source(splits_csv, classes_txt, Data(source=photos))
     assert opened.class_names == source.class_names
     assert opened.paths == source.paths
     assert opened.digests == source.digests
@@ -211,7 +209,7 @@ def test_writing_what_was_opened_gives_the_same_file_groups_included(run):
     _, splits_csv, classes_txt, photos = run
     splits_csv.write_text(splits_csv.read_text().replace(",\n", ",person 7\n"))
     before = splits_csv.read_bytes()
-    opened = open_source(splits_csv, classes_txt, photos)
+    opened = open_source(splits_csv, classes_txt, Data(source=photos))
     assert set(opened.groups) == {"person 7"}
     write_splits(opened, splits_csv)
     assert splits_csv.read_bytes() == before
@@ -222,7 +220,7 @@ def test_photos_that_were_moved_keep_position_and_split(run, caplog):
     caplog.set_level(logging.INFO)
     (photos / "circle").rename(photos / "zzz")
     moved = photos.rename(photos.with_name("moved"))
-    opened = open_source(splits_csv, classes_txt, moved)
+    opened = open_source(splits_csv, classes_txt, Data(source=moved))
     assert opened.paths[0] == "zzz/circle-000.png"
     assert opened.splits.tolist() == source.splits.tolist()
     assert opened.class_names == ("circle", "cross", "stripes")
@@ -232,7 +230,7 @@ def test_photos_that_were_moved_keep_position_and_split(run, caplog):
 def test_missing_photos_are_named(run):
     _, splits_csv, classes_txt, photos = run
     shutil.rmtree(photos / "circle")
-    message = message_of(open_source, splits_csv, classes_txt, photos)
+    message = message_of(open_source, splits_csv, classes_txt, Data(source=photos))
     assert message.startswith(f"{photos}: 12 of the 36 images of the run are not there")
     assert "  circle/circle-009.jpg: is missing\n  and 2 more\n" in message
     assert "pass --data FOLDER" in message
@@ -241,12 +239,12 @@ def test_missing_photos_are_named(run):
 def test_a_folder_that_went_away_is_a_wrong_path(run):
     _, splits_csv, classes_txt, photos = run
     with pytest.raises(UserError, match="no such folder") as error:
-        open_source(splits_csv, classes_txt, photos / "gone")
+        open_source(splits_csv, classes_txt, Data(source=photos / "gone"))
     assert error.value.exit_code == 2
 
 
 def test_a_folder_can_be_opened_with_the_classes_of_a_model(photos):
-    source = open_folder(photos, ("stripes", "circle", "other", "cross"))
+    source = scan_for_model(Data(source=photos), ("stripes", "circle", "other", "cross"))
     assert isinstance(source, Source)
     assert source.class_names == ("stripes", "circle", "other", "cross")
     assert np.bincount(source.labels[source.indices("all")]).tolist() == [12, 12, 0, 12]
@@ -254,8 +252,8 @@ def test_a_folder_can_be_opened_with_the_classes_of_a_model(photos):
 
 
 def test_classes_that_the_model_does_not_know_are_named(photos):
-    assert message_of(open_folder, photos, ("circles", "cross")) == (
-        f"{photos}: 2 folders of classes that the model does not know:\n"
+    assert message_of(scan_for_model, Data(source=photos), ("circles", "cross")) == (
+        f"{photos}: the model does not know 2 of the classes:\n"
         "  circle. Did you mean 'circles'?\n"
         "  stripes.\n"
         "  Expected some of: circles, cross."

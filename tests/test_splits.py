@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kerasft.errors import UserError
-from kerasft.splits import carve, movable_groups, read_rows, read_text, write_rows
+from kerasft.splits import carve, movable, read_rows, read_text, units_of, write_rows
 
 BOTH = {"validation": 0.15, "test": 0.15}
 
@@ -79,7 +79,7 @@ def test_an_image_that_is_in_the_test_folder_already_stays_in_training():
     splits = np.array(["train", "train", "train", "test"])
     labels = np.zeros(4, np.int32)
     digests = digests_of([0, 1, 2, 0])
-    assert movable_groups(labels, splits, digests, 1) == [[[1], [2]]]
+    assert movable(units_of(digests), labels, splits, digests) == [[1], [2]]
     assert carve(labels, splits.astype("<U10"), digests, {"validation": 0.3}, seed=0)[0] == "train"
 
 
@@ -94,6 +94,126 @@ def test_whatever_copies_there_are_no_split_is_empty_and_none_shares_an_image(
     splits = carve_one_class(contents, {"validation": share, "test": share}, seed)
     assert min(sizes(splits)) >= 1
     assert len({(c, s) for c, s in zip(contents, splits, strict=True)}) == len(set(contents))
+
+
+# groups
+
+
+def carve_groups(rows, shares=BOTH, seed=0):
+    """Splits of (label, group) rows, all of them different images."""
+    labels = np.array([label for label, _ in rows], np.int32)
+    splits = np.full(len(rows), "train", "<U10")
+    groups = [group for _, group in rows]
+    return carve(labels, splits, digests_of(range(len(rows))), shares, seed=seed, groups=groups)
+
+
+def sides_of(rows, splits):
+    """Group -> the splits that its images are in."""
+    sides = {}
+    for (_, group), split in zip(rows, splits.tolist(), strict=True):
+        sides.setdefault(group, set()).add(split)
+    return sides
+
+
+def test_units_are_chains_of_equal_images_and_equal_groups():
+    digests = ["a", "b", "a", "c", "d", "e", "c"]
+    groups = ["x", "", "", "y", "y", "", "x"]
+    assert units_of(digests) == [[0, 2], [1], [3, 6], [4], [5]]
+    assert units_of(digests, groups) == [[0, 2, 3, 4, 6], [1], [5]]
+    assert units_of([], []) == []
+
+
+def test_a_group_stays_on_one_side():
+    rows = [(n % 2, f"person {n % 40}") for n in range(400)]  # 20 people a class, 10 images each
+    splits = carve_groups(rows)
+    assert all(len(sides) == 1 for sides in sides_of(rows, splits).values())
+    assert (sizes(splits[0::2]), sizes(splits[1::2])) == ([140, 30, 30], [140, 30, 30])
+
+
+def test_groups_of_several_classes_are_stratified_as_well_as_they_permit():
+    # 60 people with 8 images of the common class and 2 of the rare one
+    rows = [(int(n % 10 >= 8), f"person {n // 10}") for n in range(600)]
+    splits = carve_groups(rows)
+    common, rare = (
+        splits[[n % 10 < 8 for n in range(600)]],
+        splits[[n % 10 >= 8 for n in range(600)]],
+    )
+    assert (sizes(common), sizes(rare)) == ([336, 72, 72], [84, 18, 18])
+
+
+def test_a_group_larger_than_a_share_goes_where_most_of_it_has_room():
+    rows = [(n % 2, f"person {n // 20}") for n in range(100)]  # 5 people; a share is 15 images
+    splits = carve_groups(rows)
+    assert sizes(splits) == [60, 20, 20]
+    assert all(len(sides) == 1 for sides in sides_of(rows, splits).values())
+
+
+def test_every_class_gets_to_every_side_if_its_groups_permit():
+    # Class 0 is in three groups only, each with many images of class 1.
+    rows = [(int(n % 30 > 0), f"g{n // 30}") for n in range(90)] + [(1, f"h{n}") for n in range(99)]
+    for seed in range(20):
+        splits = carve_groups(rows, seed=seed)
+        assert sizes(splits[[label == 0 for label, _ in rows]]) == [1, 1, 1]
+
+
+def test_an_image_with_two_labels_keeps_its_group_in_training():
+    labels = np.array([0, 1, *[0] * 6, *[1] * 6], np.int32)
+    digests = digests_of([0, 0, *range(1, 13)])
+    groups = ["x", "", "x", *[""] * 11]
+    splits = carve(labels, np.full(14, "train", "<U10"), digests, BOTH, seed=0, groups=groups)
+    assert splits[:3].tolist() == ["train"] * 3
+
+
+def test_a_group_with_a_part_in_another_split_stays_in_training():
+    splits = np.array(["test", "train", "train", "train", "train"], "<U10")
+    groups = ["x", "x", "y", "z", "w"]
+    moved = carve(
+        np.zeros(5, np.int32),
+        splits,
+        digests_of(range(5)),
+        {"validation": 0.5},
+        seed=0,
+        groups=groups,
+    )
+    assert moved[:2].tolist() == ["test", "train"]
+    assert sizes(moved) == [2, 2, 1]
+
+
+@given(
+    st.lists(
+        st.tuples(st.integers(0, 2), st.integers(0, 9), st.integers(0, 40)),
+        min_size=30,
+        max_size=90,
+    ),
+    st.floats(0.05, 0.4),
+    st.integers(0, 99),
+)
+def test_whatever_groups_there_are_no_unit_is_torn_and_nothing_else_moves(rows, share, seed):
+    labels = np.array([label for label, _, _ in rows], np.int32)
+    digests = digests_of(contents for _, _, contents in rows)
+    groups = [f"g{group}" if group else "" for _, group, _ in rows]
+    before = np.full(len(rows), "train", "<U10")
+    before[:2] = ["test", "validation"]
+    units = units_of(digests, groups)
+    shares = {"validation": share, "test": share}
+    after = carve(labels, before, digests, shares, seed=seed, groups=groups)
+    free = movable(units, labels, before, digests)
+    assert sorted(position for unit in units for position in unit) == list(range(len(rows)))
+    for unit in units:
+        if unit in free:
+            assert len(set(after[unit].tolist())) == 1
+        else:
+            assert after[unit].tolist() == before[unit].tolist()
+    order = np.random.default_rng(seed).permutation(len(rows))
+    mixed = carve(
+        labels[order],
+        before[order],
+        [digests[i] for i in order],
+        shares,
+        seed=seed,
+        groups=[groups[i] for i in order],
+    )
+    assert mixed.tolist() == after[order].tolist()
 
 
 def test_rows_come_back_as_they_were_written(tmp_path):

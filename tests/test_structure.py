@@ -29,6 +29,7 @@ USE_TENSORFLOW = {
     "predict",
 }
 START_FAST = {
+    "cache",
     "cache_text",
     "cli",
     "cli_shared",
@@ -36,11 +37,13 @@ START_FAST = {
     "config",
     "errors",
     "fields",
+    "kinds",
     "progress",
     "randomness",
     "run",
     "sizes",
     "terminal",
+    "unpacked",
 }
 
 
@@ -190,6 +193,7 @@ SETTINGS = {
     "seed": ["seed=3"],
     "device": ["device=cpu"],
     "data.source": ["data.source=elsewhere"],
+    "data.data_dir": ["data.data_dir=sets", "data.source=tfds:mnist"],
     "data.validation": ["data.validation=0.2"],
     "data.test": ["data.test=0"],
     "data.bad_images": ["data.bad_images=skip"],

@@ -237,7 +237,7 @@ def test_photos_that_were_moved_are_found_with_data(trained, tmp_path):
         continue_run(run, flags={"phases.-1.epochs": 1})
     result = continue_run(run, flags={"phases.-1.epochs": 1}, data=elsewhere)
     assert len(result["phases"]) == 2
-    assert load_config(run / "config.toml").data.source == elsewhere
+    assert load_config(run / "config.toml").data.source == str(elsewhere)
 
 
 def test_what_a_killed_process_left_of_an_earlier_phase_is_not_taken(trained, whole):
