@@ -19,8 +19,8 @@ import keras
 import numpy as np
 
 from kerasft import backbones, cache, data, engines, store
-from kerasft.config import Config, Phase
-from kerasft.cut import Cut, list_blocks, split
+from kerasft.config import Config
+from kerasft.cut import Cut, depth, list_blocks, split
 from kerasft.errors import PhaseFailed, UserError
 from kerasft.needs import FED, Need, needs_at, views_of
 from kerasft.progress import Event
@@ -183,10 +183,10 @@ def _later_cut(setting: Setting, index: int, model: keras.Model) -> int | None:
     """
     backbone, _ = backbones.parse(setting.config.model.backbone)
     deepest = len(list_blocks(model, backbone))
-    trained = _depth(setting.config.phases[index], deepest)
+    trained = depth(setting.config.phases[index].blocks, deepest)
     later = setting.config.phases[index + 1 :]
     if later:
-        count = _depth(later[0], deepest) if later[0].stored else 0
+        count = depth(later[0].blocks, deepest) if later[0].stored else 0
     else:
         count = backbone.default_blocks if trained == 0 else 0
     return count if trained < count < deepest else None
@@ -194,10 +194,6 @@ def _later_cut(setting: Setting, index: int, model: keras.Model) -> int | None:
 
 def _bytes(needs: Sequence[Need]) -> int:
     return sum(need.bytes for need in needs)
-
-
-def _depth(phase: Phase, deepest: int) -> int:
-    return deepest if phase.blocks == "all" else int(phase.blocks or 0)
 
 
 def _that_fit(own: Sequence[Need], later: list[Need]) -> list[Need]:

@@ -13,7 +13,7 @@ import click
 
 from kerasft import __version__
 from kerasft.cli_shared import SOURCE_HELP, data_option, json_option, print_result, set_option
-from kerasft.cli_tables import blocks, cache
+from kerasft.cli_tables import backbones, blocks, cache
 from kerasft.errors import UserError
 from kerasft.terminal import (
     export_text,
@@ -57,6 +57,7 @@ def main() -> None:
     """
 
 
+main.add_command(backbones)
 main.add_command(blocks)
 main.add_command(cache)
 

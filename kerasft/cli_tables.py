@@ -2,9 +2,24 @@
 
 import click
 
+from kerasft.backbones_text import backbones_text
 from kerasft.cache_text import cache_text, limit_text, removed_text
 from kerasft.cli_shared import json_option, print_result
 from kerasft.terminal import blocks_text, loading
+
+
+@click.command()
+@json_option
+def backbones(as_json: bool) -> None:
+    """Lists the backbones that there are, and which ImageNet weights are on this machine.
+
+    \b
+    Example:
+        kerasft backbones
+    """
+    from kerasft.imagenet import list_backbones
+
+    print_result(list_backbones(), backbones_text, as_json=as_json)
 
 
 @click.command()
@@ -20,9 +35,10 @@ def blocks(name: str, as_json: bool) -> None:
         kerasft blocks MobileNetV2
     """
     with loading():
-        from kerasft import backbones, cut, nets
+        from kerasft import cut, nets
+        from kerasft.backbones import parse
 
-    backbone, _ = backbones.parse(name)
+    backbone, _ = parse(name)
     model = nets.load(name, weights="none", image_size=backbone.image_size)
     rows = [
         {"name": block.name, "layers": list(block.layers), "parameters": block.parameters}

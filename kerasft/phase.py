@@ -79,7 +79,7 @@ def run_phase(
         state.clear(setting.run.checkpoints)  # what an earlier phase left when it was killed
     model = built or _start_model(setting, index)
     start = fingerprint(model)
-    cut = split(model, _count(phase), backbones.parse(setting.config.model.backbone)[0])
+    cut = split(model, phase.blocks, backbones.parse(setting.config.model.backbone)[0])
     released = freeze(cut, phase.batch_norm)
     trained = may_change(model, cut, phase.batch_norm)
     trainable = _announce(setting, phase, cut)
@@ -184,11 +184,6 @@ def refuse_gap(index: int, name: str, gap: dict[str, float], n: int) -> None:
             f"  Train it in float32, or without a store: --set phases.{index}.precision=float32, "
             f"--set phases.{index}.stored=false."
         )
-
-
-def _count(phase: Phase) -> int | str:
-    assert phase.blocks is not None  # settled by resolve.py
-    return phase.blocks
 
 
 def _start_model(setting: Setting, index: int) -> keras.Model:

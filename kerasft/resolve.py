@@ -13,7 +13,7 @@ import numpy as np
 
 from kerasft import backbones, cache, data, engines
 from kerasft.config import Config, Phase
-from kerasft.cut import Cut, list_blocks, split
+from kerasft.cut import Cut, depth, list_blocks, split
 from kerasft.errors import UserError
 from kerasft.fields import distinct_views
 from kerasft.needs import FED, bytes_at, passes
@@ -89,7 +89,6 @@ def settle(
     backbone, _ = backbones.parse(config.model.backbone)
     storing, phases = [], list(config.phases[:done])
     for index, phase in enumerate(config.phases[done:], start=done):
-        assert phase.blocks is not None
         one = decide(config, found, index, split(model, phase.blocks, backbone))
         storing.append(one)
         if phase.stored is None and one.passes and not one.stored:
@@ -131,7 +130,7 @@ def _settle_blocks(config: Config, model: keras.Model) -> Config:
         if blocks is None:
             blocks = min(deepest, before + backbone.default_blocks)
         split(model, blocks, backbone)  # refuses more than there are
-        before = deepest if blocks == "all" else int(blocks)
+        before = depth(blocks, deepest)
         phases.append(one.model_copy(update={"blocks": blocks}))
     return config.model_copy(update={"phases": tuple(phases)})
 
@@ -236,7 +235,7 @@ def _compared(config: Config, found: Source, model: keras.Model, phase: Phase) -
     Remembered, because the next run has to choose the same to find the stores of this one, however
     busy the machine is then.
     """
-    assert phase.blocks is not None and config.model.image_size is not None
+    assert config.model.image_size is not None
     cut = split(model, phase.blocks, backbones.parse(config.model.backbone)[0])
     assert cut.prefix is not None
     of_net = [config.model.backbone, config.model.image_size, config.model.weights, phase.blocks]

@@ -172,7 +172,7 @@ def plan_run(config: Config, *, progress: Progress = silent) -> dict:
     images = len(found.indices("train"))
     phases = []
     for one, store in zip(config.phases, storing, strict=True):
-        cut = split(model, one.blocks or 0, backbone)
+        cut = split(model, one.blocks, backbone)
         freeze(cut, one.batch_norm)
         trainable = sum(np.prod(v.shape) for v in cut.suffix.trainable_variables)
         phases.append(

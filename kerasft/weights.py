@@ -5,10 +5,8 @@ A net that a file does not fit is given up; the error says which names are on on
 
 import http.client
 import logging
-import os
 import re
 import sys
-import tempfile
 import warnings
 import zipfile
 from collections.abc import Iterable, Iterator, Sequence
@@ -21,6 +19,7 @@ import keras
 import numpy as np
 
 from kerasft.errors import UserError
+from kerasft.imagenet import models_folder
 
 logger = logging.getLogger(__name__)
 
@@ -71,7 +70,7 @@ def imagenet_files(spec: str, image_size: int) -> Iterator[None]:
 
 def _trouble(spec: str, error: Exception) -> str:
     """Says what to put where."""
-    folder = _models_folder()
+    folder = models_folder()
     failed = re.search(r"URL fetch failure on (\S+): (?:None -- )?(.*)", str(error), re.DOTALL)
     if failed:
         address, reason = failed.groups()
@@ -89,15 +88,6 @@ def _trouble(spec: str, error: Exception) -> str:
     if damaged:
         return f"{message}  Damaged in {folder}: {', '.join(damaged)}. Delete it to load it anew."
     return f"{message}  Keras keeps them in {folder}."
-
-
-def _models_folder() -> Path:
-    """Where Keras looks for its files, by the rules of `keras.utils.get_file`."""
-    home = Path(os.environ.get("KERAS_HOME", "~/.keras")).expanduser()
-    if not os.access(home, os.W_OK):
-        # Keras passes over a folder that it can't write to, files in it or not.
-        home = Path("/tmp" if os.path.isdir("/tmp") else tempfile.gettempdir()) / ".keras"
-    return home / "models"
 
 
 def _opens(path: Path) -> bool:

@@ -1,0 +1,73 @@
+"""The table of backbones as text: what `kerasft backbones` leaves on the screen."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+_TITLE = ("name", "side", "smallest", "parameters", "features", "blocks", "download", "here")
+
+
+def backbones_text(report: Mapping[str, Any]) -> str:
+    """A line per backbone, then their options, and what to do next.
+
+    Args:
+        report: the object that `backbones --json` prints.
+    """
+    backbones = report["backbones"]
+    return "\n".join(
+        [
+            *_table([_TITLE, *(_row(backbone) for backbone in backbones)]),
+            "",
+            "Sides are in pixels. About so much is downloaded when it is first used; it is here if",
+            f"it lies in {report['folder']}.",
+            "",
+            *_options(backbones),
+            "",
+            "Next: `kerasft train --data PHOTOS/ --backbone NAME` trains with one of them, and",
+            "`kerasft blocks NAME` lists what can be unfrozen after that.",
+        ]
+    )
+
+
+def _table(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Lines with columns; the first and the last one begin at the left."""
+    width = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = []
+    for name, *numbers, last in rows:
+        cells = [f"{n:>{w}}" for n, w in zip(numbers, width[1:-1], strict=True)]
+        lines.append("  ".join([f"{name:<{width[0]}}", *cells, last]))
+    return lines
+
+
+def _row(backbone: Mapping[str, Any]) -> tuple[str, ...]:
+    return (
+        backbone["name"],
+        str(backbone["image_size"]),
+        str(backbone["min_size"]),
+        f"{backbone['parameters']:,}",
+        f"{backbone['features']:,}",
+        str(backbone["blocks"]),
+        f"{backbone['download_bytes'] / 1e6:,.0f} MB",
+        "yes" if backbone["on_this_machine"] else "no",
+    )
+
+
+def _options(backbones: Sequence[Mapping[str, Any]]) -> list[str]:
+    rows, others = [], []
+    for backbone in backbones:
+        if not backbone["options"]:
+            continue
+        written = []
+        for variant in backbone["variants"]:
+            option = variant["spec"].partition(":")[2]
+            written.append(f"{option} (here)" if variant["on_this_machine"] else option)
+        rows.append((backbone["name"], ", ".join(written)))
+        others += [
+            f"{option} of {backbone['name']}"
+            for option in backbone["options"]
+            if not any(one.startswith(option) for one in written)
+        ]
+    return [
+        "Options follow a colon, as in MobileNet:alpha=0.75. There are ImageNet weights for",
+        *(f"  {line}" for line in _table(rows)),
+        f"Any other value, and {' and '.join(others)}, needs --weights none.",
+    ]
