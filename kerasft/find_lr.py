@@ -32,10 +32,10 @@ from kerasft.phase import initial_model
 from kerasft.progress import Event, Progress, silent
 from kerasft.randomness import derive_seed
 from kerasft.rates import build_optimizer, rate_groups
+from kerasft.reopen import config_of, next_phase, open_photos, prepare_again
 from kerasft.resolve import of_older_version, settle
 from kerasft.run import Run, lock, open_run, read_record, write_atomic
 from kerasft.setting import Setting
-from kerasft.train import config_of, next_phase, open_photos, prepare_again
 
 LOWEST, HIGHEST = 1e-7, 1.0
 FELL = 0.02  # share of the first loss: a smaller fall is noise

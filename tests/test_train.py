@@ -263,26 +263,6 @@ def test_a_resumed_phase_with_other_flags_is_refused(trained):
         continue_run(run, flags={"phases.-1.epochs": 50}, resume=True)
 
 
-def test_an_auto_that_was_settled_meanwhile_does_not_contradict(trained):
-    sets = ["cache.engine=auto", "cache.precision=auto"]
-    assert train_run(small(trained.photos, *sets), trained.run, resume=True) == trained.result
-    with pytest.raises(UserError, match=r"cache\.engine: the run has 'folded', got 'keras'"):
-        train_run(small(trained.photos, "cache.engine=keras"), trained.run, resume=True)
-
-
-def test_defaults_of_a_file_do_not_contradict_what_was_typed_at_the_start(trained, tmp_path):
-    assert train_run(small(trained.photos, seed=0), trained.run, resume=True) == trained.result
-    (tmp_path / "mine.toml").write_text("[model]\nbackbone = 'Tiny'\nweights = 'none'\n")
-    loaded = load_config(
-        tmp_path / "mine.toml", flags={"data.source": str(trained.photos), "phases.0.blocks": 0}
-    )
-    with pytest.raises(UserError) as caught:  # only what the default phase says itself
-        train_run(loaded, trained.run, resume=True)
-    assert [line.split(":")[0] for line in str(caught.value).splitlines()[1:-1]] == [
-        "  phases.0.epochs"
-    ]
-
-
 def test_phases_without_blocks_go_deeper_one_after_the_other(trained):
     later = "\n".join(
         f'[[phases]]\nname = "{name}"\nepochs = 1\nlearning_rate = 1e-4' for name in ("a", "b", "c")
