@@ -31,7 +31,7 @@ from kerasft.errors import PhaseFailed, UserError
 from kerasft.evaluate import wilson
 from kerasft.phase import run_phase
 from kerasft.progress import Progress, silent
-from kerasft.resolve import of_older_version, resolve_new, settle
+from kerasft.resolve import for_device, of_older_version, resolve_new, settle
 from kerasft.run import (
     Run,
     create_run,
@@ -122,8 +122,8 @@ def continue_run(
                 f"{run.path} was interrupted before it was finished. Finish it first: "
                 f"kerasft train --run {run.path} --resume"
             )
-        longer = append_phase(config, flags=flags, sets=sets)
         device = _prepare_again(config, record)  # before the model is loaded: threads are set once
+        longer = append_phase(for_device(config, device), flags=flags, sets=sets)
         found = _open_photos(run, root, progress)
         model, done = load_bundle(run.model_path).model, len(record["phases"])
         config, _ = settle(longer, found, model, str(device["device"]), done=done)
@@ -219,7 +219,7 @@ def _write_new(run: Run, config: Config, found: Source, device: dict) -> None:
         "versions": {
             "kerasft": __version__,
             "python": platform.python_version(),
-            **{name: importlib.metadata.version(name) for name in ("keras", "tensorflow", "numpy")},
+            **{name: importlib.metadata.version(name) for name in _computing_packages()},
         },
         **device,
         "seed": config.seed,
@@ -234,6 +234,11 @@ def _write_new(run: Run, config: Config, found: Source, device: dict) -> None:
     write_record(run, record)
 
 
+def _computing_packages() -> list[str]:
+    names = ["keras", "tensorflow", keras.backend.backend(), "numpy"]
+    return list(dict.fromkeys(names))
+
+
 def _is_finished(record: dict, config: Config) -> bool:
     # Both: a new phase is written into the config before the record says "running".
     return record["status"] == "finished" and len(record["phases"]) == len(config.phases)
@@ -245,6 +250,7 @@ def _resume(run: Run, root: Path, progress: Progress, began: float) -> dict:
         log.info("%s is finished: there is nothing to resume.", run.path)
         return result_of(run, record)
     device = _prepare_again(config, record)
+    config = for_device(config, device)
     return _go_on(run, config, _open_photos(run, root, progress), device, progress, began)
 
 
@@ -255,11 +261,16 @@ def _open_photos(run: Run, root: Path, progress: Progress) -> Source:
 def _prepare_again(config: Config, record: dict) -> dict[str, object]:
     """Sets the device as the run's record has it, as far as this machine can; returns it."""
     device = devices.prepare(config.device, threads=record["threads"])
-    if device["device"] != record["device"]:
+    of_run = {"backend": "tensorflow", **record}  # runs of version 0.1.0 do not say it
+    before, now = (
+        f"{facts['backend']} on {facts['device']} with {facts['threads']} threads"
+        for facts in (of_run, device)
+    )
+    if before != now:
         log.warning(
-            "The run was computed on %s so far and goes on on %s: expect slightly other numbers.",
-            record["device"],
-            device["device"],
+            "The run was computed by %s so far and goes on by %s: expect slightly other numbers.",
+            before,
+            now,
         )
     return device
 
