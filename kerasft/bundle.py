@@ -243,10 +243,13 @@ def compute(
     return joined if len(joined) > 1 else joined[0]
 
 
-def filled(pixels: Any, size: int) -> Any:
-    """Returns the batch [B,S,S,3] with black images behind it up to `size` of them."""
-    missing = size - len(pixels)
-    if not missing:
-        return pixels
+def filled(pixels: Any, size: int) -> np.ndarray:
+    """Returns the batch [B,S,S,3] with black images behind it up to `size` of them.
+
+    As a NumPy array, the one that every backend of Keras takes.
+    """
     plain = np.asarray(pixels)
+    missing = size - len(plain)
+    if not missing:
+        return plain
     return np.concatenate([plain, np.zeros((missing, *plain.shape[1:]), plain.dtype)])

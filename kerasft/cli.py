@@ -5,14 +5,20 @@ Exit status: 0 done; 1 what is in a file or a run is wrong; 2 what was typed is 
 interrupted.
 """
 
-import shlex
 from pathlib import Path
 from typing import Any
 
 import click
 
 from kerasft import __version__
-from kerasft.cli_shared import SOURCE_HELP, data_option, json_option, print_result, set_option
+from kerasft.cli_shared import (
+    SOURCE_HELP,
+    as_typed,
+    data_option,
+    json_option,
+    print_result,
+    set_option,
+)
 from kerasft.cli_tables import backbones, blocks, cache
 from kerasft.errors import UserError
 from kerasft.terminal import (
@@ -364,7 +370,7 @@ def _offer_again(run: Path, command: list[str], *, resume: bool) -> None:
     def again() -> str:
         if not resume and config() == before:
             return "Nothing had been trained yet: start again with the same command."
-        return f"Go on with: {shlex.join(command)}"
+        return f"Go on with: {as_typed(*command)}"
 
     click.get_current_context().meta["kerasft.again"] = again
 

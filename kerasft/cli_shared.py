@@ -3,8 +3,13 @@
 stdout carries the result alone (with --json one JSON value), everything else is on stderr.
 """
 
+import io
 import json
 import math
+import os
+import shlex
+import subprocess
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -28,8 +33,21 @@ data_option = click.option(
 
 
 def print_result(result: Any, to_text: Callable[[Any], str], *, as_json: bool) -> None:
-    """Prints what a command is for: as text, or as one JSON value."""
-    click.echo(json.dumps(_plain(result), allow_nan=False) if as_json else to_text(result))
+    """Prints what a command is for: as text, or as one JSON value.
+
+    A character that the encoding of stdout lacks (Windows, where it is piped) shows as \\u2026.
+    """
+    text = json.dumps(_plain(result), allow_nan=False) if as_json else to_text(result)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
+    click.echo(text)
+
+
+def as_typed(*words: str) -> str:
+    """The words of a command as they are typed here, those with spaces in quotes."""
+    if os.name == "nt":  # neither cmd nor a path that ends in a backslash knows shell quotes
+        return subprocess.list2cmdline(words)
+    return shlex.join(words)
 
 
 def _plain(value: Any) -> Any:

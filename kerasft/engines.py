@@ -93,15 +93,19 @@ def _onednn_bfloat16(on: bool) -> Iterator[None]:
 def _keras(prefix: keras.Model, precision: str) -> Engine:
     """The Keras model as it is, on any backend and device."""
     policy = "mixed_bfloat16" if precision == "bfloat16" else "float32"
-    before = set_precision(prefix, policy)
     # A new model: an older one may have been traced in another precision.
-    model = keras.Model(prefix.inputs, prefix.outputs)
-    shape = (BATCH, *prefix.input_shape[1:])
-    try:
-        model.predict_on_batch(np.zeros(shape, "float32"))  # traced while the policy holds
-    finally:
-        restore_precision(before)
-    return lambda pixels: keras.tree.flatten(model.predict_on_batch(pixels))
+    model = keras.Model(prefix.inputs[0], prefix.outputs)
+
+    def compute(pixels: np.ndarray) -> list[np.ndarray]:
+        # Around every call: TensorFlow and JAX trace the first one, PyTorch none.
+        before = set_precision(prefix, policy)
+        try:
+            return keras.tree.flatten(model.predict_on_batch(pixels))
+        finally:
+            restore_precision(before)
+
+    compute(np.zeros((BATCH, *prefix.input_shape[1:]), "float32"))
+    return compute
 
 
 ENGINES: dict[str, Callable[[keras.Model, str], Engine]] = {"folded": _folded, "keras": _keras}
@@ -119,7 +123,7 @@ def computes_bfloat16(cpuinfo: Path = CPUINFO) -> bool:
     """Whether the processor multiplies bfloat16 itself; False where it is not known."""
     if not cpuinfo.is_file():
         return False
-    words = set(cpuinfo.read_text(errors="replace").split())
+    words = set(cpuinfo.read_text("utf-8", errors="replace").split())
     return bool(words & {"avx512_bf16", "amx_bf16", "bf16"})
 
 
@@ -127,7 +131,7 @@ def processor(cpuinfo: Path = CPUINFO) -> list[str]:
     """What may change the last bits of a result: the processor, and whether oneDNN is used."""
     name = platform.processor()
     if cpuinfo.is_file():
-        lines = cpuinfo.read_text(errors="replace").splitlines()
+        lines = cpuinfo.read_text("utf-8", errors="replace").splitlines()
         names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
         name = names[0] if names else name
     return [platform.machine(), name, os.environ.get("TF_ENABLE_ONEDNN_OPTS", "")]

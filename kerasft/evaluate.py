@@ -159,8 +159,7 @@ def evaluate_run(
             exit_code=2,
         )
     of_run = run.open_run(Path(target)) if Path(target).is_dir() else None
-    # As in training, so that a run's figures come out again.
-    devices.prepare(load_config(of_run.config_path).device if of_run else "auto")
+    devices.prepare_for(target)
     opened = bundle.open_model(target)
     if of_run:
         found = open_images(of_run, opened, data=data, progress=progress)

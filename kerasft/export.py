@@ -12,17 +12,20 @@ import importlib.metadata
 import json
 import os
 import shutil
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import keras
 import numpy as np
 import tensorflow as tf
 
-from kerasft import bundle, images, parity, run
+from kerasft import bundle, devices, images, parity, run
 from kerasft.bundle import Bundle
 from kerasft.errors import UserError
 from kerasft.evaluate import open_images
+from kerasft.fresh import run_fresh
 from kerasft.progress import Progress, silent
 from kerasft.source import Source
 
@@ -55,6 +58,7 @@ def export_run(
             Not a run, no model yet, photos gone.
     """
     of_run = run.open_run(path)
+    devices.prepare_for(path)
     source_file = bundle.model_file(of_run)
     to = to or of_run.path / "export"
     with _writing(to) as temporary:
@@ -63,7 +67,7 @@ def export_run(
         bundle.copy(source_file, model)  # training may replace it meanwhile
         opened = bundle.load(model)
         photos = _photos(open_images(of_run, opened, data=data, progress=progress))
-        EXPORTERS["savedmodel"](opened, written)
+        _write(opened, model, written, progress)
         proof = parity.prove(
             written,
             model,
@@ -76,9 +80,24 @@ def export_run(
         )
         versions = {name: importlib.metadata.version(name) for name in ("keras", "tensorflow")}
         record = {**proof, "limit": parity.LIMIT, "versions": versions}
-        (written / "parity.json").write_text(json.dumps(record, indent=1) + "\n")
+        (written / "parity.json").write_text(json.dumps(record, indent=1) + "\n", "utf-8")
         _sync(written)
         return {"path": str(_number(written, to)), **proof}
+
+
+def _write(opened: Bundle, model: Path, folder: Path, progress: Progress) -> None:
+    """Writes the export by TensorFlow: here if Keras computes with it, else in its own process.
+
+    Args:
+        opened: the model.
+        model: its file.
+        folder: made by this, its parent is there.
+    """
+    if keras.backend.backend() == "tensorflow":
+        EXPORTERS["savedmodel"](opened, folder)
+        return
+    job = ("kerasft.export", "savedmodel", str(model), str(folder))
+    run_fresh({"writes it": job}, folder.parent, what="export", progress=progress)
 
 
 def _photos(source: Source) -> list[Path]:
@@ -198,3 +217,12 @@ def write_savedmodel(opened: Bundle, folder: Path) -> None:
 
 
 EXPORTERS: dict[str, Callable[[Bundle, Path], None]] = {"savedmodel": write_savedmodel}
+
+
+def main(exporter: str, model: str, folder: str) -> None:
+    """Exports a model file: what a fresh process does."""
+    EXPORTERS[exporter](bundle.load(model), Path(folder))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -33,7 +33,7 @@ from kerasft.progress import Event, Progress, silent
 from kerasft.randomness import derive_seed
 from kerasft.rates import build_optimizer, rate_groups
 from kerasft.reopen import config_of, next_phase, open_photos, prepare_again
-from kerasft.resolve import of_older_version, settle
+from kerasft.resolve import for_device, of_older_version, settle
 from kerasft.run import Run, lock, open_run, read_record, write_atomic
 from kerasft.setting import Setting
 
@@ -121,6 +121,7 @@ def _first_phase(
     first, where = _open(asked.phases[0]), config_of(run, data).data
     config = asked.model_copy(update={"phases": (first,), "data": where})
     device = prepare_again(config, read_record(run))
+    config = for_device(config, device)
     found = open_photos(run, config.data, progress)
     model = initial_model(config, len(found.class_names))
     config, _ = settle(config, found, model, str(device["device"]))

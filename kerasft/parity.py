@@ -8,9 +8,7 @@ Shapes: N images, K classes, S side of the model's square input in pixels.
 """
 
 import json
-import os
 import struct
-import subprocess
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -20,7 +18,8 @@ import numpy as np
 import tensorflow as tf
 
 from kerasft.errors import UserError
-from kerasft.progress import Event, Progress, silent
+from kerasft.fresh import run_fresh
+from kerasft.progress import Progress, silent
 
 LIMIT = 1e-4
 """Largest difference in scores. Two graphs of one net differ by about 1e-6 in float32."""
@@ -70,43 +69,15 @@ def prove(
         (work / name).write_bytes(encoded)
         inputs.append(str(work / name))
     task = {"inputs": inputs, "image_size": image_size, "resize": resize}
-    (work / "task.json").write_text(json.dumps(task))
-    _run_roles({"export": savedmodel, "reference": model}, work, progress)
+    (work / "task.json").write_text(json.dumps(task), "utf-8")
+    jobs = {
+        f"loads the {role}": ("kerasft.parity", role, str(path), str(work))
+        for role, path in (("export", savedmodel), ("reference", model))
+    }
+    run_fresh(jobs, work, what="parity proof", progress=progress)
     with np.load(work / "export.npz") as export, np.load(work / "reference.npz") as reference:
         result = compare(dict(export), dict(reference), class_names)
     return {"n": len(inputs), **result}
-
-
-def _run_roles(roles: dict[str, Path], work: Path, progress: Progress) -> None:
-    """Runs both processes at the same time; their results are `<role>.npz`."""
-    package = Path(__file__).resolve().parent.parent
-    searched = [str(package), *filter(None, [os.environ.get("PYTHONPATH")])]
-    environment = {
-        **os.environ,
-        "PYTHONPATH": os.pathsep.join(searched),
-        "CUDA_VISIBLE_DEVICES": "-1",  # a GPU's TF32 would differ from itself by more than LIMIT
-        "KERAS_BACKEND": "tensorflow",
-    }
-    running = {}
-    try:
-        for role, path in roles.items():
-            command = [sys.executable, "-m", "kerasft.parity", role, str(path), str(work)]
-            with open(work / f"{role}.log", "wb") as log:
-                running[role] = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
-        for done, (role, process) in enumerate(running.items()):
-            progress(Event("check", done, len(roles), figures={"what": "parity"}))
-            if process.wait() != 0:
-                lines = (work / f"{role}.log").read_text(errors="replace").splitlines()
-                tail = next((line for line in reversed(lines) if line.strip()), "no message")
-                raise UserError(
-                    f"The parity proof failed: the process that loads the {role} ended with "
-                    f"status {process.returncode}: {tail}"
-                )
-        progress(Event("check", len(roles), len(roles), figures={"what": "parity"}))
-    finally:
-        for process in running.values():
-            process.kill()
-            process.wait()
 
 
 def compare(
@@ -301,7 +272,7 @@ ROLES = {"export": compute_export, "reference": compute_reference}
 
 def main(role: str, path: str, work: str) -> None:
     """Computes one side and writes `<role>.npz` into the folder that holds task.json."""
-    task = json.loads((Path(work) / "task.json").read_text())
+    task = json.loads((Path(work) / "task.json").read_text("utf-8"))
     arrays: dict[str, Any] = ROLES[role](Path(path), task)
     np.savez(Path(work) / f"{role}.npz", **arrays)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
-from kerasft import bundle, data
+from kerasft import bundle, data, devices
 from kerasft.bundle import Bundle
 from kerasft.errors import UserError
 from kerasft.folders import examine, for_each_file, is_image_name, printable, walk
@@ -47,6 +47,7 @@ def predict(
     """
     if top < 1:
         raise UserError(f"top: expected 1 or more, got {top}.", exit_code=2)
+    devices.prepare_for(target)
     score = _open(target)
     found = [entry for name in files for entry in _search(Path(name))]
     paths = [path for path, error in found if not error]

@@ -11,7 +11,7 @@ from kerasft.bundle import load as load_bundle
 from kerasft.config import Config, Data, append_phase, data_at, load_config
 from kerasft.errors import UserError
 from kerasft.progress import Progress
-from kerasft.resolve import of_older_version, settle
+from kerasft.resolve import for_device, of_older_version, settle
 from kerasft.run import Run, read_record
 from kerasft.setting import Setting
 from kerasft.source import Source
@@ -47,8 +47,8 @@ def next_phase(
             f"{run.path} was interrupted before it was finished. Finish it first: "
             f"kerasft train --run {run.path} --resume"
         )
-    longer = append_phase(config, flags=flags, sets=sets)
     device = prepare_again(config, record)  # before the model is loaded: threads are set once
+    longer = append_phase(for_device(config, device), flags=flags, sets=sets)
     found = open_photos(run, config.data, progress)
     model = trained_part(load_bundle(run.model_path).model)
     done = len(record["phases"])
@@ -85,11 +85,16 @@ def open_photos(run: Run, data: Data, progress: Progress) -> Source:
 def prepare_again(config: Config, record: dict) -> dict[str, object]:
     """Sets the device as the run's record has it, as far as this machine can; returns it."""
     device = devices.prepare(config.device, threads=record["threads"])
-    if device["device"] != record["device"]:
+    of_run = {"backend": "tensorflow", **record}  # runs of version 0.1.0 do not say it
+    before, now = (
+        f"{facts['backend']} on {facts['device']} with {facts['threads']} threads"
+        for facts in (of_run, device)
+    )
+    if before != now:
         log.warning(
-            "The run was computed on %s so far and goes on on %s: expect slightly other numbers.",
-            record["device"],
-            device["device"],
+            "The run was computed by %s so far and goes on by %s: expect slightly other numbers.",
+            before,
+            now,
         )
     return device
 

@@ -6,6 +6,7 @@ All of it is written into the run's config, so that the same config gives the sa
 """
 
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import keras
@@ -113,6 +114,18 @@ def of_older_version(config: Config) -> Config:
     augment = config.augment.model_copy(update={"views": 0, "mixup": 0.0})
     phases = tuple(phase.model_copy(update={"stored": False}) for phase in config.phases)
     return config.model_copy(update={"augment": augment, "phases": phases})
+
+
+def for_device(config: Config, device: Mapping[str, object]) -> Config:
+    """The config of a run that may have begun on another device or backend.
+
+    Args:
+        config: settled there.
+        device: of `devices.prepare`, here.
+    """
+    if config.cache.engine == "folded" and not engines.folds(str(device["device"])):
+        return _with_cache(config, engine="keras")
+    return config
 
 
 def _settle_blocks(config: Config, model: keras.Model) -> Config:
@@ -239,7 +252,8 @@ def _compared(config: Config, found: Source, model: keras.Model, phase: Phase) -
     cut = split(model, phase.blocks, backbones.parse(config.model.backbone)[0])
     assert cut.prefix is not None
     of_net = [config.model.backbone, config.model.image_size, config.model.weights, phase.blocks]
-    key = " ".join(map(str, [*of_net, config.cache.engine, *engines.processor()]))
+    of_machine = [keras.backend.backend(), config.cache.engine, *engines.processor()]
+    key = " ".join(map(str, [*of_net, *of_machine]))
     facts = cache.remembered(cache.cache_folder(), key)
     if facts is None:
         batches = data.split_batches(

@@ -191,7 +191,7 @@ def _read_json(folder: Path) -> dict:
     if not path.is_file():
         return {}
     try:
-        return json.loads(path.read_text())
+        return json.loads(path.read_text("utf-8"))
     except ValueError as error:
         raise UserError(
             f"{path}: not a checkpoint of kerasft ({error}). Train again into another directory."

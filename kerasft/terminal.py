@@ -4,9 +4,9 @@ Progress is a bar where stderr is a terminal and a line per epoch where it is no
 belongs to the result alone, so that `--json` can be piped.
 """
 
+import importlib.util
 import logging
 import os
-import shlex
 import sys
 import tempfile
 import time
@@ -18,6 +18,8 @@ import click
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
+from kerasft.cli_shared import as_typed
+from kerasft.errors import UserError, did_you_mean
 from kerasft.progress import Event
 from kerasft.sizes import size_text
 
@@ -28,7 +30,11 @@ def loading() -> Iterator[None]:
 
     If the import fails, all of it is shown. A user who set TF_CPP_MIN_LOG_LEVEL sees what
     that level lets through, and nothing is held back.
+
+    Raises:
+        UserError: KERAS_BACKEND names what is not there.
     """
+    _check_backend()
     if os.environ.get("TF_CPP_MIN_LOG_LEVEL", "3") != "3":
         yield
         return
@@ -49,6 +55,26 @@ def loading() -> Iterator[None]:
         finally:
             os.dup2(stderr, 2)
             os.close(stderr)
+
+
+BACKENDS = ("tensorflow", "jax", "torch")
+
+
+def _check_backend() -> None:
+    """Refuses a backend at which the import of Keras would fail."""
+    named = os.environ.get("KERAS_BACKEND") or "tensorflow"
+    if named not in BACKENDS:
+        raise UserError(
+            f"KERAS_BACKEND: expected {', '.join(BACKENDS[:-1])} or {BACKENDS[-1]}, got {named!r}."
+            + did_you_mean(named, BACKENDS),
+            exit_code=2,
+        )
+    if importlib.util.find_spec(named) is None:
+        raise UserError(
+            f"KERAS_BACKEND: {named} is asked for and is not installed. pip install {named}, or "
+            "leave the variable out: Keras computes with tensorflow then.",
+            exit_code=2,
+        )
 
 
 @contextmanager
@@ -270,7 +296,7 @@ def summary_text(result: Mapping[str, Any]) -> str:
     Args:
         result: the object that `train --json` and `unfreeze-and-continue --json` print.
     """
-    run = shlex.quote(str(result["run"]))
+    run = as_typed(str(result["run"]))
     lines = [_phase_line(phase) for phase in result["phases"]]
     if result["phases"][-1].get("improved") is False:
         lines.append("The last phase did not help: model.keras is still the earlier one.")
@@ -321,7 +347,7 @@ def _split_line(title: str, split: Mapping[str, Any] | None) -> str:
 
 def rate_text(result: Mapping[str, Any]) -> str:
     """The learning rate that `find-lr` suggests, and where its plot is."""
-    run, rate = shlex.quote(str(result["run"])), result["suggested"]
+    run, rate = as_typed(str(result["run"])), result["suggested"]
     plot = f"Plot: {result['plot']}"
     if rate is None:
         return (
@@ -353,7 +379,7 @@ def predictions_text(results: Sequence[Mapping[str, Any]]) -> str:
 
 def export_text(result: Mapping[str, Any]) -> str:
     """Where the export lies and how closely it agrees with model.keras."""
-    path = shlex.quote(str(result["path"]))
+    path = as_typed(str(result["path"]))
     return (
         f"SavedModel: {result['path']}\n"
         f"Compared with model.keras on {result['n']} images: scores differ by at most "

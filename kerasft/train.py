@@ -39,7 +39,7 @@ from kerasft.reopen import (
     prepare_again,
     refuse_contradiction,
 )
-from kerasft.resolve import resolve_new
+from kerasft.resolve import for_device, resolve_new
 from kerasft.run import (
     Run,
     create_run,
@@ -216,7 +216,7 @@ def _write_new(run: Run, config: Config, found: Source, device: dict) -> None:
         "versions": {
             "kerasft": __version__,
             "python": platform.python_version(),
-            **{name: importlib.metadata.version(name) for name in ("keras", "tensorflow", "numpy")},
+            **{name: importlib.metadata.version(name) for name in _computing_packages()},
         },
         **device,
         "seed": config.seed,
@@ -231,12 +231,18 @@ def _write_new(run: Run, config: Config, found: Source, device: dict) -> None:
     write_record(run, record)
 
 
+def _computing_packages() -> list[str]:
+    names = ["keras", "tensorflow", keras.backend.backend(), "numpy"]
+    return list(dict.fromkeys(names))
+
+
 def _resume(run: Run, data: Data | str | Path | None, progress: Progress, began: float) -> dict:
     record, config = read_record(run), config_of(run, data)
     if is_finished(record, config):
         log.info("%s is finished: there is nothing to resume.", run.path)
         return result_of(run, record)
     device = prepare_again(config, record)
+    config = for_device(config, device)
     found = open_photos(run, config.data, progress)
     return _go_on(Setting(run, config, found, progress, device), began)
 

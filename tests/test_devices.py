@@ -1,18 +1,26 @@
 import json
+import logging
+import os
 import subprocess
 import sys
 
+import keras
 import pytest
+import tensorflow as tf
 from drawing import draw_photos
+from small_run import small_run
 
-from kerasft.devices import prepare
+from kerasft import devices
+from kerasft.devices import nvidia_gpu, prepare, prepare_for, processors
 from kerasft.errors import UserError
 
 
-def prepared(code):
+def prepared(code, **environment):
     """What a fresh process prints that prepares a device as its first act."""
     code = "import json\nfrom kerasft.devices import prepare\n" + code
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    command = [sys.executable, "-c", code]
+    environment = {**os.environ, **environment}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stderr
     return done.stdout.strip()
 
@@ -24,7 +32,9 @@ def test_the_number_of_threads_of_an_earlier_process_is_set_again():
         "from tensorflow.python.framework.config import is_op_determinism_enabled\n"
         "print(is_op_determinism_enabled())"
     )
-    assert prepared(code) == "{'device': 'cpu', 'name': '', 'threads': 1}\n1\nTrue"
+    assert prepared(code) == (
+        "{'backend': 'tensorflow', 'device': 'cpu', 'name': '', 'threads': 1}\n1\nTrue"
+    )
 
 
 def test_another_number_of_threads_than_the_process_computes_with_is_refused():
@@ -41,6 +51,105 @@ def test_another_number_of_threads_than_the_process_computes_with_is_refused():
 def test_a_gpu_that_is_not_there_is_refused():
     with pytest.raises(UserError, match=r"'gpu:7' asked for, but TensorFlow sees \d+ GPUs"):
         prepare("gpu:7")
+
+
+def test_jax_takes_all_processors_and_its_memory_as_it_needs_it():
+    code = (
+        "print(prepare('auto', threads=1))\nimport jax, os\n"
+        "print(jax.numpy.zeros(1).device.platform, os.environ['XLA_PYTHON_CLIENT_PREALLOCATE'])"
+    )
+    facts = {"backend": "jax", "device": "cpu", "name": "", "threads": processors()}
+    said = prepared(code, KERAS_BACKEND="jax", JAX_PLATFORMS="cpu")
+    assert said == f"{facts}\ncpu false"
+
+
+def test_pytorch_computes_with_the_threads_of_an_earlier_process():
+    pytest.importorskip("torch")
+    code = "print(prepare('cpu', threads=1))\nimport torch\nprint(torch.get_num_threads())"
+    facts = {"backend": "torch", "device": "cpu", "name": "", "threads": 1}
+    assert prepared(code, KERAS_BACKEND="torch") == f"{facts}\n1"
+
+
+def test_a_backend_that_cannot_train_is_refused(monkeypatch):
+    monkeypatch.setattr(keras.backend, "backend", lambda: "numpy")
+    with pytest.raises(UserError) as error:
+        prepare("auto")
+    assert (str(error.value), error.value.exit_code) == (
+        "KERAS_BACKEND: Keras computes with 'numpy', which can't train. "
+        "Expected tensorflow, jax or torch.",
+        2,
+    )
+
+
+def test_a_run_of_a_gpu_that_is_not_here_is_computed_on_what_is(tmp_path, caplog):
+    run = small_run(tmp_path)
+    config = (run / "config.toml").read_text("utf-8")
+    (run / "config.toml").write_text(config.replace('"auto"', '"gpu:63"', 1), "utf-8")
+    with caplog.at_level(logging.INFO, "kerasft"):
+        assert prepare_for(run)["device"] == prepare("auto")["device"]
+    assert caplog.messages[0] == f"{run}: computed on gpu:63, which is not here."
+
+
+@pytest.mark.parametrize("target", ["imagenet:MobileNetV2", "model.keras", "absent"])
+def test_what_is_no_run_is_computed_on_what_is_here(target):
+    assert prepare_for(target) == prepare("auto")
+
+
+@pytest.fixture
+def driver(tmp_path, monkeypatch):
+    """Puts an nvidia-smi of that text and status where it is looked for, alone."""
+    if os.name == "nt":
+        pytest.skip("the program that stands in is a shell script")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+
+    def put(text, status=0):
+        program = tmp_path / "nvidia-smi"
+        program.write_text(f"#!/bin/sh\necho '{text}'\nexit {status}\n", "utf-8")
+        program.chmod(0o755)
+
+    return put
+
+
+LISTED = "GPU 0: NVIDIA H100 80GB HBM3 (UUID: GPU-1)\nGPU 1: Other (UUID: GPU-2)"
+
+
+def test_the_driver_says_which_gpu_is_there(driver, monkeypatch):
+    assert nvidia_gpu() == ""
+    driver(LISTED)
+    assert nvidia_gpu() == "NVIDIA H100 80GB HBM3"
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "-1")  # hidden on purpose
+    assert nvidia_gpu() == ""
+
+
+def test_a_driver_without_a_gpu_is_none(driver):
+    driver("No devices were found")
+    assert nvidia_gpu() == ""
+    driver(LISTED, status=9)  # "couldn't communicate with the NVIDIA driver"
+    assert nvidia_gpu() == ""
+
+
+@pytest.mark.skipif(bool(tf.config.list_physical_devices("GPU")), reason="a GPU is used here")
+def test_a_gpu_that_is_there_but_not_used_gets_a_sentence(driver, caplog):
+    driver(LISTED)
+    with caplog.at_level(logging.INFO, "kerasft"):
+        prepare("cpu")
+        assert caplog.messages == []  # asked for
+        prepare("auto")
+    assert caplog.messages == [
+        "There is a GPU, NVIDIA H100 80GB HBM3, but TensorFlow does not see it, so the CPU "
+        'computes. Install its libraries, pip install "kerasft[gpu]"; if that is done, '
+        "TF_CPP_MIN_LOG_LEVEL=0 in the environment shows what is missing."
+    ]
+
+
+def test_windows_is_told_of_wsl():
+    assert devices._how_to_use_it("jax", "Windows") == (
+        "Under Windows itself JAX computes on the CPU alone; inside WSL2 it has GPUs. "
+        'Install its plugin for CUDA, pip install "jax[cuda13]".'
+    )
+    assert "WSL2" not in devices._how_to_use_it("torch", "Windows")  # it computes there itself
+    assert "WSL2" not in devices._how_to_use_it("tensorflow", "Linux")
 
 
 def test_unfreezing_sets_the_threads_before_it_loads_the_model(tmp_path):

@@ -83,7 +83,9 @@ def test_the_process_of_the_export_imports_no_kerasft_that_knows_models(made, tm
         "print(sorted(name for name in sys.modules if name.startswith('kerasft.')))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout == "['kerasft.errors', 'kerasft.parity', 'kerasft.progress']\n"
+    assert done.stdout == (
+        "['kerasft.errors', 'kerasft.fresh', 'kerasft.parity', 'kerasft.progress']\n"
+    )
     with np.load(tmp_path / "export.npz") as written:
         assert written["scores_files_1"].shape == (1, 3)
 

@@ -15,7 +15,7 @@ from kerasft.config import Config, load_config
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "kerasft"
 TREES = {path.stem: ast.parse(path.read_text("utf-8")) for path in sorted(PACKAGE.glob("*.py"))}
-MODULES = [name for name in TREES if name != "__init__"]
+MODULES = [name for name in TREES if name not in ("__init__", "__main__")]
 
 USE_TENSORFLOW = {
     "augment",

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
 from kerasft import terminal
+from kerasft.errors import UserError
 from kerasft.progress import Event
 from kerasft.terminal import Display, blocks_text, duration_text, event_line, loading, summary_text
 
@@ -174,6 +175,24 @@ def test_loading_holds_back_nothing_from_those_who_set_the_level(capfd, monkeypa
         os.write(2, b"chatter\n")
     assert capfd.readouterr().err == "chatter\n"
     assert os.environ["TF_CPP_MIN_LOG_LEVEL"] == "0"
+
+
+def test_a_backend_that_keras_does_not_know_is_refused(monkeypatch):
+    monkeypatch.setenv("KERAS_BACKEND", "jaxx")
+    with pytest.raises(UserError) as error, loading():
+        pass
+    assert (str(error.value), error.value.exit_code) == (
+        "KERAS_BACKEND: expected tensorflow, jax or torch, got 'jaxx'. Did you mean 'jax'?",
+        2,
+    )
+
+
+def test_a_backend_that_is_not_installed_is_refused(monkeypatch):
+    monkeypatch.setenv("KERAS_BACKEND", "torch")
+    monkeypatch.setattr(sys, "path", [])
+    monkeypatch.delitem(sys.modules, "torch", raising=False)
+    with pytest.raises(UserError, match=r"torch is asked for and is not installed\."):
+        terminal._check_backend()
 
 
 def test_tensorflow_loads_without_a_word():

@@ -1,0 +1,58 @@
+"""Fresh processes for what must run on TensorFlow alone, whatever this process computes with.
+
+Each runs a module of kerasft as `python -m` does: no fork, so that it is the same on every system.
+"""
+
+import os
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from kerasft.errors import UserError
+from kerasft.progress import Event, Progress, silent
+
+
+def run_fresh(
+    jobs: Mapping[str, Sequence[str]], work: Path, *, what: str, progress: Progress = silent
+) -> None:
+    """Runs some jobs at the same time, each in a process of its own, on the CPU.
+
+    Args:
+        jobs: the module and what it takes, by what it does ("loads the export").
+        work: a folder for what they print; the caller removes it.
+        what: what the jobs are for ("parity proof").
+        progress: told after each process, stage "check".
+
+    Raises:
+        UserError: one of them failed. The others are ended.
+    """
+    package = Path(__file__).resolve().parent.parent
+    searched = [str(package), *filter(None, [os.environ.get("PYTHONPATH")])]
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join(searched),
+        "CUDA_VISIBLE_DEVICES": "-1",  # a GPU's TF32 would differ from itself by more than 1e-4
+        "KERAS_BACKEND": "tensorflow",
+    }
+    running = {}
+    logs = {name: work / f"{number}.log" for number, name in enumerate(jobs)}
+    try:
+        for name, (module, *arguments) in jobs.items():
+            command = [sys.executable, "-m", module, *arguments]
+            with open(logs[name], "wb") as log:
+                running[name] = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
+        for done, (name, process) in enumerate(running.items()):
+            progress(Event("check", done, len(jobs), figures={"what": what}))
+            if process.wait() != 0:
+                lines = logs[name].read_text("utf-8", errors="replace").splitlines()
+                tail = next((line for line in reversed(lines) if line.strip()), "no message")
+                raise UserError(
+                    f"The {what} failed: the process that {name} ended with "
+                    f"status {process.returncode}: {tail}"
+                )
+        progress(Event("check", len(jobs), len(jobs), figures={"what": what}))
+    finally:
+        for process in running.values():
+            process.kill()
+            process.wait()
