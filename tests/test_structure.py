@@ -29,6 +29,8 @@ USE_TENSORFLOW = {
     "predict",
 }
 START_FAST = {
+    "backbones",
+    "backbones_text",
     "cache_text",
     "cli",
     "cli_shared",
@@ -36,6 +38,7 @@ START_FAST = {
     "config",
     "errors",
     "fields",
+    "imagenet",
     "progress",
     "randomness",
     "run",
