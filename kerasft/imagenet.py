@@ -35,9 +35,10 @@ BYTES_PER_PARAMETER = 4  # float32; names and headers add a few per cent
 def models_folder() -> Path:
     """Where Keras looks for its files, by the rules of `keras.utils.get_file`."""
     home = Path(os.environ.get("KERAS_HOME", "~/.keras")).expanduser()
-    there = next(folder for folder in (home, *home.parents) if folder.exists())  # Keras makes it
-    if not os.access(there, os.W_OK):
-        # Keras passes over a folder that it can't write to, files in it or not.
+    there = next(place for place in (home, *home.absolute().parents) if place.exists())
+    if not (there.is_dir() and os.access(there, os.W_OK)):
+        # Keras makes a folder that is not there yet, and passes over one that it can't write
+        # to, files in it or not.
         home = Path("/tmp" if os.path.isdir("/tmp") else tempfile.gettempdir()) / ".keras"
     return home / "models"
 

@@ -512,6 +512,7 @@ COMMANDS = [
     "evaluate",
     "export",
     "find-lr",
+    "backbones",
     "predict",
     "train",
     "unfreeze-and-continue",

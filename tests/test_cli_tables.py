@@ -48,6 +48,34 @@ def kerasft(line):
     return done.exit_code, done.stdout, done.stderr
 
 
+def test_backbones_lists_them_without_tensorflow_and_keras(tmp_path):
+    code = (
+        "import sys\n"
+        "from kerasft.cli import main\n"
+        "main(sys.argv[1:], standalone_mode=False)\n"
+        "print(sorted({'tensorflow', 'keras', 'numpy'} & set(sys.modules)), file=sys.stderr)"
+    )
+    for arguments in (["backbones"], ["backbones", "--json"]):
+        done = subprocess.run(
+            [sys.executable, "-c", code, *arguments],
+            cwd=ROOT,
+            env=os.environ | {"KERAS_HOME": str(tmp_path)},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        assert done.stderr == "[]\n"
+        if arguments == ["backbones"]:
+            lines = done.stdout.splitlines()
+            assert lines[2] == (
+                "MobileNetV2         224        32    2,257,984     1,280      18      9 MB  no"
+            )
+            assert f"it lies in {tmp_path}/models." in lines
+    listed = json.loads(done.stdout)
+    assert len(listed["backbones"]) == 40
+    assert [row["name"] for row in listed["backbones"] if row["on_this_machine"]] == []
+
+
 def test_blocks_lists_what_unfreezing_counts_from_the_top():
     _, out, _ = kerasft("blocks MobileNet:alpha=0.25 --json")
     answer = json.loads(out)

@@ -9,6 +9,7 @@ from kerasft import bundle, nets
 from kerasft.backbones import BACKBONES
 from kerasft.bundle import Bundle
 from kerasft.cut import (
+    depth,
     fingerprint,
     freeze,
     list_blocks,
@@ -61,6 +62,25 @@ def test_preprocessing_alone_is_no_stem():
     model = nets.load("VGG16", weights="none", image_size=32)
     blocks = list_blocks(model, BACKBONES["VGG16"])
     assert [block.name for block in blocks] == ["block5", "block4", "block3", "block2", "block1"]
+
+
+def test_where_three_tensors_are_alive_no_block_begins():
+    pixels = keras.Input((8, 8, 3), name="pixels")
+    made = [keras.layers.Conv2D(2, 3, name="block_0_conv")(pixels)]
+    for i in range(1, 5):  # each takes all that were made before
+        added = keras.layers.add(made) if i > 1 else made[0]
+        made.append(keras.layers.Conv2D(2, 3, padding="same", name=f"block_{i}_conv")(added))
+    features = keras.layers.GlobalAveragePooling2D()(keras.layers.add(made))
+    blocks = list_blocks(keras.Model(pixels, features), TINY)
+    assert [(b.name, len(b.inputs)) for b in blocks] == [
+        ("block_2", 2),
+        ("block_1", 1),
+        ("block_0", 1),
+    ]
+
+
+def test_blocks_of_a_phase_are_a_number_or_all_of_them():
+    assert [depth(blocks, 5) for blocks in (0, 3, "all")] == [0, 3, 5]
 
 
 def test_the_two_halves_compute_what_the_whole_computes():

@@ -1,17 +1,12 @@
+"""What is built: preprocessing, sides, seeds, ImageNet. `test_every_net.py` looks at all nets."""
+
 import keras
 import numpy as np
 import pytest
 
-from kerasft.backbones import BACKBONES, block_key, parse
+from kerasft.backbones import BACKBONES, parse
 from kerasft.errors import UserError
 from kerasft.nets import add_scores, load, pretrained
-
-# Built in a second or so; the other rows are tested with the slow mark.
-QUICK = ("MobileNet", "MobileNetV3Small")
-ROWS = [
-    pytest.param(name, marks=() if name in QUICK else pytest.mark.slow, id=name)
-    for name in BACKBONES
-]
 
 
 @pytest.fixture(autouse=True)
@@ -81,37 +76,6 @@ def test_the_model_preprocesses_pixels_as_imagenet_nets_expect(spec, layer, expe
     np.testing.assert_allclose(entering(model, layer, [255, 128, 0]), expected, atol=1e-5)
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        "MobileNetV2",
-        slow("MobileNetV3Small"),
-        slow("VGG16"),
-        slow("ResNet50"),
-        slow("ResNet50V2"),
-        slow("DenseNet121"),
-        slow("InceptionV3"),
-        slow("Xception"),
-        slow("EfficientNetV2B0"),
-        slow("ConvNeXtTiny"),
-    ],
-)
-def test_features_are_those_of_plain_keras_on_preprocessed_pixels(name):
-    backbone = BACKBONES[name]
-    side = backbone.min_size
-    model = load(name, weights="none", image_size=side)
-    plain = getattr(keras.applications, name)(
-        include_top=False, weights=None, pooling="avg", input_shape=(side, side, 3)
-    )
-    plain.set_weights(model.get_weights())
-    pixels = some_pixels(side)
-    preprocess = getattr(keras.applications, backbone.module).preprocess_input
-    expected = run(plain, preprocess(pixels.copy()))  # it overwrites its argument
-    got = run(model, pixels)
-    # Division and subtraction may be fused otherwise; 1e-4 of the largest feature.
-    np.testing.assert_allclose(got, expected, atol=1e-4 * np.abs(expected).max())
-
-
 def test_efficientnet_has_the_second_rescaling_of_imagenet_weights_without_them_too():
     model = load("EfficientNetB0", weights="none", image_size=32)
     assert [type(layer).__name__ for layer in model.layers[:5]] == [
@@ -123,34 +87,19 @@ def test_efficientnet_has_the_second_rescaling_of_imagenet_weights_without_them_
 # --- what is built ---
 
 
-@pytest.mark.parametrize("name", ROWS)
-def test_every_row_is_flat_and_reloads_in_plain_keras(name, tmp_path):
-    side = BACKBONES[name].min_size
-    model = load(name, weights="none", image_size=side)
-    assert model.inputs[0].shape == (None, side, side, 3)
-    assert model.layers[0].name == "pixels"
-    assert len(model.outputs[0].shape) == 2
-    nested = [type(layer).__name__ for layer in model.layers if isinstance(layer, keras.Model)]
-    assert nested == (["Sequential"] * 4 if name == "ConvNeXtTiny" else [])
-    model.save(tmp_path / "model.keras")
-    again = keras.models.load_model(tmp_path / "model.keras", compile=False)
-    pixels = some_pixels(side)
-    np.testing.assert_array_equal(run(model, pixels), run(again, pixels))
-
-
-@pytest.mark.parametrize("name", list(BACKBONES))
-def test_a_side_under_the_minimum_is_refused(name):
-    side = BACKBONES[name].min_size - 1
-    with pytest.raises(UserError) as caught:
-        load(name, weights="none", image_size=side)
-    assert str(caught.value) == (
-        f"image size: {name} takes images of {side + 1} pixels a side or more, got {side}."
-    )
-    assert caught.value.exit_code == 2
-    with pytest.raises(ValueError, match="at least"):  # Keras' own limit is the same
-        getattr(keras.applications, name)(
-            include_top=False, weights=None, input_shape=(side, side, 3)
+def test_a_side_under_the_minimum_is_refused():
+    for name, row in BACKBONES.items():
+        side = row.min_size - 1
+        with pytest.raises(UserError) as caught:
+            load(name, weights="none", image_size=side)
+        assert str(caught.value) == (
+            f"image size: {name} takes images of {side + 1} pixels a side or more, got {side}."
         )
+        assert caught.value.exit_code == 2
+        with pytest.raises(ValueError, match="at least"):  # Keras' own limit is the same
+            getattr(keras.applications, name)(
+                include_top=False, weights=None, input_shape=(side, side, 3)
+            )
 
 
 def test_random_weights_depend_on_the_seed_alone():
@@ -169,52 +118,6 @@ def test_random_weights_of_a_rebuilt_net_depend_on_the_seed_alone():
     again = load("EfficientNetB0", weights="none", image_size=32, seed=7)
     for a, b in zip(first.get_weights(), again.get_weights(), strict=True):
         np.testing.assert_array_equal(a, b)
-
-
-# --- blocks ---
-
-
-def residual_blocks(*counts):
-    return [f"conv{stage}_block{i}" for stage, n in enumerate(counts, 2) for i in range(1, n + 1)]
-
-
-BLOCKS = {
-    "MobileNet": [f"conv_{i}" for i in range(1, 14)],
-    "MobileNetV2": ["expanded_conv", *(f"block_{i}" for i in range(1, 17))],
-    "MobileNetV3Small": ["expanded_conv", *(f"expanded_conv_{i}" for i in range(1, 11))],
-    "MobileNetV3Large": ["expanded_conv", *(f"expanded_conv_{i}" for i in range(1, 15))],
-    "VGG16": ["block1", "block2", "block3", "block4", "block5"],
-    "VGG19": ["block1", "block2", "block3", "block4", "block5"],
-    "DenseNet121": ["conv2", "conv3", "conv4", "conv5"],
-    "EfficientNetB0": [
-        f"block{stage}{'abcdefgh'[i]}"
-        for stage, n in enumerate((1, 2, 2, 3, 3, 4, 1), 1)
-        for i in range(n)
-    ],
-    "EfficientNetV2B0": [
-        f"block{stage}{'abcdefgh'[i]}"
-        for stage, n in enumerate((1, 2, 2, 3, 5, 8), 1)
-        for i in range(n)
-    ],
-    "InceptionV3": [f"mixed{i}" for i in range(11)],
-    "Xception": [f"block{i}" for i in range(1, 15)],
-    "ConvNeXtTiny": [
-        f"stage_{stage}_block_{i}" for stage, n in enumerate((3, 3, 9, 3)) for i in range(n)
-    ],
-    "ResNet50": residual_blocks(3, 4, 6, 3),
-    "ResNet101": residual_blocks(3, 4, 23, 3),
-    "ResNet152": residual_blocks(3, 8, 36, 3),
-    "ResNet50V2": residual_blocks(3, 4, 6, 3),
-}
-
-
-@pytest.mark.parametrize("name", ROWS)
-def test_the_layers_of_a_net_name_these_blocks_in_order(name):
-    backbone = BACKBONES[name]
-    model = load(name, weights="none", image_size=backbone.min_size)
-    keys = [block_key(backbone, layer.name) for layer in model.layers]
-    assert list(dict.fromkeys(filter(None, keys))) == BLOCKS[name]
-    assert 0 < backbone.default_blocks <= len(BLOCKS[name]) // 4 + 1
 
 
 # --- ImageNet ---

@@ -30,6 +30,8 @@ USE_TENSORFLOW = {
 }
 START_FAST = {
     "cache",
+    "backbones",
+    "backbones_text",
     "cache_text",
     "cli",
     "cli_shared",
@@ -38,6 +40,7 @@ START_FAST = {
     "errors",
     "fields",
     "kinds",
+    "imagenet",
     "progress",
     "randomness",
     "run",

@@ -1,0 +1,54 @@
+from kerasft.backbones_text import backbones_text
+from kerasft.imagenet import list_backbones
+
+PLAIN = {"image_size": 224, "min_size": 32, "features": 1024, "blocks": 14, "options": []}
+PLAIN |= {"variants": [], "on_this_machine": False}
+REPORT = {
+    "folder": "/home/ada/.keras/models",
+    "backbones": [
+        {
+            **PLAIN,
+            "name": "MobileNet",
+            "parameters": 3_228_864,
+            "download_bytes": 12_915_456,
+            "options": ["alpha", "depth_multiplier"],
+            "variants": [
+                {"spec": "MobileNet:alpha=0.25", "on_this_machine": True},
+                {"spec": "MobileNet:alpha=0.5", "on_this_machine": False},
+            ],
+        },
+        {
+            **PLAIN,
+            "name": "ConvNeXtXLarge",
+            "parameters": 348_147_968,
+            "features": 2048,
+            "download_bytes": 1_392_591_872,
+            "on_this_machine": True,
+        },
+    ],
+}
+
+
+def test_a_backbone_is_a_line_then_come_the_options_and_what_to_do_next():
+    assert backbones_text(REPORT).splitlines() == [
+        "name            side  smallest   parameters  features  blocks  download  here",
+        "MobileNet        224        32    3,228,864     1,024      14     13 MB  no",
+        "ConvNeXtXLarge   224        32  348,147,968     2,048      14  1,393 MB  yes",
+        "",
+        "Sides are in pixels. About so much is downloaded when it is first used; it is here if",
+        "it lies in /home/ada/.keras/models.",
+        "",
+        "Options follow a colon, as in MobileNet:alpha=0.75. There are ImageNet weights for",
+        "  MobileNet  alpha=0.25 (here), alpha=0.5",
+        "Any other value, and depth_multiplier of MobileNet, needs --weights none.",
+        "",
+        "Next: `kerasft train --data PHOTOS/ --backbone NAME` trains with one of them, and",
+        "`kerasft blocks NAME` lists what can be unfrozen after that.",
+    ]
+
+
+def test_the_real_table_is_narrow_enough_for_a_terminal(monkeypatch):
+    monkeypatch.setenv("KERAS_HOME", "/root/.keras")
+    lines = backbones_text(list_backbones()).splitlines()
+    assert max(map(len, lines)) < 90
+    assert len(lines) == 41 + 13
