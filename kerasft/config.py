@@ -171,16 +171,19 @@ def data_at(source: str | Path, data: Data | None = None) -> Data:
         data: what else is set; None: defaults.
 
     Raises:
-        UserError: not the name of a source. Exit code 2.
+        UserError: not the name of a source, or nothing is there. Exit code 2.
     """
     raw = data.model_dump(exclude_unset=True) if data else {}
     raw |= {"source": absolute(source, Path()) if source else source, "data_dir": None}
     try:
-        return Data.model_validate(raw)
+        moved = Data.model_validate(raw)
     except ValidationError as error:
         found = from_pydantic(error, Data, options={})
         problems = [Problem(("data", *one.place), one.text, "--data") for one in found]
         raise UserError(report(problems, None), exit_code=2) from error
+    if not moved.source.startswith(TFDS) and not os.path.exists(moved.source):
+        raise UserError(f"--data: {source}: no such file or folder.", exit_code=2)
+    return moved
 
 
 def to_toml(config: Config, folder: Path) -> str:

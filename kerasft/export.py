@@ -66,12 +66,12 @@ def export_run(
         work.mkdir()
         bundle.copy(source_file, model)  # training may replace it meanwhile
         opened = bundle.load(model)
-        photos = _photos(open_images(of_run, opened, data=data, progress=progress))
+        found = open_images(of_run, opened, data=data, progress=progress)
         _write(opened, model, written, progress)
         proof = parity.prove(
             written,
             model,
-            photos,
+            _photos(found),
             work=work,
             class_names=opened.class_names,
             image_size=opened.image_size,

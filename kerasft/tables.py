@@ -4,6 +4,7 @@ Paths are relative to the folder of the table and do not leave it, because all t
 looks for photos below one folder. Columns of other names are passed over.
 """
 
+import logging
 import math
 import os
 import posixpath
@@ -21,6 +22,8 @@ from kerasft.folders import SPLIT_FOLDERS, is_writable, listing, printable, walk
 from kerasft.photos import Listing, Photo, Place
 from kerasft.progress import Progress
 from kerasft.rows import Table, open_csv, open_parquet
+
+log = logging.getLogger(__name__)
 
 COLUMNS = ("path", "label", "split", "group")
 ALIASES = {
@@ -118,6 +121,11 @@ def _columns(table: Path, opened: Table) -> dict[str, int]:
                 f"{table}: unknown column '{typos[0]}'. Did you mean '{column}'? Rename it, or "
                 "remove it."
             )
+    others = [
+        printable(name) for place, name in enumerate(opened.header) if place not in found.values()
+    ]
+    if others:
+        log.info("%s: columns that are passed over: %s", table, ", ".join(others[:20]))
     for column, position in found.items():
         kind = opened.kinds[position]
         if column == "label" and kind == "list":

@@ -266,6 +266,8 @@ def plan_text(plan: Mapping[str, Any]) -> str:
         f"{name:<{width}}  {n['train']:>6,}  {n['validation']:>10,}  {n['test']:>6,}"
         for name, n in plan["images"].items()
     ]
+    if plan["groups"]:
+        lines.append(f"{plan['groups']:,} groups, each in one split")
     if plan["skipped"]:
         lines.append(f"{len(plan['skipped'])} files are no images and will be left out")
     lines.append("")

@@ -15,6 +15,8 @@ from pathlib import Path
 from sys import intern
 from typing import Any
 
+import numpy as np
+
 from kerasft.config import Data
 from kerasft.errors import UserError, did_you_mean
 from kerasft.folders import SPLIT_FOLDERS, printable
@@ -183,7 +185,8 @@ def _features(name: str, info: Any) -> tuple[str, str]:
     both = info.supervised_keys
     if isinstance(both, tuple) and len(both) == 2 and both[0] in images and both[1] in labels:
         images, labels = [both[0]], [both[1]]
-    holds = ", ".join(f"{key} ({type(feature).__name__})" for key, feature in features.items())
+    kinds = sorted((key, type(feature).__name__) for key, feature in features.items())
+    holds = ", ".join(f"{key} ({kind})" for key, kind in kinds)
     if len(images) != 1 or len(labels) != 1:
         several = any(
             isinstance(getattr(feature, "feature", None), tfds.features.ClassLabel)
@@ -193,10 +196,9 @@ def _features(name: str, info: Any) -> tuple[str, str]:
             f"{name}: expected one Image and one ClassLabel, got {holds or info.features}."
             + (" Several labels per image are not what kerasft does." if several else "")
         )
-    if features[images[0]].np_dtype not in ("uint8", "uint16"):
-        raise UserError(
-            f"{name}: its images hold {features[images[0]].np_dtype}. Expected pixels of 8 bits."
-        )
+    pixels = np.dtype(features[images[0]].np_dtype).name
+    if pixels not in ("uint8", "uint16"):
+        raise UserError(f"{name}: its images hold {pixels}. Expected pixels of 8 bits.")
     return images[0], labels[0]
 
 
@@ -208,7 +210,7 @@ def _splits(name: str, info: Any) -> dict[str, str]:
     others = [split for split in info.splits if split not in known]
     if not known or len(set(known.values())) < len(known):
         raise UserError(
-            f"{name}: has the splits {', '.join(info.splits)}. Expected train, and maybe "
+            f"{name}: has the splits {', '.join(sorted(info.splits))}. Expected train, and maybe "
             "validation and test."
         )
     if others:

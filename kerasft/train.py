@@ -131,7 +131,7 @@ def plan_run(config: Config, *, progress: Progress = silent) -> dict:
     """Checks config, data and weights, and says what `train_run` would do. Trains nothing.
 
     Returns:
-        `{"backbone", "image_size", "weights", "images": {class: {split: n}}, "skipped",
+        `{"backbone", "image_size", "weights", "images": {class: {split: n}}, "groups", "skipped",
         "blocks": [{"name", "layers", "parameters"}], "parameters", "phases": [{"name",
         "blocks", "epochs", "steps", "learning_rate", "trainable_parameters", "stored", "why",
         "passes", "bytes"}]}`, blocks from the top; the last four are `resolve.Storing`.
@@ -162,6 +162,7 @@ def plan_run(config: Config, *, progress: Progress = silent) -> dict:
         "image_size": config.model.image_size,
         "weights": config.model.weights,
         "images": found.counts(),
+        "groups": len(set(found.groups) - {""}),
         "skipped": [list(pair) for pair in found.skipped],
         "blocks": [
             {"name": b.name, "layers": len(b.layers), "parameters": b.parameters}

@@ -92,6 +92,9 @@ def unpacked(
             facts = {"name": name, "files": files, "bytes": size, "made": time.time()}
             write_atomic(record, json.dumps(facts))
             os.rename(part, folder / key)
+            log.info(
+                "%s: %s files unpacked into the cache, %s", name, f"{files:,}", size_text(size)
+            )
         except OSError as error:
             shutil.rmtree(part, ignore_errors=True)
             raise UserError(

@@ -196,6 +196,7 @@ def test_a_dry_run_prints_the_plan_and_trains_nothing(replace):
         "image_size": 224,
         "weights": "imagenet",
         "images": {"ants": {"train": 135, "validation": 29, "test": 29}},
+        "groups": 0,
         "skipped": [],
         "blocks": [{"name": "block_16", "layers": 10, "parameters": 886720}],
         "parameters": 2257984,
@@ -245,6 +246,10 @@ def test_a_dry_run_prints_the_plan_and_trains_nothing(replace):
     )
     assert trained.arguments is None
     assert json.loads(kerasft("train --data photos --dry-run --json").stdout) == plan
+    replace("train.plan_run", {**plan, "groups": 12})
+    assert (
+        "    29\n12 groups, each in one split\n" in kerasft("train --data photos --dry-run").stdout
+    )
 
 
 # unfreeze-and-continue

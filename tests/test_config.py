@@ -18,6 +18,7 @@ from kerasft.config import (
     Model,
     Phase,
     append_phase,
+    data_at,
     default_phases,
     load_config,
     to_toml,
@@ -547,3 +548,68 @@ def test_an_unknown_backbone_is_told_with_the_other_problems():
     assert lines[1].startswith(
         "  model.backbone (--backbone): unknown name 'MobilNetV2'. Did you mean 'MobileNetV2'? "
     )
+
+
+# ── where the photos are ──
+
+
+def test_a_set_of_tfds_is_no_path_and_its_folder_is_one(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    config = load_config(
+        None, flags={"data.source": "tfds:tf_flowers"}, sets=["data.data_dir=sets"]
+    )
+    assert (config.data.source, config.data.data_dir) == ("tfds:tf_flowers", f"{tmp_path}/sets")
+    text = to_toml(config, tmp_path / "runs" / "flowers")
+    assert 'source = "tfds:tf_flowers"\ndata_dir = "../../sets"\n' in text
+    assert reloaded(config, tmp_path / "runs" / "flowers") == config
+
+
+def test_a_source_that_is_no_name_of_tfds_is_told_with_the_other_problems():
+    with pytest.raises(UserError) as error:
+        load_config(None, flags={"data.source": "tfds:a b"}, sets=["seed=x"])
+    assert str(error.value).splitlines() == [
+        "the options have 2 problems:",
+        "  seed (--set): expected int, got 'x'.",
+        "  data.source (--data): expected tfds:NAME, tfds:NAME:CONFIG or tfds:NAME:CONFIG:VERSION, "
+        "such as tfds:tf_flowers or tfds:imagenette:160px.",
+    ]
+
+
+def test_a_folder_of_sets_means_nothing_without_tfds():
+    assert refusal(flags={**PHOTOS, "data.data_dir": "sets"}) == (
+        "the options have 1 problem:\n  data.data_dir (--data-dir): means nothing with a source "
+        "that does not begin with 'tfds:'."
+    )
+
+
+def test_a_folder_called_none_is_a_path(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    config = load_config(None, flags={"data.source": "none"})
+    assert config.data.source == str(tmp_path / "none")
+    assert reloaded(config, tmp_path / "run") == config
+
+
+def test_photos_that_are_elsewhere_now_change_nothing_else(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "photos.zip").touch()
+    before = Data(source="tfds:mnist", data_dir="/sets", test=0.2, bad_images="skip")
+    assert data_at("photos.zip", before) == Data(
+        source=f"{tmp_path}/photos.zip", test=0.2, bad_images="skip"
+    )
+    assert data_at("tfds:mnist:3.0.1", before).data_dir is None
+    assert data_at(Path("photos.zip")) == Data(source=f"{tmp_path}/photos.zip")
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("nowhere.csv", "--data: nowhere.csv: no such file or folder."),
+        ("", "the options have 1 problem:\n  data.source (--data): expected a folder, got ''."),
+        ("tfds:", "the options have 1 problem:\n  data.source (--data): expected tfds:NAME, "),
+    ],
+)
+def test_photos_that_are_nowhere_are_a_mistake_in_typing(source, message):
+    with pytest.raises(UserError) as error:
+        data_at(source)
+    assert str(error.value).startswith(message)
+    assert error.value.exit_code == 2

@@ -51,7 +51,8 @@ def test_the_default_path_is_the_first_free_one(tmp_path, monkeypatch):
     (tmp_path / "runs" / "flowers").mkdir(parents=True)
     assert default_run_path("/photos/flowers") == Path("runs/flowers-2")
     (tmp_path / "runs" / "flowers-2").mkdir()
-    assert default_run_path("/photos/flowers") == Path("runs/flowers-3")
+    assert default_run_path("/photos/flowers.zip") == Path("runs/flowers-3")
+    assert default_run_path("tfds:flowers:small") == Path("runs/flowers-small")
 
 
 # ── create and open ──

@@ -260,6 +260,57 @@ def test_classes_that_the_model_does_not_know_are_named(photos):
     )
 
 
+def write_table(folder, text):
+    (folder / "labels.csv").write_text(text)
+    return folder / "labels.csv"
+
+
+def test_groups_of_a_table_stay_together_and_are_kept(tmp_path, photos):
+    rows = "".join(
+        f"{path.relative_to(photos)},{path.parent.name},person {int(path.stem[-3:]) % 6}\n"
+        for path in photos.rglob("*-*")
+    )
+    table = write_table(photos, "path,label,group\n" + rows)
+    source = scan(table)
+    each = {"train": 8, "validation": 2, "test": 2}
+    assert source.counts() == {"circle": each, "cross": each, "stripes": each}
+    sides = {(group, split) for group, split in zip(source.groups, source.splits, strict=True)}
+    assert len(sides) == 6
+    write_splits(source, tmp_path / "splits.csv")
+    (tmp_path / "classes.txt").write_text("circle\ncross\nstripes\n")
+    opened = open_source(tmp_path / "splits.csv", tmp_path / "classes.txt", Data(source=table))
+    assert (opened.paths, opened.groups) == (source.paths, source.groups)
+    table.unlink()  # the run has what it needs of it
+    open_source(tmp_path / "splits.csv", tmp_path / "classes.txt", Data(source=table))
+
+
+def test_splits_of_a_table_are_respected_and_bad_files_of_it_told(photos):
+    (photos / "cross/empty.jpg").touch()
+    rows = "".join(
+        f"{path.relative_to(photos)},{path.parent.name},{'test' if '-00' in path.stem else 'train'}"
+        "\n"
+        for path in sorted(photos.rglob("*.*"))
+    )
+    table = write_table(photos, "path,label,split\n" + rows)
+    assert message_of(scan, table).startswith(
+        f"{table}: 1 file can't be used:\n  cross/empty.jpg: is empty\n"
+    )
+    assert scan(table, bad_images="skip", validation=0.5).counts()["cross"] == {
+        "train": 1,
+        "validation": 1,
+        "test": 10,
+    }
+
+
+def test_files_of_a_table_that_are_missing_can_be_left_out(photos):
+    rows = "".join(f"{p.relative_to(photos)},{p.parent.name}\n" for p in photos.rglob("*-*"))
+    table = write_table(photos, f"path,label\n{rows}gone.jpg,cross\n")
+    assert "line 38: gone.jpg is missing" in message_of(scan, table)
+    source = scan(table, bad_images="skip")
+    assert source.skipped == (("gone.jpg", "cannot be read: No such file or directory"),)
+    assert len(source.paths) == 36
+
+
 def test_real_photos_are_split_by_share(assets):
     counts = scan(assets / "datasets" / "ants_bees").counts()
     assert counts == {

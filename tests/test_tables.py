@@ -1,3 +1,4 @@
+import logging
 import shutil
 
 import pytest
@@ -67,6 +68,14 @@ def test_columns_may_come_in_any_order_and_case_with_others_beside_them(folder):
 def test_validation_has_three_names(folder, split):
     listed = read(folder, f"path,label,split\na.jpg,cat,train\nc.jpg,cat,{split}\n")
     assert listed.photos[1].split == "validation"
+
+
+def test_columns_that_are_passed_over_are_told(folder, caplog):
+    caplog.set_level(logging.INFO)
+    read(folder, "path,label,patient,width\na.jpg,cat,ada,10\n")
+    assert caplog.messages == [
+        f"{folder / 'labels.csv'}: columns that are passed over: patient, width"
+    ]
 
 
 def test_a_column_of_splits_that_is_empty_says_nothing(folder):
