@@ -20,8 +20,6 @@ from kerasft.live import LiveModel, restore_precision, set_precision
 from kerasft.rates import build_optimizer, rate_groups
 from kerasft.train import train_run
 
-TOP_TWO = ["cell_3", "cell_reduce_2"]
-
 
 def computed(model, inputs):
     return np.asarray(model(inputs, training=False))
@@ -33,19 +31,23 @@ def logits_of(model):
 
 def test_a_cell_ends_with_its_sum_and_begins_with_what_only_it_needs():
     blocks = list_blocks(cells_model(), CELLS)
-    # By depth, the five first layers of cell_3 and cell_0 come before the end of the cell below.
-    assert [(b.name, b.layers[0], b.layers[-2:], b.parameters) for b in blocks[:4]] == [
-        ("cell_3", "adjust_relu_1_3", (blocks[0].layers[-2], blocks[0].layers[-1]), 280),
-        (
-            "cell_reduce_2",
-            blocks[1].layers[0],
-            ("reduction_add_1_reduce_2", "reduction_concat_reduce_2"),
-            280,
-        ),
-        ("cell_1", blocks[2].layers[0], ("normal_add_1_1", "normal_concat_1"), 280),
-        ("cell_0", "adjust_relu_1_0", ("normal_add_1_0", "normal_concat_0"), 248),
+    assert [(b.name, b.parameters) for b in blocks] == [
+        ("cell_3", 280),
+        ("cell_reduce_2", 280),
+        ("cell_1", 280),
+        ("cell_0", 248),
+        ("cell_stem_1", 180),
+        ("stem", 128),
     ]
-    assert [b.name for b in blocks[4:]] == ["cell_stem_1", "stem"]
+    assert [b.layers[-1] for b in blocks[1:]] == [
+        "reduction_concat_reduce_2",
+        "normal_concat_1",
+        "normal_concat_0",
+        "reduction_concat_stem_1",
+        "stem_bn1",
+    ]
+    # By depth, these come before the end of the cell below.
+    assert [blocks[i].layers[0] for i in (0, 3)] == ["adjust_relu_1_3", "adjust_relu_1_0"]
     assert [[t.shape[1:] for t in b.inputs] for b in blocks] == [
         [(4, 4, 12), (2, 2, 12)],
         [(4, 4, 12), (4, 4, 12)],
@@ -146,7 +148,7 @@ def test_each_cell_above_the_cut_has_its_own_rate():
     phase = Phase(name="p", blocks=2, epochs=1, learning_rate=0.1, layer_decay=0.5)
     groups = rate_groups(phase, cut)
     assert [(g.name, g.factor) for g in groups] == [
-        ("head", 1.0), (TOP_TWO[0], 0.5), (TOP_TWO[1], 0.25)
+        ("head", 1.0), ("cell_3", 0.5), ("cell_reduce_2", 0.25)
     ]  # fmt: skip
     # One for every trained variable, or it would raise.
     assert build_optimizer(phase, groups, cut.suffix, 5).built
@@ -184,11 +186,11 @@ def cells_backbone(monkeypatch):
     monkeypatch.setattr(keras.applications, "Cells", cells_constructor, raising=False)
 
 
-def train(folder, name, mode):
+def train(folder, name, mode, *sets):
     """Trains the two top blocks on drawn photos; returns the losses of the epochs."""
     photos = folder / "photos" if (folder / "photos").is_dir() else draw_photos(folder / "photos")
     flags = {**FLAGS, "data.source": str(photos), "model.backbone": name, "cache.mode": mode}
-    (done,) = train_run(load_config(None, flags=flags, sets=[]), folder / mode)["phases"]
+    (done,) = train_run(load_config(None, flags=flags, sets=sets), folder / mode)["phases"]
     assert bool(done["activations"]) == (mode == "on")
     assert done["frozen_proof"] == "equal"
     assert done["gap"]["loss"] < 1e-3
@@ -233,6 +235,7 @@ def test_nasnetmobile_is_cut_at_every_cell():
 
 @pytest.mark.slow
 def test_nasnetmobile_trains_alike_stored_and_live(tmp_path):
-    stored, live = (train(tmp_path, "NASNetMobile", mode) for mode in ("on", "off"))
-    print(np.array(stored) / np.array(live) - 1)
-    np.testing.assert_allclose(stored, live, rtol=5e-4)
+    # In float16 and with the folded engine six steps of Adam make 1.4e-3 of the rounding.
+    sets = ["cache.dtype=float32", "cache.engine=keras"]
+    stored, live = (train(tmp_path, "NASNetMobile", mode, *sets) for mode in ("on", "off"))
+    np.testing.assert_allclose(stored, live, rtol=1e-6)
