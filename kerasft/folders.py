@@ -21,7 +21,7 @@ from typing import TypeVar
 from kerasft import images
 from kerasft.config import Data
 from kerasft.errors import UserError
-from kerasft.kinds import ENDINGS
+from kerasft.kinds import TFDS
 from kerasft.photos import Listing, Photo, Place
 from kerasft.progress import Event, Progress
 
@@ -97,10 +97,12 @@ def _class_folders(folder: Path) -> list[str]:
     """The names of the folders in `folder`, sorted; UserError where images lie beside them."""
     expected = "Expected a folder that holds a folder of images per class"
     if not folder.exists():
-        raise UserError(f"{folder}: no such folder. {expected}.", exit_code=2)
+        hint = f" Sets of TFDS are named {TFDS}NAME." if re.match(r"\w+:\w", folder.name) else ""
+        raise UserError(f"{folder}: no such folder. {expected}.{hint}", exit_code=2)
     if not folder.is_dir():
         raise UserError(
-            f"{folder}: is a file. {expected}, or a file that ends in {', '.join(ENDINGS)}.",
+            f"{folder}: is a file. {expected}, or a table (.csv, .tsv, .parquet) or an archive "
+            "(.zip, .tar, .tar.gz) of photos.",
             exit_code=2,
         )
     entries = _entries(folder)

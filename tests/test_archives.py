@@ -329,6 +329,23 @@ def test_progress_is_told_in_hundredths_and_ends_with_all(tmp_path, photos):
     assert [event.done for event in events] == sorted({event.done for event in events})
 
 
+@settings(
+    max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(st.booleans(), st.lists(st.tuples(st.floats(0, 1), st.integers(0, 255)), max_size=4))
+def test_whatever_bytes_are_damaged_it_is_one_sentence(tmp_path_factory, as_zip, changes):
+    top = tmp_path_factory.mktemp("damage")
+    path = (zipped if as_zip else tarred)(top / ("a.zip" if as_zip else "a.tar"), *PLAIN)
+    raw = bytearray(path.read_bytes())
+    for place, value in changes:
+        raw[int(place * min(len(raw) - 1, 2100))] = value  # behind it a tar file has zeros only
+    path.write_bytes(raw)
+    (top / "to").mkdir()
+    with contextlib.suppress(UserError):
+        unpack(path, top / "to", silent)
+    shutil.rmtree(top)
+
+
 names = st.lists(
     st.sampled_from(["..", ".", "", "a", "B", "b", "\u00fc", "a.jpg", "C:", "\\", "x" * 256, "\0"])
     | st.text(max_size=5),

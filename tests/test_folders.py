@@ -98,6 +98,8 @@ def test_a_path_that_is_no_folder_is_a_mistake_in_typing(tmp_path):
         with pytest.raises(UserError, match=problem) as error:
             find_classes(tmp_path / name)
         assert error.value.exit_code == 2
+    with pytest.raises(UserError, match=r"no such folder.*Sets of TFDS are named tfds:NAME\."):
+        find_classes(tmp_path / "tdfs:mnist")
 
 
 def test_an_empty_folder_is_refused(tmp_path):

@@ -3,6 +3,8 @@ import shutil
 
 import pytest
 from drawing import draw_photos
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from kerasft.config import Data
 from kerasft.errors import UserError
@@ -176,6 +178,29 @@ def test_a_table_that_is_not_there_is_a_mistake_in_typing(tmp_path):
     with pytest.raises(UserError, match=r"labels\.csv: no such file") as error:
         find_csv(Data(source=tmp_path / "labels.csv"), silent).read()
     assert error.value.exit_code == 2
+
+
+cells = st.sampled_from(
+    ["path", "label", "split", "a.jpg", "sub/b.jpg", "..", "train", "1", "0.5", '"', "\0", "\\", ""]
+) | st.text(max_size=3)
+
+
+@settings(
+    max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(st.lists(st.lists(cells, max_size=4), max_size=6), st.sampled_from(",;\t"), st.booleans())
+def test_whatever_is_in_a_table_it_is_photos_of_the_folder_or_one_refusal(
+    folder, rows, mark, headed
+):
+    text = "path,label,split\n".replace(",", mark) * headed
+    text += "\n".join(mark.join(row) for row in rows)
+    (folder / "labels.csv").write_text(text, "utf-8", "surrogatepass")
+    try:
+        listed = find_csv(Data(source=folder / "labels.csv"), silent).read()
+    except UserError as error:
+        assert str(error).startswith(f"{folder / 'labels.csv'}: ")
+    else:
+        assert {photo.path for photo in listed.photos} <= {"a.jpg", "sub/b.jpg", "labels.csv"}
 
 
 # multi-label and regression
