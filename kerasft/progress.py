@@ -4,6 +4,7 @@ The library never prints. It calls `progress(Event(...))`; the command line draw
 notebook may ignore them. A sentence goes through `logging` (logger "kerasft") instead.
 
 Stages:
+    draw    the sample is drawn: done of total images
     images  scanning files: done of total files
     phase   a phase starts; figures blocks, trainable_parameters, epochs
     store   its activations are found, or are going to be stored; figures found (0 or 1), bytes,

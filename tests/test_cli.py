@@ -458,7 +458,15 @@ def test_ctrl_c_while_predicting_says_only_that(replace):
 # help
 
 
-COMMANDS = ["blocks", "evaluate", "export", "predict", "train", "unfreeze-and-continue"]
+COMMANDS = [
+    "blocks",
+    "evaluate",
+    "export",
+    "predict",
+    "sample-data",
+    "train",
+    "unfreeze-and-continue",
+]
 GROUPS = ["cache"]  # its commands are tested in test_cli_tables.py
 
 
