@@ -83,13 +83,17 @@ def shade(random: np.random.Generator, color: Color, spread: float) -> np.ndarra
     return np.asarray(color) * random.normal(1, spread) + random.normal(0, 60 * spread, 3)
 
 
-def draw_scene(random: np.random.Generator, side: int, subject: Subject) -> np.ndarray:
+def draw_scene(
+    random: np.random.Generator, side: int, subject: Subject, *, hardness: float = 1.0
+) -> np.ndarray:
     """Draws a subject with plants and blobs behind it and, sometimes, in front of it.
 
     Args:
         random: what the scene depends on.
         side: of the square image, pixels.
         subject: draws what the image shows.
+        hardness: 0 to 1; with less of it the subject is larger, nearer to the middle, and among
+            fewer plants and spots; with 0 it is alone.
 
     Returns:
         uint8 [side, side, 3], RGB.
@@ -97,24 +101,25 @@ def draw_scene(random: np.random.Generator, side: int, subject: Subject) -> np.n
     full = side * FINER
     image = _backdrop(random, full)
     draw = ImageDraw.Draw(image)
-    _plants(random, draw, full, int(random.integers(5, 16)))
-    _confetti(random, draw, full, int(random.integers(0, 9)))
+    _plants(random, draw, full, round(hardness * random.integers(5, 16)))
+    _confetti(random, draw, full, round(hardness * random.integers(0, 9)))
     if random.random() < 0.5:  # what was drawn so far is out of focus
         image = image.filter(ImageFilter.GaussianBlur(full * random.uniform(0.004, 0.02)))
         draw = ImageDraw.Draw(image)
-    subject(_placed(random, draw, full), random)
-    _plants(random, draw, full, int(random.integers(0, 5)))
+    subject(_placed(random, draw, full, hardness), random)
+    _plants(random, draw, full, round(hardness * random.integers(0, 5)))
     return _photographed(random, image, side)
 
 
-def _placed(random: np.random.Generator, draw: Any, full: int) -> Pen:
+def _placed(random: np.random.Generator, draw: Any, full: int, hardness: float) -> Pen:
     """A pen for a subject of random size, place and turn, seen from a random side."""
-    scale = full * random.uniform(0.17, 0.37)
+    scale = full * (random.uniform(0.17, 0.37) + 0.1 * (1 - hardness))
     squeeze = np.diag([1.0, random.uniform(0.6, 1.0)])
     seen = rotated(np.eye(2), random.uniform(0, 360)).T
     upright = rotated(np.eye(2), random.normal(0, 35)).T
     turn = scale * seen @ squeeze @ seen.T @ upright
-    return Pen(draw, turn, full * random.uniform(0.33, 0.67, 2))
+    off_centre = (0.25 + 0.75 * hardness) * random.uniform(-0.17, 0.17, 2)
+    return Pen(draw, turn, full * (0.5 + off_centre))
 
 
 def _backdrop(random: np.random.Generator, full: int) -> Image.Image:
