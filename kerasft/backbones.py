@@ -131,6 +131,9 @@ _ROWS = (
 
 BACKBONES: dict[str, Backbone] = {row.name: row for row in _ROWS}
 
+# What the weights in the package were trained for (scripts/pretrain_sample.py).
+SAMPLE_BACKBONE, SAMPLE_SIDE = "MobileNetV2:alpha=0.35", 96
+
 
 def _width(text: str) -> float:
     """Reads a width multiplier. The limit is far over what exists (1.4) and stops `alpha=75`."""

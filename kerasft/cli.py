@@ -19,7 +19,7 @@ from kerasft.cli_shared import (
     print_result,
     set_option,
 )
-from kerasft.cli_tables import backbones, blocks, cache
+from kerasft.cli_tables import backbones, blocks, cache, sample_data
 from kerasft.errors import UserError
 from kerasft.terminal import (
     export_text,
@@ -66,6 +66,7 @@ def main() -> None:
 main.add_command(backbones)
 main.add_command(blocks)
 main.add_command(cache)
+main.add_command(sample_data)
 
 
 @main.command()
@@ -74,8 +75,8 @@ main.add_command(cache)
 @click.option("--backbone", metavar="NAME", help="Default: MobileNetV2.")
 @click.option(
     "--weights",
-    metavar="imagenet|none|FILE",
-    help="What the base starts from. Default: imagenet.",
+    metavar="imagenet|sample|none|FILE",
+    help="What the base starts from. Default: imagenet. sample: in the package, to try it out.",
 )
 @click.option("--image-size", type=int, metavar="N", help="Side in pixels, e.g. 224.")
 @click.option("--epochs", type=int, metavar="N", help="Of the first phase, at most.")

@@ -1,11 +1,13 @@
 """Commands that need no run: what there is to choose from, and the cache."""
 
+from pathlib import Path
+
 import click
 
 from kerasft.backbones_text import backbones_text
 from kerasft.cache_text import cache_text, limit_text, removed_text
 from kerasft.cli_shared import json_option, print_result
-from kerasft.terminal import blocks_text, loading
+from kerasft.terminal import blocks_text, loading, sample_text, showing
 
 
 @click.command()
@@ -45,6 +47,29 @@ def blocks(name: str, as_json: bool) -> None:
         for block in cut.list_blocks(model, backbone)
     ]
     print_result({"backbone": name, "blocks": rows}, lambda _: blocks_text(rows), as_json=as_json)
+
+
+@click.command()
+@click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
+@click.option("--seed", type=click.IntRange(min=0), default=0, metavar="N", help="Default: 0.")
+@click.option("--per-class", type=click.IntRange(min=1), metavar="N", help="Default: 60.")
+@json_option
+def sample_data(folder: Path, seed: int, per_class: int | None, as_json: bool) -> None:
+    """Draws photos to try kerasft with: five kinds of flowers, a folder each.
+
+    DIR must be absent or empty. The same options give the same images. `train --weights sample`
+    knows a little of drawn things, so all of it works without a download.
+
+    \b
+    Example:
+        kerasft sample-data flowers
+        kerasft train --data flowers --weights sample --run runs/flowers
+    """
+    from kerasft.sample_data import PER_CLASS, draw_sample
+
+    with showing() as progress:
+        result = draw_sample(folder, seed=seed, per_class=per_class or PER_CLASS, progress=progress)
+    print_result(result, sample_text, as_json=as_json)
 
 
 @click.group()

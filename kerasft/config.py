@@ -54,9 +54,10 @@ def default_phases(weights: str) -> tuple[Phase, ...]:
             name="scratch",
             blocks="all",
             batch_norm="train",
-            epochs=30,
+            epochs=100,
             learning_rate=1e-3,
-            patience=0,  # the norms' moving averages lag: validation is at chance for many epochs
+            schedule="cosine",
+            patience=0,  # the last epochs, at a small rate, are the best ones
         )
         return (scratch,)
     return (Phase(name="head", blocks=0, epochs=20, learning_rate=1e-3),)

@@ -21,7 +21,7 @@ from pydantic import (
     model_validator,
 )
 
-from kerasft.backbones import parse
+from kerasft.backbones import SAMPLE_BACKBONE, SAMPLE_SIDE, parse
 from kerasft.errors import UserError, did_you_mean
 from kerasft.kinds import TFDS, tfds_name
 from kerasft.problems import repeated_names
@@ -90,11 +90,21 @@ class Model(Section):
         default="MobileNetV2", min_length=1, description='Name, or "MobileNet:alpha=0.75".'
     )
     weights: StrictStr = Field(
-        default="imagenet", description='"imagenet", "none" or a weights file.'
+        default="imagenet",
+        description='"imagenet", "sample" (of the package, for trying it out; brings backbone and '
+        'image_size), "none" or a weights file.',
     )
     image_size: StrictInt | None = Field(
         default=None, gt=0, description="Side in pixels; not given: the backbone's."
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _sample_brings_its_net(cls, given: Any) -> Any:
+        if not isinstance(given, dict) or given.get("weights") != "sample":
+            return given
+        brought = {"backbone": SAMPLE_BACKBONE, "image_size": SAMPLE_SIDE}
+        return {**brought, **{key: value for key, value in given.items() if value is not None}}
 
     @field_validator("backbone")
     @classmethod
@@ -107,17 +117,23 @@ class Model(Section):
 
     @field_validator("weights")
     @classmethod
-    def _is_a_choice_or_a_file(cls, weights: str) -> str:
+    def _is_a_choice_or_a_file(cls, weights: str, info: ValidationInfo) -> str:
+        backbone = info.data.get("backbone", SAMPLE_BACKBONE)
+        if weights == "sample" and parse(backbone) != parse(SAMPLE_BACKBONE):
+            raise ValueError(
+                f"'sample' fits {SAMPLE_BACKBONE} alone, got backbone '{backbone}'. Leave the "
+                "backbone out, or take other weights."
+            )
         if weights in NO_FILE or weights.lower().endswith((".h5", ".keras")):
             return weights
         name = Path(weights).name  # a path by now
         raise ValueError(
-            f"expected 'imagenet', 'none' or a file that ends in .h5 or .keras, got {name!r}."
-            + did_you_mean(name, NO_FILE)
+            "expected 'imagenet', 'sample', 'none' or a file that ends in .h5 or .keras, got "
+            f"{name!r}." + did_you_mean(name, NO_FILE)
         )
 
 
-NO_FILE = ("imagenet", "none")
+NO_FILE = ("imagenet", "sample", "none")
 
 
 class Head(Section):
@@ -159,7 +175,7 @@ class Augment(Section):
         le=100,
         description="Views of each training image, the first one plain; every epoch draws among "
         "them. 0: a new one in every epoch, which no store can hold. Not given: 4, or as many as "
-        "differ (flip alone: 2; nothing: 1).",
+        "differ (flip alone: 2; nothing: 1); 0 where nothing is frozen.",
     )
     mixup: StrictFloat = Field(
         default=0.2,

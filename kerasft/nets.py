@@ -16,7 +16,7 @@ import numpy as np
 
 from kerasft.backbones import parse
 from kerasft.errors import UserError
-from kerasft.weights import imagenet_files, load_file
+from kerasft.weights import SAMPLE, imagenet_files, load_file
 
 # What Keras' EfficientNet v1 normalises with (keras/src/applications/efficientnet.py).
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -28,9 +28,10 @@ def load(spec: str, *, weights: str, image_size: int, seed: int = 0) -> keras.Mo
 
     Args:
         spec: see `backbones.parse`.
-        weights: "imagenet", "none" (random; they depend on `seed` alone), or the path of a
-            file: .h5 (Keras Applications, with or without top), .weights.h5 or .keras. A file
-            is taken to belong to ImageNet's preprocessing, as those of Keras Applications do.
+        weights: "imagenet", "sample" (those in the package, for `backbones.SAMPLE_BACKBONE`),
+            "none" (random; they depend on `seed` alone), or the path of a file: .h5 (Keras
+            Applications, with or without top), .weights.h5 or .keras. A file is taken to
+            belong to ImageNet's preprocessing, as those of Keras Applications do.
         image_size: S, at least the row's `min_size`.
         seed: sets the global seeds of Python, NumPy and the backend.
 
@@ -51,9 +52,11 @@ def load(spec: str, *, weights: str, image_size: int, seed: int = 0) -> keras.Mo
             exit_code=2,
         )
     path = None if weights in ("imagenet", "none") else Path(weights)
+    if weights == "sample":
+        path = SAMPLE
     if path is not None and not path.is_file():
         raise UserError(
-            f"weights: there is no file {path}. Expected 'imagenet', 'none' or a file.",
+            f"weights: there is no file {path}. Expected 'imagenet', 'sample', 'none' or a file.",
             exit_code=2,
         )
     keras.utils.set_random_seed(seed)

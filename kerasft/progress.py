@@ -5,6 +5,7 @@ notebook may ignore them. A sentence goes through `logging` (logger "kerasft") i
 
 Stages:
     unpack  photos of an archive or of TFDS become files: done of total; figure what
+    draw    the sample is drawn: done of total images
     images  scanning files: done of total files
     phase   a phase starts; figures blocks, trainable_parameters, epochs
     store   its activations are found, or are going to be stored; figures found (0 or 1), bytes,

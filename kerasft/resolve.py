@@ -154,6 +154,8 @@ def _settle_views(config: Config) -> Config:
         return config
     most = distinct_views(augment.flip, augment.crop, augment.color)
     views = int(min(DEFAULT_VIEWS, most))
+    if all(phase.blocks == "all" for phase in config.phases):
+        views = 0  # nothing is frozen, so a new view in every epoch costs nothing
     return config.model_copy(update={"augment": augment.model_copy(update={"views": views})})
 
 

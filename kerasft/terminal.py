@@ -248,6 +248,17 @@ def duration_text(seconds: float) -> str:
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
+def sample_text(result: Mapping[str, Any]) -> str:
+    """What `sample-data` leaves on the screen.
+
+    Args:
+        result: the object that `sample-data --json` prints.
+    """
+    return f"{result['images']:,} images drawn in {result['folder']}: " + ", ".join(
+        f"{images:,} {name}" for name, images in result["classes"].items()
+    )
+
+
 def plan_text(plan: Mapping[str, Any]) -> str:
     """What `train --dry-run` leaves on the screen.
 

@@ -23,6 +23,9 @@ from kerasft.imagenet import models_folder
 
 logger = logging.getLogger(__name__)
 
+# The weights in the package, float16; scripts/pretrain_sample.py made them.
+SAMPLE = Path(__file__).with_name("sample_weights.h5")
+
 
 @contextmanager
 def imagenet_files(spec: str, image_size: int) -> Iterator[None]:
@@ -81,7 +84,7 @@ def _trouble(spec: str, error: Exception) -> str:
             f"  into the folder {folder}\n"
             f"  (KERAS_HOME/models, if KERAS_HOME is set and can be written to). It comes from\n"
             f"  {address}\n"
-            f"  Or choose other weights: 'none' or a file."
+            "  Or choose other weights: 'sample' (in the package, to try it out), 'none' or a file."
         )
     message = f"weights: the ImageNet files of {spec} can't be had: {error}.\n"
     damaged = [path.name for path in sorted(folder.glob("*.h5")) if not _opens(path)]

@@ -519,6 +519,7 @@ COMMANDS = [
     "find-lr",
     "backbones",
     "predict",
+    "sample-data",
     "train",
     "unfreeze-and-continue",
 ]

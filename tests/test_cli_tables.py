@@ -93,6 +93,24 @@ def test_an_unknown_backbone_is_named_with_the_nearest_known_one():
     assert "Did you mean 'MobileNetV2'?" in err
 
 
+def test_sample_data_says_what_was_drawn(tmp_path):
+    folder = tmp_path / "flowers"
+    kinds = "1 cosmos, 1 daisy, 1 lily, 1 primrose, 1 tulip"
+    assert kerasft(f"sample-data {folder} --per-class 1") == (
+        0,
+        f"5 images drawn in {folder}: {kinds}\n",
+        "",
+    )
+    exit_code, out, err = kerasft(f"sample-data {folder} --per-class 1")
+    assert (exit_code, out) == (2, "")
+    assert err == (
+        f"Error: {folder} is there already and not an empty folder. Choose another one.\n"
+    )
+    _, out, _ = kerasft(f"sample-data {tmp_path / 'more'} --per-class 2 --seed 7 --json")
+    assert json.loads(out)["classes"]["tulip"] == 2
+    assert json.loads(out)["seed"] == 7
+
+
 def test_list_is_a_line_per_store_and_the_sum(filled):
     assert kerasft("cache list") == (
         0,

@@ -113,8 +113,51 @@ def test_without_weights_everything_is_trained_by_default():
         "scratch",
         "all",
         "train",
-        30,
+        100,
     )
+
+
+# ── the weights in the package ──
+
+
+def test_the_weights_of_the_sample_bring_their_net_and_its_side(write, tmp_path):
+    path = write("[model]\nweights = 'sample'\n")
+    for config in (
+        load_config(None, flags={**PHOTOS, "model.weights": "sample"}),
+        load_config(path, flags=PHOTOS),
+        Config(
+            data=Data(source=Path("p")), model=Model(weights="sample"), phases=default_phases("")
+        ),
+    ):
+        assert config.model == Model(
+            backbone="MobileNetV2:alpha=0.35", weights="sample", image_size=96
+        )
+        assert config.phases[0].name == "head"
+    assert reloaded(config, tmp_path / "runs").model == config.model
+
+
+def test_the_weights_of_the_sample_leave_what_is_typed():
+    flags = {**PHOTOS, "model.weights": "sample", "model.image_size": 64}
+    model = load_config(None, flags=flags, sets=["model.backbone=MobileNetV2:alpha=.35"]).model
+    assert (model.backbone, model.image_size) == ("MobileNetV2:alpha=.35", 64)
+
+
+@pytest.mark.parametrize("backbone", ["ResNet50", "MobileNetV2", "MobileNetV2:alpha=1.0"])
+def test_the_weights_of_the_sample_fit_no_other_net(backbone):
+    flags = {**PHOTOS, "model.weights": "sample", "model.backbone": backbone}
+    with pytest.raises(UserError) as caught:
+        load_config(None, flags=flags)
+    assert caught.value.exit_code == 2
+    assert str(caught.value) == (
+        "the options have 1 problem:\n"
+        f"  model.weights (--weights): 'sample' fits MobileNetV2:alpha=0.35 alone, got backbone "
+        f"'{backbone}'. Leave the backbone out, or take other weights."
+    )
+
+
+def test_an_unknown_backbone_beside_the_weights_of_the_sample_is_one_problem():
+    with pytest.raises(UserError, match="the options have 1 problem"):
+        load_config(None, flags={**PHOTOS, "model.weights": "sample", "model.backbone": "Mobile"})
 
 
 def test_every_field_says_what_it_is():
@@ -286,8 +329,8 @@ def test_values_where_sections_belong_are_refused(write):
         ("model.image_size=big", "model.image_size (--set): expected int, got 'big'."),
         (
             "model.weights=imagnet",
-            "model.weights (--set): expected 'imagenet', 'none' or a file that ends in .h5 or "
-            ".keras, got 'imagnet'. Did you mean 'imagenet'?",
+            "model.weights (--set): expected 'imagenet', 'sample', 'none' or a file that ends in "
+            ".h5 or .keras, got 'imagnet'. Did you mean 'imagenet'?",
         ),
         ("head.hidden=256", "head.hidden (--set): expected a list, got 256."),
         ("head.hidden=[9, 0]", "head.hidden (--set): expected numbers greater than 0, got [9, 0]."),

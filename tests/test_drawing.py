@@ -1,11 +1,10 @@
-"""The drawn images that tests and the quickstart train on."""
+"""The drawn images that tests train on."""
 
 import io
 
 import numpy as np
 import pytest
-from draw_photos import CLASSES, draw_photo, encode_png
-from drawing import draw_photos
+from drawing import CLASSES, draw_photo, draw_photos, encode_png
 from PIL import Image
 
 

@@ -37,6 +37,7 @@ def why(photos, *sets, **flags):
         (["augment.crop=0.0", "augment.color=0.5"], 4),
         (["augment.crop=0.0"], 2),
         (["augment.crop=0.0", "augment.flip=false"], 1),
+        (["phases.0.blocks=all"], 0),  # nothing is frozen: a new one in every epoch costs nothing
     ],
 )
 def test_as_many_views_as_differ_at_most_four(photos, sets, views):

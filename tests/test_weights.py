@@ -230,7 +230,8 @@ def test_a_file_that_does_not_exist_is_refused(tmp_path):
     with pytest.raises(UserError) as caught:
         load(SMALL, weights=str(tmp_path / "no.h5"), image_size=32)
     assert str(caught.value) == (
-        f"weights: there is no file {tmp_path / 'no.h5'}. Expected 'imagenet', 'none' or a file."
+        f"weights: there is no file {tmp_path / 'no.h5'}. Expected 'imagenet', 'sample', 'none' "
+        "or a file."
     )
     assert caught.value.exit_code == 2
 
@@ -307,7 +308,7 @@ for spec in ("MobileNetV2:alpha=0.5", "MobileNet:alpha=0.25"):
         "  (KERAS_HOME/models, if KERAS_HOME is set and can be written to). It comes from\n"
         "  https://storage.googleapis.com"
         f"/tensorflow/keras-applications/mobilenet_v2/{name}\n"
-        "  Or choose other weights: 'none' or a file.\n"
+        "  Or choose other weights: 'sample' (in the package, to try it out), 'none' or a file.\n"
     ) in done.stderr
     assert "[1] weights: the ImageNet files of MobileNet:alpha=0.25 can't be had: " in done.stderr
     assert (
