@@ -19,7 +19,7 @@ import keras
 import numpy as np
 
 from kerasft import backbones, cache, data, engines, store
-from kerasft.config import Config, Phase
+from kerasft.config import Config, Phase, unfreeze_defaults
 from kerasft.cut import Cut, list_blocks, split
 from kerasft.errors import PhaseFailed, UserError
 from kerasft.needs import FED, Need, needs_at, views_of
@@ -188,7 +188,11 @@ def _later_cut(setting: Setting, index: int, model: keras.Model) -> int | None:
     if later:
         count = _depth(later[0], deepest) if later[0].stored else 0
     else:
-        count = backbone.default_blocks if trained == 0 else 0
+        following = unfreeze_defaults(setting.config)
+        default = (
+            backbone.default_blocks if following.blocks is None else _depth(following, deepest)
+        )
+        count = default if trained == 0 else 0
     return count if trained < count < deepest else None
 
 

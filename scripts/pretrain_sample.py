@@ -5,6 +5,12 @@ and things, no flowers, in the scenes of `kerasft/scene.py`. What it learns ther
 to the flowers of `kerasft sample-data`, which it never sees.
 
     python scripts/pretrain_sample.py
+
+That command, seed 0, made the file on 2026-11-24 on two cores of an AMD EPYC (AVX512) that other
+work shared, TensorFlow 2.21, Keras 3.15.1: 73 s of drawing, 24 minutes of training. Accuracy on
+2,000 images of the same kinds that it had not seen, all as hard as they get: 0.616, in float32 as
+in the float16 of the file. Three times, on hard images alone, it had learned nothing in thousands of
+steps; hence the easy ones first.
 """
 
 import argparse
