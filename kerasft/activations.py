@@ -188,11 +188,9 @@ def _later_cut(setting: Setting, index: int, model: keras.Model) -> int | None:
     if later:
         count = _depth(later[0], deepest) if later[0].stored else 0
     else:
-        following = unfreeze_defaults(setting.config)
-        default = (
-            backbone.default_blocks if following.blocks is None else _depth(following, deepest)
-        )
-        count = default if trained == 0 else 0
+        blocks = unfreeze_defaults(setting.config).blocks
+        count = deepest if blocks == "all" else backbone.default_blocks
+        count = count if trained == 0 else 0
     return count if trained < count < deepest else None
 
 
