@@ -19,7 +19,7 @@ import keras
 import numpy as np
 
 from kerasft import backbones, cache, data, engines, store
-from kerasft.config import Config
+from kerasft.config import Config, unfreeze_defaults
 from kerasft.cut import Cut, depth, list_blocks, split
 from kerasft.errors import PhaseFailed, UserError
 from kerasft.needs import FED, Need, needs_at, views_of
@@ -188,7 +188,9 @@ def _later_cut(setting: Setting, index: int, model: keras.Model) -> int | None:
     if later:
         count = depth(later[0].blocks, deepest) if later[0].stored else 0
     else:
-        count = backbone.default_blocks if trained == 0 else 0
+        blocks = unfreeze_defaults(setting.config).blocks
+        count = deepest if blocks == "all" else backbone.default_blocks
+        count = count if trained == 0 else 0
     return count if trained < count < deepest else None
 
 

@@ -52,7 +52,7 @@ def blocks(name: str, as_json: bool) -> None:
 @click.command()
 @click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
 @click.option("--seed", type=click.IntRange(min=0), default=0, metavar="N", help="Default: 0.")
-@click.option("--per-class", type=click.IntRange(min=1), metavar="N", help="Default: 60.")
+@click.option("--per-class", type=click.IntRange(min=1), metavar="N", help="Default: 100.")
 @json_option
 def sample_data(folder: Path, seed: int, per_class: int | None, as_json: bool) -> None:
     """Draws photos to try kerasft with: five kinds of flowers, a folder each.

@@ -66,13 +66,17 @@ def default_phases(weights: str) -> tuple[Phase, ...]:
 def unfreeze_defaults(config: Config) -> Phase:
     """What `unfreeze-and-continue` appends: the backbone's default blocks at a low rate.
 
-    It is called "unfreeze", or "unfreeze-2", ... where that is taken.
+    On the weights of the sample all blocks, at a high one. It is called "unfreeze", or
+    "unfreeze-2", ... where that is taken.
     """
     taken = {phase.name for phase in config.phases}
     name, number = "unfreeze", 1
     while name in taken:
         number += 1
         name = f"unfreeze-{number}"
+    if config.model.weights == "sample":
+        # That net is small and has seen little: all of it gains from moving, and far.
+        return Phase(name=name, blocks="all", epochs=20, learning_rate=1e-3, patience=0)
     return Phase(name=name, epochs=10, learning_rate=5e-5)
 
 

@@ -18,8 +18,9 @@ from kerasft.progress import Event, Progress, silent
 from kerasft.scene import PALETTE, Pen, draw_scene, ellipse, rotated, shade
 
 SIDE = 128  # pixels
-PER_CLASS = 60
+PER_CLASS = 100
 QUALITY = 90  # of the JPEG files
+HARDNESS = 0.3  # of the scenes
 
 
 def draw_sample(
@@ -80,7 +81,7 @@ def draw_flower(name: str, number: int, *, seed: int, side: int = SIDE) -> np.nd
         uint8 [side, side, 3], RGB.
     """
     random = np.random.default_rng([seed, list(KINDS).index(name), number])
-    return draw_scene(random, side, KINDS[name])
+    return draw_scene(random, side, KINDS[name], hardness=HARDNESS)
 
 
 def _jpeg(pixels: np.ndarray) -> bytes:

@@ -1,10 +1,16 @@
 """Trains the weights that `--weights sample` selects, and writes `kerasft/sample_weights.h5`.
 
-MobileNetV2:alpha=0.35 from random weights on a drawn set of its own: 36 kinds of shapes, patterns
+MobileNetV2:alpha=0.35 from random weights on a drawn set of its own: 40 kinds of shapes, patterns
 and things, no flowers, in the scenes of `kerasft/scene.py`. What it learns there has to carry over
 to the flowers of `kerasft sample-data`, which it never sees.
 
     python scripts/pretrain_sample.py
+
+That command, seed 0, made the file on 2026-11-24 on two cores of an AMD EPYC (AVX512) that other
+work shared, TensorFlow 2.21, Keras 3.15.1: 73 s of drawing, 24 minutes of training. Accuracy on
+2,000 images of the same kinds that it had not seen, all as hard as they get: 0.616, in float32 as
+in the float16 of the file. On hard images alone it had got to 0.05 in 1,000 to 2,000 steps; hence
+the easy ones first.
 """
 
 import argparse
@@ -408,8 +414,7 @@ def main() -> None:
     arguments = parser.parse_args()
 
     began = time.perf_counter()
-    # They get harder with their number; the first epochs see only the first ones, because
-    # nothing is learned from hard ones alone for thousands of steps.
+    # They get harder with their number; the first epochs see only the first ones.
     train = drawn(arguments.seed + 1, np.linspace(0, 1, arguments.images))
     held_out = drawn(arguments.seed + 2, np.ones(2000))
     print(f"drawn in {time.perf_counter() - began:.0f} s", flush=True)

@@ -136,6 +136,13 @@ def test_the_weights_of_the_sample_bring_their_net_and_its_side(write, tmp_path)
     assert reloaded(config, tmp_path / "runs").model == config.model
 
 
+def test_on_the_weights_of_the_sample_all_of_the_net_is_unfrozen():
+    config = load_config(None, flags={**PHOTOS, "model.weights": "sample"})
+    assert unfreeze_defaults(config) == Phase(
+        name="unfreeze", blocks="all", epochs=20, learning_rate=0.001, patience=0
+    )
+
+
 def test_the_weights_of_the_sample_leave_what_is_typed():
     flags = {**PHOTOS, "model.weights": "sample", "model.image_size": 64}
     model = load_config(None, flags=flags, sets=["model.backbone=MobileNetV2:alpha=.35"]).model

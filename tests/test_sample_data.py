@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 from sklearn.linear_model import LogisticRegression
 
-from kerasft import nets
+from kerasft import cache, nets
 from kerasft.backbones import SAMPLE_BACKBONE, SAMPLE_SIDE
 from kerasft.config import load_config
 from kerasft.errors import UserError
@@ -138,7 +138,8 @@ def test_a_head_on_the_weights_beats_one_on_random_weights():
     assert accuracy["sample"] > accuracy["none"] + 0.15
 
 
-def test_weights_of_the_sample_train_a_head_and_the_run_says_with_which_net(tmp_path):
+def test_weights_of_the_sample_train_a_head_and_the_run_says_with_which_net(tmp_path, monkeypatch):
+    monkeypatch.setenv("KERASFT_CACHE", str(tmp_path / "cache"))
     draw_sample(tmp_path / "flowers", per_class=6)
     flags = {"data.source": str(tmp_path / "flowers"), "model.weights": "sample"}
     config = load_config(None, flags={**flags, "phases.0.epochs": 2}, sets=["augment.views=1"])
@@ -150,3 +151,6 @@ def test_weights_of_the_sample_train_a_head_and_the_run_says_with_which_net(tmp_
         "sample",
         96,
     )
+    # All of the net is unfrozen next, so no activations are kept for that.
+    stores = cache.list_stores(tmp_path / "cache")
+    assert [store.facts["blocks"] for store in stores] == [0, 0]
