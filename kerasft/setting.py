@@ -18,7 +18,7 @@ SCORING_BATCH = 32
 class Setting:
     """A run: where it is, what was asked for, the photos, whom to tell, and what computes.
 
-    `machine` is what run.json records of the device: `{"device", "name", "threads"}`.
+    `machine` is what run.json records of it: `{"backend", "device", "name", "threads"}`.
     """
 
     run: Run

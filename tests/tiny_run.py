@@ -29,6 +29,7 @@ SECOND = {
     "phases.-1.batch_size": 8,
     "phases.-1.learning_rate": 1e-4,
 }
+ONE_MORE = {**SECOND, "phases.-1.epochs": 1}
 
 
 def small(photos: Path, *sets: str, **flags: object) -> Config:
