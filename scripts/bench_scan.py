@@ -70,7 +70,7 @@ def one(what: str, folder: Path) -> dict:
 
     examine(next((folder / "photos").rglob("*.png")))  # TensorFlow builds its graphs
     named = {"folder": "photos", "reopen": "photos", "csv": "photos.csv", "zip": "photos.zip"}
-    data = Data(source=folder / named.get(what, ""))
+    data = Data(source=str(folder / named.get(what, "")))
     began = time.perf_counter()
     if what == "reopen":
         found = open_source(folder / "splits.csv", folder / "classes.txt", data)
