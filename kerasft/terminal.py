@@ -93,9 +93,10 @@ def showing() -> Iterator["Display"]:
     display = Display(bar)
     handler = _Sentences(display)
     logger = logging.getLogger("kerasft")
-    level = logger.level
+    level, propagate = logger.level, logger.propagate
     logger.addHandler(handler)
     logger.setLevel(logging.INFO)
+    logger.propagate = False  # TFDS gives the root logger a handler: all would be shown twice
     try:
         # Keras prints downloads to stdout.
         with redirect_stdout(sys.stderr):
@@ -107,6 +108,7 @@ def showing() -> Iterator["Display"]:
     finally:
         logger.removeHandler(handler)
         logger.setLevel(level)
+        logger.propagate = propagate
 
 
 class Display:

@@ -213,10 +213,24 @@ def test_the_log_level_is_what_it_was_after_showing():
     import logging
 
     logger = logging.getLogger("kerasft")
-    before = (logger.level, list(logger.handlers))
+    before = (logger.level, list(logger.handlers), logger.propagate)
     with terminal.showing():
         assert logger.level == logging.INFO
-    assert (logger.level, list(logger.handlers)) == before
+    assert (logger.level, list(logger.handlers), logger.propagate) == before
+
+
+def test_a_sentence_is_shown_once_whatever_other_libraries_have_set_up(capsys):
+    import logging
+
+    root = logging.getLogger()
+    handler = logging.StreamHandler(sys.stderr)
+    root.addHandler(handler)
+    try:
+        with terminal.showing():
+            logging.getLogger("kerasft.tfds").info("left out 3 images")
+    finally:
+        root.removeHandler(handler)
+    assert capsys.readouterr().err == "left out 3 images\n"
 
 
 def test_a_run_without_test_images_says_so():
