@@ -552,6 +552,7 @@ def test_the_examples_of_the_help_run(command, replace):
     replace("predict.predict", PREDICTIONS[:1])
     replace("export.export_run", EXPORT)
     replace("find_lr.find_rate", RATE)
+    replace("sample_data.draw_sample", {"images": 5, "folder": "flowers", "classes": {"lily": 5}})
     for line in examples(command):
         program, _, rest = line.partition(" ")
         assert program == "kerasft"

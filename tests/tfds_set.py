@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import numpy as np
-from draw_photos import CLASSES, draw_photo
+from drawing import CLASSES, draw_photo
 
 
 def drawn(split: str, per_class: int) -> list[dict]:
