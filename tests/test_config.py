@@ -499,7 +499,8 @@ def test_a_config_is_written_whole_with_paths_relative_to_its_folder(tmp_path, m
         '[augment]\nflip = true\ncrop = 0.5\ncolor = 0.0\nmixup = 0.2\ntest_time = "none"\n\n'
         '[cache]\nmode = "auto"\nengine = "auto"\nprecision = "auto"\ndtype = "auto"\n\n'
         '[[phases]]\nname = "head"\nblocks = 0\nepochs = 20\nlearning_rate = 0.001\n'
-        'batch_size = 32\naccumulate = 1\nema = 0.0\nbatch_norm = "frozen"\noptimizer = "adam"\nschedule = "constant"\n'
+        'batch_size = 32\naccumulate = 1\nema = 0.0\nbatch_norm = "frozen"\noptimizer = "adam"\n'
+        'schedule = "constant"\n'
         "warmup = 0.0\nhead_learning_rate_multiplier = 1.0\nlayer_decay = 1.0\npatience = 5\n"
         'class_weight = "none"\nlabel_smoothing = 0.0\nprecision = "float32"\n'
     )
