@@ -495,6 +495,7 @@ def test_the_examples_of_the_help_run(command, replace):
     replace("evaluate.evaluate_run", SomeReport())
     replace("predict.predict", PREDICTIONS[:1])
     replace("export.export_run", EXPORT)
+    replace("sample_data.draw_sample", {"images": 5, "folder": "flowers", "classes": {"lily": 5}})
     for line in examples(command):
         program, _, rest = line.partition(" ")
         assert program == "kerasft"
