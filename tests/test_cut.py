@@ -152,6 +152,20 @@ def test_batch_norm_train_releases_the_norms_of_the_suffix_only():
     ]
 
 
+def test_statistics_of_released_norms_follow_within_a_few_dozen_steps():
+    model = tiny_model()
+    for layer in model.layers:
+        if isinstance(layer, keras.layers.BatchNormalization):
+            layer.momentum = 0.999  # as MobileNets have it
+    train_from(model, 1, batch_norm="train", rate=1e-6)  # 8 steps; the weights hardly move
+    norm = model.get_layer("block_2_a_norm")
+    # 1 - 0.9 ** 8 of the way from where it began; with 0.999 it would be 0.008.
+    seen = keras.Model(model.inputs[0], norm.input)(batch()[0])
+    way = (np.asarray(norm.moving_mean) / np.asarray(seen).mean((0, 1, 2))).mean()
+    assert way == pytest.approx(0.57, abs=0.1)
+    assert model.get_layer("block_1_a_norm").momentum == 0.999
+
+
 def test_fit_moves_statistics_despite_training_false_in_a_functional_model():  # fact 1, control
     base = keras.Sequential(
         [keras.layers.Conv2D(4, 3, name="c"), keras.layers.BatchNormalization(name="n")]
