@@ -1,3 +1,4 @@
+import logging
 import os
 import shutil
 
@@ -45,6 +46,16 @@ def some(trained, tmp_path):
 
 def labels_of(result):
     return [entry["label"] for entry in result["predictions"]]
+
+
+def test_a_run_predicts_where_its_gpu_is_missing(trained, some, tmp_path, caplog):
+    run = tmp_path / "run"
+    shutil.copytree(trained, run)
+    config = (run / "config.toml").read_text("utf-8")
+    (run / "config.toml").write_text(config.replace('"auto"', '"gpu:63"', 1), "utf-8")
+    with caplog.at_level(logging.INFO, "kerasft"):
+        assert predict(run, [some / "b.jpg"]) == predict(trained, [some / "b.jpg"])
+    assert caplog.messages[0] == f"{run}: computed on gpu:63, which is not here."
 
 
 def test_predictions_are_the_scores_of_the_model_best_first(trained, some):

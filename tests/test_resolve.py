@@ -152,6 +152,12 @@ def test_the_folded_engine_is_refused_where_it_cannot_run(photos):
     )
 
 
+@pytest.mark.parametrize(("device", "engine"), [("cpu", "folded"), ("gpu:0", "keras")])
+def test_a_run_that_moved_to_another_device_goes_on_with_an_engine_of_it(photos, device, engine):
+    config = small(photos, "cache.engine=folded")
+    assert resolve.for_device(config, {"device": device}).cache.engine == engine
+
+
 def test_a_run_of_an_older_version_goes_on_as_it_was_trained(photos):
     old = small(photos, **{"augment.views": None})
     config = resolve.of_older_version(old)
