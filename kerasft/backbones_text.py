@@ -71,3 +71,17 @@ def _options(backbones: Sequence[Mapping[str, Any]]) -> list[str]:
         *(f"  {line}" for line in _table(rows)),
         f"Any other value, and {' and '.join(others)}, needs --weights none.",
     ]
+
+
+def blocks_text(blocks: Sequence[Mapping[str, Any]]) -> str:
+    """A line per block from the top: what `--blocks` counts."""
+    width = max(len(block["name"]) for block in blocks)
+    lines = [f"{'':>3}  {'block':<{width}}  parameters  layers"]
+    for number, block in enumerate(blocks, start=1):
+        layers = block["layers"]
+        first_to_last = layers[0] if len(layers) == 1 else f"{layers[0]} ... {layers[-1]}"
+        lines.append(
+            f"{number:>3}  {block['name']:<{width}}  {block['parameters']:>10,}  "
+            f"{len(layers)}: {first_to_last}"
+        )
+    return "\n".join(lines)

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import click
 
-from kerasft.backbones_text import backbones_text
+from kerasft.backbones_text import backbones_text, blocks_text
 from kerasft.cache_text import cache_text, limit_text, removed_text
 from kerasft.cli_shared import json_option, print_result
-from kerasft.terminal import blocks_text, loading, sample_text, showing
+from kerasft.terminal import loading, sample_text, showing
 
 
 @click.command()

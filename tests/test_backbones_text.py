@@ -1,4 +1,4 @@
-from kerasft.backbones_text import backbones_text
+from kerasft.backbones_text import backbones_text, blocks_text
 from kerasft.imagenet import list_backbones
 
 PLAIN = {"image_size": 224, "min_size": 32, "features": 1024, "blocks": 14, "options": []}
@@ -52,3 +52,15 @@ def test_the_real_table_is_narrow_enough_for_a_terminal(monkeypatch):
     lines = backbones_text(list_backbones()).splitlines()
     assert max(map(len, lines)) < 90
     assert len(lines) == 41 + 13
+
+
+def test_a_block_of_one_layer_and_one_of_many():
+    rows = [
+        {"name": "block_16", "layers": ["expand", "relu", "project"], "parameters": 1234},
+        {"name": "stem", "layers": ["Conv1"], "parameters": 56},
+    ]
+    assert blocks_text(rows) == (
+        "     block     parameters  layers\n"
+        "  1  block_16       1,234  3: expand ... project\n"
+        "  2  stem              56  1: Conv1"
+    )

@@ -13,7 +13,7 @@ from rich.progress import BarColumn, Progress, TextColumn
 from kerasft import terminal
 from kerasft.errors import UserError
 from kerasft.progress import Event
-from kerasft.terminal import Display, blocks_text, duration_text, event_line, loading, summary_text
+from kerasft.terminal import Display, duration_text, event_line, loading, summary_text
 
 EPOCH = {
     "loss": 0.51239,
@@ -255,15 +255,3 @@ def test_a_run_without_test_images_says_so():
     del phase["parts"]  # a run of version 0.1.0
     assert "the frozen ones compared: equal; 0:01\n" in summary_text({**result, "validation": None})
     assert "kerasft export 'a b'" in text
-
-
-def test_a_block_of_one_layer_and_one_of_many():
-    rows = [
-        {"name": "block_16", "layers": ["expand", "relu", "project"], "parameters": 1234},
-        {"name": "stem", "layers": ["Conv1"], "parameters": 56},
-    ]
-    assert blocks_text(rows) == (
-        "     block     parameters  layers\n"
-        "  1  block_16       1,234  3: expand ... project\n"
-        "  2  stem              56  1: Conv1"
-    )
