@@ -4,7 +4,8 @@ For each seed a set of its own is drawn (`kerasft sample-data --seed S`) and tra
 seed and the defaults that a user gets:
 
     pixels      multinomial logistic regression (scikit-learn) on 32 x 32 standardised pixels
-    random      a head on a frozen base of random weights
+    random      a head on a frozen base of random weights (its features differ by 1e-12; each
+                scaled to a standard deviation of 1, logistic regression gets 0.27 to 0.37)
     scratch     `--weights none`: all of the same net from random weights
     head        `--weights sample`: a head on the frozen base
     unfreeze    `unfreeze-and-continue` on it

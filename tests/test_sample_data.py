@@ -132,10 +132,12 @@ def test_a_head_on_the_weights_beats_one_on_random_weights():
     for weights in ("sample", "none"):
         x = features(weights, pixels)
         assert np.isfinite(x).all()
-        x = (x - x[training].mean(0)) / (x[training].std(0) + 1e-6)
+        # A random net's features hardly differ (1e-12); scaled up, they get their chance.
+        spread = x[training].std(0)
+        x = (x - x[training].mean(0)) / np.where(spread > 0, spread, 1)
         head = LogisticRegression(C=0.01, max_iter=500).fit(x[training], labels[training])
         accuracy[weights] = head.score(x[~training], labels[~training])
-    assert accuracy["sample"] > accuracy["none"] + 0.15
+    assert accuracy["sample"] > accuracy["none"] + 0.25
 
 
 def test_weights_of_the_sample_train_a_head_and_the_run_says_with_which_net(tmp_path, monkeypatch):
