@@ -21,7 +21,7 @@ step() {
 rm -rf quickstart
 step kerasft sample-data quickstart/flowers
 step kerasft train --data quickstart/flowers --weights sample --run quickstart/run
-step kerasft unfreeze-and-continue quickstart/run --epochs 12 # of 20, to be quick
+step kerasft unfreeze-and-continue quickstart/run --epochs 10 # of 20, to be quick
 step kerasft evaluate quickstart/run
 step kerasft export quickstart/run
 step kerasft predict quickstart/run/export/1 quickstart/flowers/daisy/daisy-0000.jpg
