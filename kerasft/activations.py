@@ -19,10 +19,10 @@ import keras
 import numpy as np
 
 from kerasft import backbones, cache, data, engines, store
-from kerasft.config import Config, unfreeze_defaults
+from kerasft.config import AnyPhase, Config, Solved, unfreeze_defaults
 from kerasft.cut import Cut, depth, list_blocks, split
 from kerasft.errors import PhaseFailed, UserError
-from kerasft.needs import FED, Need, needs_at, views_of
+from kerasft.needs import FED, Need, needs_at, views_for
 from kerasft.progress import Event
 from kerasft.setting import Setting
 from kerasft.timing import Part
@@ -76,9 +76,9 @@ def activations_at(setting: Setting, index: int, model: keras.Model, cut: Cut) -
             computes values that are not numbers.
         UserError: the disk is full, or a photo went away.
     """
-    blocks = len(cut.blocks)
+    blocks, phase = len(cut.blocks), setting.config.phases[index]
     for dtype in _dtypes(setting.config):
-        found = find(setting, model, blocks, dtype)
+        found = find(setting, phase, model, blocks, dtype)
         if found:
             _tell(setting, index, found.bytes, found=True)
             return found
@@ -96,7 +96,7 @@ def _tell(setting: Setting, index: int, size: int, *, found: bool, later: int = 
     source = setting.source
     figures = {
         "images": len(source.indices("train")),
-        "views": len(views_of(setting.config)),
+        "views": len(views_for(setting.config, setting.config.phases[index])),
         "validation": len(source.indices("validation")),
         "bytes": size,
         "later_bytes": later,
@@ -105,11 +105,14 @@ def _tell(setting: Setting, index: int, size: int, *, found: bool, later: int = 
     setting.progress(Event("store", 0, 1, setting.config.phases[index].name, figures))
 
 
-def find(setting: Setting, model: keras.Model, blocks: int, dtype: str) -> Stored | None:
-    """Opens the stores at a cut.
+def find(
+    setting: Setting, phase: AnyPhase, model: keras.Model, blocks: int, dtype: str
+) -> Stored | None:
+    """Opens a phase's stores at a cut.
 
     Args:
         setting: the run, its config settled.
+        phase: says which views.
         model: the whole model.
         blocks: how many are above the cut.
         dtype: of the stores, "float16" or "float32".
@@ -118,7 +121,7 @@ def find(setting: Setting, model: keras.Model, blocks: int, dtype: str) -> Store
         None unless all of them are there.
     """
     folder = cache.cache_folder()
-    needs = needs_at(setting, model, blocks, dtype)
+    needs = needs_at(setting, phase, model, blocks, dtype)
     if not all(store.holds(folder, need.key) for need in needs):
         return None
     arrays = [store.open_store(folder, need.key) for need in needs]
@@ -130,7 +133,7 @@ def find(setting: Setting, model: keras.Model, blocks: int, dtype: str) -> Store
 
 def _filled(setting: Setting, index: int, model: keras.Model, blocks: int) -> Stored:
     """Computes what is missing; in float32 where float16 turns out not to hold it."""
-    phase = setting.config.phases[index].name
+    phase = setting.config.phases[index]
     without = f"Train this phase without a store: --set phases.{index}.stored=false."
     later = _later_cut(setting, index, model)
     began = time.perf_counter()
@@ -139,22 +142,23 @@ def _filled(setting: Setting, index: int, model: keras.Model, blocks: int) -> St
     for dtype, also in dict.fromkeys(tries):
         if dtype in overflown:
             continue
-        needs = needs_at(setting, model, blocks, dtype)
-        more = _that_fit(needs, [] if also is None else needs_at(setting, model, also, dtype))
+        needs = needs_at(setting, phase, model, blocks, dtype)
+        more = [] if also is None else needs_at(setting, phase, model, also, dtype)
+        more = _that_fit(needs, more)
         lack = cache.lack_of_room(cache.cache_folder(), _bytes(needs))
         if lack:
-            raise PhaseFailed(f"Phase '{phase}': {cache.no_room(lack)} {without}")
+            raise PhaseFailed(f"Phase '{phase.name}': {cache.no_room(lack)} {without}")
         size, extra = _bytes(needs), _bytes(more)
         _tell(setting, index, size, found=False, later=extra)
         earlier = time.perf_counter() - began  # of a pass that was given up
         try:
-            part, difference = _fill(setting, model, needs + more, dtype, phase)
+            part, difference = _fill(setting, model, needs + more, dtype, phase.name)
         except OverflowError as error:
             if error.args != (also,):  # at the phase's own cut
                 overflown.add(dtype)
-                log.info("%s: %s cannot hold the activations.", phase, dtype)
+                log.info("%s: %s cannot hold the activations.", phase.name, dtype)
             continue
-        stored = find(setting, model, blocks, dtype)
+        stored = find(setting, phase, model, blocks, dtype)
         if stored is None:
             raise UserError(
                 f"{cache.cache_folder()}: activations that were just written are gone. Another "
@@ -165,7 +169,7 @@ def _filled(setting: Setting, index: int, model: keras.Model, blocks: int) -> St
         part.add(earlier)
         return replace(stored, found=False, difference=difference, part=part)
     raise PhaseFailed(
-        f"Phase '{phase}': the frozen part computes values that {dtype} cannot hold. "
+        f"Phase '{phase.name}': the frozen part computes values that {dtype} cannot hold. "
         + (
             without
             if dtype == "float16"
@@ -179,14 +183,18 @@ def _later_cut(setting: Setting, index: int, model: keras.Model) -> int | None:
 
     The run's next phase, or behind a phase that trains the head alone the default of
     `unfreeze-and-continue`. One pass fills the stores of both cuts. A guess that fails costs
-    disk, never a wrong number: the weights are in the key.
+    disk, never a wrong number: the weights are in the key. A solved phase takes fewer views than
+    a trained one needs, so it leaves them to that one.
     """
+    if isinstance(setting.config.phases[index], Solved):
+        return None
     backbone, _ = backbones.parse(setting.config.model.backbone)
     deepest = len(list_blocks(model, backbone))
     trained = depth(setting.config.phases[index].blocks, deepest)
     later = setting.config.phases[index + 1 :]
     if later:
-        count = depth(later[0].blocks, deepest) if later[0].stored else 0
+        needed = later[0].stored and not isinstance(later[0], Solved)
+        count = depth(later[0].blocks, deepest) if needed else 0
     else:
         blocks = unfreeze_defaults(setting.config).blocks
         count = deepest if blocks == "all" else backbone.default_blocks

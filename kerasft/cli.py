@@ -21,15 +21,8 @@ from kerasft.cli_shared import (
 )
 from kerasft.cli_tables import backbones, blocks, cache, sample_data
 from kerasft.errors import UserError
-from kerasft.terminal import (
-    export_text,
-    loading,
-    plan_text,
-    predictions_text,
-    rate_text,
-    showing,
-    summary_text,
-)
+from kerasft.terminal import export_text, loading, predictions_text, rate_text, showing
+from kerasft.training_text import plan_text, summary_text
 
 
 class Commands(click.Group):

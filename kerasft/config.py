@@ -3,6 +3,7 @@
 The fields stand in `fields.py`; `problems.py` turns what pydantic finds into sentences.
 """
 
+import itertools
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,8 +13,9 @@ import tomli_w
 from pydantic import ValidationError
 
 from kerasft.errors import UserError
-from kerasft.fields import NO_FILE, OWNERS, Augment, Cache, Config, Data, Head, Model, Phase
+from kerasft.fields import NO_FILE, Augment, Cache, Config, Data, Head, Model
 from kerasft.kinds import TFDS
+from kerasft.phase_fields import METHODS, OWNERS, AnyPhase, Phase, Solved
 from kerasft.problems import Place, Problem, from_pydantic, repeated_names, report
 from kerasft.settings import (
     PATHS,
@@ -26,6 +28,7 @@ from kerasft.settings import (
 )
 
 __all__ = [
+    "AnyPhase",
     "Augment",
     "Cache",
     "Config",
@@ -33,6 +36,7 @@ __all__ = [
     "Head",
     "Model",
     "Phase",
+    "Solved",
     "append_phase",
     "data_at",
     "default_phases",
@@ -69,15 +73,18 @@ def unfreeze_defaults(config: Config) -> Phase:
     On the weights of the sample all blocks, at a high one. It is called "unfreeze", or
     "unfreeze-2", ... where that is taken.
     """
-    taken = {phase.name for phase in config.phases}
-    name, number = "unfreeze", 1
-    while name in taken:
-        number += 1
-        name = f"unfreeze-{number}"
+    name = _free_name("unfreeze", config)
     if config.model.weights == "sample":
         # That net is small and has seen little: all of it gains from moving, and far.
         return Phase(name=name, blocks="all", epochs=20, learning_rate=1e-3, patience=0)
     return Phase(name=name, epochs=10, learning_rate=5e-5)
+
+
+def _free_name(word: str, config: Config) -> str:
+    """The word, or "word-2", "word-3" where a phase is called so already."""
+    taken = {phase.name for phase in config.phases}
+    names = itertools.chain([word], (f"{word}-{number}" for number in itertools.count(2)))
+    return next(name for name in names if name not in taken)
 
 
 def load_config(
@@ -120,9 +127,24 @@ def _add_default_phases(raw: dict[str, Any], options: Sequence[Override]) -> Non
     if any(one.place == ("phases", 0, "blocks") and one.value == 0 for one in options):
         weights = ""  # a head on a random base was asked for, not training from scratch
     defaults = default_phases(weights)
+    method = _method_in(options, 0)
+    if "phases" not in raw and method is not None:
+        raw["phases"] = [{"name": _word(method)}]  # the method comes with the option
     phases = raw.setdefault("phases", [phase.model_dump(exclude_unset=True) for phase in defaults])
-    if isinstance(phases, list) and phases and isinstance(phases[0], dict):
-        phases[0].setdefault("blocks", defaults[0].blocks)
+    first = phases[0] if isinstance(phases, list) and phases else None
+    if isinstance(first, dict) and method is None and "method" not in first:
+        first.setdefault("blocks", defaults[0].blocks)
+
+
+def _method_in(options: Sequence[Override], *indices: int) -> object | None:
+    """What the options make the method of a phase; None: it is trained, as far as they say."""
+    places = [("phases", index, "method") for index in indices]
+    return next((one.value for one in options if one.place in places), None)
+
+
+def _word(method: object) -> str:
+    """What a phase with that method is called; one that there is not is told as that alone."""
+    return str(method) if method in METHODS else "solved"
 
 
 def _validated(
@@ -157,9 +179,12 @@ def append_phase(
         UserError: every problem of the options at once, exit code 2.
     """
     new = len(config.phases)
-    added = unfreeze_defaults(config).model_dump(exclude_unset=True)
-    raw = {**dict(config), "phases": [*config.phases, added]}
     given, problems = parse_options(flags or {}, sets)
+    method = _method_in(given, -1, new)
+    added = unfreeze_defaults(config).model_dump(exclude_unset=True)
+    if method is not None:
+        added = {"name": _free_name(_word(method), config)}
+    raw = {**dict(config), "phases": [*config.phases, added]}
     reaching = [one for one in given if one.place[:2] in (("phases", -1), ("phases", new))]
     fixed = f"the run's config is fixed; only the new phase can be set, phases.{new}."
     problems += [Problem(one.place, fixed, one.option) for one in given if one not in reaching]
@@ -206,7 +231,7 @@ def to_toml(config: Config, folder: Path) -> str:
             tree[section][key] = _relative(path, folder)
     for phase in tree["phases"]:
         for field, owner in OWNERS.items():
-            if phase["optimizer"] != owner:
+            if phase.get("optimizer", owner) != owner:
                 del phase[field]
     return tomli_w.dumps(tree)
 

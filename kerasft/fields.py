@@ -1,6 +1,7 @@
 """Every field of a config, once: typed, frozen, with default, unit and range.
 
-`--set section.field=value` reaches each of them; `config.py` reads and writes them.
+`--set section.field=value` reaches each of them; `config.py` reads and writes them. Those of a
+phase stand in `phase_fields.py`.
 """
 
 import math
@@ -9,8 +10,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import (
-    BaseModel,
-    ConfigDict,
     Field,
     StrictBool,
     StrictFloat,
@@ -24,13 +23,8 @@ from pydantic import (
 from kerasft.backbones import SAMPLE_BACKBONE, SAMPLE_SIDE, parse
 from kerasft.errors import UserError, did_you_mean
 from kerasft.kinds import TFDS, tfds_name
+from kerasft.phase_fields import AnyPhase, Section
 from kerasft.problems import repeated_names
-
-
-class Section(BaseModel):
-    """What all sections share: no unknown keys, no changes, no infinite numbers."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class Data(Section):
@@ -226,123 +220,6 @@ class Cache(Section):
     )
 
 
-class Phase(Section):
-    """One stretch of training: where to cut, and how to train what is above the cut."""
-
-    name: StrictStr = Field(description="Of letters, digits, '-' and '_'; each phase its own.")
-    blocks: StrictInt | Literal["all"] | None = Field(
-        default=None,
-        description='Blocks trained below the head, from the top; "all". Not given: none in '
-        'the first phase ("all" without weights), then the backbone\'s default.',
-    )
-    epochs: StrictInt = Field(gt=0, description="Epochs at most, see patience.")
-    learning_rate: StrictFloat = Field(gt=0, description="Step size, the largest of the schedule.")
-    batch_size: StrictInt = Field(default=32, gt=0, description="Images at a time.")
-    accumulate: StrictInt = Field(
-        default=1,
-        gt=0,
-        description="Batches whose gradients make one step; like batches that many times as "
-        "large, in the memory of one. Schedules go on with every batch.",
-    )
-    ema: StrictFloat = Field(
-        default=0.0,
-        ge=0,
-        lt=1,
-        description="What a running mean of the weights keeps of itself at each step, such as "
-        "0.99; that mean is then validated and kept. 0 is off.",
-    )
-    batch_norm: Literal["frozen", "train"] = Field(
-        default="frozen", description="Whether BatchNormalization in the trained blocks learns."
-    )
-    optimizer: Literal["adam", "adamw", "sgd"] = Field(default="adam", description="Update rule.")
-    weight_decay: StrictFloat = Field(default=0.004, ge=0, description="Per step; of adamw.")
-    momentum: StrictFloat = Field(default=0.9, ge=0, lt=1, description="Of sgd.")
-    schedule: Literal["constant", "cosine"] = Field(
-        default="constant", description="Of the learning rate, after the warm-up; cosine ends at 0."
-    )
-    warmup: StrictFloat = Field(
-        default=0.0, ge=0, description="Epochs in which the rate rises from 0."
-    )
-    head_learning_rate_multiplier: StrictFloat = Field(
-        default=1.0, gt=0, description="Learning rate of the head, as a multiple of learning_rate."
-    )
-    layer_decay: StrictFloat = Field(
-        default=1.0,
-        gt=0,
-        le=1,
-        description="Factor on the learning rate for each block from the top.",
-    )
-    patience: StrictInt = Field(
-        default=5,
-        ge=0,
-        description="Epochs without a lower validation loss until it stops; 0: never.",
-    )
-    class_weight: Literal["none", "balanced"] = Field(
-        default="none", description="Whether rare classes count more in the loss."
-    )
-    label_smoothing: StrictFloat = Field(
-        default=0.0, ge=0, lt=1, description="Share of the target that is spread over all classes."
-    )
-    precision: Literal["float32", "mixed_bfloat16", "mixed_float16"] = Field(
-        default="float32", description="Of the arithmetic in training; weights stay float32."
-    )
-    stored: StrictBool | None = Field(
-        default=None,
-        description="Whether the activations at the cut are stored. Not given: as cache.mode says.",
-    )
-
-    @field_validator("name")
-    @classmethod
-    def _is_a_plain_word(cls, name: str) -> str:
-        if not re.fullmatch(r"[A-Za-z0-9_-]+", name):
-            raise ValueError(f"expected letters, digits, '-' and '_', got {name!r}.")
-        return name
-
-    @field_validator("blocks", mode="before")
-    @classmethod
-    def _is_a_number_of_blocks(cls, blocks: object) -> object:
-        if blocks in ("all", None) or (type(blocks) is int and blocks >= 0):
-            return blocks
-        raise ValueError(f"expected int, at least 0, or 'all', got {blocks!r}.")
-
-    # These run for fields that are written out, so one that means nothing beside another is
-    # refused wherever it is written and `to_toml` leaves it out.
-    @field_validator("weight_decay", "momentum")
-    @classmethod
-    def _belongs_to_the_optimizer(cls, value: float, info: ValidationInfo) -> float:
-        owner = OWNERS[str(info.field_name)]
-        if info.data.get("optimizer", owner) != owner:
-            raise ValueError(
-                f"means nothing with optimizer = '{info.data['optimizer']}', only with '{owner}'."
-            )
-        return value
-
-    @field_validator("stored")
-    @classmethod
-    def _something_is_frozen(cls, stored: bool | None, info: ValidationInfo) -> bool | None:
-        if stored and info.data.get("blocks") == "all":
-            raise ValueError("expected false with blocks = 'all', where nothing is frozen.")
-        return stored
-
-    @field_validator("batch_norm", "layer_decay")
-    @classmethod
-    def _needs_blocks(cls, value: Any, info: ValidationInfo) -> Any:
-        if info.data.get("blocks") == 0 and value != cls.model_fields[str(info.field_name)].default:
-            raise ValueError("means nothing with blocks = 0, where only the head is trained.")
-        return value
-
-    @field_validator("warmup")
-    @classmethod
-    def _fits_in_the_phase(cls, warmup: float, info: ValidationInfo) -> float:
-        epochs = info.data.get("epochs", warmup)
-        if warmup > epochs:
-            raise ValueError(f"expected at most {epochs}, the epochs of the phase, got {warmup:g}.")
-        return warmup
-
-
-OWNERS = {"weight_decay": "adamw", "momentum": "sgd"}
-
-
 class Config(Section):
     """All settings of a run. `load_config` makes it; from Python it can be made directly."""
 
@@ -355,7 +232,7 @@ class Config(Section):
     head: Head = Head()
     augment: Augment = Augment()
     cache: Cache = Cache()
-    phases: tuple[Phase, ...] = Field(description="Trained one after the other.")
+    phases: tuple[AnyPhase, ...] = Field(description="Trained or solved one after the other.")
 
     @field_validator("device")
     @classmethod
@@ -366,7 +243,7 @@ class Config(Section):
 
     @field_validator("phases")
     @classmethod
-    def _is_not_empty(cls, phases: tuple[Phase, ...]) -> tuple[Phase, ...]:
+    def _is_not_empty(cls, phases: tuple[AnyPhase, ...]) -> tuple[AnyPhase, ...]:
         if not phases:
             raise ValueError("expected at least one phase, got none.")
         return phases

@@ -23,7 +23,7 @@ import numpy as np
 
 from kerasft import backbones, plots
 from kerasft.activations import activations_at
-from kerasft.config import Phase, load_config
+from kerasft.config import AnyPhase, Phase, Solved, load_config
 from kerasft.cut import freeze, split
 from kerasft.errors import UserError
 from kerasft.feeding import Epochs, training_feed
@@ -90,7 +90,7 @@ def find_rate(
         changes -= np.median(changes[: max(1, len(changes) // 5)])
         smoothed = _smoothed(changes)
         suggested = suggest(rates, smoothed, first=float(before.mean()))
-        phase = setting.config.phases[index]
+        phase = _trained(setting.config.phases[index])
         plot, table = run.path / "find-lr.png", run.path / "find-lr.csv"
         plots.save_rates(plot, rates, changes, smoothed, suggested, title=_title(phase))
         _write_table(table, rates, losses, changes, smoothed)
@@ -118,7 +118,7 @@ def _first_phase(
     progress: Progress,
 ) -> tuple[Setting, keras.Model]:
     asked = of_older_version(load_config(run.config_path, flags=flags, sets=sets))
-    first, where = _open(asked.phases[0]), config_of(run, data).data
+    first, where = _open(_trained(asked.phases[0])), config_of(run, data).data
     config = asked.model_copy(update={"phases": (first,), "data": where})
     device = prepare_again(config, read_record(run))
     config = for_device(config, device)
@@ -126,6 +126,17 @@ def _first_phase(
     model = initial_model(config, len(found.class_names))
     config, _ = settle(config, found, model, str(device["device"]))
     return Setting(run, config, found, progress, device), model
+
+
+def _trained(phase: AnyPhase) -> Phase:
+    """The phase; one that is solved is refused (exit code 2)."""
+    if isinstance(phase, Solved):
+        raise UserError(
+            f"Phase '{phase.name}' is solved by '{phase.method}': it takes no steps, so it has no "
+            "learning rate.",
+            exit_code=2,
+        )
+    return phase
 
 
 def _open(phase: Phase) -> Phase:
@@ -141,7 +152,7 @@ def _range_test(
     T is smaller than `steps` if the loss has risen far before.
     """
     config = setting.config
-    phase = config.phases[index]
+    phase = _trained(config.phases[index])
     assert phase.blocks is not None  # settled
     cut = split(model, phase.blocks, backbones.parse(config.model.backbone)[0])
     freeze(cut, phase.batch_norm)

@@ -15,7 +15,7 @@ import keras
 import numpy as np
 
 from kerasft import __version__, backbones, engines
-from kerasft.config import Config
+from kerasft.config import AnyPhase, Config, Solved
 from kerasft.cut import Cut, digest_of, fingerprint, split
 from kerasft.randomness import derive_seed
 from kerasft.setting import Setting
@@ -50,6 +50,11 @@ class Need:
         return math.prod(self.shape) * np.dtype(str(self.key.facts["dtype"])).itemsize
 
 
+def views_for(config: Config, phase: AnyPhase) -> list[tuple[int, int]]:
+    """Those of `views_of` that a phase takes: a solved one takes the plain one."""
+    return [(0, 0)] if isinstance(phase, Solved) else views_of(config)
+
+
 def views_of(config: Config) -> list[tuple[int, int]]:
     """Number and seed of each view of a training image, the plain one (0, 0) first."""
     assert config.augment.views is not None  # settled by resolve.py
@@ -57,24 +62,27 @@ def views_of(config: Config) -> list[tuple[int, int]]:
     return [(0, 0), *((v, derive_seed(config.seed, "view", v)) for v in numbers)]
 
 
-def passes(config: Config, source: Source) -> int:
-    """How often an image goes through the prefix to fill the stores of a cut."""
+def passes(config: Config, phase: AnyPhase, source: Source) -> int:
+    """How often an image goes through the prefix to fill the stores of a phase."""
     train, validation = (len(source.indices(name)) for name in FED)
-    return train * len(views_of(config)) + validation
+    return train * len(views_for(config, phase)) + validation
 
 
-def bytes_at(config: Config, source: Source, cut: Cut) -> int:
-    """Size of the stores at a cut, in float16 unless the config says float32."""
+def bytes_at(config: Config, phase: AnyPhase, source: Source, cut: Cut) -> int:
+    """Size of a phase's stores at its cut, in float16 unless the config says float32."""
     assert cut.prefix is not None
     item = 4 if config.cache.dtype == "float32" else 2
-    return passes(config, source) * math.prod(cut.prefix.output_shape[1:]) * item
+    return passes(config, phase, source) * math.prod(cut.prefix.output_shape[1:]) * item
 
 
-def needs_at(setting: Setting, model: keras.Model, blocks: int, dtype: str) -> list[Need]:
-    """All stores at a cut: the training views in their order, then validation.
+def needs_at(
+    setting: Setting, phase: AnyPhase, model: keras.Model, blocks: int, dtype: str
+) -> list[Need]:
+    """All stores that a phase needs at a cut: its training views in order, then validation.
 
     Args:
         setting: the run, its config settled.
+        phase: says which views.
         model: the whole model.
         blocks: how many are above the cut.
         dtype: of the stores, "float16" or "float32".
@@ -102,7 +110,7 @@ def needs_at(setting: Setting, model: keras.Model, blocks: int, dtype: str) -> l
         positions = source.indices(name)
         listing = "".join(f"{position} {source.digests[position]}\n" for position in positions)
         files = hashlib.blake2b(listing.encode(), digest_size=16).hexdigest()
-        for number, seed in views_of(config) if name == "train" else [(0, 0)]:
+        for number, seed in views_for(config, phase) if name == "train" else [(0, 0)]:
             facts = {**common, "files": files, "images": len(positions)}
             facts["view"] = number or "plain"
             if number:

@@ -1,4 +1,4 @@
-"""One phase: cut, freeze, fit, keep the best epoch, prove the freeze, score from pixels."""
+"""One phase: fill what is above the cut, prove the freeze, score from pixels, judge."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -6,24 +6,14 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from kerasft import backbones, bundle, heads, nets, state
-from kerasft.activations import Stored, activations_at
+from kerasft import bundle, heads, nets, state
+from kerasft.activations import Stored
 from kerasft.bundle import Bundle
-from kerasft.config import Config, Phase
-from kerasft.cut import (
-    Cut,
-    digest_of,
-    fingerprint,
-    freeze,
-    may_change,
-    prove_frozen,
-    split,
-    thaw,
-)
+from kerasft.config import Config, Solved
+from kerasft.cut import prove_frozen
 from kerasft.errors import PhaseFailed, UserError
 from kerasft.evaluate import log_loss, score
-from kerasft.fitting import fit
-from kerasft.live import restore_precision, set_precision
+from kerasft.filling import Filled, solve_head, train_suffix
 from kerasft.progress import Event
 from kerasft.randomness import derive_seed
 from kerasft.setting import Setting
@@ -78,45 +68,34 @@ def run_phase(
     if state.load(setting.run.checkpoints, phase.name) is None:
         state.clear(setting.run.checkpoints)  # what an earlier phase left when it was killed
     model = built or _start_model(setting, index)
-    start = fingerprint(model)
-    cut = split(model, phase.blocks, backbones.parse(setting.config.model.backbone)[0])
-    released = freeze(cut, phase.batch_norm)
-    trained = may_change(model, cut, phase.batch_norm)
-    trainable = _announce(setting, phase, cut)
-    stored = activations_at(setting, index, model, cut) if phase.stored else None
-
-    before = set_precision(model, phase.precision)
-    now, epochs = fit(setting, phase, cut, seed, start=digest_of(start), stored=stored)
-    restore_precision(before)
-    thaw(model)
+    if isinstance(phase, Solved):
+        filled = solve_head(setting, index, phase, model, seed)
+    else:
+        filled = train_suffix(setting, index, phase, model, seed)
 
     scoring = Part("scoring", len(setting.labels("validation")), setting.progress, phase.name)
-    candidate, saved = _save_and_prove(setting, phase, model, start, trained)
+    candidate, saved = _save_and_prove(setting, phase.name, filled)
     scored = figures_of(setting, saved, "validation", scoring)
     scoring.end()
-    best = now.lines[now.best_epoch - 1]
-    gap = _gap(setting, saved, scored, best)
+    line, stored = filled.line, filled.stored
+    gap = _gap(setting, saved, scored, line)
     if stored:
         refuse_gap(index, phase.name, gap, scored["n"])
     improved = scored["loss"] < best_so_far
     if improved:
         candidate.replace(setting.run.model_path)
-    parts = [part for part in (stored and stored.part, epochs, scoring) if part]
     done = {
         "name": phase.name,
         "blocks": phase.blocks,
-        "epochs": now.epoch,
-        "best_epoch": now.best_epoch,
-        **_timed(parts),
+        **filled.facts,
+        **_timed([*filled.parts, scoring]),
         "activations": _stored_json(setting, stored),
         "gap": gap,
-        "train_loss": best["loss"],
-        "train_accuracy": best["accuracy"],
-        "val_loss": best["val_loss"],
-        "val_accuracy": best["val_accuracy"],
+        "train_loss": line["loss"],
+        "train_accuracy": line["accuracy"],
+        "val_loss": line["val_loss"],
+        "val_accuracy": line["val_accuracy"],
         "frozen_proof": "equal",
-        "trainable_parameters": trainable,
-        "batch_norm_trained": released,
         "improved": improved,
         "validation": scored,
     }
@@ -129,15 +108,6 @@ def _gap(setting: Setting, saved: Bundle, scored: dict, best: dict) -> dict[str,
     if setting.config.augment.test_time != "none":
         plain = figures_of(setting, replace(saved, model=trained_part(saved.model)), "validation")
     return {key: abs(plain[key] - best[f"val_{key}"]) for key in ("accuracy", "loss")}
-
-
-def _announce(setting: Setting, phase: Phase, cut: Cut) -> int:
-    """Says what the phase trains; returns the number of parameters."""
-    trainable = int(sum(np.prod(v.shape) for v in cut.suffix.trainable_variables))
-    figures = {"blocks": len(cut.blocks), "epochs": phase.epochs}
-    figures["trainable_parameters"] = trainable
-    setting.progress(Event("phase", 0, 1, phase.name, figures))
-    return trainable
 
 
 def _timed(parts: list[Part]) -> dict:
@@ -197,18 +167,12 @@ def _start_model(setting: Setting, index: int) -> keras.Model:
     return trained_part(bundle.load(start).model)
 
 
-def _save_and_prove(
-    setting: Setting,
-    phase: Phase,
-    model: keras.Model,
-    start: list[tuple[str, str]],
-    trained: set[int],
-) -> tuple[Path, Bundle]:
+def _save_and_prove(setting: Setting, phase: str, filled: Filled) -> tuple[Path, Bundle]:
     """Saves the phase's model, loads it again and proves the freeze."""
     config = setting.config
     path = setting.run.checkpoints / CANDIDATE
     whole = Bundle(
-        model=with_views(model, config.augment.test_time),
+        model=with_views(filled.model, config.augment.test_time),
         class_names=setting.source.class_names,
         image_size=setting.image_size,
         resize=config.data.resize,
@@ -216,7 +180,7 @@ def _save_and_prove(
     bundle.save(whole, path)
     saved = bundle.load(path)
     try:
-        prove_frozen(start, saved.model, trained, phase.name)
+        prove_frozen(filled.start, saved.model, filled.trained, phase)
     except UserError:
         path.unlink()
         raise

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
 
@@ -59,11 +59,17 @@ def from_pydantic(
     """
     problems = []
     for found in error.errors(include_url=False):
-        place = found["loc"]
+        place = found["loc"] = _without_tag(found["loc"])
         if place:
             option = next((name for at, name in options.items() if _related(at, place)), "")
             problems.append(Problem(place, _sentence(found, model), option))
     return sorted(problems, key=lambda problem: bool(problem.option))
+
+
+def _without_tag(place: Place) -> Place:
+    """A place without the word by which pydantic tells the kinds of phases apart."""
+    tagged = place[:1] == ("phases",) and len(place) > 2
+    return place[:2] + place[3:] if tagged else place
 
 
 def _related(one: Place, other: Place) -> bool:
@@ -95,6 +101,8 @@ def _sentence(found: Any, model: type[BaseModel]) -> str:
     kind, place, details = found["type"], found["loc"], found.get("ctx", {})
     if kind == "value_error":  # raised by a validator of ours: a sentence already
         return str(details["error"])
+    if kind == "extra_forbidden" and place[0] == "phases" and place[-1] in _keys(model, ["phases"]):
+        return "means nothing in a phase with a method: its head is solved, not trained."
     if kind == "extra_forbidden":
         return f"unknown key.{_suggestion(place, model)}"
     if kind == "missing":
@@ -131,15 +139,22 @@ def _suggestion(place: Place, model: type[BaseModel]) -> str:
 
 
 def _keys(model: type[BaseModel], section: Sequence[str | int]) -> list[str]:
-    """Names of the fields of a section; [] of what is not one."""
+    """Names of the fields of a section, of all its kinds; [] of what is not one."""
+    kinds = [model]
     for key in section:
         if isinstance(key, str) and key in model.model_fields:
-            kind: Any = model.model_fields[key].annotation
-            kind = kind.__args__[0] if getattr(kind, "__origin__", None) is tuple else kind
-            if not (isinstance(kind, type) and issubclass(kind, BaseModel)):
+            kinds = _models_in(model.model_fields[key].annotation)
+            if not kinds:
                 return []
-            model = kind
-    return list(model.model_fields)
+            model = kinds[0]
+    return list(dict.fromkeys(field for kind in kinds for field in kind.model_fields))
+
+
+def _models_in(annotation: Any) -> list[type[BaseModel]]:
+    """The sections of which an annotation speaks: `tuple[A | B, ...]` of A and B."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [model for part in get_args(annotation) for model in _models_in(part)]
 
 
 def repeated_names(phases: Iterable[object]) -> list[Problem]:

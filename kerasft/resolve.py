@@ -13,7 +13,7 @@ import keras
 import numpy as np
 
 from kerasft import backbones, cache, data, engines
-from kerasft.config import Config, Phase
+from kerasft.config import AnyPhase, Config, Solved
 from kerasft.cut import Cut, depth, list_blocks, split
 from kerasft.errors import UserError
 from kerasft.fields import distinct_views
@@ -136,9 +136,12 @@ def _settle_blocks(config: Config, model: keras.Model) -> Config:
     """
     backbone, _ = backbones.parse(config.model.backbone)
     deepest = len(list_blocks(model, backbone))
-    phases: list[Phase] = []
+    phases: list[AnyPhase] = []
     before = 0
     for one in config.phases:
+        if isinstance(one, Solved):
+            phases.append(one)
+            continue
         blocks = one.blocks
         if blocks is None:
             blocks = min(deepest, before + backbone.default_blocks)
@@ -175,9 +178,11 @@ def decide(config: Config, found: Source, index: int, cut: Cut) -> Storing:
         UserError: a store was asked for, and there is no room for it, or nothing to store.
     """
     phase = config.phases[index]
-    live = phase.epochs * sum(len(found.indices(name)) for name in FED)
+    solved = isinstance(phase, Solved)
+    epochs = 1 if isinstance(phase, Solved) else phase.epochs
+    live = epochs * sum(len(found.indices(name)) for name in FED)
     nothing = Storing(False, "nothing is frozen", 0, 0) if cut.prefix is None else None
-    if config.augment.views == 0:
+    if config.augment.views == 0 and not solved:
         why = "augment.views = 0 makes a new view in every epoch"
         nothing = nothing or Storing(False, why, live, 0)
     if nothing and phase.stored:
@@ -191,7 +196,7 @@ def decide(config: Config, found: Source, index: int, cut: Cut) -> Storing:
         asked = phase.stored
     if asked is False:
         return Storing(False, "asked for", live, 0)
-    once, size = passes(config, found), bytes_at(config, found, cut)
+    once, size = passes(config, phase, found), bytes_at(config, phase, found, cut)
     lack = cache.lack_of_room(cache.cache_folder(), size)
     if lack and asked:
         raise UserError(
@@ -200,10 +205,13 @@ def decide(config: Config, found: Source, index: int, cut: Cut) -> Storing:
         )
     if lack:
         return Storing(False, lack, live, 0)
-    if not asked and once >= live:
+    if not asked and once >= live and not solved:  # another method may want the same features
         why = f"{once:,} images would go through the frozen part once, without a store {live:,}"
         return Storing(False, why, live, 0)
-    return Storing(True, f"{once:,} images through the frozen part instead of {live:,}", once, size)
+    why = f"{once:,} images through the frozen part instead of {live:,}"
+    if solved:
+        why = f"{once:,} images through the frozen part, for other methods too"
+    return Storing(True, why, once, size)
 
 
 def _settle_engine(config: Config, device: str) -> Config:
@@ -220,7 +228,7 @@ def _settle_engine(config: Config, device: str) -> Config:
 
 
 def _settle_precision(
-    config: Config, found: Source, model: keras.Model, phase: Phase, device: str
+    config: Config, found: Source, model: keras.Model, phase: AnyPhase, device: str
 ) -> Config:
     """bfloat16 where the processor has it, it is measured to be faster, and comes close."""
     if config.cache.precision != "auto":
@@ -228,7 +236,7 @@ def _settle_precision(
     if (
         device != "cpu"
         or not engines.computes_bfloat16()
-        or passes(config, found) < WORTH_MEASURING
+        or passes(config, phase, found) < WORTH_MEASURING
     ):
         return _with_cache(config, precision="float32")
     facts = _compared(config, found, model, phase)
@@ -244,7 +252,7 @@ def _settle_precision(
     return _with_cache(config, precision="bfloat16" if taken else "float32")
 
 
-def _compared(config: Config, found: Source, model: keras.Model, phase: Phase) -> dict:
+def _compared(config: Config, found: Source, model: keras.Model, phase: AnyPhase) -> dict:
     """What bfloat16 gains and costs for this net on this machine, measured once.
 
     Remembered, because the next run has to choose the same to find the stores of this one, however

@@ -187,10 +187,12 @@ def event_line(event: Event, *, seconds_left: float | None = None) -> str | None
     """
     if event.stage == "images" and event.done == event.total:
         return f"{event.total:,} {'image' if event.total == 1 else 'images'} read"
+    if event.stage == "phase" and "method" in event.figures:
+        return f"{event.phase}: solves the head, method {event.figures['method']}"
     if event.stage == "phase":
-        trained = _trained_text(event.figures.get("blocks"))
+        trained = trained_text(event.figures.get("blocks"))
         parameters = int(event.figures.get("trainable_parameters", 0))
-        epochs = _epochs_text(event.figures.get("epochs"))
+        epochs = epochs_text(event.figures.get("epochs"))
         return f"{event.phase}: trains {trained}, {parameters:,} parameters, up to {epochs}"
     if event.stage == "store":
         return _store_line(event)
@@ -228,8 +230,15 @@ _FIGURES = {
 }
 
 
-def _epochs_text(epochs: object) -> str:
+def epochs_text(epochs: object) -> str:
+    """ "1 epoch", "5 epochs"."""
     return "1 epoch" if epochs == 1 else f"{epochs} epochs"
+
+
+def trained_text(blocks: Any) -> str:
+    """What a phase trains, by its number of blocks: "the head and 3 blocks"."""
+    known = {0: "the head", 1: "the head and 1 block", "all": "all blocks"}
+    return known.get(blocks, f"the head and {blocks} blocks")
 
 
 def _figures_text(
@@ -259,105 +268,6 @@ def sample_text(result: Mapping[str, Any]) -> str:
     return f"{result['images']:,} images drawn in {result['folder']}: " + ", ".join(
         f"{images:,} {name}" for name, images in result["classes"].items()
     )
-
-
-def plan_text(plan: Mapping[str, Any]) -> str:
-    """What `train --dry-run` leaves on the screen.
-
-    Args:
-        plan: the object that `train --dry-run --json` prints.
-    """
-    width = max(len("class"), *(len(name) for name in plan["images"]))
-    lines = [
-        f"{plan['backbone']}, weights {plan['weights']}, {plan['image_size']} x "
-        f"{plan['image_size']} pixels, {plan['parameters']:,} parameters in "
-        f"{len(plan['blocks'])} blocks",
-        "",
-        f"{'class':<{width}}   train  validation    test",
-    ]
-    lines += [
-        f"{name:<{width}}  {n['train']:>6,}  {n['validation']:>10,}  {n['test']:>6,}"
-        for name, n in plan["images"].items()
-    ]
-    if plan["groups"]:
-        lines.append(f"{plan['groups']:,} groups, each in one split")
-    if plan["skipped"]:
-        lines.append(f"{len(plan['skipped'])} files are no images and will be left out")
-    lines.append("")
-    lines += [
-        f"Phase {phase['name']}: {_trained_text(phase['blocks'])}, "
-        f"{phase['trainable_parameters']:,} parameters, up to {_epochs_text(phase['epochs'])} "
-        f"({phase['steps']:,} steps), learning rate {phase['learning_rate']:g}\n"
-        f"  {_storing_text(phase)}"
-        for phase in plan["phases"]
-    ]
-    return "\n".join([*lines, "", "Nothing was trained or written: this was a dry run."])
-
-
-def _storing_text(phase: Mapping[str, Any]) -> str:
-    if phase["stored"]:
-        return f"activations are stored, {size_text(phase['bytes'])}: {phase['why']}"
-    return f"activations are not stored: {phase['why']}"
-
-
-def _trained_text(blocks: Any) -> str:
-    known = {0: "the head", 1: "the head and 1 block", "all": "all blocks"}
-    return known.get(blocks, f"the head and {blocks} blocks")
-
-
-def summary_text(result: Mapping[str, Any]) -> str:
-    """What a training command leaves on the screen.
-
-    Args:
-        result: the object that `train --json` and `unfreeze-and-continue --json` print.
-    """
-    run = as_typed(str(result["run"]))
-    lines = [_phase_line(phase) for phase in result["phases"]]
-    if result["phases"][-1].get("improved") is False:
-        lines.append("The last phase did not help: model.keras is still the earlier one.")
-    lines += [
-        "",
-        _split_line("Validation", result.get("validation")),
-        _split_line("Test", result.get("test")),
-        f"Run directory: {result['run']}, {duration_text(result['seconds'])} of training",
-        "",
-        "Next:",
-        f"  kerasft evaluate {run}",
-        f"  kerasft predict {run} PHOTO.jpg",
-        f"  kerasft unfreeze-and-continue {run}",
-        f"  kerasft export {run}",
-    ]
-    return "\n".join(lines)
-
-
-def _phase_line(phase: Mapping[str, Any]) -> str:
-    parts = _parts_text(phase.get("parts", ()))  # none in runs of version 0.1.0
-    return (
-        f"Phase {phase['name']}: epoch {phase['best_epoch']} of {phase['epochs']} was the best, "
-        f"validation accuracy {phase['val_accuracy']:.3f}, loss {phase['val_loss']:.4f}; "
-        f"{phase['trainable_parameters']:,} parameters trained, the frozen ones compared: "
-        f"{phase['frozen_proof']}; {duration_text(phase['seconds'])}{parts}"
-    )
-
-
-def _parts_text(parts: Sequence[Mapping[str, Any]]) -> str:
-    """What the time of a phase went into: " (prefix pass 0:31, predicted 0:29; ...)"."""
-    texts = []
-    for part in parts:
-        predicted = part["predicted_seconds"]
-        said = "" if predicted is None else f", predicted {duration_text(predicted)}"
-        texts.append(f"{part['name']} {duration_text(part['seconds'])}{said}")
-    return f" ({'; '.join(texts)})" if texts else ""
-
-
-def _split_line(title: str, split: Mapping[str, Any] | None) -> str:
-    if not split or not split["n"]:
-        return f"{title}: no images"
-    line = f"{title}: accuracy {split['accuracy']:.3f}"
-    if "ci95" in split:
-        low, high = split["ci95"]
-        line += f" (95% interval {low:.3f} to {high:.3f})"
-    return f"{line}, loss {split['loss']:.4f}, {split['n']:,} images"
 
 
 def rate_text(result: Mapping[str, Any]) -> str:

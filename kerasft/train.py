@@ -25,7 +25,7 @@ import numpy as np
 from kerasft import __version__, backbones, devices, phase, source, state
 from kerasft.bundle import Bundle
 from kerasft.bundle import load as load_bundle
-from kerasft.config import Config, Data, load_config, to_toml
+from kerasft.config import Config, Data, Solved, load_config, to_toml
 from kerasft.cut import freeze, list_blocks, split
 from kerasft.errors import PhaseFailed
 from kerasft.evaluate import wilson
@@ -134,7 +134,8 @@ def plan_run(config: Config, *, progress: Progress = silent) -> dict:
         `{"backbone", "image_size", "weights", "images": {class: {split: n}}, "groups", "skipped",
         "blocks": [{"name", "layers", "parameters"}], "parameters", "phases": [{"name",
         "blocks", "epochs", "steps", "learning_rate", "trainable_parameters", "stored", "why",
-        "passes", "bytes"}]}`, blocks from the top; the last four are `resolve.Storing`.
+        "passes", "bytes"}]}`, blocks from the top; the last four are `resolve.Storing`. A phase
+        that is solved has "method" in the place of what a trained one has from "epochs" on.
     """
     device = devices.prepare(config.device)
     found = source.scan_source(config.data, seed=config.seed, progress=progress)
@@ -143,20 +144,20 @@ def plan_run(config: Config, *, progress: Progress = silent) -> dict:
     images = len(found.indices("train"))
     phases = []
     for one, store in zip(config.phases, storing, strict=True):
-        cut = split(model, one.blocks, backbone)
-        freeze(cut, one.batch_norm)
-        trainable = sum(np.prod(v.shape) for v in cut.suffix.trainable_variables)
-        phases.append(
-            {
-                "name": one.name,
-                "blocks": one.blocks,
+        planned: dict[str, object] = {"name": one.name, "blocks": one.blocks}
+        if isinstance(one, Solved):
+            planned["method"] = one.method
+        else:
+            cut = split(model, one.blocks, backbone)
+            freeze(cut, one.batch_norm)
+            trainable = sum(np.prod(v.shape) for v in cut.suffix.trainable_variables)
+            planned |= {
                 "epochs": one.epochs,
                 "steps": one.epochs * math.ceil(images / one.batch_size),
                 "learning_rate": one.learning_rate,
                 "trainable_parameters": int(trainable),
-                **vars(store),
             }
-        )
+        phases.append({**planned, **vars(store)})
     return {
         "backbone": config.model.backbone,
         "image_size": config.model.image_size,

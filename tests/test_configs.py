@@ -23,7 +23,10 @@ def forget_the_models():
 def test_the_recipes_that_people_look_for_are_there():
     assert [path.stem for path in CONFIGS] == [
         "few-photos",
+        "fine-grained",
+        "from-scratch",
         "imbalanced",
+        "many-photos",
         "two-phases",
     ]
 

@@ -41,11 +41,13 @@ START_FAST = {
     "fields",
     "kinds",
     "imagenet",
+    "phase_fields",
     "progress",
     "randomness",
     "run",
     "sizes",
     "terminal",
+    "training_text",
     "unpacked",
 }
 

@@ -1,0 +1,200 @@
+"""How a phase fills what is above its cut: `train_suffix` by steps, `solve_head` at once.
+
+Shapes: N images, F features, K classes.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import numpy as np
+
+from kerasft import backbones, bundle, solved_heads, solvers
+from kerasft.activations import Stored, activations_at
+from kerasft.config import Phase, Solved
+from kerasft.cut import digest_of, fingerprint, freeze, may_change, split, thaw
+from kerasft.evaluate import log_loss
+from kerasft.fitting import fit
+from kerasft.heads import features_of
+from kerasft.live import restore_precision, set_precision
+from kerasft.progress import Event
+from kerasft.run import read_metrics, write_metrics
+from kerasft.setting import SCORING_BATCH, Setting
+from kerasft.solvers import Examples, Solution
+from kerasft.timing import Part
+
+
+@dataclass(frozen=True, eq=False)
+class Filled:
+    """What a phase has made, before it is saved, proven and judged.
+
+    Attributes:
+        model: the whole model, pixels to scores.
+        start: `cut.fingerprint` of it as the phase began.
+        trained: positions in `model.weights` that the phase may have changed.
+        line: the line of metrics.jsonl whose weights the model has.
+        facts: what run.json records of it and of nothing else.
+        stored: what it was made from; None: from pixels.
+        parts: what it took.
+    """
+
+    model: keras.Model
+    start: list[tuple[str, str]]
+    trained: set[int]
+    line: dict[str, Any]
+    facts: dict[str, Any]
+    stored: Stored | None
+    parts: list[Part]
+
+
+def train_suffix(
+    setting: Setting, index: int, phase: Phase, model: keras.Model, seed: int
+) -> Filled:
+    """Trains what is above the cut until its best epoch, or goes on with it.
+
+    Args:
+        setting: the run.
+        index: of the phase.
+        phase: how to train.
+        model: the whole model as the phase begins; it is trained in place.
+        seed: the phase's.
+
+    Raises:
+        PhaseFailed, UserError: see `activations.activations_at` and `fitting.fit`.
+    """
+    start = fingerprint(model)
+    cut = split(model, phase.blocks, backbones.parse(setting.config.model.backbone)[0])
+    released = freeze(cut, phase.batch_norm)
+    trained = may_change(model, cut, phase.batch_norm)
+    trainable = int(sum(np.prod(v.shape) for v in cut.suffix.trainable_variables))
+    figures = {"blocks": len(cut.blocks), "epochs": phase.epochs, "trainable_parameters": trainable}
+    setting.progress(Event("phase", 0, 1, phase.name, figures))
+    stored = activations_at(setting, index, model, cut) if phase.stored else None
+
+    before = set_precision(model, phase.precision)
+    now, epochs = fit(setting, phase, cut, seed, start=digest_of(start), stored=stored)
+    restore_precision(before)
+    thaw(model)
+    facts = {
+        "epochs": now.epoch,
+        "best_epoch": now.best_epoch,
+        "trainable_parameters": trainable,
+        "batch_norm_trained": released,
+    }
+    parts = [part for part in (stored and stored.part, epochs) if part]
+    return Filled(model, start, trained, now.lines[now.best_epoch - 1], facts, stored, parts)
+
+
+def solve_head(
+    setting: Setting, index: int, phase: Solved, model: keras.Model, seed: int
+) -> Filled:
+    """Puts a head that scikit-learn solves on the features of a model.
+
+    Training and validation images are taken as they are, without augmentation. What is tried is
+    settled by cross-validation inside the training split; the test split is not looked at.
+
+    Args:
+        setting: the run.
+        index: of the phase.
+        phase: which method.
+        model: the whole model as the phase begins; its head is left away.
+        seed: the phase's.
+
+    Raises:
+        PhaseFailed, UserError: see `activations.activations_at` and `solvers.solve`.
+    """
+    source, classes = setting.source, len(setting.source.class_names)
+    setting.progress(Event("phase", 0, 1, phase.name, {"method": phase.method}))
+    backbone, _ = backbones.parse(setting.config.model.backbone)
+    cut = split(model, 0, backbone)
+    before = fingerprint(model)
+    stored = activations_at(setting, index, model, cut) if phase.stored else None
+    features = {name: _features(setting, name, cut.prefix, stored) for name in FED}
+    examples = {
+        name: Examples(
+            features[name], setting.labels(name), [source.groups[i] for i in source.indices(name)]
+        )
+        for name in FED
+    }
+
+    part = Part("solving", solvers.TRIES, setting.progress, phase.name)
+
+    def tell(done: int, total: int) -> None:
+        setting.progress(Event("check", done, total, phase.name, {"what": "solving"}))
+
+    solution = solvers.solve(
+        phase.method,
+        examples["train"],
+        examples["validation"],
+        class_names=source.class_names,
+        class_weight=phase.class_weight,
+        seed=seed,
+        progress=tell,
+    )
+    base = keras.Model(model.inputs[0], features_of(model))
+    whole = solved_heads.attach(base, solution, classes)
+    part.end()
+
+    # What the base was before anything was computed; the head's weights are new.
+    known = {id(v): at for v, at in zip(model.weights, before, strict=True)}
+    of_base = {id(variable) for variable in base.weights}
+    now = fingerprint(whole)
+    start = [
+        known[id(v)] if id(v) in of_base else at for v, at in zip(whole.weights, now, strict=True)
+    ]
+    trained = {i for i, variable in enumerate(whole.weights) if id(variable) not in of_base}
+    suffix = split(whole, 0, backbone).suffix
+    line = {"phase": phase.name, "epoch": 1, **_figures(suffix, examples)}
+    line |= {"method": phase.method, "parameters": solution.parameters}
+    if stored:
+        line["activations"] = stored.dtype
+    earlier = [x for x in read_metrics(setting.run) if x["phase"] != phase.name]
+    write_metrics(setting.run, [*earlier, line])
+    parameters = sum(int(np.prod(whole.weights[i].shape)) for i in trained)
+    facts = {**_facts(solution), "trainable_parameters": parameters, "batch_norm_trained": []}
+    parts = [one for one in (stored and stored.part, part) if one]
+    return Filled(whole, start, trained, line, facts, stored, parts)
+
+
+FED = ("train", "validation")
+
+
+def _features(
+    setting: Setting, name: str, prefix: keras.Model | None, stored: Stored | None
+) -> np.ndarray:
+    """float32 [N,F] of a split, each image as it is."""
+    if stored:
+        rows = stored.train[0] if name == "train" else stored.validation
+        return np.asarray(rows, np.float32)
+    assert prefix is not None  # only the head is above the cut
+    total = len(setting.labels(name))
+    computed = bundle.compute(
+        prefix, setting.batches(name), total=total, what="features", progress=setting.progress
+    )
+    return np.asarray(computed, np.float32)
+
+
+def _figures(suffix: keras.Model, examples: dict[str, Examples]) -> dict[str, float]:
+    """Loss and accuracy on training and validation features, named as in metrics.jsonl."""
+    figures = {}
+    for name, prefix in zip(FED, ("", "val_"), strict=True):
+        labels = examples[name].labels
+        logits = np.asarray(bundle.compute(suffix, _read(examples[name].features)))
+        figures[f"{prefix}loss"] = log_loss(logits, labels)
+        figures[f"{prefix}accuracy"] = float(np.mean(logits.argmax(axis=1) == labels))
+    return figures
+
+
+def _read(rows: np.ndarray) -> Iterator[np.ndarray]:
+    return (rows[i : i + SCORING_BATCH] for i in range(0, len(rows), SCORING_BATCH))
+
+
+def _facts(solution: Solution) -> dict[str, Any]:
+    return {
+        "method": solution.method,
+        "parameters": solution.parameters,
+        "tried": list(solution.tried),
+        "converged": solution.converged,
+        "notes": list(solution.notes),
+    }
