@@ -19,12 +19,14 @@ import keras
 import numpy as np
 
 from kerasft import backbones, cache, data, engines, store
+from kerasft.blocks import list_blocks
 from kerasft.config import AnyPhase, Config, Solved, unfreeze_defaults
-from kerasft.cut import Cut, depth, list_blocks, split
+from kerasft.cut import Cut, depth, split
 from kerasft.errors import PhaseFailed, UserError
 from kerasft.needs import FED, Need, needs_at, views_for
 from kerasft.progress import Event
 from kerasft.setting import Setting
+from kerasft.store import Rows
 from kerasft.timing import Part
 
 log = logging.getLogger("kerasft")
@@ -38,15 +40,16 @@ class Stored:
 
     Attributes:
         train: V arrays [N, ...], a row per training image, memory-mapped.
-        validation: [N, ...], the plain view of the validation images, memory-mapped.
+        validation: [N, ...], the plain view of the validation images, memory-mapped. Of several
+            backbones the arrays of all of them in a row.
         found: whether nothing had to be computed.
         difference: mean relative error of bfloat16 on the first images; None where it was not
             measured: in float32, and where all was found.
         part: the pass, timed; None if all was found.
     """
 
-    train: tuple[np.ndarray, ...]
-    validation: np.ndarray
+    train: tuple[Rows, ...]
+    validation: Rows
     found: bool
     difference: float | None = None
     part: Part | None = None
@@ -125,9 +128,11 @@ def find(
     if not all(store.holds(folder, need.key) for need in needs):
         return None
     arrays = [store.open_store(folder, need.key) for need in needs]
-    whole = [array for array in arrays if array is not None]
-    if len(whole) < len(arrays):
+    there = [array for array in arrays if array is not None]
+    if len(there) < len(arrays):
         return None
+    nets = 1 + max(need.net for need in needs)
+    whole = [store.in_a_row(there[i : i + nets]) for i in range(0, len(there), nets)]
     return Stored(tuple(whole[:-1]), whole[-1], found=True)
 
 
@@ -188,8 +193,8 @@ def _later_cut(setting: Setting, index: int, model: keras.Model) -> int | None:
     """
     if isinstance(setting.config.phases[index], Solved):
         return None
-    backbone, _ = backbones.parse(setting.config.model.backbone)
-    deepest = len(list_blocks(model, backbone))
+    spec = setting.config.model.backbone
+    deepest = len(list_blocks(model, *backbones.rows_of(spec)))
     trained = depth(setting.config.phases[index].blocks, deepest)
     later = setting.config.phases[index + 1 :]
     if later:
@@ -197,7 +202,7 @@ def _later_cut(setting: Setting, index: int, model: keras.Model) -> int | None:
         count = depth(later[0].blocks, deepest) if needed else 0
     else:
         blocks = unfreeze_defaults(setting.config).blocks
-        count = deepest if blocks == "all" else backbone.default_blocks
+        count = deepest if blocks == "all" else backbones.default_blocks(spec)
         count = count if trained == 0 else 0
     return count if trained < count < deepest else None
 
@@ -253,8 +258,8 @@ def _compute(
     part: Part,
 ) -> float | None:
     config, source = setting.config, setting.source
-    counts = sorted({need.blocks for need in needs})
-    prefix = _prefix(model, counts, config)
+    ends = sorted({(need.blocks, need.net) for need in needs})
+    prefix = _prefix(model, ends, config)
     kinds = sorted({(need.split, need.view) for need in needs})
     views = {name: [view for split_, view in kinds if split_ == name] for name, _ in kinds}
     positions = np.concatenate([source.indices(name) for name in FED if name in views])
@@ -294,7 +299,7 @@ def _compute(
             here = rows[done : done + len(pixels)]
             for need, writer in zip(needs, writers, strict=True):
                 mine = here == kinds.index((need.split, need.view))
-                fitting = store.as_stored(outputs[counts.index(need.blocks)][mine], dtype)
+                fitting = store.as_stored(outputs[ends.index((need.blocks, need.net))][mine], dtype)
                 if fitting is None:
                     raise OverflowError(need.blocks)
                 writer.append(fitting)
@@ -304,11 +309,11 @@ def _compute(
     return difference
 
 
-def _prefix(model: keras.Model, counts: list[int], config: Config) -> keras.Model:
-    """Pixels to the activations at several cuts at once."""
-    backbone, _ = backbones.parse(config.model.backbone)
-    prefixes = [split(model, count, backbone).prefix for count in counts]
-    return keras.Model(model.inputs[0], [p.outputs[0] for p in prefixes if p is not None])
+def _prefix(model: keras.Model, ends: list[tuple[int, int]], config: Config) -> keras.Model:
+    """Pixels to the activations at several cuts, of several backbones, at once."""
+    rows = backbones.rows_of(config.model.backbone)
+    parts = {count: split(model, count, *rows).parts for count in {count for count, _ in ends}}
+    return keras.Model(model.inputs[0], [parts[count][net].outputs[0] for count, net in ends])
 
 
 def _difference(prefix: keras.Model, pixels: np.ndarray, rough: list[np.ndarray]) -> float:

@@ -206,6 +206,49 @@ def parse(spec: str) -> tuple[Backbone, dict[str, Any]]:
     return backbone, options
 
 
+SEPARATOR = "+"  # between the backbones of "MobileNetV2+MobileNet:alpha=0.75"
+
+
+def parse_all(spec: str) -> tuple[tuple[Backbone, dict[str, Any]], ...]:
+    """Reads one backbone or several: "MobileNetV2+MobileNet:alpha=0.75".
+
+    Returns:
+        What `parse` makes of each.
+
+    Raises:
+        UserError: as `parse`; or one of them is named twice.
+    """
+    specs = spec.split(SEPARATOR)
+    parsed = tuple(parse(one.strip()) for one in specs)
+    for i, one in enumerate(parsed):
+        if one in parsed[:i]:
+            raise UserError(
+                f"backbone '{spec}': {specs[i].strip()} is named twice: its features would be too.",
+                exit_code=2,
+            )
+    return parsed
+
+
+def rows_of(spec: str) -> tuple[Backbone, ...]:
+    """The table's rows of what `parse_all` reads."""
+    return tuple(backbone for backbone, _ in parse_all(spec))
+
+
+def side_of(spec: str) -> int:
+    """The side that a model of these backbones takes unless told otherwise: the largest, pixels."""
+    return max(backbone.image_size for backbone in rows_of(spec))
+
+
+def side_within(spec: str, image_size: int) -> int:
+    """The side at which one of several backbones sees images of `image_size` pixels a side."""
+    return min(image_size, parse(spec)[0].image_size)
+
+
+def default_blocks(spec: str) -> int:
+    """How many blocks of each of them `unfreeze-and-continue` trains unless told otherwise."""
+    return min(backbone.default_blocks for backbone in rows_of(spec))
+
+
 def block_key(backbone: Backbone, layer_name: str) -> str | None:
     """Tells which block a layer names itself a part of.
 

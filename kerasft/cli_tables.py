@@ -37,14 +37,15 @@ def blocks(name: str, as_json: bool) -> None:
         kerasft blocks MobileNetV2
     """
     with loading():
-        from kerasft import cut, nets
+        from kerasft import nets
         from kerasft.backbones import parse
+        from kerasft.blocks import list_blocks
 
     backbone, _ = parse(name)
     model = nets.load(name, weights="none", image_size=backbone.image_size)
     rows = [
         {"name": block.name, "layers": list(block.layers), "parameters": block.parameters}
-        for block in cut.list_blocks(model, backbone)
+        for block in list_blocks(model, backbone)
     ]
     print_result({"backbone": name, "blocks": rows}, lambda _: blocks_text(rows), as_json=as_json)
 

@@ -2,47 +2,30 @@
 
     pixels -- prefix --| cut |-- suffix -- logits
 
-The graph says where a cut is possible: where one tensor is alive. The backbone's row says
-what a block is. A phase counts blocks from the top; the cut is where they begin.
+A phase counts blocks from the top (`blocks.py`); the cut is where they begin.
 
 A cell of NASNet takes what the two cells before it made, so between its cells two tensors
 are alive. The halves hand over one all the same, in which the two lie in a row: what is
-stored, mixed or fed does not have to know.
+mixed or fed does not have to know. So it is where several backbones are cut at once: the first
+block from the top is that of each of them, and so on.
 
 The freeze is proven, not assumed: `fingerprint` before a phase, `prove_frozen` on the
 model that the phase saved.
 """
 
 import hashlib
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from itertools import accumulate, pairwise
+from dataclasses import dataclass
+from itertools import accumulate
 
 import keras
 import numpy as np
 
-from kerasft.backbones import Backbone, block_key
+from kerasft.backbones import Backbone
+from kerasft.blocks import Block, backbone_nodes, list_blocks
 from kerasft.errors import PhaseFailed, UserError
 from kerasft.heads import features_of
-
-MOST_TENSORS = 2  # that a cut may carry
-
-
-@dataclass(frozen=True)
-class Block:
-    """Some neighbouring layers of a backbone that are frozen or trained together.
-
-    Attributes:
-        name: the backbone's own name for it ("block_14"), or "stem".
-        layers: names of its layers and operations, in the order of the graph.
-        parameters: number of its weights, BatchNormalization statistics included.
-        inputs: symbolic tensors of the model that enter it; two between the cells of NASNet.
-    """
-
-    name: str
-    layers: tuple[str, ...]
-    parameters: int
-    inputs: tuple[keras.KerasTensor, ...] = field(repr=False, compare=False)
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,146 +37,68 @@ class Cut:
             pixels.
         suffix: activations at the cut to logits float32 [B,K].
         blocks: the suffix's blocks from the top; empty if only the head is trained.
+        parts: the prefix by backbone: pixels to the activations of each, in their own shape.
+            In a row they are those of the prefix.
     """
 
     prefix: keras.Model | None
     suffix: keras.Model
     blocks: tuple[Block, ...]
+    parts: tuple[keras.Model, ...]
 
 
-def list_blocks(model: keras.Model, backbone: Backbone) -> list[Block]:
-    """Lists the blocks of a backbone from the top.
-
-    Args:
-        model: a flat model that ends in the backbone's features, or a whole model with a
-            head (whose layers belong to no block).
-        backbone: the row that names the blocks.
-
-    Returns:
-        At least one block; the last one begins at the pixels, and is the stem where
-        a stem has weights.
-    """
-    nodes = _in_order_of_blocks(_backbone_nodes(model), backbone)
-    keys = [block_key(backbone, node.operation.name) for node in nodes]
-    alive = _alive_behind(nodes, model.inputs)
-    keyed = [i for i, key in enumerate(keys) if key is not None]
-
-    starts: list[tuple[int, str]] = [(0, "stem")]  # where a block begins, and its name
-    before_first = _narrowest(alive, range(keyed[0]))
-    stem = nodes[: before_first[-1] + 1] if before_first else []
-    if _parameters(stem):
-        starts.append((len(stem), str(keys[keyed[0]])))
-    else:  # VGG, Xception: in front of block1 there is only the preprocessing
-        starts = [(0, str(keys[keyed[0]]))]
-    for last, first in pairwise(keyed):
-        between = _narrowest(alive, range(last, first))
-        if keys[last] != keys[first] and between:
-            # The first possible cut: behind the unit's last activation or addition,
-            # in front of a padding or downsampling that belongs to the next unit.
-            starts.append((between[0] + 1, str(keys[first])))
-
-    ends = [start for start, _ in starts[1:]] + [len(nodes)]
-    found = []
-    for (start, name), end in zip(starts, ends, strict=True):
-        layers = tuple(node.operation.name for node in nodes[start:end])
-        entering = alive[start - 1] if start else [model.inputs[0]]
-        found.append(Block(name, layers, _parameters(nodes[start:end]), tuple(entering)))
-    return found[::-1]
-
-
-def _parameters(nodes: list) -> int:
-    operations = [node.operation for node in nodes]
-    return sum(o.count_params() for o in operations if isinstance(o, keras.layers.Layer))
-
-
-def _backbone_nodes(model: keras.Model) -> list:
-    """The graph's nodes in topological order, without the inputs and without the head.
-
-    `_nodes_by_depth` is private to Keras, and the only place where a model tells its own
-    nodes from those of other models that share its layers (every suffix adds such).
-    """
-    by_depth = model._nodes_by_depth
-    nodes = [node for depth in sorted(by_depth, reverse=True) for node in by_depth[depth]]
-    nodes = [node for node in nodes if not node.is_input]
-    features = features_of(model)
-    last = next(
-        i for i, node in enumerate(nodes) if any(t is features for t in node.output_tensors)
-    )
-    return nodes[: last + 1]
-
-
-def _in_order_of_blocks(nodes: list, backbone: Backbone) -> list:
-    """The same nodes, in the topological order in which a block ends before the next begins.
-
-    Where one tensor is alive, it is the one in any order. Where two are, order matters: a cell
-    of NASNet begins with layers that take only what the last cell but one made, and by depth
-    some of them come before the end of the last cell. So a node comes with the first block
-    that needs it.
-    """
-    keys = [block_key(backbone, node.operation.name) for node in nodes]
-    places = {key: place for place, key in enumerate(dict.fromkeys(filter(None, keys)))}
-    needed_in: dict[int, int] = {}  # tensor -> place of the first block that needs it
-    ranks = []
-    for node, key in zip(reversed(nodes), reversed(keys), strict=True):
-        own = len(places) if key is None else places[key]
-        rank = min([own, *(needed_in[id(t)] for t in node.output_tensors if id(t) in needed_in)])
-        for tensor in node.input_tensors:
-            needed_in[id(tensor)] = min(rank, needed_in.get(id(tensor), rank))
-        ranks.append(rank)
-    in_order = sorted(zip(reversed(ranks), range(len(nodes)), strict=True))
-    return [nodes[i] for _, i in in_order]
-
-
-def _alive_behind(nodes: list, inputs: Sequence) -> list[list]:
-    """The tensors that are alive behind each node: there, and still to be used."""
-    last_use: dict[int, int] = {}
-    for i, node in enumerate(nodes):
-        for tensor in node.input_tensors:
-            last_use[id(tensor)] = i
-    alive, behind = list(inputs), []
-    for i, node in enumerate(nodes):
-        alive = [t for t in alive if last_use[id(t)] > i]
-        alive += [t for t in node.output_tensors if last_use.get(id(t), -1) > i]
-        behind.append(alive)
-    return behind
-
-
-def _narrowest(alive: list[list], positions: range) -> list[int]:
-    """The positions behind which the fewest tensors are alive, at most MOST_TENSORS."""
-    fewest = min((len(alive[i]) for i in positions), default=0)
-    return [i for i in positions if len(alive[i]) == fewest <= MOST_TENSORS]
-
-
-def split(model: keras.Model, blocks: int | str | None, backbone: Backbone) -> Cut:
+def split(model: keras.Model, blocks: int | str | None, *backbones: Backbone) -> Cut:
     """Cuts a whole model in front of its top blocks.
 
     Args:
         model: pixels to scores, with the layers of `heads.attach`.
         blocks: how many blocks from the top the suffix has. 0: the head alone. "all", or
             the number of all blocks: a cut at the pixels.
-        backbone: the row that names the blocks.
+        backbones: the row that names the blocks, or the rows of several.
 
     Raises:
         UserError: there are fewer blocks than that.
     """
-    found = list_blocks(model, backbone)
+    found = list_blocks(model, *backbones)
     count = depth(blocks, len(found))
     if not 0 <= count <= len(found):
+        name = min(backbones, key=lambda backbone: backbone.blocks).name
         raise UserError(
-            f"blocks: {backbone.name} has {len(found)} blocks, got {count}. "
-            f"Take 0 to {len(found)}; `kerasft blocks {backbone.name}` lists them.",
+            f"blocks: {name} has {len(found)} blocks, got {count}. "
+            f"Take 0 to {len(found)}; `kerasft blocks {name}` lists them.",
             exit_code=2,
         )
     logits = model.get_layer("logits").output
     pixels = model.inputs[0]
     taken = tuple(found[:count])
     if count == len(found):
-        return Cut(None, keras.Model(pixels, logits), taken)
-    tensors = found[count - 1].inputs if count else (features_of(model),)
+        return Cut(None, keras.Model(pixels, logits), taken, ())
+    if count:
+        tensors, nets = found[count - 1].inputs, found[count - 1].nets
+        pairs = list(zip(tensors, nets, strict=True))
+        of_net = [[t for t, n in pairs if n == net] for net in range(len(backbones))]
+    else:
+        tensors = (features_of(model),)
+        of_net = [[tensor] for tensor in _features_of_each(model, len(backbones))]
+    parts = tuple(
+        keras.Model(pixels, _row(own, f"cut_{count}_net{net}")) for net, own in enumerate(of_net)
+    )
     if len(tensors) == 1:
-        return Cut(keras.Model(pixels, tensors[0]), keras.Model(tensors[0], logits), taken)
-    joined, suffix = _in_a_row(tensors, logits, f"cut_{count}")
-    return Cut(keras.Model(pixels, joined), suffix, taken)
+        prefix, suffix = keras.Model(pixels, tensors[0]), keras.Model(tensors[0], logits)
+    else:
+        joined = _row(tensors, f"cut_{count}")
+        prefix, suffix = keras.Model(pixels, joined), _from_row(tensors, logits, f"cut_{count}")
+    return Cut(prefix, suffix, taken, parts)
+
+
+def _features_of_each(model: keras.Model, count: int) -> list[keras.KerasTensor]:
+    """The features of each backbone, [B,F] each."""
+    features = features_of(model)
+    if count == 1:
+        return [features]
+    nodes = backbone_nodes(model)
+    joined = next(node for node in nodes if any(t is features for t in node.output_tensors))
+    return list(joined.input_tensors)
 
 
 def depth(blocks: int | str | None, deepest: int) -> int:
@@ -207,32 +112,46 @@ def depth(blocks: int | str | None, deepest: int) -> int:
     return deepest if blocks == "all" else int(blocks)
 
 
-def _in_a_row(
-    tensors: Sequence[keras.KerasTensor], logits: keras.KerasTensor, name: str
-) -> tuple[keras.KerasTensor, keras.Model]:
-    """Makes one tensor of several, and the suffix that takes them apart again.
+def _row(tensors: Sequence[keras.KerasTensor], name: str) -> keras.KerasTensor:
+    """Makes one tensor of several: [B,F], their numbers in a row; a single one stays.
 
     Args:
         tensors: alive at the cut, [B, ...] each.
-        logits: what the suffix ends with.
         name: for the layers that are added; automatic names could be in the model already.
+    """
+    if len(tensors) == 1:
+        return tensors[0]
+    flat = [keras.layers.Flatten(name=f"{name}_flat_{i}")(t) for i, t in enumerate(tensors)]
+    return keras.layers.Concatenate(name=name)(flat)
+
+
+def _from_row(
+    tensors: Sequence[keras.KerasTensor], logits: keras.KerasTensor, name: str
+) -> keras.Model:
+    """Makes the suffix that takes such a row apart again.
+
+    Args:
+        tensors: as for `_row`.
+        logits: what the suffix ends with.
+        name: as for `_row`.
 
     Returns:
-        [B,F], the tensors' numbers in a row; and the model from such an [B,F] to the logits,
-        flat, of the same layers.
+        [B,F] to the logits, flat, of the same layers.
     """
-    flat = [keras.layers.Flatten(name=f"{name}_flat_{i}")(t) for i, t in enumerate(tensors)]
-    joined = keras.layers.Concatenate(name=name)(flat)
-    row = keras.Input(joined.shape[1:], name=f"{name}_row")
-    ends = list(accumulate(part.shape[1] for part in flat))
+    widths = [math.prod(tensor.shape[1:]) for tensor in tensors]
+    row = keras.Input((sum(widths),), name=f"{name}_row")
     parts = [
         keras.layers.Reshape(tensor.shape[1:], name=f"{name}_part_{i}")(part)
         for i, (tensor, part) in enumerate(
-            zip(tensors, keras.ops.split(row, ends[:-1], axis=1), strict=True)
+            zip(
+                tensors,
+                keras.ops.split(row, list(accumulate(widths))[:-1], axis=1),
+                strict=True,
+            )
         )
     ]
     # `call`, not `__call__`: that would make the suffix one layer, with all others inside it.
-    return joined, keras.Model(row, keras.Model(list(tensors), logits).call(parts))
+    return keras.Model(row, keras.Model(list(tensors), logits).call(parts))
 
 
 def freeze(cut: Cut, batch_norm: str) -> list[str]:

@@ -25,7 +25,7 @@ from kerasft import config, devices, images
 from kerasft.augment import augment_crop, augment_pixels
 from kerasft.errors import UserError
 from kerasft.source import Source
-from kerasft.store import release
+from kerasft.store import Rows, release
 
 SLICE_BYTES = 16 << 20  # of a store, read at once
 
@@ -156,7 +156,7 @@ def training_batches(
 
 
 def stored_batches(
-    views: Sequence[np.ndarray],
+    views: Sequence[Rows],
     labels: np.ndarray,
     epochs: Sequence[Epoch],
     *,
@@ -228,7 +228,7 @@ def reading(batches: Iterable, root: Path) -> Iterator:
         ) from error
 
 
-def _gathered(views: Sequence[np.ndarray], rows: np.ndarray, which: np.ndarray) -> np.ndarray:
+def _gathered(views: Sequence[Rows], rows: np.ndarray, which: np.ndarray) -> np.ndarray:
     """Row `rows[i]` of view `which[i]`, for all i."""
     gathered = np.empty((len(rows), *views[0].shape[1:]), views[0].dtype)
     for view in np.unique(which):

@@ -20,7 +20,7 @@ from pydantic import (
     model_validator,
 )
 
-from kerasft.backbones import SAMPLE_BACKBONE, SAMPLE_SIDE, parse
+from kerasft.backbones import SAMPLE_BACKBONE, SAMPLE_SIDE, SEPARATOR, parse_all
 from kerasft.errors import UserError, did_you_mean
 from kerasft.kinds import TFDS, tfds_name
 from kerasft.phase_fields import AnyPhase, Section
@@ -81,7 +81,9 @@ class Model(Section):
     """What the training starts from."""
 
     backbone: StrictStr = Field(
-        default="MobileNetV2", min_length=1, description='Name, or "MobileNet:alpha=0.75".'
+        default="MobileNetV2",
+        min_length=1,
+        description='Name, or "MobileNet:alpha=0.75"; several: a list, or joined by "+".',
     )
     weights: StrictStr = Field(
         default="imagenet",
@@ -100,11 +102,20 @@ class Model(Section):
         brought = {"backbone": SAMPLE_BACKBONE, "image_size": SAMPLE_SIDE}
         return {**brought, **{key: value for key, value in given.items() if value is not None}}
 
+    @field_validator("backbone", mode="before")
+    @classmethod
+    def _several_are_joined(cls, backbone: object) -> object:
+        if isinstance(backbone, list | tuple) and all(isinstance(one, str) for one in backbone):
+            backbone = SEPARATOR.join(backbone)
+        if isinstance(backbone, str):
+            return SEPARATOR.join(one.strip() for one in backbone.split(SEPARATOR))
+        return backbone
+
     @field_validator("backbone")
     @classmethod
     def _is_in_the_table(cls, backbone: str) -> str:
         try:
-            parse(backbone)
+            parse_all(backbone)
         except UserError as error:
             raise ValueError(str(error).partition(": ")[2]) from None  # the place is named already
         return backbone
@@ -113,10 +124,14 @@ class Model(Section):
     @classmethod
     def _is_a_choice_or_a_file(cls, weights: str, info: ValidationInfo) -> str:
         backbone = info.data.get("backbone", SAMPLE_BACKBONE)
-        if weights == "sample" and parse(backbone) != parse(SAMPLE_BACKBONE):
+        if weights == "sample" and parse_all(backbone) != parse_all(SAMPLE_BACKBONE):
             raise ValueError(
                 f"'sample' fits {SAMPLE_BACKBONE} alone, got backbone '{backbone}'. Leave the "
                 "backbone out, or take other weights."
+            )
+        if weights not in NO_FILE and SEPARATOR in backbone:
+            raise ValueError(
+                "a file fits one backbone, got several. Expected 'imagenet' or 'none'."
             )
         if weights in NO_FILE or weights.lower().endswith((".h5", ".keras")):
             return weights

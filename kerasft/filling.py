@@ -16,8 +16,9 @@ from kerasft.config import Phase, Solved
 from kerasft.cut import digest_of, fingerprint, freeze, may_change, split, thaw
 from kerasft.evaluate import log_loss
 from kerasft.fitting import fit
-from kerasft.heads import features_of
+from kerasft.heads import STANDARD, features_of, set_standard
 from kerasft.live import restore_precision, set_precision
+from kerasft.needs import FED
 from kerasft.progress import Event
 from kerasft.run import read_metrics, write_metrics
 from kerasft.setting import SCORING_BATCH, Setting
@@ -63,14 +64,16 @@ def train_suffix(
     Raises:
         PhaseFailed, UserError: see `activations.activations_at` and `fitting.fit`.
     """
-    start = fingerprint(model)
-    cut = split(model, phase.blocks, backbones.parse(setting.config.model.backbone)[0])
+    cut = split(model, phase.blocks, *backbones.rows_of(setting.config.model.backbone))
     released = freeze(cut, phase.batch_norm)
     trained = may_change(model, cut, phase.batch_norm)
     trainable = int(sum(np.prod(v.shape) for v in cut.suffix.trainable_variables))
     figures = {"blocks": len(cut.blocks), "epochs": phase.epochs, "trainable_parameters": trainable}
     setting.progress(Event("phase", 0, 1, phase.name, figures))
     stored = activations_at(setting, index, model, cut) if phase.stored else None
+    if index == 0 and _has_standard(model) and cut.prefix is not None:
+        set_standard(model, _standard(setting, model, stored if not cut.blocks else None))
+    start = fingerprint(model)
 
     before = set_precision(model, phase.precision)
     now, epochs = fit(setting, phase, cut, seed, start=digest_of(start), stored=stored)
@@ -84,6 +87,15 @@ def train_suffix(
     }
     parts = [part for part in (stored and stored.part, epochs) if part]
     return Filled(model, start, trained, now.lines[now.best_epoch - 1], facts, stored, parts)
+
+
+def _has_standard(model: keras.Model) -> bool:
+    return STANDARD in {layer.name for layer in model.layers}
+
+
+def _standard(setting: Setting, model: keras.Model, stored: Stored | None) -> np.ndarray:
+    """The features that several backbones make of the training images, float32 [N,F]."""
+    return _features(setting, "train", keras.Model(model.inputs[0], features_of(model)), stored)
 
 
 def solve_head(
@@ -106,8 +118,8 @@ def solve_head(
     """
     source, classes = setting.source, len(setting.source.class_names)
     setting.progress(Event("phase", 0, 1, phase.name, {"method": phase.method}))
-    backbone, _ = backbones.parse(setting.config.model.backbone)
-    cut = split(model, 0, backbone)
+    rows = backbones.rows_of(setting.config.model.backbone)
+    cut = split(model, 0, *rows)
     before = fingerprint(model)
     stored = activations_at(setting, index, model, cut) if phase.stored else None
     features = {name: _features(setting, name, cut.prefix, stored) for name in FED}
@@ -144,7 +156,7 @@ def solve_head(
         known[id(v)] if id(v) in of_base else at for v, at in zip(whole.weights, now, strict=True)
     ]
     trained = {i for i, variable in enumerate(whole.weights) if id(variable) not in of_base}
-    suffix = split(whole, 0, backbone).suffix
+    suffix = split(whole, 0, *rows).suffix
     line = {"phase": phase.name, "epoch": 1, **_figures(suffix, examples)}
     line |= {"method": phase.method, "parameters": solution.parameters}
     if stored:
@@ -155,9 +167,6 @@ def solve_head(
     facts = {**_facts(solution), "trainable_parameters": parameters, "batch_norm_trained": []}
     parts = [one for one in (stored and stored.part, part) if one]
     return Filled(whole, start, trained, line, facts, stored, parts)
-
-
-FED = ("train", "validation")
 
 
 def _features(

@@ -154,7 +154,7 @@ def _range_test(
     config = setting.config
     phase = _trained(config.phases[index])
     assert phase.blocks is not None  # settled
-    cut = split(model, phase.blocks, backbones.parse(config.model.backbone)[0])
+    cut = split(model, phase.blocks, *backbones.rows_of(config.model.backbone))
     freeze(cut, phase.batch_norm)
     stored = activations_at(setting, index, model, cut) if phase.stored else None
     set_precision(model, phase.precision)  # this model is thrown away

@@ -23,7 +23,7 @@ from kerasft.rates import Group, batches_seen, build_optimizer, rate_groups, rat
 from kerasft.run import read_metrics, write_metrics
 from kerasft.setting import SCORING_BATCH, Setting
 from kerasft.state import PhaseState
-from kerasft.store import release
+from kerasft.store import Rows, release
 from kerasft.timing import Part
 
 log = logging.getLogger("kerasft")
@@ -219,7 +219,7 @@ class _Keeper(keras.callbacks.Callback):
         self._setting.progress(event)
 
 
-def _read(rows: np.ndarray) -> Iterator[np.ndarray]:
+def _read(rows: Rows) -> Iterator[np.ndarray]:
     """A mapped store in batches, given back afterwards."""
     for start in range(0, len(rows), SCORING_BATCH):
         yield rows[start : start + SCORING_BATCH]

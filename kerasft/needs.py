@@ -35,6 +35,7 @@ class Need:
         split: "train" or "validation".
         view: number and seed; (0, 0) is the plain one.
         blocks: where the cut is.
+        net: which of several backbones.
         shape: [N, ...].
     """
 
@@ -42,6 +43,7 @@ class Need:
     split: str
     view: tuple[int, int]
     blocks: int
+    net: int
     shape: tuple[int, ...]
 
     @property
@@ -80,6 +82,8 @@ def needs_at(
 ) -> list[Need]:
     """All stores that a phase needs at a cut: its training views in order, then validation.
 
+    Of several backbones one store each, in their order, for every view.
+
     Args:
         setting: the run, its config settled.
         phase: says which views.
@@ -88,12 +92,9 @@ def needs_at(
         dtype: of the stores, "float16" or "float32".
     """
     config, source = setting.config, setting.source
-    cut = split(model, blocks, backbones.parse(config.model.backbone)[0])
-    assert cut.prefix is not None
+    cut = split(model, blocks, *backbones.rows_of(config.model.backbone))
     common = {
-        "backbone": config.model.backbone,
         "blocks": blocks,
-        "weights": digest_of(fingerprint(cut.prefix)),
         "image_size": setting.image_size,
         "resize": config.data.resize,
         "decoding": DECODING,
@@ -105,20 +106,43 @@ def needs_at(
     }
     if dtype == "float32" and config.cache.dtype == "auto":
         common["overflow"] = True  # not the one that somebody else has asked for
+    specs = config.model.backbone.split(backbones.SEPARATOR)
+    of_nets = [
+        {**common, **_of_net(spec, part, setting.image_size, several=len(specs) > 1)}
+        for spec, part in zip(specs, cut.parts, strict=True)
+    ]
     needs = []
     for name in FED:
         positions = source.indices(name)
         listing = "".join(f"{position} {source.digests[position]}\n" for position in positions)
         files = hashlib.blake2b(listing.encode(), digest_size=16).hexdigest()
         for number, seed in views_for(config, phase) if name == "train" else [(0, 0)]:
-            facts = {**common, "files": files, "images": len(positions)}
-            facts["view"] = number or "plain"
+            of_view: dict[str, object] = {"files": files, "images": len(positions)}
+            of_view["view"] = number or "plain"
             if number:
                 augment = config.augment
-                facts["augment"] = [seed, augment.flip, augment.crop, augment.color]
-            shape = (len(positions), *cut.prefix.output_shape[1:])
-            needs.append(Need(Key(facts), name, (number, seed), blocks, shape))
+                of_view["augment"] = [seed, augment.flip, augment.crop, augment.color]
+            for net, (of_net, part) in enumerate(zip(of_nets, cut.parts, strict=True)):
+                shape = (len(positions), *part.output_shape[1:])
+                key = Key({**of_net, **of_view})
+                needs.append(Need(key, name, (number, seed), blocks, net, shape))
     return needs
+
+
+def _of_net(spec: str, part: keras.Model, image_size: int, *, several: bool) -> dict[str, object]:
+    """What a key says of one backbone; the same for it alone and beside others.
+
+    Args:
+        spec: of the backbone.
+        part: pixels to its activations at the cut.
+        image_size: of these pixels.
+        several: whether it is one of several, which may make their images smaller for it.
+    """
+    facts: dict[str, object] = {"backbone": spec, "weights": digest_of(fingerprint(part))}
+    side = backbones.side_within(spec, image_size)
+    if several and side < image_size:
+        facts["resized"] = side
+    return facts
 
 
 def _versions() -> list[str]:

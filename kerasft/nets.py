@@ -14,8 +14,10 @@ from typing import Any
 import keras
 import numpy as np
 
-from kerasft.backbones import parse
+from kerasft.backbones import SEPARATOR, parse, side_within
+from kerasft.blocks import net_prefix
 from kerasft.errors import UserError
+from kerasft.randomness import derive_seed
 from kerasft.weights import SAMPLE, imagenet_files, load_file
 
 # What Keras' EfficientNet v1 normalises with (keras/src/applications/efficientnet.py).
@@ -24,6 +26,46 @@ IMAGENET_STDDEV = (0.229, 0.224, 0.225)
 
 
 def load(spec: str, *, weights: str, image_size: int, seed: int = 0) -> keras.Model:
+    """Builds one backbone or several, as `load_one` does each, into one model.
+
+    Of several, each one takes the same pixels, resized inside the model to the side that it was
+    trained with where that is smaller. Their layers get the prefix of `blocks.net_prefix`.
+
+    Args:
+        spec: see `backbones.parse_all`.
+        weights, image_size, seed: as for `load_one`; of several backbones "imagenet" or "none".
+
+    Returns:
+        As `load_one`, F the features of all of them in their order.
+    """
+    specs = [one.strip() for one in spec.split(SEPARATOR)]
+    if len(specs) == 1:
+        return load_one(spec, weights=weights, image_size=image_size, seed=seed)
+    pixels = keras.Input((image_size, image_size, 3), name="pixels")
+    features = []
+    for net, one in enumerate(specs):
+        side = side_within(one, image_size)
+        base = load_one(one, weights=weights, image_size=side, seed=derive_seed(seed, "net", net))
+        for operation in base.operations:
+            operation.name = net_prefix(net) + operation.name
+        own = pixels
+        if side < image_size:
+            own = keras.ops.image.resize(pixels, (side, side), antialias=True)
+            own._keras_history.operation.name = f"{net_prefix(net)}resize"
+        features.append(_put_on(own, base))
+    joined = keras.layers.Concatenate(name="features")(features)
+    return keras.Model(pixels, joined)
+
+
+def _put_on(tensor: keras.KerasTensor, net: keras.Model) -> keras.KerasTensor:
+    """Puts all layers of a flat net on a tensor, and returns what they make of it.
+
+    Calling the net would make it one layer, with all others inside it.
+    """
+    return keras.Function(net.inputs[0], net.outputs[0]).call(tensor)
+
+
+def load_one(spec: str, *, weights: str, image_size: int, seed: int = 0) -> keras.Model:
     """Builds a backbone with its preprocessing inside and fills it with weights.
 
     Args:

@@ -8,6 +8,7 @@ import numpy as np
 
 from kerasft import bundle, heads, nets, state
 from kerasft.activations import Stored
+from kerasft.backbones import SEPARATOR
 from kerasft.bundle import Bundle
 from kerasft.config import Config, Solved
 from kerasft.cut import prove_frozen
@@ -38,6 +39,7 @@ def initial_model(config: Config, num_classes: int) -> keras.Model:
         hidden=config.head.hidden,
         dropout=config.head.dropout,
         seed=derive_seed(config.seed, "head"),
+        standardise=SEPARATOR in config.model.backbone,  # or one of them would drown the other
     )
 
 

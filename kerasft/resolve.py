@@ -13,8 +13,9 @@ import keras
 import numpy as np
 
 from kerasft import backbones, cache, data, engines
+from kerasft.blocks import list_blocks
 from kerasft.config import AnyPhase, Config, Solved
-from kerasft.cut import Cut, depth, list_blocks, split
+from kerasft.cut import Cut, depth, split
 from kerasft.errors import UserError
 from kerasft.fields import distinct_views
 from kerasft.needs import FED, bytes_at, passes
@@ -62,8 +63,7 @@ def resolve_new(
     Raises:
         UserError: no such number of blocks, weights that can't be had, and so on.
     """
-    backbone, _ = backbones.parse(config.model.backbone)
-    side = config.model.image_size or backbone.image_size
+    side = config.model.image_size or backbones.side_of(config.model.backbone)
     of_model = config.model.model_copy(update={"image_size": side})
     config = config.model_copy(update={"model": of_model})
     model = initial_model(config, len(found.class_names))
@@ -87,10 +87,10 @@ def settle(
         The settled config; and for each phase that is not finished what storing means.
     """
     config = _settle_views(_settle_blocks(config, model))
-    backbone, _ = backbones.parse(config.model.backbone)
+    rows = backbones.rows_of(config.model.backbone)
     storing, phases = [], list(config.phases[:done])
     for index, phase in enumerate(config.phases[done:], start=done):
-        one = decide(config, found, index, split(model, phase.blocks, backbone))
+        one = decide(config, found, index, split(model, phase.blocks, *rows))
         storing.append(one)
         if phase.stored is None and one.passes and not one.stored:
             log.info("%s: the activations are not stored: %s.", phase.name, one.why)
@@ -134,8 +134,8 @@ def _settle_blocks(config: Config, model: keras.Model) -> Config:
     Raises:
         UserError: a phase has more blocks than there are.
     """
-    backbone, _ = backbones.parse(config.model.backbone)
-    deepest = len(list_blocks(model, backbone))
+    rows = backbones.rows_of(config.model.backbone)
+    deepest = len(list_blocks(model, *rows))
     phases: list[AnyPhase] = []
     before = 0
     for one in config.phases:
@@ -144,8 +144,8 @@ def _settle_blocks(config: Config, model: keras.Model) -> Config:
             continue
         blocks = one.blocks
         if blocks is None:
-            blocks = min(deepest, before + backbone.default_blocks)
-        split(model, blocks, backbone)  # refuses more than there are
+            blocks = min(deepest, before + backbones.default_blocks(config.model.backbone))
+        split(model, blocks, *rows)  # refuses more than there are
         before = depth(blocks, deepest)
         phases.append(one.model_copy(update={"blocks": blocks}))
     return config.model_copy(update={"phases": tuple(phases)})
@@ -259,7 +259,7 @@ def _compared(config: Config, found: Source, model: keras.Model, phase: AnyPhase
     busy the machine is then.
     """
     assert config.model.image_size is not None
-    cut = split(model, phase.blocks, backbones.parse(config.model.backbone)[0])
+    cut = split(model, phase.blocks, *backbones.rows_of(config.model.backbone))
     assert cut.prefix is not None
     of_net = [config.model.backbone, config.model.image_size, config.model.weights, phase.blocks]
     of_machine = [keras.backend.backend(), config.cache.engine, *engines.processor()]

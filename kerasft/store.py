@@ -66,12 +66,57 @@ def open_store(folder: Path, key: Key) -> np.ndarray | None:
     return rows
 
 
-def release(rows: np.ndarray) -> None:
+class InARow:
+    """Several stores of the same images as one: an image's numbers in a row, store by store.
+
+    Read like an array: `rows[3:7]`, `rows[[2, 5]]`, `np.asarray(rows)`.
+
+    Attributes:
+        stores: [N, ...] each, of one dtype.
+        shape: [N,F], F the numbers of an image in all of them.
+        dtype: of all of them.
+        nbytes: of all of them together.
+    """
+
+    def __init__(self, stores: Sequence[np.ndarray]) -> None:
+        """Args: stores: two or more."""
+        self.stores = tuple(stores)
+        widths = [math.prod(rows.shape[1:]) for rows in self.stores]
+        self.shape = (len(self.stores[0]), sum(widths))
+        self.dtype = self.stores[0].dtype
+        self.nbytes = sum(rows.nbytes for rows in self.stores)
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, index: Any) -> np.ndarray:
+        """Args: index: a slice, or positions int [B]. Returns [B,F]."""
+        read = [rows[index] for rows in self.stores]
+        return np.concatenate([rows.reshape(len(rows), -1) for rows in read], axis=1)
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        """All of it, in memory."""
+        return self[:].astype(dtype or self.dtype, copy=False)
+
+
+Rows = np.ndarray | InARow
+"""What a phase reads activations from: a store, or several in a row."""
+
+
+def in_a_row(stores: Sequence[np.ndarray]) -> Rows:
+    """One store as it is, or several as one."""
+    return stores[0] if len(stores) == 1 else InARow(stores)
+
+
+def release(rows: Rows) -> None:
     """Gives back the memory into which reading a mapped store has brought it.
 
     What was read stays in the system's cache of the disk as long as there is room; without this
     it counts as memory of this process, up to the size of the store.
     """
+    if isinstance(rows, InARow):
+        for one in rows.stores:
+            release(one)
     mapped = getattr(rows, "_mmap", None)
     if mapped is not None and hasattr(mmap, "MADV_DONTNEED"):  # Unix
         mapped.madvise(mmap.MADV_DONTNEED)

@@ -23,10 +23,11 @@ import keras
 import numpy as np
 
 from kerasft import __version__, backbones, devices, phase, source, state
+from kerasft.blocks import list_blocks
 from kerasft.bundle import Bundle
 from kerasft.bundle import load as load_bundle
 from kerasft.config import Config, Data, Solved, load_config, to_toml
-from kerasft.cut import freeze, list_blocks, split
+from kerasft.cut import freeze, split
 from kerasft.errors import PhaseFailed
 from kerasft.evaluate import wilson
 from kerasft.phase import run_phase
@@ -140,7 +141,7 @@ def plan_run(config: Config, *, progress: Progress = silent) -> dict:
     device = devices.prepare(config.device)
     found = source.scan_source(config.data, seed=config.seed, progress=progress)
     config, model, storing = resolve_new(config, found, str(device["device"]))
-    backbone = backbones.parse(config.model.backbone)[0]
+    rows = backbones.rows_of(config.model.backbone)
     images = len(found.indices("train"))
     phases = []
     for one, store in zip(config.phases, storing, strict=True):
@@ -148,7 +149,7 @@ def plan_run(config: Config, *, progress: Progress = silent) -> dict:
         if isinstance(one, Solved):
             planned["method"] = one.method
         else:
-            cut = split(model, one.blocks, backbone)
+            cut = split(model, one.blocks, *rows)
             freeze(cut, one.batch_norm)
             trainable = sum(np.prod(v.shape) for v in cut.suffix.trainable_variables)
             planned |= {
@@ -167,7 +168,7 @@ def plan_run(config: Config, *, progress: Progress = silent) -> dict:
         "skipped": [list(pair) for pair in found.skipped],
         "blocks": [
             {"name": b.name, "layers": len(b.layers), "parameters": b.parameters}
-            for b in list_blocks(model, backbone)
+            for b in list_blocks(model, *rows)
         ],
         "parameters": model.count_params(),
         "phases": phases,

@@ -78,7 +78,7 @@ def at_the_head(setting, model):
 
 
 def found(setting, model, dtype="float16"):
-    return activations.find(setting, model, 0, dtype)
+    return activations.find(setting, setting.config.phases[0], model, 0, dtype)
 
 
 def test_one_pass_stores_every_view_at_the_phases_cut_and_at_the_next(filled, known):
@@ -87,9 +87,10 @@ def test_one_pass_stores_every_view_at_the_phases_cut_and_at_the_next(filled, kn
     assert [array.shape for array in stored.train] == [(24, 4), (24, 4)]
     assert (stored.validation.shape, stored.dtype, stored.found) == ((6, 4), "float16", False)
     assert len(stores(folder)) == 6  # two cuts, 2 + 1 views
-    assert passes(setting.config, setting.source) == 2 * 24 + 6
+    head = setting.config.phases[0]
+    assert passes(setting.config, head, setting.source) == 2 * 24 + 6
     cut = split(model, 0, BACKBONES["Tiny"])
-    assert bytes_at(setting.config, setting.source, cut) == stored.bytes == 54 * 4 * 2
+    assert bytes_at(setting.config, head, setting.source, cut) == stored.bytes == 54 * 4 * 2
     again = at_the_head(setting, model)
     assert (again.found, again.part) == (True, None)
     np.testing.assert_array_equal(again.train[1], stored.train[1])

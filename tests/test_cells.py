@@ -12,9 +12,10 @@ from tiny import batch, moved, weights_by_name
 
 from kerasft import bundle, heads, nets
 from kerasft.backbones import BACKBONES
+from kerasft.blocks import list_blocks
 from kerasft.bundle import Bundle
 from kerasft.config import Phase, load_config
-from kerasft.cut import fingerprint, freeze, list_blocks, may_change, prove_frozen, split
+from kerasft.cut import fingerprint, freeze, may_change, prove_frozen, split
 from kerasft.errors import UserError
 from kerasft.live import LiveModel, restore_precision, set_precision
 from kerasft.rates import build_optimizer, rate_groups

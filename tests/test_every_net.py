@@ -15,7 +15,7 @@ from keras.src.utils import file_utils
 from net_blocks import BLOCKS
 
 from kerasft.backbones import BACKBONES, Backbone
-from kerasft.cut import list_blocks
+from kerasft.blocks import list_blocks
 from kerasft.imagenet import weights_file
 from kerasft.nets import load
 

@@ -3,7 +3,8 @@
 import pytest
 from pydantic import ValidationError
 
-from kerasft.fields import Augment, Cache, Phase, distinct_views
+from kerasft.fields import Augment, Cache, distinct_views
+from kerasft.phase_fields import Phase
 
 
 def refusal(section, **fields):

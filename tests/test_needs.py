@@ -5,6 +5,7 @@ from drawing import draw_photos
 from tiny_run import small
 
 from kerasft.backbones import BACKBONES
+from kerasft.config import Solved
 from kerasft.cut import split
 from kerasft.needs import bytes_at, needs_at, passes, views_of
 from kerasft.progress import silent
@@ -26,6 +27,23 @@ def setting_and_model(tiny_backbone, tmp_path_factory):
     return Setting(Run(photos), config, found, silent, machine), model
 
 
+def needs_of_head(setting, model):
+    return needs_at(setting, setting.config.phases[0], model, 0, "float16")
+
+
+def test_a_solved_head_needs_the_plain_view_alone(setting_and_model):
+    setting, model = setting_and_model
+    phase = Solved(name="svm", method="svm")
+    needs = needs_at(setting, phase, model, 0, "float16")
+    of_trained = needs_of_head(setting, model)
+    assert [(n.split, n.view) for n in needs] == [("train", (0, 0)), ("validation", (0, 0))]
+    assert [n.key.digest for n in needs] == [
+        of_trained[0].key.digest,
+        of_trained[-1].key.digest,
+    ]
+    assert passes(setting.config, phase, setting.source) == 24 + 6
+
+
 def test_the_first_view_is_plain_and_the_others_have_seeds_of_their_own(setting_and_model):
     views = views_of(setting_and_model[0].config)
     assert views[0] == (0, 0)
@@ -35,7 +53,7 @@ def test_the_first_view_is_plain_and_the_others_have_seeds_of_their_own(setting_
 
 def test_a_cut_needs_a_store_for_each_view_and_one_for_validation(setting_and_model):
     setting, model = setting_and_model
-    needs = needs_at(setting, model, 1, "float16")
+    needs = needs_at(setting, setting.config.phases[0], model, 1, "float16")
     assert [(n.split, n.view[0], n.shape) for n in needs] == [
         ("train", 0, (24, 8, 8, 4)),
         ("train", 1, (24, 8, 8, 4)),
@@ -44,13 +62,13 @@ def test_a_cut_needs_a_store_for_each_view_and_one_for_validation(setting_and_mo
     ]
     assert [n.bytes for n in needs] == [12288, 12288, 12288, 3072]
     assert len({n.key.digest for n in needs}) == 4
-    assert passes(setting.config, setting.source) == 3 * 24 + 6
-    cut = split(model, 1, BACKBONES["Tiny"])
-    assert bytes_at(setting.config, setting.source, cut) == sum(n.bytes for n in needs)
+    assert passes(setting.config, setting.config.phases[0], setting.source) == 3 * 24 + 6
+    phase, cut = setting.config.phases[0], split(model, 1, BACKBONES["Tiny"])
+    assert bytes_at(setting.config, phase, setting.source, cut) == sum(n.bytes for n in needs)
 
 
 def test_keys_say_what_people_see_in_the_list_of_the_cache(setting_and_model):
-    plain, first, *_ = needs_at(*setting_and_model, 0, "float16")
+    plain, first, *_ = needs_of_head(*setting_and_model)
     assert {k: plain.key.facts[k] for k in ("backbone", "blocks", "images", "view", "dtype")} == {
         "backbone": "Tiny",
         "blocks": 0,
@@ -63,6 +81,6 @@ def test_keys_say_what_people_see_in_the_list_of_the_cache(setting_and_model):
 
 def test_a_plain_view_does_not_depend_on_how_the_others_are_made(setting_and_model):
     setting, model = setting_and_model
-    plain, first, *_ = needs_at(setting, model, 0, "float16")
+    plain, first, *_ = needs_of_head(setting, model)
     assert "augment" not in plain.key.facts
     assert first.key.facts["augment"][1:] == [True, 0.5, 0.0]

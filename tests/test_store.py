@@ -10,7 +10,16 @@ import numpy as np
 import pytest
 
 from kerasft.errors import UserError
-from kerasft.store import Key, as_stored, filling, holds, open_store, release, writing
+from kerasft.store import (
+    Key,
+    as_stored,
+    filling,
+    holds,
+    in_a_row,
+    open_store,
+    release,
+    writing,
+)
 
 ROOT = Path(__file__).resolve().parent.parent
 KEY = Key({"backbone": "MobileNetV2", "blocks": 3, "view": "plain"})
@@ -48,6 +57,29 @@ def start(code, *arguments):
 
 
 # ── keys ──
+
+
+def test_several_stores_are_read_as_one_row_by_row(tmp_path):
+    first, second = some_rows(), np.arange(18, dtype="float16").reshape(6, 3) / 4
+    other = Key({"backbone": "MobileNet"})
+    fill(tmp_path, KEY, first)
+    fill(tmp_path, other, second)
+    rows = in_a_row([open_store(tmp_path, KEY), open_store(tmp_path, other)])
+    assert (rows.shape, rows.dtype, len(rows), rows.nbytes) == ((6, 7), "float16", 6, 84)
+    assert rows[[4, 1]].tolist() == [
+        [16, 17, 18, 19, 3, 3.25, 3.5],
+        [4, 5, 6, 7, 0.75, 1, 1.25],
+    ]
+    assert rows[2:3].tolist() == [[8, 9, 10, 11, 1.5, 1.75, 2]]
+    whole = np.asarray(rows, "float32")
+    assert (whole.shape, whole.dtype) == ((6, 7), "float32")
+    release(rows)
+    assert rows[5:].tolist() == [[20, 21, 22, 23, 3.75, 4, 4.25]]
+
+
+def test_a_single_store_stays_what_it_is():
+    rows = some_rows()
+    assert in_a_row([rows]) is rows
 
 
 def test_a_digest_is_the_same_today_and_tomorrow():
