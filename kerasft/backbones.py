@@ -206,6 +206,19 @@ def parse(spec: str) -> tuple[Backbone, dict[str, Any]]:
     return backbone, options
 
 
+_DEFAULTS = {"alpha": 1.0, "depth_multiplier": 1, "minimalistic": False}
+
+
+def same_net(one: str, other: str) -> bool:
+    """Whether two specs are one net: "MobileNet" is "MobileNet:alpha=1".
+
+    Raises:
+        UserError: as `parse`.
+    """
+    (row, options), (other_row, other_options) = parse(one), parse(other)
+    return row is other_row and {**_DEFAULTS, **options} == {**_DEFAULTS, **other_options}
+
+
 def block_key(backbone: Backbone, layer_name: str) -> str | None:
     """Tells which block a layer names itself a part of.
 

@@ -44,6 +44,7 @@ START_FAST = {
     "progress",
     "randomness",
     "run",
+    "run_weights",
     "sizes",
     "terminal",
     "unpacked",
