@@ -249,6 +249,22 @@ def default_blocks(spec: str) -> int:
     return min(backbone.default_blocks for backbone in rows_of(spec))
 
 
+_DEFAULTS = {"alpha": 1.0, "depth_multiplier": 1, "minimalistic": False}
+
+
+def same_net(one: str, other: str) -> bool:
+    """Whether two specs are one net, or the same nets: "MobileNet" is "MobileNet:alpha=1".
+
+    Raises:
+        UserError: as `parse_all`.
+    """
+    first, second = (
+        [(row, {**_DEFAULTS, **options}) for row, options in parse_all(spec)]
+        for spec in (one, other)
+    )
+    return first == second
+
+
 def block_key(backbone: Backbone, layer_name: str) -> str | None:
     """Tells which block a layer names itself a part of.
 

@@ -194,17 +194,7 @@ def open_model(target: str | Path) -> Bundle:
     path = Path(target)
     if path.is_file():
         return load(path)
-    return load(model_file(run.open_run(path)))
-
-
-def model_file(of_run: run.Run) -> Path:
-    """Returns where the model of a run is. Raises UserError if it has none yet."""
-    if not of_run.model_path.is_file():
-        raise UserError(
-            f"{of_run.path}: no model yet: its training has not finished a phase. "
-            f"Go on with it: kerasft train --run {of_run.path} --resume"
-        )
-    return of_run.model_path
+    return load(run.model_file(run.open_run(path)))
 
 
 def compute(

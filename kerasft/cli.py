@@ -68,8 +68,9 @@ main.add_command(sample_data)
 @click.option("--backbone", metavar="NAME", help="Default: MobileNetV2.")
 @click.option(
     "--weights",
-    metavar="imagenet|sample|none|FILE",
-    help="What the base starts from. Default: imagenet. sample: in the package, to try it out.",
+    metavar="imagenet|sample|none|RUN|FILE",
+    help="What the base starts from. Default: imagenet. sample: in the package, to try it out. "
+    "RUN: the base of another run, whatever its classes; brings backbone and image size.",
 )
 @click.option("--image-size", type=int, metavar="N", help="Side in pixels, e.g. 224.")
 @click.option("--epochs", type=int, metavar="N", help="Of the first phase, at most.")

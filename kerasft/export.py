@@ -59,7 +59,7 @@ def export_run(
     """
     of_run = run.open_run(path)
     devices.prepare_for(path)
-    source_file = bundle.model_file(of_run)
+    source_file = run.model_file(of_run)
     to = to or of_run.path / "export"
     with _writing(to) as temporary:
         model, written, work = (temporary / name for name in ("model.keras", "version", "parity"))

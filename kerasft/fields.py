@@ -5,9 +5,11 @@ phase stand in `phase_fields.py`.
 """
 
 import math
+import os
 import re
+from contextlib import suppress
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeGuard
 
 from pydantic import (
     Field,
@@ -25,6 +27,7 @@ from kerasft.errors import UserError, did_you_mean
 from kerasft.kinds import TFDS, tfds_name
 from kerasft.phase_fields import AnyPhase, Section
 from kerasft.problems import repeated_names
+from kerasft.run_weights import file_for, net_of
 
 
 class Data(Section):
@@ -88,7 +91,7 @@ class Model(Section):
     weights: StrictStr = Field(
         default="imagenet",
         description='"imagenet", "sample" (of the package, for trying it out; brings backbone and '
-        'image_size), "none" or a weights file.',
+        'image_size), "none", another run (brings them too) or a weights file.',
     )
     image_size: StrictInt | None = Field(
         default=None, gt=0, description="Side in pixels; not given: the backbone's."
@@ -96,10 +99,16 @@ class Model(Section):
 
     @model_validator(mode="before")
     @classmethod
-    def _sample_brings_its_net(cls, given: Any) -> Any:
-        if not isinstance(given, dict) or given.get("weights") != "sample":
+    def _some_weights_bring_their_net(cls, given: Any) -> Any:
+        weights = given.get("weights") if isinstance(given, dict) else None
+        brought: dict[str, Any] = {}
+        if weights == "sample":
+            brought = {"backbone": SAMPLE_BACKBONE, "image_size": SAMPLE_SIDE}
+        elif _is_a_folder(weights):
+            with suppress(UserError):  # the weights' own validator says it
+                brought = net_of(weights)
+        if not brought:
             return given
-        brought = {"backbone": SAMPLE_BACKBONE, "image_size": SAMPLE_SIDE}
         return {**brought, **{key: value for key, value in given.items() if value is not None}}
 
     @field_validator("backbone", mode="before")
@@ -131,18 +140,27 @@ class Model(Section):
             )
         if weights not in NO_FILE and SEPARATOR in backbone:
             raise ValueError(
-                "a file fits one backbone, got several. Expected 'imagenet' or 'none'."
+                "a run or a file fits one backbone, got several. Expected 'imagenet' or 'none'."
             )
+        if _is_a_folder(weights):
+            try:
+                return file_for(weights, info.data.get("backbone"))
+            except UserError as error:
+                raise ValueError(str(error)) from None
         if weights in NO_FILE or weights.lower().endswith((".h5", ".keras")):
             return weights
         name = Path(weights).name  # a path by now
         raise ValueError(
-            "expected 'imagenet', 'sample', 'none' or a file that ends in .h5 or .keras, got "
-            f"{name!r}." + did_you_mean(name, NO_FILE)
+            "expected 'imagenet', 'sample', 'none', a run directory or a file that ends in .h5 or "
+            f".keras, got {name!r}." + did_you_mean(name, NO_FILE)
         )
 
 
 NO_FILE = ("imagenet", "sample", "none")
+
+
+def _is_a_folder(weights: object) -> TypeGuard[str]:
+    return isinstance(weights, str) and weights not in NO_FILE and os.path.isdir(weights)
 
 
 class Head(Section):

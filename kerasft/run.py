@@ -130,6 +130,16 @@ def open_run(path: Path) -> Run:
     return run
 
 
+def model_file(run: Run) -> Path:
+    """Returns where the model of a run is. Raises UserError if it has none yet."""
+    if not run.model_path.is_file():
+        raise UserError(
+            f"{run.path}: no model yet: its training has not finished a phase. "
+            f"Go on with it: kerasft train --run {run.path} --resume"
+        )
+    return run.model_path
+
+
 @contextmanager
 def lock(run: Run) -> Iterator[None]:
     """Keeps other processes from writing in the run. Ends with the process, however it ends.

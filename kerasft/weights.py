@@ -195,7 +195,8 @@ def _open_model(path: Path) -> keras.Model:
 def _check_scaling(net: keras.Model, donor: keras.Model, path: Path, name: str) -> None:
     """Refuses an EfficientNet that was trained without ImageNet's second Rescaling."""
     ours, theirs = _normalizers(net), _normalizers(donor)
-    if keras.layers.Normalization in theirs and ours != theirs:
+    # A head may have such layers of its own; they come last.
+    if keras.layers.Normalization in theirs and ours != theirs[: len(ours)]:
         said = [", ".join(kind.__name__ for kind in kinds) for kinds in (ours, theirs)]
         raise UserError(
             f"{path}: was trained on pixels scaled otherwise: {name} begins with {said[0]}, the "

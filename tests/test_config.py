@@ -326,8 +326,8 @@ def test_values_where_sections_belong_are_refused(write):
         ("model.image_size=big", "model.image_size (--set): expected int, got 'big'."),
         (
             "model.weights=imagnet",
-            "model.weights (--set): expected 'imagenet', 'sample', 'none' or a file that ends in "
-            ".h5 or .keras, got 'imagnet'. Did you mean 'imagenet'?",
+            "model.weights (--set): expected 'imagenet', 'sample', 'none', a run directory or "
+            "a file that ends in .h5 or .keras, got 'imagnet'. Did you mean 'imagenet'?",
         ),
         ("head.hidden=256", "head.hidden (--set): expected a list, got 256."),
         ("head.hidden=[9, 0]", "head.hidden (--set): expected numbers greater than 0, got [9, 0]."),

@@ -45,6 +45,7 @@ START_FAST = {
     "progress",
     "randomness",
     "run",
+    "run_weights",
     "sizes",
     "terminal",
     "training_text",

@@ -159,6 +159,18 @@ def test_an_efficientnet_that_was_trained_on_other_pixels_is_refused(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("spec", ["EfficientNetB0", "InceptionV3", "NASNetMobile",
+                                  "MobileNetV3Small", "DenseNet121", "ConvNeXtTiny"])  # fmt: skip
+def test_a_base_comes_back_from_under_a_head_that_has_statistics_too(spec, tmp_path):
+    saved = load(spec, weights="none", image_size=96, seed=1)
+    statistics = keras.layers.Normalization(name="statistics")
+    statistics.build(saved.output_shape)
+    head = keras.layers.Dense(2, name="logits")(statistics(saved.outputs[0]))
+    path = save(keras.Model(saved.inputs[0], head), tmp_path / "whole.keras")
+    assert_same_weights(load(spec, weights=str(path), image_size=96), saved)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("spec", ["VGG16", "MobileNetV3Large", "DenseNet121", "Xception",
                                   "InceptionV3", "ConvNeXtTiny", "ResNet50V2"])  # fmt: skip
 @pytest.mark.parametrize("name", FORMATS)

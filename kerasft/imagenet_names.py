@@ -1,0 +1,266 @@
+"""Which classes of ImageNet a person's class names mean, to use a pretrained net as it is.
+
+A name is looked up, as it is written and then in the singular, among
+
+    group    everyday words that mean several classes: "dog" (imagenet_groups.txt)
+    name     the labels of the classes: "tench"
+    synonym  WordNet's other words for them: "Tinca tinca" (imagenet_synonyms.txt)
+
+or it begins with a synset, as the folders of ImageNet do: "n02206856". Case, spaces, signs and
+numbers in front ("01_ants") do not count.
+
+No two class names share a class: it belongs to the one that means it most closely, a name or
+synonym before a group, a small group before a larger one around it ("beagle", "terrier", "dog").
+Of names that mean it alike ("cab" and "taxi") none gets it, since a score could not be divided.
+
+Shapes: N images, K class names.
+"""
+
+import functools
+import re
+import unicodedata
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from kerasft.errors import UserError
+
+SYNONYMS = Path(__file__).with_name("imagenet_synonyms.txt")
+GROUPS = Path(__file__).with_name("imagenet_groups.txt")
+NUM_CLASSES = 1000
+
+
+@dataclass(frozen=True)
+class Match:
+    """What one class name means.
+
+    Attributes:
+        class_name: as the person wrote it.
+        indices: of ImageNet's classes, 0 to 999, ascending; () if it means none.
+        why: "synset", "group", "name" or "synonym", with ", plural" where the singular was
+            found; "" where nothing was found.
+        note: a clause about what is not plain: several meanings, classes that other names have
+            taken, no such class; "" if all is plain.
+    """
+
+    class_name: str
+    indices: tuple[int, ...]
+    why: str
+    note: str
+
+    def to_text(self) -> str:
+        """One line: `dog: 118 classes, Chihuahua (151) to Mexican hairless (268)`."""
+        said = [f"{labels()[index]} ({index})" for index in self.indices]
+        if len(said) > 4:
+            said = [f"{len(said)} classes, {said[0]} to {said[-1]}"]
+        parts = [", ".join(said), self.note]
+        return f"{self.class_name}: {'; '.join(part for part in parts if part)}"
+
+    def to_json(self) -> dict[str, Any]:
+        """`{"class_name", "indices", "labels", "why", "note"}`."""
+        found = {"indices": list(self.indices), "labels": [labels()[i] for i in self.indices]}
+        return {"class_name": self.class_name, **found, "why": self.why, "note": self.note}
+
+
+@dataclass(frozen=True)
+class Matches:
+    """What all class names mean, in their order. No index occurs twice."""
+
+    each: tuple[Match, ...]
+
+    @property
+    def mapped(self) -> list[int]:
+        """Positions of the class names that mean something."""
+        return [position for position, match in enumerate(self.each) if match.indices]
+
+    @property
+    def unmatched(self) -> list[str]:
+        """The class names that mean nothing."""
+        return [match.class_name for match in self.each if not match.indices]
+
+
+def match_classes(class_names: Sequence[str]) -> Matches:
+    """Finds the classes of ImageNet that class names mean.
+
+    Args:
+        class_names: K names, as the folders are called.
+    """
+    claims = [_claim(name) for name in class_names]
+    return Matches(tuple(_settled(claim, claims) for claim in claims))
+
+
+def scores_of(matches: Matches, scores: np.ndarray) -> np.ndarray:
+    """Turns scores of ImageNet's classes into scores of the class names.
+
+    Args:
+        matches: of K class names, at least two of them mapped.
+        scores: float32 [N,1000], probabilities.
+
+    Returns:
+        float32 [N,K]: what the classes of each name have together, divided by what all names
+        have. 0 for names that mean nothing; all alike where nothing is left to divide.
+
+    Raises:
+        UserError: fewer than two names are mapped, so there is nothing to choose between.
+    """
+    mapped = matches.mapped
+    if len(mapped) < 2:
+        known = "".join(f" ({matches.each[position].class_name})" for position in mapped)
+        raise UserError(
+            "a pretrained net as it is can only choose between classes of ImageNet. Two of the "
+            f"{len(matches.each)} class names or more have to be among them, got "
+            f"{len(mapped)}{known}."
+        )
+    if scores.ndim != 2 or scores.shape[1] != NUM_CLASSES:
+        raise ValueError(f"expected scores [N,{NUM_CLASSES}], got {list(scores.shape)}")
+    summed = np.zeros((len(scores), len(matches.each)))
+    for position in mapped:
+        indices = list(matches.each[position].indices)
+        summed[:, position] = scores[:, indices].sum(axis=1, dtype=np.float64)
+    total = summed.sum(axis=1, keepdims=True)
+    alike = np.isin(np.arange(len(matches.each)), mapped) / len(mapped)
+    divided = np.divide(summed, total, out=np.tile(alike, (len(scores), 1)), where=total != 0)
+    return divided.astype(np.float32)
+
+
+@dataclass(frozen=True, eq=False)
+class _Claim:
+    """What a class name would mean if it were alone."""
+
+    class_name: str
+    indices: frozenset[int]
+    why: str
+    note: str
+
+    def beats(self, other: "_Claim") -> bool:
+        """Whether it means its classes more closely than the other one."""
+        mine, its = (claim.why.startswith("group") for claim in (self, other))
+        return its if mine != its else self.indices < other.indices
+
+
+def _claim(class_name: str) -> _Claim:
+    synset = re.match(r"n\d{8}(?!\d)", class_name)
+    if synset and synset[0] in _synsets():
+        return _Claim(class_name, frozenset([_synsets()[synset[0]]]), "synset", "")
+    for number, word in enumerate(_forms(class_name)):
+        plural = ", plural" if number else ""
+        if word in _groups():
+            group = _groups()[word]
+            note = "" if group else _other_sense(word)
+            return _Claim(class_name, group, f"group{plural}" if group else "", note)
+        if word in _words():
+            found = _words()[word]
+            kind = "name" if any(word == _key(labels()[i]) for i in found) else "synonym"
+            note = f"a word for {len(found)} classes, all of them count" if len(found) > 1 else ""
+            return _Claim(class_name, found, f"{kind}{plural}", note)
+    return _Claim(class_name, frozenset(), "", "not in ImageNet")
+
+
+def _other_sense(word: str) -> str:
+    sense = " or ".join(labels()[index] for index in sorted(_words()[word]))
+    return f"in ImageNet only in the sense of {sense}"
+
+
+def _settled(claim: _Claim, claims: Sequence[_Claim]) -> Match:
+    rivals = [one for one in claims if one is not claim and one.indices & claim.indices]
+    closer = [one for one in rivals if one.beats(claim)]
+    alike = [one for one in rivals if one not in closer and not claim.beats(one)]
+    left_to_them = claim.indices & _all_of(closer)
+    for_nobody = (claim.indices & _all_of(alike)) - left_to_them
+    notes = [claim.note] if claim.note else []
+    if left_to_them:
+        notes.append(f"{_counted(left_to_them)} left to {_quoted(closer)}")
+    if for_nobody:
+        notes.append(f"{_counted(for_nobody)} meant by {_quoted(alike)} as well and left out")
+    kept = tuple(sorted(claim.indices - left_to_them - for_nobody))
+    return Match(claim.class_name, kept, claim.why if kept else "", "; ".join(notes))
+
+
+def _all_of(claims: Sequence[_Claim]) -> frozenset[int]:
+    return frozenset().union(*(claim.indices for claim in claims))
+
+
+def _counted(indices: frozenset[int]) -> str:
+    return "1 class" if len(indices) == 1 else f"{len(indices)} classes"
+
+
+def _quoted(claims: Sequence[_Claim]) -> str:
+    return ", ".join(f"'{claim.class_name}'" for claim in claims)
+
+
+@functools.cache
+def labels() -> tuple[str, ...]:
+    """The 1000 labels in the order of the published nets; "crane" and "maillot" occur twice."""
+    return tuple(words[0] for _, words in _read_synonyms())
+
+
+@functools.cache
+def _read_synonyms() -> tuple[tuple[str, tuple[str, ...]], ...]:
+    """Of each class its synset and its words."""
+    rows = (line.split("\t") for line in _lines(SYNONYMS))
+    return tuple((synset, tuple(words.split(", "))) for synset, words in rows)
+
+
+@functools.cache
+def _synsets() -> dict[str, int]:
+    return {synset: index for index, (synset, _) in enumerate(_read_synonyms())}
+
+
+@functools.cache
+def _words() -> dict[str, frozenset[int]]:
+    """WordNet's words, as `_key` writes them, and their classes."""
+    found: dict[str, set[int]] = {}
+    for index, (_, words) in enumerate(_read_synonyms()):
+        for word in words:
+            found.setdefault(_key(word), set()).add(index)
+    return {word: frozenset(indices) for word, indices in found.items()}
+
+
+@functools.cache
+def _groups() -> dict[str, frozenset[int]]:
+    """Everyday words, as `_key` writes them, and their classes; none of a word to be left out."""
+    found: dict[str, frozenset[int]] = {}
+    for line in _lines(GROUPS):
+        words, _, ranges = line.partition(":")
+        indices = (
+            [] if ranges.strip() == "-" else [i for part in ranges.split() for i in _range(part)]
+        )
+        found |= {_key(word): frozenset(indices) for word in words.split(",")}
+    return found
+
+
+def _range(text: str) -> range:
+    first, _, last = text.partition("-")
+    return range(int(first), int(last or first) + 1)
+
+
+def _lines(path: Path) -> Iterator[str]:
+    for line in path.read_text("utf-8").splitlines():
+        if line and not line.startswith("#"):
+            yield line
+
+
+def _key(name: str) -> str:
+    """Letters and digits alone, so that "T-shirt", "t_shirt" and "TShirt" are one word."""
+    plain = unicodedata.normalize("NFKD", name)
+    return "".join(letter for letter in plain.lower() if letter.isalnum())
+
+
+# Plurals that the endings below do not cover.
+_IRREGULAR = {"mice": "mouse", "geese": "goose", "oxen": "ox"}
+_ENDINGS = (("ies", "y"), ("ves", "f"), ("ves", "fe"), ("es", ""), ("s", ""))
+
+
+def _forms(name: str) -> list[str]:
+    """The name as a key, as written and then what it may be the plural of."""
+    word = _key(re.sub(r"^[\d\W_]+(?=[^\W\d_])", "", name))
+    forms = [word]
+    forms += [
+        word.removesuffix(many) + one for many, one in _IRREGULAR.items() if word.endswith(many)
+    ]
+    if not word.endswith("ss"):
+        forms += [word.removesuffix(many) + one for many, one in _ENDINGS if word.endswith(many)]
+    return list(dict.fromkeys(forms))
