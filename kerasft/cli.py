@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 from kerasft import __version__
+from kerasft.cli_compare import compare
 from kerasft.cli_shared import (
     SOURCE_HELP,
     as_typed,
@@ -59,13 +60,18 @@ def main() -> None:
 main.add_command(backbones)
 main.add_command(blocks)
 main.add_command(cache)
+main.add_command(compare)
 main.add_command(sample_data)
 
 
 @main.command()
 @click.argument("config", required=False, type=click.Path(path_type=Path))
 @click.option("--data", metavar="SRC", help=f"{SOURCE_HELP}.")
-@click.option("--backbone", metavar="NAME", help="Default: MobileNetV2.")
+@click.option(
+    "--backbone",
+    metavar="NAME",
+    help="Default: MobileNetV2. A+B: the features of both together.",
+)
 @click.option(
     "--weights",
     metavar="imagenet|sample|none|RUN|FILE",
@@ -73,6 +79,11 @@ main.add_command(sample_data)
     "RUN: the base of another run, whatever its classes; brings backbone and image size.",
 )
 @click.option("--image-size", type=int, metavar="N", help="Side in pixels, e.g. 224.")
+@click.option(
+    "--method",
+    metavar="NAME",
+    help="Solves the head instead of training it: svm, rbf-svm, bayes, lda, logistic or knn.",
+)
 @click.option("--epochs", type=int, metavar="N", help="Of the first phase, at most.")
 @click.option("--learning-rate", type=float, metavar="X", help="Of the first phase.")
 @click.option("--batch-size", type=int, metavar="N", help="Of the first phase.")
@@ -320,6 +331,7 @@ _TRAIN_FIELDS = {
     "backbone": "model.backbone",
     "weights": "model.weights",
     "image_size": "model.image_size",
+    "method": "phases.0.method",
     "epochs": "phases.0.epochs",
     "learning_rate": "phases.0.learning_rate",
     "batch_size": "phases.0.batch_size",

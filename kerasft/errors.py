@@ -27,6 +27,10 @@ class PhaseFailed(UserError):
     """A phase came to nothing, and would again: no number, no room for its store, no proof."""
 
 
+class OutOfTime(Exception):
+    """The budget of a comparison is used up; it ends what is being trained, and goes no further."""
+
+
 def did_you_mean(given: str, known: Iterable[str]) -> str:
     """Returns `" Did you mean 'x'?"` for the nearest of the known names, or `""`.
 

@@ -1,6 +1,8 @@
 """Plots, as PNG files. matplotlib without pyplot: no window, no global state."""
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -46,8 +48,56 @@ def save_rates(
     _save(figure, path)
 
 
-def _figure(title: str, x: str, y: str) -> tuple[Figure, Axes]:
-    figure = Figure(figsize=(7, 4.2), layout="constrained")
+def save_comparison(
+    path: Path, rows: Sequence[Mapping[str, Any]], winner: Mapping[str, Any] | None
+) -> None:
+    """Draws the accuracy of each way: validation as a ring, test as a dot with its interval.
+
+    Args:
+        path: of the PNG; an older one is replaced.
+        rows: "methods" of `compare.compare_ways`.
+        winner: name and backbone of the one that is marked.
+    """
+    shown = [row for row in rows if row["val_accuracy"] is not None]
+    shown.sort(key=lambda row: row["val_accuracy"])
+    several = len({row["backbone"] for row in shown}) > 1
+    names = [f"{row['name']}, {row['backbone']}" if several else row["name"] for row in shown]
+    figure, axes = _figure("", "accuracy", "", height=1.4 + 0.3 * len(shown))
+    for y, row in enumerate(shown):
+        best = winner and (row["name"], row["backbone"]) == (winner["name"], winner["backbone"])
+        color = ORANGE if best else BLUE
+        if row["test_accuracy"] is not None:
+            axes.plot(row["ci95"], [y, y], color=color, linewidth=1.5)
+            axes.plot(row["test_accuracy"], y, "o", color=color)
+        axes.plot(row["val_accuracy"], y, "o", color=GREY, fillstyle="none", markersize=9)
+    axes.set_yticks(range(len(shown)), names)
+    axes.plot([], [], "o", color=BLUE, label="test, 95% interval")
+    axes.plot([], [], "o", color=ORANGE, label="test, best on validation")
+    axes.plot([], [], "o", color=GREY, fillstyle="none", markersize=9, label="validation")
+    figure.legend(loc="outside upper center", ncols=3, frameon=False)
+    axes.grid(axis="x", color=GREY, alpha=0.3)
+    _save(figure, path)
+
+
+def save_curve(path: Path, curve: Mapping[str, Sequence[Sequence[float]]]) -> None:
+    """Draws validation accuracy against the share of the training images, a line for each way.
+
+    Args:
+        path: of the PNG; an older one is replaced.
+        curve: name -> pairs of share and accuracy, ascending.
+    """
+    figure, axes = _figure("", "share of the training images", "validation accuracy")
+    for name, points in curve.items():
+        shares, values = zip(*points, strict=True)
+        axes.plot(shares, values, "o-", label=name)
+    axes.set_xlim(0, 1.02)
+    figure.legend(loc="outside right upper", frameon=False)
+    axes.grid(axis="y", color=GREY, alpha=0.3)
+    _save(figure, path)
+
+
+def _figure(title: str, x: str, y: str, *, height: float = 4.2) -> tuple[Figure, Axes]:
+    figure = Figure(figsize=(7, height), layout="constrained")
     axes = figure.add_subplot()
     axes.set(title=title, xlabel=x, ylabel=y)
     axes.spines[["top", "right"]].set_visible(False)

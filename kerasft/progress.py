@@ -18,6 +18,8 @@ Stages:
             images_per_second, seconds_left (of the phase)
     epoch   an epoch has ended: done of total epochs, from 1; figures loss, accuracy, val_loss,
             val_accuracy, learning_rate, images_per_second, best
+    entry   one way of a comparison is done: done of total; figures name, backbone, note, and where
+            it has them val_accuracy and seconds
     check   scoring or parity: done of total; figure what
 """
 

@@ -27,12 +27,13 @@ def next_phase(
     sets: Sequence[str],
     data: str | Path | None,
     progress: Progress,
+    found: Source | None = None,
 ) -> tuple[Setting, keras.Model]:
     """Opens a finished run as its next phase will find it. Writes nothing.
 
     Args:
         run: locked.
-        flags, sets, data, progress: as for `continue_run`.
+        flags, sets, data, progress, found: as for `continue_run`.
 
     Returns:
         The run's setting, with the new phase in its config, settled; and the model that the
@@ -49,7 +50,7 @@ def next_phase(
         )
     device = prepare_again(config, record)  # before the model is loaded: threads are set once
     longer = append_phase(for_device(config, device), flags=flags, sets=sets)
-    found = open_photos(run, config.data, progress)
+    found = found or open_photos(run, config.data, progress)
     model = trained_part(load_bundle(run.model_path).model)
     done = len(record["phases"])
     config, _ = settle(longer, found, model, str(device["device"]), done=done)

@@ -133,7 +133,7 @@ class Display:
         line = event_line(event, seconds_left=seconds_left)
         if line is not None:
             self.say(line)
-        if self._bar is not None and event.stage not in ("phase", "store", "epoch", "predicted"):
+        if self._bar is not None and event.stage not in LINES_ONLY:
             _move(self._bar, event)
 
     def say(self, line: str) -> None:
@@ -178,6 +178,9 @@ class _Sentences(logging.Handler):
         self._display.say(warning + record.getMessage())
 
 
+LINES_ONLY = ("phase", "store", "epoch", "predicted", "entry")
+
+
 def event_line(event: Event, *, seconds_left: float | None = None) -> str | None:
     """The line that stays on the screen after an event, or None for events that leave none.
 
@@ -202,7 +205,20 @@ def event_line(event: Event, *, seconds_left: float | None = None) -> str | None
     if event.stage == "epoch":
         figures = _figures_text(event.figures, seconds_left=seconds_left)
         return f"{event.phase} epoch {event.done}/{event.total}: {figures}"
+    if event.stage == "entry":
+        return _entry_line(event)
     return None
+
+
+def _entry_line(event: Event) -> str:
+    figures = event.figures
+    said = f"{event.done}/{event.total} {figures['name']} on {figures['backbone']}"
+    if "val_accuracy" not in figures:
+        return f"{said}: {figures['note']}"
+    return (
+        f"{said}: validation accuracy {figures['val_accuracy']:.3f}, "
+        f"{duration_text(float(figures['seconds']))}"
+    )
 
 
 def _store_line(event: Event) -> str:

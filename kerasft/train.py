@@ -59,7 +59,13 @@ log = logging.getLogger("kerasft")
 
 
 def train_run(
-    config: Config, run_dir: Path, *, resume: bool = False, progress: Progress = silent
+    config: Config,
+    run_dir: Path,
+    *,
+    resume: bool = False,
+    found: Source | None = None,
+    score_test: bool = True,
+    progress: Progress = silent,
 ) -> dict:
     """Trains all phases of a config that its run has not finished yet.
 
@@ -68,6 +74,9 @@ def train_run(
         run_dir: the run directory; made, and refused if it is there already.
         resume: go on with an unfinished run, at the first epoch that it had not finished.
             On an absent or empty directory a new run starts.
+        found: the photos, where `source.scan_source` has read them by this config's data and
+            seed already.
+        score_test: False leaves the test split for later; the result's "test" is None then.
         progress: told what happens (`progress.Event`).
 
     Returns:
@@ -83,13 +92,15 @@ def train_run(
     with lock(run):
         if run.record_path.is_file():
             refuse_contradiction(run, config)
-            return _resume(run, config.data, progress, began)
+            return _resume(run, config.data, progress, began, found, score_test)
         with _nothing_left_behind(run, made):
             device = devices.prepare(config.device)
-            found = source.scan_source(config.data, seed=config.seed, progress=progress)
+            if found is None:
+                found = source.scan_source(config.data, seed=config.seed, progress=progress)
             config, model, _ = resolve_new(config, found, str(device["device"]))
             _write_new(run, config, found, device)
-        return _run_phases(Setting(run, config, found, progress, device), began, model)
+        setting = Setting(run, config, found, progress, device)
+        return _run_phases(setting, began, model, score_test=score_test)
 
 
 def continue_run(
@@ -99,6 +110,8 @@ def continue_run(
     sets: Sequence[str] = (),
     data: str | Path | None = None,
     resume: bool = False,
+    found: Source | None = None,
+    score_test: bool = True,
     progress: Progress = silent,
 ) -> dict:
     """Appends a phase to a finished run: moves the cut left and trains at a low rate.
@@ -110,6 +123,8 @@ def continue_run(
         sets: `--set` of the command line.
         data: where the photos are now, if they were moved.
         resume: go on with the unfinished last phase instead.
+        found: the photos, where they are read already.
+        score_test: as for `train_run`.
         progress: told what happens.
 
     Returns:
@@ -123,9 +138,11 @@ def continue_run(
     with lock(run):
         if resume:
             refuse_contradiction(run, load_config(run.config_path, flags=flags, sets=sets))
-            return _resume(run, data, progress, began)
-        setting, _ = next_phase(run, flags=flags, sets=sets, data=data, progress=progress)
-        return _go_on(setting, began)
+            return _resume(run, data, progress, began, found, score_test)
+        setting, _ = next_phase(
+            run, flags=flags, sets=sets, data=data, found=found, progress=progress
+        )
+        return _go_on(setting, began, score_test=score_test)
 
 
 def plan_run(config: Config, *, progress: Progress = silent) -> dict:
@@ -239,26 +256,36 @@ def _computing_packages() -> list[str]:
     return list(dict.fromkeys(names))
 
 
-def _resume(run: Run, data: Data | str | Path | None, progress: Progress, began: float) -> dict:
+def _resume(
+    run: Run,
+    data: Data | str | Path | None,
+    progress: Progress,
+    began: float,
+    found: Source | None,
+    score_test: bool,
+) -> dict:
     record, config = read_record(run), config_of(run, data)
     if is_finished(record, config):
         log.info("%s is finished: there is nothing to resume.", run.path)
         return result_of(run, record)
     device = prepare_again(config, record)
     config = for_device(config, device)
-    found = open_photos(run, config.data, progress)
-    return _go_on(Setting(run, config, found, progress, device), began)
+    found = found or open_photos(run, config.data, progress)
+    setting = Setting(run, config, found, progress, device)
+    return _go_on(setting, began, score_test=score_test)
 
 
-def _go_on(setting: Setting, began: float) -> dict:
+def _go_on(setting: Setting, began: float, *, score_test: bool) -> dict:
     """Trains the phases of an existing run that are not finished."""
     run = setting.run
     write_atomic(run.config_path, to_toml(setting.config, run.path))
     write_record(run, {**read_record(run), "status": "running"})
-    return _run_phases(setting, began)
+    return _run_phases(setting, began, score_test=score_test)
 
 
-def _run_phases(setting: Setting, began: float, built: keras.Model | None = None) -> dict:
+def _run_phases(
+    setting: Setting, began: float, built: keras.Model | None = None, *, score_test: bool
+) -> dict:
     run, config = setting.run, setting.config
     record = read_record(run)
     earlier = record["seconds"]  # of the processes before this one
@@ -268,7 +295,7 @@ def _run_phases(setting: Setting, began: float, built: keras.Model | None = None
         try:
             done, saved = run_phase(setting, index, best, built if index == 0 else None)
         except PhaseFailed:
-            _drop_phase(setting, index, record)
+            _drop_phase(setting, index, record, score_test)
             raise
         record["phases"].append(done)
         record["seconds"] = round(earlier + time.perf_counter() - began, 2)
@@ -278,22 +305,25 @@ def _run_phases(setting: Setting, began: float, built: keras.Model | None = None
             record["test"] = None  # it belonged to the model before
         write_record(run, record)
         state.clear(run.checkpoints)
-    _finish(setting, record, model)
+    _finish(setting, record, model, score_test=score_test)
     record["seconds"] = round(earlier + time.perf_counter() - began, 2)
     write_record(run, record)
     return result_of(run, record)
 
 
-def _finish(setting: Setting, record: dict, model: Bundle | None = None) -> None:
+def _finish(
+    setting: Setting, record: dict, model: Bundle | None = None, *, score_test: bool
+) -> None:
     """Scores the test split, once for each model.keras, and closes the run.
 
     Args:
         setting: the run.
         record: of it.
         model: what model.keras holds; None: it is loaded.
+        score_test: whether to.
     """
     run = setting.run
-    if len(setting.source.indices("test")) and record["test"] is None:
+    if score_test and len(setting.source.indices("test")) and record["test"] is None:
         figures = phase.figures_of(setting, model or load_bundle(run.model_path), "test")
         interval = wilson(round(figures["accuracy"] * figures["n"]), figures["n"])
         record["test"] = {**figures, "ci95": list(interval)}
@@ -303,7 +333,7 @@ def _finish(setting: Setting, record: dict, model: Bundle | None = None) -> None
     shutil.rmtree(run.checkpoints, ignore_errors=True)
 
 
-def _drop_phase(setting: Setting, index: int, record: dict) -> None:
+def _drop_phase(setting: Setting, index: int, record: dict, score_test: bool) -> None:
     """Takes a phase that failed for good out of the run; it would fail again when resumed."""
     run, config = setting.run, setting.config
     if index == 0:  # there is no model: the directory can be used again
@@ -316,4 +346,4 @@ def _drop_phase(setting: Setting, index: int, record: dict) -> None:
     write_metrics(run, [line for line in read_metrics(run) if line["phase"] in kept])
     shorter = config.model_copy(update={"phases": config.phases[:index]})
     write_atomic(run.config_path, to_toml(shorter, run.path))
-    _finish(setting, record)
+    _finish(setting, record, score_test=score_test)
