@@ -6,6 +6,16 @@ import keras
 
 from kerasft.randomness import derive_seed
 
+# The layers that a head can begin with: those of `solved_heads.py`, then those of `attach`.
+FIRST = (
+    "head_standardise",
+    "head_repeat",
+    "head_unit",
+    "head_dropout_0",
+    "head_dense_0",
+    "logits",
+)
+
 
 def attach(
     base: keras.Model, num_classes: int, *, hidden: Sequence[int], dropout: float, seed: int
@@ -45,7 +55,7 @@ def attach(
 def features_of(model: keras.Model) -> keras.KerasTensor:
     """Returns what enters the head: features [B,F]; without a head, the model's output."""
     names = {layer.name for layer in model.layers}
-    for name in ("head_dropout_0", "head_dense_0", "logits"):
+    for name in FIRST:
         if name in names:
             return model.get_layer(name).input
     return model.outputs[0]
