@@ -76,32 +76,43 @@ def _support_vectors(
 ) -> keras.KerasTensor:
     """exp(-gamma |x - s|²), the decisions of the pairs, their votes, Platt's sigmoids.
 
-    Source: `_ovr_decision_function` of scikit-learn: of ties the sum of the decisions decides,
+    The coefficients of a pair sum to 0, and their large parts to thousands. So a decision keeps
+    most digits in float32 if from each kernel value goes what all have about in common: it is
+    common * (exp(-gamma |x - s|² - log common) - 1) + common. The last term goes into the
+    intercepts. (On flowers5 the error falls from 1.4e-5 to 4e-6. An image that a pair decides by
+    less may get another vote than from scikit-learn.)
+
+    Source: `_ovr_decision_function` of scikit-learn: of equal votes the sums of decisions decide,
         squeezed to less than half a vote.
     """
+    lengths = np.square(form.vectors).sum(axis=1)
+    log_common = -2 * form.gamma * (lengths.mean() - np.square(form.vectors.mean(axis=0)).sum())
+    common = np.exp(log_common)
+
     x = _standardised(features, form.scaler)
-    lengths = keras.layers.Dot(axes=1, name="head_squares")([x, x])
-    lengths = keras.layers.Rescaling(form.gamma, name="head_gamma")(lengths)
+    own = keras.layers.Dot(axes=1, name="head_squares")([x, x])
+    own = keras.layers.Rescaling(form.gamma, name="head_gamma")(own)
     inner = _dense(
-        x,
-        "head_vectors",
-        2 * form.gamma * form.vectors.T,
-        -form.gamma * np.square(form.vectors).sum(axis=1),
+        x, "head_vectors", 2 * form.gamma * form.vectors.T, -form.gamma * lengths - log_common
     )
-    exponents = keras.layers.Subtract(name="head_exponents")([inner, lengths])
-    near = keras.layers.Activation("exponential", name="head_kernel")(exponents)
+    exponents = keras.layers.Subtract(name="head_exponents")([inner, own])
+    near = _named(keras.ops.expm1(exponents), "head_kernel")
+    kernel, bias = common * form.coefficients, form.intercepts
     if num_classes == 2:  # one decision, for class 1
         slope = form.slopes[0] * np.array([-1, 1])
         offset = form.offsets[0] * np.array([-1, 1])
-        z = _dense(near, "head_platt", form.coefficients * slope, form.intercepts * slope + offset)
+        z = _dense(near, "head_platt", kernel * slope, (kernel.sum() + bias) * slope + offset)
         return _log_sigmoid(z)
 
-    # half [B,i,j]: what the vectors of class i say for i against j, and half of the intercept.
-    kernels, biases = _by_class(form, num_classes)
-    ends = np.cumsum(form.counts)[:-1].tolist()
-    parts = keras.ops.split(near, ends, axis=1)
+    parts = keras.ops.split(near, np.cumsum(form.counts)[:-1].tolist(), axis=1)
     _named(parts[0], "head_split")
-    rows = [_dense(part, f"head_class_{i}", kernels[i], biases[i]) for i, part in enumerate(parts)]
+    rows = [
+        _dense(part, f"head_class_{i}", own_kernel, own_kernel.sum(axis=0) + own_bias)
+        for i, (part, own_kernel, own_bias) in enumerate(
+            zip(parts, *_by_class(kernel, bias, form.counts), strict=True)
+        )
+    ]
+    # half [B,i,j]: what the vectors of class i say for i against j, and half of the intercept
     half = _named(keras.ops.stack(rows, axis=1), "head_half")
     other = keras.layers.Permute((2, 1), name="head_other_half")(half)
     pairs = keras.layers.Subtract(name="head_pairs")([half, other])  # > 0: for i against j
@@ -116,19 +127,22 @@ def _support_vectors(
     return _log_sigmoid(_dense(both, "head_platt", kernel, bias))
 
 
-def _by_class(form: SupportVectors, num_classes: int) -> tuple[list[np.ndarray], list[np.ndarray]]:
+def _by_class(
+    coefficients: np.ndarray, intercepts: np.ndarray, counts: np.ndarray
+) -> tuple[list[np.ndarray], list[np.ndarray]]:
     """For each class i: [vectors of i, K] coefficients and [K] half intercepts, for i against j."""
-    intercepts = np.zeros((num_classes, num_classes))
-    first, second = np.triu_indices(num_classes, 1)
-    intercepts[first, second] = form.intercepts
-    intercepts -= intercepts.T
+    k = len(counts)
+    halves = np.zeros((k, k))
+    first, second = np.triu_indices(k, 1)
+    halves[first, second] = intercepts / 2
+    halves -= halves.T
     kernels = []
-    for i, own in enumerate(np.split(form.coefficients, np.cumsum(form.counts)[:-1])):
-        kernel = np.zeros((len(own), num_classes))
+    for i, own in enumerate(np.split(coefficients, np.cumsum(counts)[:-1])):
+        kernel = np.zeros((len(own), k))
         kernel[:, :i] = -own[:, :i]  # of the pair (j,i) the decision is for j
         kernel[:, i + 1 :] = own[:, i:]
         kernels.append(kernel)
-    return kernels, list(intercepts / 2)
+    return kernels, list(halves)
 
 
 def _neighbours(features: keras.KerasTensor, form: Neighbours) -> keras.KerasTensor:
