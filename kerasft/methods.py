@@ -269,7 +269,7 @@ class _Voters:
         counts = np.bincount(labels)
         equal = self.task.weights is None
         self.weights = np.ones(len(counts)) if equal else counts.max() / counts
-        self.votes = np.eye(len(counts))[labels] * self.weights + self.floor
+        self.votes = np.eye(len(counts))[labels] * self.weights
         return self
 
     def predict_proba(self, features: np.ndarray) -> np.ndarray:
@@ -283,7 +283,8 @@ def _fit_knn(setting: dict, train: Examples, task: Task) -> Any:
 
 def _finish_knn(fitted: Any, train: Examples, validation: Examples, task: Task) -> Finished:
     n, f = train.features.shape
-    form = Neighbours(fitted.pipeline[0].transform(train.features), fitted.votes, fitted.k)
+    vectors = fitted.pipeline[0].transform(train.features)
+    form = Neighbours(vectors, fitted.votes, fitted.k, fitted.floor)
     size = _megabytes(n * (f + task.num_classes))
     return fitted, form, [f"The head holds the features of {n:,} training images, {size}."]
 

@@ -87,11 +87,19 @@ class SupportVectors:
 
 @dataclass(frozen=True, eq=False)
 class Neighbours:
-    """Stored features that vote: unit vectors [N,F], their votes [N,K] (floor included), k."""
+    """Stored features that vote.
+
+    Attributes:
+        vectors: of the training images, [N,F], of length 1.
+        votes: [N,K], what each image says for its class, and 0.
+        k: how many vote, the nearest by cosine.
+        floor: added to the mean vote for each class, so that it has a log.
+    """
 
     vectors: np.ndarray
     votes: np.ndarray
     k: int
+    floor: float
 
 
 Form = Linear | Gaussians | SupportVectors | Neighbours

@@ -153,6 +153,8 @@ def _neighbours(features: keras.KerasTensor, form: Neighbours) -> keras.KerasTen
     count, width = form.votes.shape
     votes = _filled(keras.layers.Embedding(count, width, name="head_votes"), nearest, form.votes)
     shares = keras.layers.GlobalAveragePooling1D(name="head_shares")(votes)
+    # Not in the votes: sums of ones are exact, so that equal votes give equal scores.
+    shares = keras.layers.Rescaling(1.0, offset=form.floor, name="head_floor")(shares)
     logs = _named(keras.ops.log(shares), "head_log")
     return keras.layers.Activation("linear", name="logits")(logs)
 
