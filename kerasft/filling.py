@@ -10,7 +10,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from kerasft import backbones, bundle, solved_heads, solvers
+from kerasft import backbones, bundle, methods, solved_heads, solvers
 from kerasft.activations import Stored, activations_at
 from kerasft.config import Phase, Solved
 from kerasft.cut import digest_of, fingerprint, freeze, may_change, split, thaw
@@ -22,7 +22,7 @@ from kerasft.needs import FED
 from kerasft.progress import Event
 from kerasft.run import read_metrics, write_metrics
 from kerasft.setting import SCORING_BATCH, Setting
-from kerasft.solvers import Examples, Solution
+from kerasft.solution import Examples, Solution
 from kerasft.timing import Part
 
 
@@ -130,7 +130,7 @@ def solve_head(
         for name in FED
     }
 
-    part = Part("solving", solvers.TRIES, setting.progress, phase.name)
+    part = Part("solving", methods.TRIES, setting.progress, phase.name)
 
     def tell(done: int, total: int) -> None:
         setting.progress(Event("check", done, total, phase.name, {"what": "solving"}))
@@ -139,7 +139,7 @@ def solve_head(
         phase.method,
         examples["train"],
         examples["validation"],
-        class_names=source.class_names,
+        num_classes=classes,
         class_weight=phase.class_weight,
         seed=seed,
         progress=tell,
@@ -203,7 +203,8 @@ def _facts(solution: Solution) -> dict[str, Any]:
     return {
         "method": solution.method,
         "parameters": solution.parameters,
-        "tried": list(solution.tried),
+        "tried": solution.tried,
+        "score": solution.score,
         "converged": solution.converged,
         "notes": list(solution.notes),
     }

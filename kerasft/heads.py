@@ -8,6 +8,15 @@ import numpy as np
 from kerasft.randomness import derive_seed
 
 STANDARD = "head_standardise"  # the layer that scales features
+# The layers that a head can begin with: those of `solved_heads.py`, then those of `attach`.
+FIRST = (
+    STANDARD,
+    "head_repeat",
+    "head_unit",
+    "head_dropout_0",
+    "head_dense_0",
+    "logits",
+)
 
 
 def attach(
@@ -58,7 +67,7 @@ def attach(
 def features_of(model: keras.Model) -> keras.KerasTensor:
     """Returns what enters the head: features [B,F]; without a head, the model's output."""
     names = {layer.name for layer in model.layers}
-    for name in (STANDARD, "head_dropout_0", "head_dense_0", "logits"):
+    for name in FIRST:
         if name in names:
             return model.get_layer(name).input
     return model.outputs[0]
