@@ -8,6 +8,7 @@ import math
 import os
 import re
 from contextlib import suppress
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal, TypeGuard
 
@@ -25,7 +26,7 @@ from pydantic import (
 from kerasft.backbones import SAMPLE_BACKBONE, SAMPLE_SIDE, SEPARATOR, parse_all
 from kerasft.errors import UserError, did_you_mean
 from kerasft.kinds import TFDS, tfds_name
-from kerasft.phase_fields import AnyPhase, Section
+from kerasft.phase_fields import LINEAR, AnyPhase, Section, Solved
 from kerasft.problems import repeated_names
 from kerasft.run_weights import file_for, net_of
 
@@ -279,6 +280,21 @@ class Config(Section):
     def _is_not_empty(cls, phases: tuple[AnyPhase, ...]) -> tuple[AnyPhase, ...]:
         if not phases:
             raise ValueError("expected at least one phase, got none.")
+        return phases
+
+    @field_validator("phases")
+    @classmethod
+    def _begin_with_a_head_that_can_be_trained(
+        cls, phases: tuple[AnyPhase, ...]
+    ) -> tuple[AnyPhase, ...]:
+        for phase, later in pairwise(phases):
+            stiff = isinstance(phase, Solved) and phase.method not in LINEAR
+            if stiff and not isinstance(later, Solved):
+                raise ValueError(
+                    f"'{later.name}' cannot go on from the head of '{phase.name}', which method "
+                    f"'{phase.method}' has solved: it has no weights that steps could train. "
+                    f"Expected {', '.join(LINEAR)} or a trained head in front of it."
+                )
         return phases
 
     @model_validator(mode="after")

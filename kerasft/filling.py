@@ -23,6 +23,7 @@ from kerasft.progress import Event
 from kerasft.run import read_metrics, write_metrics
 from kerasft.setting import SCORING_BATCH, Setting
 from kerasft.solution import Examples, Solution
+from kerasft.source import Source
 from kerasft.timing import Part
 
 
@@ -123,12 +124,7 @@ def solve_head(
     before = fingerprint(model)
     stored = activations_at(setting, index, model, cut) if phase.stored else None
     features = {name: _features(setting, name, cut.prefix, stored) for name in FED}
-    examples = {
-        name: Examples(
-            features[name], setting.labels(name), [source.groups[i] for i in source.indices(name)]
-        )
-        for name in FED
-    }
+    examples = {name: _examples(source, name, features[name]) for name in FED}
 
     part = Part("solving", methods.TRIES, setting.progress, phase.name)
 
@@ -182,6 +178,13 @@ def _features(
         prefix, setting.batches(name), total=total, what="features", progress=setting.progress
     )
     return np.asarray(computed, np.float32)
+
+
+def _examples(source: Source, name: str, features: np.ndarray) -> Examples:
+    """The images of a split as a solver takes them."""
+    positions = source.indices(name)
+    groups = [source.groups[i] for i in positions] if source.groups else None
+    return Examples(features, source.labels[positions], groups)
 
 
 def _figures(suffix: keras.Model, examples: dict[str, Examples]) -> dict[str, float]:

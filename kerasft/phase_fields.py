@@ -145,6 +145,7 @@ OWNERS = {"weight_decay": "adamw", "momentum": "sgd"}
 
 Method = Literal["svm", "rbf-svm", "bayes", "lda", "logistic", "knn"]
 METHODS: tuple[str, ...] = get_args(Method)
+LINEAR: tuple[str, ...] = ("svm", "lda", "logistic")  # a Dense layer, which can be trained further
 
 
 class Solved(Section):

@@ -68,7 +68,7 @@ def from_pydantic(
 
 def _without_tag(place: Place) -> Place:
     """A place without the word by which pydantic tells the kinds of phases apart."""
-    tagged = place[:1] == ("phases",) and len(place) > 2
+    tagged = place[:1] == ("phases",) and place[2:3] in (("trained",), ("solved",))
     return place[:2] + place[3:] if tagged else place
 
 

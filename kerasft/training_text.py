@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from kerasft.cli_shared import as_typed
+from kerasft.phase_fields import LINEAR
 from kerasft.sizes import size_text
 from kerasft.terminal import duration_text, epochs_text, trained_text
 
@@ -61,7 +62,9 @@ def summary_text(result: Mapping[str, Any]) -> str:
         result: the object that `train --json` and `unfreeze-and-continue --json` print.
     """
     run = as_typed(str(result["run"]))
-    lines = [_phase_line(phase) for phase in result["phases"]]
+    lines = []
+    for phase in result["phases"]:
+        lines += [_phase_line(phase), *(f"  {note}" for note in phase.get("notes", ()))]
     if result["phases"][-1].get("improved") is False:
         lines.append("The last phase did not help: model.keras is still the earlier one.")
     lines += [
@@ -73,9 +76,10 @@ def summary_text(result: Mapping[str, Any]) -> str:
         "Next:",
         f"  kerasft evaluate {run}",
         f"  kerasft predict {run} PHOTO.jpg",
-        f"  kerasft unfreeze-and-continue {run}",
         f"  kerasft export {run}",
     ]
+    if result["phases"][-1].get("method", LINEAR[0]) in LINEAR:
+        lines.insert(-1, f"  kerasft unfreeze-and-continue {run}")
     return "\n".join(lines)
 
 

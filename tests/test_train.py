@@ -5,7 +5,15 @@ import shutil
 
 import keras
 import pytest
-from tiny_run import SECOND, both_phases, small, train_head, weights, without_seconds
+from tiny_run import (
+    SECOND,
+    both_phases,
+    presplit,
+    small,
+    train_head,
+    weights,
+    without_seconds,
+)
 
 from kerasft import bundle
 from kerasft.config import load_config
@@ -118,18 +126,6 @@ def test_an_interrupted_unfreezing_resumes_to_the_same_bits(trained, whole):
         continue_run(run, flags=SECOND, progress=interrupt_at("epoch", "unfreeze", 1))
     continue_run(run, flags={}, resume=True)
     assert weights(run) == weights(whole[0])
-
-
-def presplit(photos, folder, *, swap_test):
-    """Class folders become train/, validation/ and test/; `swap_test` permutes test labels."""
-    names = ["circle", "cross", "stripes"]
-    for position, name in enumerate(names):
-        for number, file in enumerate(sorted((photos / name).iterdir())):
-            split = "test" if number < 3 else "validation" if number < 6 else "train"
-            shown = names[(position + 1) % 3] if swap_test and split == "test" else name
-            (folder / split / shown).mkdir(parents=True, exist_ok=True)
-            shutil.copy(file, folder / split / shown / file.name)
-    return folder
 
 
 def test_a_permuted_test_split_changes_nothing_but_the_test_figures(photos, tmp_path):

@@ -83,3 +83,15 @@ def without_seconds(result: dict) -> dict:
     for phase in phases:  # the one that came first had to compute them
         phase["activations"] = {**(phase["activations"] or {}), "found": None}
     return {**result, "phases": phases}
+
+
+def presplit(photos, folder, *, swap_test):
+    """Class folders become train/, validation/ and test/; `swap_test` permutes test labels."""
+    names = ["circle", "cross", "stripes"]
+    for position, name in enumerate(names):
+        for number, file in enumerate(sorted((photos / name).iterdir())):
+            split = "test" if number < 3 else "validation" if number < 6 else "train"
+            shown = names[(position + 1) % 3] if swap_test and split == "test" else name
+            (folder / split / shown).mkdir(parents=True, exist_ok=True)
+            shutil.copy(file, folder / split / shown / file.name)
+    return folder
