@@ -36,7 +36,12 @@ def pixels_of(features):
 
 def through(net, some: Examples):
     """The same images with what the base makes of them."""
-    return replace(some, features=net.predict(pixels_of(some.features), verbose=0))
+    return replace(some, features=compute(net, pixels_of(some.features)))
+
+
+def compute(model, inputs):
+    """Without a graph, whose making takes longer than all else here."""
+    return keras.tree.map_structure(keras.ops.convert_to_numpy, model(inputs))
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +71,7 @@ every = pytest.mark.parametrize(
 @every
 def test_the_saved_model_gives_the_scores_and_labels_of_scikit_learn(solved, method, k):
     solution, path, test = solved[method, k]
-    scores = bundle.load(path).model.predict(pixels_of(test.features), verbose=0)
+    scores = compute(bundle.load(path).model, pixels_of(test.features))
     expected = solution.estimator.predict_proba(test.features)
     assert scores.dtype == np.float32
     np.testing.assert_allclose(scores, expected, rtol=0, atol=LIMIT)
@@ -78,7 +83,7 @@ def test_the_comparison_notices_a_head_of_other_numbers(solved, method, k):
     _, path, test = solved[method, k]
     half = Examples(test.features[::2], test.labels[::2])
     other = solve(method, half, half, num_classes=k)
-    scores = bundle.load(path).model.predict(pixels_of(test.features), verbose=0)
+    scores = compute(bundle.load(path).model, pixels_of(test.features))
     assert np.abs(scores - other.estimator.predict_proba(test.features)).max() > 10 * LIMIT
 
 
@@ -99,7 +104,7 @@ def test_layers_are_stock_and_named(solved, method, k):
 def test_scores_are_the_softmax_of_the_logits(solved, method, k):
     _, path, test = solved[method, k]
     both = bundle.load(path).scores_and_logits
-    scores, logits = both.predict(pixels_of(test.features), verbose=0)
+    scores, logits = compute(both, pixels_of(test.features))
     assert np.isfinite(logits).all()
     np.testing.assert_allclose(keras.ops.softmax(logits), scores, rtol=0, atol=1e-6)
 
@@ -146,7 +151,7 @@ def test_a_base_that_was_loaded_from_a_file_has_no_names_that_clash(solved, tmp_
     keras.Model(pixels, x).save(tmp_path / "base.keras")
     keras.utils.clear_session()
     net = keras.models.load_model(tmp_path / "base.keras")
-    scores = solved_heads.attach(net, solution, k).predict(pixels_of(test.features), verbose=0)
+    scores = compute(solved_heads.attach(net, solution, k), pixels_of(test.features))
     expected = solution.estimator.predict_proba(test.features)
     np.testing.assert_allclose(scores, expected, rtol=0, atol=LIMIT)
 
@@ -171,7 +176,7 @@ def test_bayes_is_centred_where_the_expanded_form_fails():
 
     pixels = keras.Input((12,), name="pixels")
     net = keras.Model(pixels, keras.layers.Activation("linear", name="same")(pixels))
-    scores = solved_heads.attach(net, solution, 3).predict(x, verbose=0)
+    scores = compute(solved_heads.attach(net, solution, 3), x)
     np.testing.assert_allclose(scores, expected, rtol=0, atol=LIMIT)
 
 
@@ -179,17 +184,18 @@ def test_bayes_is_centred_where_the_expanded_form_fails():
 def test_the_end_of_the_backbone_is_found_in_front_of_a_solved_head(method):
     pixels = keras.Input((16, 16, 3), name="pixels")
     net = tiny_constructor(input_tensor=pixels, weights=None, include_top=False, pooling="avg")
+    net = keras.Model(pixels, net.outputs[0])
     images, one_hot = batch(40)
-    some = Examples(net.predict(images, verbose=0), one_hot.argmax(axis=1))
+    some = Examples(compute(net, images), one_hot.argmax(axis=1))
     model = solved_heads.attach(net, solve(method, some, some, num_classes=2), 2)
     assert heads.features_of(model) is net.outputs[0]
     names = [block.name for block in cut.list_blocks(model, TINY)]
     assert names == [block.name for block in cut.list_blocks(tiny_model(), TINY)]
     for blocks in (0, 1, "all"):
         halves = cut.split(model, blocks, TINY)
-        inside = images if halves.prefix is None else halves.prefix.predict(images, verbose=0)
-        logits = halves.suffix.predict(inside, verbose=0)
-        scores = model.predict(images, verbose=0)
+        inside = images if halves.prefix is None else compute(halves.prefix, images)
+        logits = compute(halves.suffix, inside)
+        scores = compute(model, images)
         np.testing.assert_allclose(keras.ops.softmax(logits), scores, rtol=0, atol=1e-5)
 
 
@@ -211,6 +217,6 @@ def test_a_savedmodel_gives_the_same_scores(solved, tmp_path, method):
     export.write_savedmodel(opened, tmp_path / "1")
     serve = tf.saved_model.load(str(tmp_path / "1")).signatures["serve_pixels"]
     pixels = pixels_of(test.features)
-    scores = opened.model.predict(pixels, verbose=0)
+    scores = compute(opened.model, pixels)
     served = serve(pixels=tf.constant(pixels))["scores"].numpy()
     np.testing.assert_allclose(served, scores, rtol=0, atol=1e-5)
