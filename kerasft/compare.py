@@ -55,8 +55,8 @@ def compare_ways(
         "curve", "out", "kept"}`, as `kerasft compare --json` prints. A method is
         `{"name", "backbone", "seeds", "val_accuracy", "val_loss", "test_accuracy", "ci95",
         "macro_f1", "seconds", "ms_per_image", "size_mb", "converged", "settings", "classes",
-        "p_vs_best", "stopped", "note"}`: means over the seeds; seconds of all that was tried,
-        without the frozen part, which is computed once for all ways.
+        "p_vs_best", "stopped", "note", "notes"}`: means over the seeds; seconds of all that was
+        tried, without the frozen part, which is computed once for all ways.
 
     Raises:
         UserError: an unknown way or backbone and so on (exit code 2); `out` belongs to a
@@ -276,7 +276,7 @@ def _write(contest: Contest, result: dict) -> None:
     """compare.json, compare.csv and the plots."""
     write_atomic(contest.out / RESULT, json.dumps(result, indent=2) + "\n")
     text = io.StringIO(newline="")
-    columns = [key for key in result["methods"][0] if key not in ("settings",)]
+    columns = [key for key in result["methods"][0] if key not in ("settings", "notes")]
     writer = csv.DictWriter(text, columns, extrasaction="ignore", lineterminator="\n")
     writer.writeheader()
     writer.writerows(result["methods"])

@@ -33,6 +33,9 @@ def compare_text(result: Mapping[str, Any]) -> str:
         "\n".join(["as-is:", *(f"  {line}" for line in result["mapping"])])
         if result["mapping"]
         else "",
+        "\n".join(
+            f"{row['name']} on {row['backbone']}: {note}" for row in rows for note in row["notes"]
+        ),
         _curve_text(result["curve"]),
         result["advice"],
         f"All of it: {result['out']}, plot and table too.{_kept_text(result)}",

@@ -97,6 +97,7 @@ class Place:
 
 
 def config_of(contest: Contest, place: Place) -> Config:
+    """The config of a place's run, but for the learning rate; as-is has that of "linear"."""
     flags = {
         **contest.asked.flags,
         "model.backbone": place.backbone,
@@ -138,7 +139,7 @@ def entry_of(contest: Contest, place: Place) -> dict:
     Returns:
         `{"name", "backbone", "seed", "fraction", "stopped", "note", "val_accuracy", "val_loss",
         "test_accuracy", "test_loss", "macro_f1", "seconds", "pass_seconds", "ms_per_image",
-        "size_mb", "converged", "settings", "tried", "val_right", "test_right", "classes",
+        "size_mb", "converged", "settings", "tried", "notes", "val_right", "test_right", "classes",
         "n_test", "mapping", "run"}`; figures are None where there are none.
     """
     path = _file_of(contest, place)
@@ -166,7 +167,7 @@ _NONE = (
 def _blank(place: Place) -> dict:
     known = {"name": place.way, "backbone": place.backbone, "seed": place.seed}
     known |= {"fraction": place.fraction, "stopped": False, "note": "", "pass_seconds": 0.0}
-    return {**known, **dict.fromkeys(_NONE), "tried": [], "mapping": []}
+    return {**known, **dict.fromkeys(_NONE), "tried": [], "notes": [], "mapping": []}
 
 
 def _of_runs(contest: Contest, place: Place) -> dict:
@@ -209,7 +210,7 @@ def _of_runs(contest: Contest, place: Place) -> dict:
         "size_mb": path.stat().st_size / 1e6,
         "converged": best["converged"],
         "settings": best["settings"],
-        "note": " ".join(best["notes"]),
+        "notes": best["notes"],
         "tried": [{k: v for k, v in one.items() if k not in ("run", "notes")} for one in tried],
         "run": best["run"],
     }

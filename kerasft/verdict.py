@@ -71,6 +71,7 @@ def _row(entries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     row["converged"] = all(entry["converged"] for entry in entries) if known else None
     row["settings"] = [entry["settings"] for entry in entries] if known else []
     row["classes"] = first["classes"]
+    row["notes"] = list(dict.fromkeys(note for entry in entries for note in entry["notes"]))
     return row
 
 

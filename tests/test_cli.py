@@ -514,6 +514,7 @@ def test_ctrl_c_while_predicting_says_only_that(replace):
 
 COMMANDS = [
     "blocks",
+    "compare",
     "evaluate",
     "export",
     "find-lr",
@@ -523,6 +524,16 @@ COMMANDS = [
     "train",
     "unfreeze-and-continue",
 ]
+COMPARISON = {
+    "methods": [],
+    "images": {"train": 1, "validation": 1, "test": 1},
+    "pass_seconds": 0.0,
+    "mapping": [],
+    "curve": {},
+    "advice": "Take svm.",
+    "out": "compare/photos",
+    "kept": None,
+}
 GROUPS = ["cache"]  # its commands are tested in test_cli_tables.py
 
 
@@ -552,6 +563,7 @@ def test_the_examples_of_the_help_run(command, replace):
     replace("predict.predict", PREDICTIONS[:1])
     replace("export.export_run", EXPORT)
     replace("find_lr.find_rate", RATE)
+    replace("compare.compare_ways", COMPARISON)
     replace("sample_data.draw_sample", {"images": 5, "folder": "flowers", "classes": {"lily": 5}})
     for line in examples(command):
         program, _, rest = line.partition(" ")

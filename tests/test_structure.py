@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from pydantic import BaseModel
 
-from kerasft.config import Config, load_config
+from kerasft.config import Config, Phase, Solved, load_config
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "kerasft"
@@ -34,8 +34,10 @@ START_FAST = {
     "backbones_text",
     "cache_text",
     "cli",
+    "cli_compare",
     "cli_shared",
     "cli_tables",
+    "compare_text",
     "config",
     "errors",
     "fields",
@@ -136,7 +138,7 @@ def test_dependencies_point_one_way():
 
 def test_the_library_imports_no_click():
     found = {name for name in MODULES if "click" in packages(imported(TREES[name]))}
-    assert found == {"cli", "cli_shared", "cli_tables", "terminal"}
+    assert found == {"cli", "cli_compare", "cli_shared", "cli_tables", "terminal"}
 
 
 def test_the_library_never_prints_and_never_exits():
@@ -157,7 +159,7 @@ def test_only_errors_py_defines_an_exception():
         if isinstance(node, ast.ClassDef)
         and any(ast.unparse(base).endswith(("Error", "Exception")) for base in node.bases)
     ]
-    assert defined == ["errors.UserError", "errors.PhaseFailed"]
+    assert defined == ["errors.UserError", "errors.PhaseFailed", "errors.OutOfTime"]
 
 
 @pytest.mark.parametrize("module", MODULES)
@@ -236,6 +238,7 @@ SETTINGS = {
         "phases.0.head_learning_rate_multiplier=10",
         "phases.0.blocks=2",
     ],
+    "phases.0.method": ["phases.0.method=svm"],
     "phases.0.layer_decay": ["phases.0.layer_decay=0.9", "phases.0.blocks=2"],
     "phases.0.patience": ["phases.0.patience=0"],
     "phases.0.class_weight": ["phases.0.class_weight=balanced"],
@@ -252,7 +255,8 @@ def fields_of(model: type[BaseModel], prefix: str = "") -> list[str]:
         if isinstance(inner, type) and issubclass(inner, BaseModel):
             found += fields_of(inner, f"{prefix}{name}.")
         elif name == "phases":
-            found += fields_of(inner.__args__[0], "phases.0.")
+            found += fields_of(Phase, "phases.0.")
+            found += [f for f in fields_of(Solved, "phases.0.") if f not in found]
         else:
             found.append(prefix + name)
     return found

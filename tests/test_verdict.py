@@ -16,6 +16,7 @@ def entry(name, right, *, seed=0, backbone="MobileNetV2", loss=0.5, size=10.0, *
         "seed": seed,
         "stopped": False,
         "note": "",
+        "notes": [],
         "val_accuracy": accuracy,
         "val_loss": loss,
         "test_accuracy": accuracy,

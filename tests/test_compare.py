@@ -1,0 +1,217 @@
+"""Comparisons on drawn photos: what is trained, what is found again, what is left behind."""
+
+import csv
+import json
+import shutil
+
+import pytest
+from drawing import draw_photos
+from PIL import Image
+from tiny_run import presplit
+
+from kerasft import bundle
+from kerasft.compare import compare_ways
+from kerasft.config import load_config
+from kerasft.entries import Asked
+from kerasft.errors import UserError
+from kerasft.run import Run, read_record
+from kerasft.train import continue_run
+
+pytestmark = pytest.mark.usefixtures("tiny_backbone")
+FLAGS = {"model.weights": "none", "model.image_size": 32}
+SETS = ("augment.views=2",)
+
+
+def asked(photos, *ways, **more):
+    more = {"backbones": ("Tiny",), "flags": {**FLAGS, "data.source": str(photos)}} | more
+    return Asked(ways=ways, sets=SETS, **more)
+
+
+class Told(list):
+    """The entries that a comparison has told of: "knn", or "knn: note"."""
+
+    def __call__(self, event):
+        if event.stage == "entry":
+            note = event.figures["note"]
+            self.append(event.figures["name"] + (f": {note}" if note else ""))
+
+
+@pytest.fixture(scope="module")
+def compared(tiny_backbone, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("compare")
+    photos = draw_photos(folder / "photos")
+    told = Told()
+    result = compare_ways(asked(photos, "knn", "linear"), folder / "out", keep=True, progress=told)
+    return folder, told, result
+
+
+def test_all_ways_are_trained_the_one_that_others_go_on_from_first(compared):
+    _, told, result = compared
+    assert told == ["linear", "knn"]
+    assert [row["name"] for row in result["methods"]] == ["linear", "knn"]
+    assert result["images"] == {"train": 24, "validation": 6, "test": 6}
+    for row in result["methods"]:
+        assert (row["backbone"], row["seeds"], row["stopped"]) == ("Tiny", 1, False)
+        assert 0 <= row["test_accuracy"] <= 1 and 0 <= row["ci95"][0] < row["ci95"][1] <= 1
+        assert row["seconds"] > 0 and row["ms_per_image"] > 0 and row["size_mb"] > 0
+        assert row["classes"] == 3
+    settings = {row["name"]: row["settings"][0] for row in result["methods"]}
+    assert list(settings["knn"]) == ["k"] and list(settings["linear"]) == ["learning_rate"]
+
+
+def test_as_many_settings_are_tried_for_each_way_and_validation_chooses(compared):
+    folder, _, _ = compared
+    entry = json.loads((folder / "out" / "entries" / "Tiny-linear-seed0-1.json").read_text())
+    assert len(entry["tried"]) == 4
+    best = min(entry["tried"], key=lambda one: one["val_loss"])
+    assert entry["settings"] == best["settings"]
+    assert entry["val_loss"] == pytest.approx(best["val_loss"], rel=1e-5)
+    assert sum(entry["val_right"]) / 6 == entry["val_accuracy"]
+
+
+@pytest.mark.slow
+def test_unfreezing_goes_on_from_the_linear_head_that_was_chosen(photos, tmp_path):
+    told = Told()
+    result = compare_ways(asked(photos, "unfreeze"), tmp_path / "out", progress=told)
+    assert told == ["unfreeze"]
+    entries = {path.name for path in (tmp_path / "out" / "entries").iterdir()}
+    assert entries == {"Tiny-linear-seed0-1.json", "Tiny-unfreeze-seed0-1.json"}
+    (row,) = result["methods"]
+    assert (row["name"], row["stopped"]) == ("unfreeze", False)
+
+
+def test_the_winner_stays_as_a_run_that_goes_on(compared):
+    folder, _, result = compared
+    kept = folder / "out" / "winner"
+    assert result["kept"] == str(kept)
+    assert not (folder / "out" / "runs").exists()
+    row = next(r for r in result["methods"] if r["name"] == result["winner"]["name"])
+    record = read_record(Run(kept))
+    assert record["test"]["accuracy"] == row["test_accuracy"]
+    assert record["test_scored"] == 1
+    assert bundle.load(kept / "model.keras").class_names == ("circle", "cross", "stripes")
+    assert load_config(kept / "config.toml").data.source == str(folder / "photos")
+    if row["name"] != "knn":
+        copy = shutil.copytree(kept, folder / "out" / "copy")
+        continue_run(copy, flags={"phases.-1.blocks": 1, "phases.-1.epochs": 1})
+
+
+def test_the_files_hold_what_was_returned(compared):
+    folder, _, result = compared
+    out = folder / "out"
+    assert json.loads((out / "compare.json").read_text()) == result
+    with (out / "compare.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["name"] for row in rows] == ["linear", "knn"]
+    assert float(rows[0]["val_accuracy"]) == result["methods"][0]["val_accuracy"]
+    with Image.open(out / "compare.png") as image:
+        assert image.width == 840
+
+
+def test_what_is_finished_is_not_done_again_and_ways_can_be_added(compared):
+    folder, _, before = compared
+    entries = folder / "out" / "entries"
+    made = {path.name: path.stat().st_mtime_ns for path in entries.iterdir()}
+    ways = ("linear", "knn", "bayes")
+    result = compare_ways(asked(folder / "photos", *ways), folder / "out")
+    after = {path.name: path.stat().st_mtime_ns for path in entries.iterdir()}
+    assert {name: after[name] for name in made} == made
+    assert set(after) - set(made) == {"Tiny-bayes-seed0-1.json"}
+    rows = {row["name"]: row for row in result["methods"]}
+    for row in before["methods"]:
+        same = {key: value for key, value in rows[row["name"]].items() if key != "p_vs_best"}
+        assert same == {key: value for key, value in row.items() if key != "p_vs_best"}
+
+
+def test_another_comparison_does_not_get_into_the_same_folder(compared, tmp_path):
+    folder, _, _ = compared
+    others = draw_photos(tmp_path / "others", per_class=7)
+    with pytest.raises(UserError) as refused:
+        compare_ways(asked(others, "knn"), folder / "out")
+    assert str(refused.value) == (
+        f"{folder / 'out'} holds a comparison with other photos. Choose another --out, or remove "
+        "it."
+    )
+    assert refused.value.exit_code == 2
+
+
+def test_a_way_that_the_budget_stops_is_marked_and_goes_on_later(photos, tmp_path):
+    told = Told()
+    result = compare_ways(asked(photos, "knn"), tmp_path / "out", budget=0, progress=told)
+    assert told == ["knn: stopped: the budget was used up"]
+    (row,) = result["methods"]
+    assert (row["stopped"], row["val_accuracy"], row["p_vs_best"]) == (True, None, None)
+    assert result["winner"] is None
+    assert result["advice"] == "Nothing was finished, so there is nothing to advise."
+    again = compare_ways(asked(photos, "knn"), tmp_path / "out")
+    assert again["winner"] == {"name": "knn", "backbone": "Tiny"}
+
+
+def test_neither_winner_nor_advice_know_the_test_labels(photos, tmp_path):
+    results = []
+    for name, swap in (("plain", False), ("permuted", True)):
+        source = presplit(photos, tmp_path / f"photos-{name}", swap_test=swap)
+        results.append(compare_ways(asked(source, "knn", "bayes"), tmp_path / name))
+    plain, permuted = results
+    assert [r["test_accuracy"] for r in plain["methods"]] != [
+        r["test_accuracy"] for r in permuted["methods"]
+    ]
+    for key in ("winner", "advice"):
+        assert plain[key] == permuted[key]
+    for one, other in zip(plain["methods"], permuted["methods"], strict=True):
+        assert one["val_accuracy"] == other["val_accuracy"]
+        assert one["settings"] == other["settings"]
+
+
+def test_two_nets_and_seeds_and_fractions_are_all_compared(photos, tmp_path):
+    told = Told()
+    what = asked(photos, "lda", seeds=2, fractions=(0.5, 1.0), backbones=("Tiny", "Tiny:alpha=1"))
+    result = compare_ways(what, tmp_path / "out", progress=told)
+    assert told == ["lda"] * 8
+    assert [(row["backbone"], row["seeds"]) for row in result["methods"]] == [
+        ("Tiny", 2),
+        ("Tiny:alpha=1", 2),
+    ]
+    curve = result["curve"]["lda on Tiny"]
+    assert [share for share, _ in curve] == [0.5, 1.0]
+    assert curve[1][1] == result["methods"][0]["val_accuracy"]
+    assert (tmp_path / "out" / "curve.png").is_file()
+
+
+def test_all_that_is_wrong_with_the_options_is_told_at_once(photos, tmp_path):
+    what = asked(photos, "svn", "knn", "knn", seeds=0, fractions=(0.0, 1.0))
+    with pytest.raises(UserError) as refused:
+        compare_ways(what, tmp_path / "out")
+    assert str(refused.value).splitlines() == [
+        "the options are wrong:",
+        "  --methods: expected some of as-is, knn, bayes, lda, logistic, svm, rbf-svm, linear, fc, "
+        "unfreeze, full, scratch, got 'svn'. Did you mean 'svm'?",
+        "  --methods: knn is named twice.",
+        "  --seeds: expected 1 or more, got 0.",
+        "  --fractions: expected numbers over 0 and at most 1, got 0.",
+    ]
+    assert refused.value.exit_code == 2
+    assert not (tmp_path / "out").exists()
+
+
+def test_one_class_is_refused_before_anything_is_trained(tmp_path):
+    photos = draw_photos(tmp_path / "photos")
+    for name in ("cross", "stripes"):
+        shutil.rmtree(photos / name)
+    with pytest.raises(UserError, match="class"):
+        compare_ways(asked(photos, "knn"), tmp_path / "out")
+
+
+@pytest.mark.slow
+def test_real_nets_on_real_photos_as_they_are_and_with_their_features(assets, tmp_path):
+    source = tmp_path / "photos"
+    for name in ("ants", "bees"):
+        (source / name).mkdir(parents=True)
+        for file in sorted((assets / "datasets" / "ants_bees" / name).iterdir())[:40]:
+            shutil.copy(file, source / name)
+    what = Asked({"data.source": str(source)}, (), ("MobileNetV2",), ("as-is", "svm"))
+    result = compare_ways(what, tmp_path / "out")
+    assert result["mapping"] == ["ants: ant (310)", "bees: bee (309)"]
+    as_is, svm = sorted(result["methods"], key=lambda row: row["name"])
+    assert as_is["classes"] == svm["classes"] == 2
+    assert as_is["val_accuracy"] >= 0.75 and svm["val_accuracy"] >= 0.75
