@@ -11,7 +11,7 @@ from typing import Any
 from kerasft.config import Config, default_phases, load_config, unfreeze_defaults
 
 AS_IS = "as-is"
-FACTORS = (0.3, 1.0, 3.0, 10.0)  # of the usual learning rate
+FACTORS = (0.3, 1.0, 3.0)  # of the usual learning rate
 FULL_RATE = 2e-5  # the Keras guide on transfer learning takes 1e-5 for the whole net
 
 

@@ -37,12 +37,12 @@ def test_a_setting_is_chosen_by_log_loss_in_cross_validation(train, validation):
             cv=folds,
             scoring="neg_log_loss",
         ).mean()
-        for c in (1e-3, 1e-2, 1e-1, 1.0)
+        for c in (1e-2, 1e-1, 1.0)
     ]
     assert solution.score == "log loss in 5-fold cross-validation"
     np.testing.assert_allclose([one["score"] for one in solution.tried], expected, rtol=1e-6)
     best = int(np.argmin(expected))
-    assert solution.parameters == solution.tried[best]["parameters"] != {"C": 1e-3}
+    assert solution.parameters == solution.tried[best]["parameters"]
 
 
 def test_a_setting_of_an_svm_is_chosen_by_accuracy(train, validation):
@@ -55,7 +55,7 @@ def test_a_setting_of_an_svm_is_chosen_by_accuracy(train, validation):
             train.labels,
             cv=folds,
         ).mean()
-        for c in (1e-5, 1e-4, 1e-3, 1e-2)
+        for c in (1e-4, 1e-3, 1e-2)
     ]
     assert solution.score == "accuracy in 5-fold cross-validation"
     np.testing.assert_allclose([one["score"] for one in solution.tried], expected, atol=1e-9)
@@ -67,8 +67,8 @@ def test_of_equal_scores_the_simplest_setting_is_taken():
     x = rng.normal(0, 0.1, (60, 5)) + 10 * labels[:, None]  # far apart: all settings are right
     apart = Examples(x.astype("float32"), labels)
     solution = solve("svm", apart, apart, num_classes=2)
-    assert [one["score"] for one in solution.tried] == [1.0, 1.0, 1.0, 1.0]
-    assert solution.parameters == {"C": 1e-5}
+    assert [one["score"] for one in solution.tried] == [1.0, 1.0, 1.0]
+    assert solution.parameters == {"C": 1e-4}
 
 
 def test_bayes_chooses_by_log_loss_on_the_validation_images(train, validation):
@@ -79,7 +79,7 @@ def test_bayes_chooses_by_log_loss_on_the_validation_images(train, validation):
     chosen = next(o for o in solution.tried if o["parameters"] == solution.parameters)
     assert chosen["score"] == pytest.approx(loss)
     assert chosen["score"] == min(one["score"] for one in solution.tried)
-    assert [one["parameters"]["var_smoothing"] for one in solution.tried] == [0.1, 0.01, 1e-3, 1e-4]
+    assert [one["parameters"]["var_smoothing"] for one in solution.tried] == [0.1, 3e-3, 1e-4]
 
 
 @pytest.mark.parametrize("method", ["lda", "logistic", "knn"])
@@ -145,7 +145,7 @@ def test_a_small_class_makes_the_folds_fewer(validation):
 def test_without_two_folds_the_setting_is_chosen_on_the_validation_images(few, validation):
     solution = solve("logistic", few, validation, num_classes=3)
     assert solution.score == "log loss on the validation images"
-    assert len(solution.tried) == 4
+    assert len(solution.tried) == 3
     assert solution.notes[0].startswith("A class has too few training images, or groups of them")
 
 
