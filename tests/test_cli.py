@@ -156,6 +156,24 @@ def test_an_unknown_option_is_an_error_of_the_command_line():
     assert "No such option" in done.stderr and "--epoch" in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("options", "wrong"),
+    [
+        ("--set head.features=fc7", "features 'fc7' are those of an inner fully connected layer"),
+        ("--set head.features=flatt", "got 'flatt'. Did you mean 'flat'?"),
+        ("--backbone VGG16 --set head.leave_out=5", "VGG16 has 5 blocks, so leave_out is at most"),
+        (
+            "--backbone VGG16 --image-size 96 --set head.features=fc6",
+            "the ImageNet weights of features 'fc6' are for 224 pixels a side, got 96",
+        ),
+    ],
+)
+def test_a_choice_of_images_or_features_that_cannot_be_is_refused(options, wrong):
+    done = kerasft(f"train --data photos {options}")
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert wrong in done.stderr and "Traceback" not in done.stderr
+
+
 def test_the_summary_of_train_fits_a_screen(replace):
     replace("train.train_run", RESULT)
     assert kerasft("train --data photos").stdout == (
