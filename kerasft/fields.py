@@ -58,6 +58,13 @@ class Data(Section):
         le=0.5,
         description="Share of the images that only the last figure sees.",
     )
+    fraction: StrictFloat = Field(
+        default=1.0,
+        gt=0,
+        le=1,
+        description="Share of the training images that is used; validation and test stay what they "
+        "are with all of them, and a smaller share is a part of a larger one.",
+    )
     bad_images: Literal["fail", "skip"] = Field(
         default="fail", description="What a file that is no image does; skipped ones are recorded."
     )

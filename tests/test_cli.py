@@ -166,6 +166,9 @@ def test_an_unknown_option_is_an_error_of_the_command_line():
             "--backbone VGG16 --image-size 96 --set head.features=fc6",
             "the ImageNet weights of features 'fc6' are for 224 pixels a side, got 96",
         ),
+        ("--set data.fraction=0", "data.fraction (--set): expected more than 0, got 0."),
+        ("--set data.fraction=1.5", "data.fraction (--set): expected at most 1, got 1.5."),
+        ("--set data.fraction=half", "data.fraction (--set): expected float, got 'half'."),
     ],
 )
 def test_a_choice_of_images_or_features_that_cannot_be_is_refused(options, wrong):
@@ -214,6 +217,7 @@ def test_a_dry_run_prints_the_plan_and_trains_nothing(replace):
         "image_size": 224,
         "weights": "imagenet",
         "images": {"ants": {"train": 135, "validation": 29, "test": 29}},
+        "unused": 0,
         "groups": 0,
         "skipped": [],
         "blocks": [{"name": "block_16", "layers": 10, "parameters": 886720}],
@@ -267,6 +271,11 @@ def test_a_dry_run_prints_the_plan_and_trains_nothing(replace):
     replace("train.plan_run", {**plan, "groups": 12})
     assert (
         "    29\n12 groups, each in one split\n" in kerasft("train --data photos --dry-run").stdout
+    )
+    replace("train.plan_run", {**plan, "unused": 1221})
+    assert (
+        "    29\n1,221 more images for training are not used (data.fraction)\n"
+        in kerasft("train --data photos --dry-run").stdout
     )
 
 

@@ -202,6 +202,7 @@ SETTINGS = {
     "data.data_dir": ["data.data_dir=sets", "data.source=tfds:mnist"],
     "data.validation": ["data.validation=0.2"],
     "data.test": ["data.test=0"],
+    "data.fraction": ["data.fraction=0.5"],
     "data.bad_images": ["data.bad_images=skip"],
     "data.resize": ["data.resize=crop"],
     "model.backbone": ["model.backbone=ResNet50"],
