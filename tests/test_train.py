@@ -5,7 +5,7 @@ import shutil
 
 import keras
 import pytest
-from tiny_run import ONE_MORE, SECOND, both_phases, small, train_head, weights, without_seconds
+from tiny_run import SECOND, both_phases, small, train_head, weights, without_seconds
 
 from kerasft import bundle
 from kerasft.config import load_config
@@ -291,7 +291,7 @@ def test_a_share_of_the_photos_goes_through_the_whole_life_of_a_run(trained, tmp
     for row in rows:
         if row[2] == "unused":
             (moved / row[0]).unlink()
-    continue_run(run, flags=ONE_MORE, data=moved)
+    continue_run(run, flags={**SECOND, "phases.-1.epochs": 1}, data=moved)
     assert evaluate_run(run, split="train", data=moved).n == 12
     assert evaluate_run(run, data=moved).n == 6
     with pytest.raises(UserError, match=r"data\.fraction: the run has 0\.5, got 0\.25"):
