@@ -33,6 +33,7 @@ class Backbone:
         block_name: how a block is called; `{}` stands for what `block_key` found.
         options: arguments of the constructor that a spec may set; `OPTIONS` reads them.
         variants: options with which there are ImageNet weights, besides the default ones.
+        fully_connected: layers of its top that `FULLY_CONNECTED` may take, in that order.
     """
 
     name: str
@@ -47,6 +48,7 @@ class Backbone:
     block_name: str = "{}"
     options: tuple[str, ...] = ()
     variants: tuple[str, ...] = ()
+    fully_connected: tuple[str, ...] = ()
 
     @property
     def second_rescaling(self) -> bool:
@@ -63,6 +65,7 @@ _RESIDUAL = r"^conv[2-5]_block\d+"
 _DENSE = r"^(?:conv|pool)([2-5])_"  # the transition pool2 shrinks what the dense block conv2 made
 _MIXED = r"^mixed\d+$"  # to the end of the name: "mixed9_1" is a part of mixed10, not of mixed9
 _MIXED_OR_BLOCK = r"^(mixed_\d[ab]|block\d+_\d+)"
+_STAGE = r"^(?:block|fc)\d"
 # "normal_conv_1_7" and "separable_conv_2_bn_normal_left5_7" are parts of cell 7.
 _CELL = r"^(?:normal|reduction|adjust|separable_conv)_.*?_(stem_\d|reduce_\d+|\d+)$"
 
@@ -125,8 +128,14 @@ _ROWS = (
     Backbone("Xception", "xception", 299, 71, 20_861_480, 2048, 14, 3, r"^block\d+"),
     Backbone("NASNetMobile", "nasnet", 224, 32, 4_269_716, 1056, 17, 3, _CELL, "cell_{}"),
     Backbone("NASNetLarge", "nasnet", 331, 32, 84_916_818, 4032, 23, 4, _CELL, "cell_{}"),
-    Backbone("VGG16", "vgg16", 224, 32, 14_714_688, 512, 5, 1, r"^block\d"),
-    Backbone("VGG19", "vgg19", 224, 32, 20_024_384, 512, 5, 1, r"^block\d"),
+    Backbone(
+        *("VGG16", "vgg16", 224, 32, 14_714_688, 512, 5, 1, _STAGE),
+        fully_connected=("fc1", "fc2"),
+    ),
+    Backbone(
+        *("VGG19", "vgg19", 224, 32, 20_024_384, 512, 5, 1, _STAGE),
+        fully_connected=("fc1", "fc2"),
+    ),
 )
 
 BACKBONES: dict[str, Backbone] = {row.name: row for row in _ROWS}
@@ -247,6 +256,62 @@ def side_within(spec: str, image_size: int) -> int:
 def default_blocks(spec: str) -> int:
     """How many blocks of each of them `unfreeze-and-continue` trains unless told otherwise."""
     return min(backbone.default_blocks for backbone in rows_of(spec))
+
+
+# What a head may take of a backbone besides its pooled or flattened end: fully connected layers,
+# by the names that they have in the papers on AlexNet and VGG.
+FULLY_CONNECTED = ("fc6", "fc7")
+
+
+def check_features(
+    spec: str, features: str, *, leave_out: int, weights: str, image_size: int
+) -> None:
+    """Refuses what can't be taken of one of these backbones.
+
+    Args:
+        spec: see `parse_all`.
+        features: "pooled", "flat" or one of `FULLY_CONNECTED`.
+        leave_out: blocks from the top that are left away.
+        weights: as in the config; ImageNet's have a top for one side only.
+        image_size: of the model, pixels.
+
+    Raises:
+        UserError: one sentence (exit code 2).
+    """
+    specs = [one.strip() for one in spec.split(SEPARATOR)]
+    for one in specs:
+        side = side_within(one, image_size) if len(specs) > 1 else image_size
+        wrong = _misfit(parse(one)[0], features, leave_out, weights, side)
+        if wrong:
+            raise UserError(f"head: {wrong}", exit_code=2)
+
+
+def _misfit(row: Backbone, features: str, leave_out: int, weights: str, side: int) -> str:
+    """What can't be taken of one backbone, as a sentence; "" if all can."""
+    if features not in FULLY_CONNECTED:
+        if leave_out < row.blocks:
+            return ""
+        return (
+            f"{row.name} has {row.blocks} blocks, so leave_out is at most {row.blocks - 1}, got "
+            f"{leave_out}. `kerasft blocks {row.name}` lists them."
+        )
+    if not row.fully_connected:
+        having = " or ".join(one.name for one in BACKBONES.values() if one.fully_connected)
+        return (
+            f"features '{features}' are those of an inner fully connected layer, and {row.name} "
+            f"has none. Take 'pooled' or 'flat', or the backbone {having}."
+        )
+    if weights == "imagenet" and side != row.image_size:
+        return (
+            f"the ImageNet weights of features '{features}' are for {row.image_size} pixels a "
+            f"side, got {side}. Leave image_size out, or take 'pooled' or 'flat'."
+        )
+    if leave_out:
+        return (
+            f"leave_out goes with features 'pooled' and 'flat', got {leave_out} with "
+            f"'{features}'. Leave it out."
+        )
+    return ""
 
 
 _DEFAULTS = {"alpha": 1.0, "depth_multiplier": 1, "minimalistic": False}

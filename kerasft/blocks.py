@@ -101,11 +101,11 @@ def _blocks_of(
     keyed = [i for i, key in enumerate(keys) if key is not None]
 
     starts: list[tuple[int, str]] = [(0, "stem")]  # where a block begins, and its name
-    before_first = _narrowest(alive, range(keyed[0]))
+    before_first = _narrowest(alive, range(keyed[0])) if keyed else []  # only the stem is left
     stem = nodes[: before_first[-1] + 1] if before_first else []
     if _parameters(stem):
         starts.append((len(stem), str(keys[keyed[0]])))
-    else:  # VGG, Xception: in front of block1 there is only the preprocessing
+    elif keyed:  # VGG, Xception: in front of block1 there is only the preprocessing
         starts = [(0, str(keys[keyed[0]]))]
     for last, first in pairwise(keyed):
         between = _narrowest(alive, range(last, first))

@@ -39,16 +39,28 @@ def cache_text(report: Mapping[str, Any]) -> str:
 def _store_row(store: Mapping[str, Any]) -> tuple[str, ...]:
     """What is known of a store; its facts may be lost."""
     facts = store["facts"]
-    blocks, images = facts.get("blocks"), store["shape"][0] if store["shape"] else None
+    images = store["shape"][0] if store["shape"] else None
     return (
         str(facts.get("backbone", "unknown")),
-        "unknown" if blocks is None else "features" if blocks == 0 else f"{blocks} from the top",
+        _cut_text(facts),
         f"{images:,}" if images is not None else "unknown",
         str(facts.get("view", "unknown")),
         store["dtype"] or "damaged",
         size_text(store["bytes"]),
         _time_text(store["used"]),
     )
+
+
+def _cut_text(facts: Mapping[str, Any]) -> str:
+    """Where the cut is: blocks from the top, or features and what they are made of."""
+    blocks, leave_out = facts.get("blocks"), facts.get("leave_out")
+    kind = facts.get("features")
+    if blocks is None:
+        return "unknown"
+    if blocks:
+        return f"{blocks} from the top"
+    place = f" {leave_out} from the top" if leave_out else ""
+    return f"{kind} features{place}" if kind else f"features{place}"
 
 
 def _time_text(seconds: float) -> str:

@@ -23,7 +23,14 @@ from pydantic import (
     model_validator,
 )
 
-from kerasft.backbones import SAMPLE_BACKBONE, SAMPLE_SIDE, SEPARATOR, parse_all
+from kerasft.backbones import (
+    SAMPLE_BACKBONE,
+    SAMPLE_SIDE,
+    SEPARATOR,
+    check_features,
+    parse_all,
+    side_of,
+)
 from kerasft.errors import UserError, did_you_mean
 from kerasft.kinds import TFDS, tfds_name
 from kerasft.phase_fields import LINEAR, AnyPhase, Section, Solved
@@ -51,6 +58,13 @@ class Data(Section):
         ge=0,
         le=0.5,
         description="Share of the images that only the last figure sees.",
+    )
+    fraction: StrictFloat = Field(
+        default=1.0,
+        gt=0,
+        le=1,
+        description="Share of the training images that is used; validation and test stay what they "
+        "are with all of them, and a smaller share is a part of a larger one.",
     )
     bad_images: Literal["fail", "skip"] = Field(
         default="fail", description="What a file that is no image does; skipped ones are recorded."
@@ -165,8 +179,19 @@ def _is_a_folder(weights: object) -> TypeGuard[str]:
 
 
 class Head(Section):
-    """What is put on top of the backbone."""
+    """What is taken of the backbone, and what is put on top of it."""
 
+    features: Literal["pooled", "flat", "fc6", "fc7"] = Field(
+        default="pooled",
+        description="What the head takes: the average over places; the last convolution, "
+        "flattened; or an inner fully connected layer, which VGG has.",
+    )
+    leave_out: StrictInt = Field(
+        default=0,
+        ge=0,
+        description="Blocks at the top of the backbone that are left away; the features are then "
+        "what enters them, pooled or flattened.",
+    )
     hidden: tuple[StrictInt, ...] = Field(
         default=(),
         description="Units of each fully connected layer before the last one, 1 or more.",
@@ -274,6 +299,23 @@ class Config(Section):
         if not re.fullmatch(r"auto|cpu|gpu:\d+", device):
             raise ValueError(f"expected 'auto', 'cpu' or 'gpu:N', got {device!r}.")
         return device
+
+    @field_validator("head")
+    @classmethod
+    def _fits_the_backbone(cls, head: Head, info: ValidationInfo) -> Head:
+        model = info.data.get("model")
+        if model is not None:
+            try:
+                check_features(
+                    model.backbone,
+                    head.features,
+                    leave_out=head.leave_out,
+                    weights=model.weights,
+                    image_size=model.image_size or side_of(model.backbone),
+                )
+            except UserError as error:
+                raise ValueError(str(error).partition(": ")[2]) from None  # the place is named
+        return head
 
     @field_validator("phases")
     @classmethod

@@ -94,7 +94,7 @@ def needs_at(
     config, source = setting.config, setting.source
     cut = split(model, blocks, *backbones.rows_of(config.model.backbone))
     common = {
-        "blocks": blocks,
+        **_where(config, blocks),
         "image_size": setting.image_size,
         "resize": config.data.resize,
         "decoding": DECODING,
@@ -127,6 +127,25 @@ def needs_at(
                 key = Key({**of_net, **of_view})
                 needs.append(Need(key, name, (number, seed), blocks, net, shape))
     return needs
+
+
+def _where(config: Config, blocks: int) -> dict[str, object]:
+    """What a key says of the cut: the same of the same tensor, whatever is above it.
+
+    Weights alone don't tell features apart: pooling has none. Of defaults nothing is said, so
+    that stores of versions without the choice are found.
+    """
+    features, leave_out = config.head.features, config.head.leave_out
+    if features in backbones.FULLY_CONNECTED:
+        return {"blocks": blocks, "features": features}
+    if blocks:
+        return {"blocks": blocks + leave_out}
+    facts: dict[str, object] = {"blocks": 0}
+    if features != "pooled":
+        facts["features"] = features
+    if leave_out:
+        facts["leave_out"] = leave_out
+    return facts
 
 
 def _of_net(spec: str, part: keras.Model, image_size: int, *, several: bool) -> dict[str, object]:

@@ -14,9 +14,10 @@ from typing import Any
 import keras
 import numpy as np
 
-from kerasft.backbones import SEPARATOR, parse, side_within
+from kerasft.backbones import FULLY_CONNECTED, SEPARATOR, check_features, parse, side_within
 from kerasft.blocks import net_prefix
 from kerasft.errors import UserError
+from kerasft.features import choose, cut_top
 from kerasft.randomness import derive_seed
 from kerasft.weights import SAMPLE, imagenet_files, load_file
 
@@ -25,7 +26,15 @@ IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STDDEV = (0.229, 0.224, 0.225)
 
 
-def load(spec: str, *, weights: str, image_size: int, seed: int = 0) -> keras.Model:
+def load(
+    spec: str,
+    *,
+    weights: str,
+    image_size: int,
+    seed: int = 0,
+    features: str = "pooled",
+    leave_out: int = 0,
+) -> keras.Model:
     """Builds one backbone or several, as `load_one` does each, into one model.
 
     Of several, each one takes the same pixels, resized inside the model to the side that it was
@@ -33,27 +42,42 @@ def load(spec: str, *, weights: str, image_size: int, seed: int = 0) -> keras.Mo
 
     Args:
         spec: see `backbones.parse_all`.
-        weights, image_size, seed: as for `load_one`; of several backbones "imagenet" or "none".
+        weights, image_size, seed, features, leave_out: as for `load_one`; of several backbones
+            "imagenet" or "none".
 
     Returns:
         As `load_one`, F the features of all of them in their order.
     """
     specs = [one.strip() for one in spec.split(SEPARATOR)]
     if len(specs) == 1:
-        return load_one(spec, weights=weights, image_size=image_size, seed=seed)
+        return load_one(
+            spec,
+            weights=weights,
+            image_size=image_size,
+            seed=seed,
+            features=features,
+            leave_out=leave_out,
+        )
     pixels = keras.Input((image_size, image_size, 3), name="pixels")
-    features = []
+    of_each = []
     for net, one in enumerate(specs):
         side = side_within(one, image_size)
-        base = load_one(one, weights=weights, image_size=side, seed=derive_seed(seed, "net", net))
+        base = load_one(
+            one,
+            weights=weights,
+            image_size=side,
+            seed=derive_seed(seed, "net", net),
+            features=features,
+            leave_out=leave_out,
+        )
         for operation in base.operations:
             operation.name = net_prefix(net) + operation.name
         own = pixels
         if side < image_size:
             own = keras.ops.image.resize(pixels, (side, side), antialias=True)
             own._keras_history.operation.name = f"{net_prefix(net)}resize"
-        features.append(_put_on(own, base))
-    joined = keras.layers.Concatenate(name="features")(features)
+        of_each.append(_put_on(own, base))
+    joined = keras.layers.Concatenate(name="features")(of_each)
     return keras.Model(pixels, joined)
 
 
@@ -65,7 +89,15 @@ def _put_on(tensor: keras.KerasTensor, net: keras.Model) -> keras.KerasTensor:
     return keras.Function(net.inputs[0], net.outputs[0]).call(tensor)
 
 
-def load_one(spec: str, *, weights: str, image_size: int, seed: int = 0) -> keras.Model:
+def load_one(
+    spec: str,
+    *,
+    weights: str,
+    image_size: int,
+    seed: int = 0,
+    features: str = "pooled",
+    leave_out: int = 0,
+) -> keras.Model:
     """Builds a backbone with its preprocessing inside and fills it with weights.
 
     Args:
@@ -76,15 +108,19 @@ def load_one(spec: str, *, weights: str, image_size: int, seed: int = 0) -> kera
             belong to ImageNet's preprocessing, as those of Keras Applications do.
         image_size: S, at least the row's `min_size`.
         seed: sets the global seeds of Python, NumPy and the backend.
+        features: "pooled" (average over places), "flat" (places side by side), or an inner fully
+            connected layer of `backbones.FULLY_CONNECTED`, for which a file needs a top.
+        leave_out: blocks from the top that are left away; the features are what enters them.
 
     Returns:
         A flat functional model: "pixels" float32 [B,S,S,3], RGB from 0 to 255, to
-        features float32 [B,F] (average over places). (ConvNeXt keeps its four
-        down-sampling steps as `Sequential` layers.)
+        features float32 [B,F]. (ConvNeXt keeps its four down-sampling steps as
+        `Sequential` layers.)
 
     Raises:
         UserError: a bad spec, a side under the minimum, options that Keras refuses,
-            ImageNet weights that can't be had, or a file that is missing or does not fit.
+            features that the net does not have, ImageNet weights that can't be had, or a
+            file that is missing or does not fit.
     """
     backbone, _ = parse(spec)
     if image_size < backbone.min_size:
@@ -93,6 +129,7 @@ def load_one(spec: str, *, weights: str, image_size: int, seed: int = 0) -> kera
             f"more, got {image_size}.",
             exit_code=2,
         )
+    check_features(spec, features, leave_out=leave_out, weights=weights, image_size=image_size)
     path = None if weights in ("imagenet", "none") else Path(weights)
     if weights == "sample":
         path = SAMPLE
@@ -103,10 +140,35 @@ def load_one(spec: str, *, weights: str, image_size: int, seed: int = 0) -> kera
         )
     keras.utils.set_random_seed(seed)
     known = "imagenet" if weights == "imagenet" else None
-    net = _build(spec, image_size, known, include_top=False, pooling="avg")
+    if features in FULLY_CONNECTED:
+        top = _build(spec, image_size, known, include_top=True)
+        net = base = cut_top(top, backbone, features)
+    else:
+        pooling = "avg" if features == "pooled" else None
+        net = _build(spec, image_size, known, include_top=False, pooling=pooling)
+        base = choose(net, backbone, features, leave_out=leave_out)
     if path is not None:
+        _fill_from(path, net, base, spec, features)
+    return base
+
+
+def _fill_from(path: Path, net: keras.Model, base: keras.Model, spec: str, features: str) -> None:
+    """Fills a net from a file of its weights, or what is left of it from one that has no more."""
+    try:
         load_file(net, path, name=spec)
-    return net
+    except UserError as error:
+        if features in FULLY_CONNECTED:
+            raise UserError(
+                f"{error}\n  Features '{features}' need a file of the whole net, with its top, for "
+                "the same side; or take head.features 'pooled' or 'flat'.",
+                exit_code=2,
+            ) from error
+        if len(base.weights) == len(net.weights):
+            raise
+        try:  # a run that left blocks out has saved the others
+            load_file(base, path, name=spec)
+        except UserError:
+            raise error from None
 
 
 def _build(spec: str, image_size: int, weights: str | None, **arguments: Any) -> keras.Model:

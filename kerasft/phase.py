@@ -32,6 +32,8 @@ def initial_model(config: Config, num_classes: int) -> keras.Model:
         weights=config.model.weights,
         image_size=config.model.image_size,
         seed=derive_seed(config.seed, "backbone"),
+        features=config.head.features,
+        leave_out=config.head.leave_out,
     )
     return heads.attach(
         base,

@@ -14,6 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 SPLITS = ("train", "validation", "test")
+UNUSED = "unused"  # the split of training images that `data.fraction` leaves out
 
 
 class Photo(NamedTuple):
@@ -80,7 +81,7 @@ class Source:
         class_names: K names; a label is a position in them.
         paths: N posix paths, sorted when the source was scanned; later moves keep the order.
         labels: int32 [N], 0 to K-1.
-        splits: str [N], each one of `SPLITS`.
+        splits: str [N], each one of `SPLITS`, or UNUSED.
         digests: of the N files, 32 hexadecimal digits each; see `folders.examine`.
         skipped: files that are no images and were left out, each with its reason.
         groups: N names of groups whose images stay together, "" is none; () is none at all.

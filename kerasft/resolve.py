@@ -262,6 +262,8 @@ def _compared(config: Config, found: Source, model: keras.Model, phase: AnyPhase
     cut = split(model, phase.blocks, *backbones.rows_of(config.model.backbone))
     assert cut.prefix is not None
     of_net = [config.model.backbone, config.model.image_size, config.model.weights, phase.blocks]
+    chosen = [config.head.features, config.head.leave_out]
+    of_net += chosen if chosen != ["pooled", 0] else []
     of_machine = [keras.backend.backend(), config.cache.engine, *engines.processor()]
     key = " ".join(map(str, [*of_net, *of_machine]))
     facts = cache.remembered(cache.cache_folder(), key)

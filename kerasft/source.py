@@ -16,12 +16,12 @@ import numpy as np
 from kerasft import checks, config
 from kerasft.errors import UserError, did_you_mean
 from kerasft.folders import count, examine, find_files, for_each_file, listing, printable
-from kerasft.photos import SPLITS, Listing, Place, Source
+from kerasft.photos import SPLITS, UNUSED, Listing, Place, Source
 from kerasft.progress import Progress, silent
 from kerasft.randomness import derive_seed
 from kerasft.run import write_atomic
 from kerasft.sources import find_photos
-from kerasft.splits import carve, read_rows, read_text, write_rows
+from kerasft.splits import carve, read_rows, read_text, thin_out, write_rows
 
 __all__ = [
     "SPLITS",
@@ -42,12 +42,14 @@ def scan_source(data: config.Data, *, seed: int, progress: Progress = silent) ->
     """Reads and decodes every image of a source once, and splits the images.
 
     Splits that the source has are respected; what is missing of validation and test is taken
-    from the training images, class by class. Images of a group stay together.
+    from the training images, class by class. Images of a group stay together. Which images are
+    validated and tested does not depend on the share of the others that is used.
 
     Args:
         data: `source` is what `sources.py` knows; `validation` and `test` are the shares of
             each class to take, rounded, at least one image each (none where `test` is 0);
-            `bad_images` says what to do about files that are no images.
+            `fraction` is the share of what is left for training that is used; `bad_images` says
+            what to do about files that are no images.
         seed: the run's seed.
         progress: told of what is unpacked, and of files as they are read, stage "images".
 
@@ -76,7 +78,27 @@ def scan_source(data: config.Data, *, seed: int, progress: Progress = silent) ->
     )
     source = replace(source, splits=splits)
     checks.check_division(place.name, source, shares)
-    return source
+    return _thinned(source, data.fraction, seed) if data.fraction < 1 else source
+
+
+def _thinned(source: Source, fraction: float, seed: int) -> Source:
+    """A Source of which only a share of the training images is used.
+
+    The others keep their lines in splits.csv: so an image's position is what it is with all of
+    them, and with it what is stored of the validation images, and the views of the training ones.
+    """
+    splits = thin_out(
+        source.labels,
+        source.splits,
+        source.digests,
+        fraction,
+        seed=derive_seed(seed, "fraction"),
+        groups=source.groups,
+    )
+    thinned = replace(source, splits=splits)
+    used, before = len(thinned.indices("train")), len(source.indices("train"))
+    log.info("data.fraction = %g: %s of %s training images are used.", fraction, used, before)
+    return thinned
 
 
 def scan_for_model(
@@ -173,7 +195,8 @@ def open_source(
 ) -> Source:
     """Takes the images of a run from the files that it keeps, and looks for them on disk.
 
-    Files that are not where they were are looked up by their contents.
+    Files that are not where they were are looked up by their contents. Those that the run does
+    not use are not looked for.
 
     Args:
         splits_csv: as `write_splits` wrote it.
@@ -200,10 +223,14 @@ def open_source(
         )
     paths, digests = [row[0] for row in rows], [row[3] for row in rows]
     groups = tuple(row[4] for row in rows)
+    used = [i for i, row in enumerate(rows) if row[2] != UNUSED]
+    wanted = [paths[i] for i in used], [digests[i] for i in used]
+    for i, path in zip(used, find_files(place, *wanted, progress), strict=True):
+        paths[i] = path
     return Source(
         root=place.root,
         class_names=class_names,
-        paths=tuple(find_files(place, paths, digests, progress)),
+        paths=tuple(paths),
         labels=np.array([int(row[1]) for row in rows], np.int32),
         splits=np.array([row[2] for row in rows], SPLIT_TYPE),
         digests=tuple(digests),

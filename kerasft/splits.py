@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from kerasft.errors import UserError
-from kerasft.photos import SPLITS
+from kerasft.photos import SPLITS, UNUSED
 from kerasft.run import replacing
 
 COLUMNS = ["path", "label", "split", "digest", "group"]
@@ -234,13 +234,68 @@ def _choose(
     return taken, lacking
 
 
+def thin_out(
+    labels: np.ndarray,
+    splits: np.ndarray,
+    digests: Sequence[str],
+    fraction: float,
+    *,
+    seed: int,
+    groups: Sequence[str] = (),
+) -> np.ndarray:
+    """Leaves out training images until a share of every class's is left; no other one moves.
+
+    Args:
+        labels: int [N], 0 to K-1.
+        splits: str [N], each one of `SPLITS`.
+        digests: N, hexadecimal.
+        fraction: share of the training images of each class that stays, over 0 to 1.
+        seed: 0 to 2**32 - 1.
+        groups: as in `units_of`.
+
+    Returns:
+        str [N], a new array, "unused" where "train" was and is not any more. What is left of a
+        class is its rounded share as far as whole units permit, at least one unit. What a
+        smaller fraction leaves is a part of what a larger one leaves by the same seed.
+    """
+    training = (splits == "train").tolist()
+    units = [
+        [position for position in unit if training[position]] for unit in units_of(digests, groups)
+    ]
+    key = seed.to_bytes(4, "big")
+    ranks = {min(digests[p] for p in unit): unit for unit in units if unit}
+    label_of, totals = labels.tolist(), Counter(labels[splits == "train"].tolist())
+    seen: Counter[int] = Counter()
+    first: dict[int, tuple[float, int]] = {}  # label -> place and number of its earliest unit
+    places: list[tuple[float, list[int]]] = []
+    for digest in sorted(ranks, key=lambda digest: _rank(digest, key)):
+        holds = Counter(label_of[position] for position in ranks[digest])
+        # Where the unit's middle stands in the row of its class, from 0 to 1, so that just over
+        # the half of it has to fit; of several classes the average over its images.
+        middles = {k: (seen[k] + number / 2) / totals[k] for k, number in holds.items()}
+        place = sum(middles[k] * n for k, n in holds.items()) / len(ranks[digest])
+        if len(holds) == 1:
+            (place,) = middles.values()  # exactly: a rounded sum could fall behind its share
+        seen.update(holds)
+        for label in holds:
+            first[label] = min(first.get(label, (place, len(places))), (place, len(places)))
+        places.append((place, ranks[digest]))
+    indispensable = {number for _, number in first.values()}
+    left = splits.copy()
+    for number, (place, unit) in enumerate(places):
+        if place > fraction and number not in indispensable:
+            left[unit] = UNUSED
+    return left
+
+
 def write_rows(path: Path, rows: Iterable[tuple[object, ...]]) -> None:
     """Writes splits.csv.
 
     Args:
         path: where.
         rows: the values of `COLUMNS`: path relative to the source, label (a line number of
-            classes.txt, from 0), split, digest of the file, group ("" is none).
+            classes.txt, from 0), split (one of `SPLITS`, or UNUSED), digest of the file, group
+            ("" is none).
     """
     with replacing(path) as part, part.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
@@ -260,12 +315,12 @@ def read_rows(path: Path, num_classes: int) -> list[list[str]]:
             f"{path}: line 1: expected {','.join(COLUMNS)}, "
             f"got {','.join(rows[0]) if rows else 'an empty file'}."
         )
-    labels = {str(label) for label in range(num_classes)}
+    labels, known = {str(label) for label in range(num_classes)}, (*SPLITS, UNUSED)
     for number, row in enumerate(rows[1:], 2):
-        if len(row) != len(COLUMNS) or row[1] not in labels or row[2] not in SPLITS:
+        if len(row) != len(COLUMNS) or row[1] not in labels or row[2] not in known:
             raise UserError(
                 f"{path}: line {number}: expected {','.join(COLUMNS)} with a label from 0 to "
-                f"{num_classes - 1} and a split of {', '.join(SPLITS)}, got {','.join(row)}."
+                f"{num_classes - 1} and a split of {', '.join(known)}, got {','.join(row)}."
             )
     return rows[1:]
 

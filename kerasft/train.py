@@ -31,6 +31,7 @@ from kerasft.cut import freeze, split
 from kerasft.errors import PhaseFailed
 from kerasft.evaluate import wilson
 from kerasft.phase import run_phase
+from kerasft.photos import UNUSED
 from kerasft.progress import Progress, silent
 from kerasft.reopen import (
     config_of,
@@ -149,8 +150,8 @@ def plan_run(config: Config, *, progress: Progress = silent) -> dict:
     """Checks config, data and weights, and says what `train_run` would do. Trains nothing.
 
     Returns:
-        `{"backbone", "image_size", "weights", "images": {class: {split: n}}, "groups", "skipped",
-        "blocks": [{"name", "layers", "parameters"}], "parameters", "phases": [{"name",
+        `{"backbone", "image_size", "weights", "images": {class: {split: n}}, "unused", "groups",
+        "skipped", "blocks": [{"name", "layers", "parameters"}], "parameters", "phases": [{"name",
         "blocks", "epochs", "steps", "learning_rate", "trainable_parameters", "stored", "why",
         "passes", "bytes"}]}`, blocks from the top; the last four are `resolve.Storing`. A phase
         that is solved has "method" in the place of what a trained one has from "epochs" on.
@@ -181,6 +182,7 @@ def plan_run(config: Config, *, progress: Progress = silent) -> dict:
         "image_size": config.model.image_size,
         "weights": config.model.weights,
         "images": found.counts(),
+        "unused": len(found.indices(UNUSED)),
         "groups": len(set(found.groups) - {""}),
         "skipped": [list(pair) for pair in found.skipped],
         "blocks": [

@@ -27,6 +27,8 @@ def plan_text(plan: Mapping[str, Any]) -> str:
         f"{name:<{width}}  {n['train']:>6,}  {n['validation']:>10,}  {n['test']:>6,}"
         for name, n in plan["images"].items()
     ]
+    if plan["unused"]:
+        lines.append(f"{plan['unused']:,} more images for training are not used (data.fraction)")
     if plan["groups"]:
         lines.append(f"{plan['groups']:,} groups, each in one split")
     if plan["skipped"]:

@@ -11,7 +11,7 @@ import keras
 from kerasft import heads
 from kerasft.backbones import BACKBONES, Backbone
 
-CELLS: Backbone = replace(BACKBONES["NASNetMobile"], name="Cells", default_blocks=2)
+CELLS: Backbone = replace(BACKBONES["NASNetMobile"], name="Cells", blocks=6, default_blocks=2)
 
 
 def cells_model(*, dropout: float = 0.0) -> keras.Model:
@@ -25,8 +25,10 @@ def cells_model(*, dropout: float = 0.0) -> keras.Model:
 
 def cells_constructor(*, input_tensor, weights, include_top, pooling, **_) -> keras.Model:
     """What `keras.applications.Cells` would be."""
-    assert (weights, include_top, pooling) == (None, False, "avg")
-    return keras.Model(keras.utils.get_source_inputs(input_tensor), _cells(input_tensor))
+    assert (weights, include_top) == (None, False)
+    pooled = _cells(input_tensor)
+    end = pooled if pooling == "avg" else keras.Model(input_tensor, pooled).layers[-1].input
+    return keras.Model(keras.utils.get_source_inputs(input_tensor), end)
 
 
 def _cells(pixels: keras.KerasTensor) -> keras.KerasTensor:

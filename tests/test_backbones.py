@@ -100,6 +100,8 @@ def test_a_bad_spec_is_refused_with_what_was_expected(spec, message):
         ("MobileNetV3Large", "expanded_conv_14_project_bn", "expanded_conv_14"),
         ("MobileNetV3Large", "conv_1", None),
         ("VGG16", "block5_pool", "block5"),
+        ("VGG19", "fc2", "fc2"),
+        ("VGG19", "flatten", None),
         ("ResNet50", "conv5_block1_0_conv", "conv5_block1"),
         ("ResNet101", "conv4_block23_add", "conv4_block23"),
         ("ResNet50", "conv1_conv", None),

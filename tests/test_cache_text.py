@@ -47,6 +47,24 @@ def test_a_store_is_a_line_and_the_sum_comes_last():
     ]
 
 
+def test_features_are_named_where_they_are_not_the_usual_ones():
+    cuts = [
+        {"blocks": 0, "features": "flat"},
+        {"blocks": 0, "features": "flat", "leave_out": 3},
+        {"blocks": 0, "leave_out": 3},
+        {"blocks": 0, "features": "fc7"},
+        {"blocks": 2, "features": "fc7"},
+    ]
+    lines = text_of(*map(a_store, cuts)).splitlines()[1:6]
+    assert [line[9:39].strip() for line in lines] == [
+        "flat features",
+        "flat features 3 from the top",
+        "features 3 from the top",
+        "fc7 features",
+        "2 from the top",
+    ]
+
+
 def test_a_store_of_which_nothing_is_known_is_a_line_too():
     assert text_of(a_store({}, shape=(), dtype="")).splitlines() == [
         "backbone  cut       images     view  dtype        size  last used",

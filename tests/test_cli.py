@@ -156,6 +156,27 @@ def test_an_unknown_option_is_an_error_of_the_command_line():
     assert "No such option" in done.stderr and "--epoch" in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("options", "wrong"),
+    [
+        ("--set head.features=fc7", "features 'fc7' are those of an inner fully connected layer"),
+        ("--set head.features=flatt", "got 'flatt'. Did you mean 'flat'?"),
+        ("--backbone VGG16 --set head.leave_out=5", "VGG16 has 5 blocks, so leave_out is at most"),
+        (
+            "--backbone VGG16 --image-size 96 --set head.features=fc6",
+            "the ImageNet weights of features 'fc6' are for 224 pixels a side, got 96",
+        ),
+        ("--set data.fraction=0", "data.fraction (--set): expected more than 0, got 0."),
+        ("--set data.fraction=1.5", "data.fraction (--set): expected at most 1, got 1.5."),
+        ("--set data.fraction=half", "data.fraction (--set): expected float, got 'half'."),
+    ],
+)
+def test_a_choice_of_images_or_features_that_cannot_be_is_refused(options, wrong):
+    done = kerasft(f"train --data photos {options}")
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert wrong in done.stderr and "Traceback" not in done.stderr
+
+
 def test_the_summary_of_train_fits_a_screen(replace):
     replace("train.train_run", RESULT)
     assert kerasft("train --data photos").stdout == (
@@ -196,6 +217,7 @@ def test_a_dry_run_prints_the_plan_and_trains_nothing(replace):
         "image_size": 224,
         "weights": "imagenet",
         "images": {"ants": {"train": 135, "validation": 29, "test": 29}},
+        "unused": 0,
         "groups": 0,
         "skipped": [],
         "blocks": [{"name": "block_16", "layers": 10, "parameters": 886720}],
@@ -249,6 +271,11 @@ def test_a_dry_run_prints_the_plan_and_trains_nothing(replace):
     replace("train.plan_run", {**plan, "groups": 12})
     assert (
         "    29\n12 groups, each in one split\n" in kerasft("train --data photos --dry-run").stdout
+    )
+    replace("train.plan_run", {**plan, "unused": 1221})
+    assert (
+        "    29\n1,221 more images for training are not used (data.fraction)\n"
+        in kerasft("train --data photos --dry-run").stdout
     )
 
 

@@ -71,11 +71,12 @@ def test_data_alone_is_a_whole_config(tmp_path, monkeypatch):
             "data_dir": None,
             "validation": 0.15,
             "test": 0.15,
+            "fraction": 1.0,
             "bad_images": "fail",
             "resize": "stretch",
         },
         "model": {"backbone": "MobileNetV2", "weights": "imagenet", "image_size": None},
-        "head": {"hidden": (), "dropout": 0.2},
+        "head": {"features": "pooled", "leave_out": 0, "hidden": (), "dropout": 0.2},
         "augment": {
             "flip": True,
             "crop": 0.5,
@@ -493,9 +494,9 @@ def test_a_config_is_written_whole_with_paths_relative_to_its_folder(tmp_path, m
     assert to_toml(config, Path("runs/photos")) == (
         'seed = 0\ndevice = "auto"\n\n'
         '[data]\nsource = "../../photos"\nvalidation = 0.15\ntest = 0.15\n'
-        'bad_images = "fail"\nresize = "stretch"\n\n'
+        'fraction = 1.0\nbad_images = "fail"\nresize = "stretch"\n\n'
         '[model]\nbackbone = "MobileNetV2"\nweights = "../../mine.h5"\n\n'
-        "[head]\nhidden = []\ndropout = 0.2\n\n"
+        '[head]\nfeatures = "pooled"\nleave_out = 0\nhidden = []\ndropout = 0.2\n\n'
         '[augment]\nflip = true\ncrop = 0.5\ncolor = 0.0\nmixup = 0.2\ntest_time = "none"\n\n'
         '[cache]\nmode = "auto"\nengine = "auto"\nprecision = "auto"\ndtype = "auto"\n\n'
         '[[phases]]\nname = "head"\nblocks = 0\nepochs = 20\nlearning_rate = 0.001\n'

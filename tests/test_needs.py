@@ -1,5 +1,7 @@
 """Which stores a phase needs; that their keys tell everything apart is in test_activations.py."""
 
+from dataclasses import replace
+
 import pytest
 from drawing import draw_photos
 from tiny_run import small
@@ -84,3 +86,12 @@ def test_a_plain_view_does_not_depend_on_how_the_others_are_made(setting_and_mod
     plain, first, *_ = needs_of_head(setting, model)
     assert "augment" not in plain.key.facts
     assert first.key.facts["augment"][1:] == [True, 0.5, 0.0]
+
+
+def test_validation_images_are_stored_once_whatever_share_of_the_others_is_used(setting_and_model):
+    setting, model = setting_and_model
+    data = setting.config.data.model_copy(update={"fraction": 0.5})
+    half = replace(setting, source=scan_source(data, seed=0))
+    of_half, of_all = needs_of_head(half, model), needs_of_head(setting, model)
+    assert [need.shape for need in of_half] == [(12, 4), (12, 4), (12, 4), (6, 4)]
+    assert [a.key == b.key for a, b in zip(of_half, of_all, strict=True)] == [False] * 3 + [True]

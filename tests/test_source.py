@@ -311,6 +311,63 @@ def test_files_of_a_table_that_are_missing_can_be_left_out(photos):
     assert len(source.paths) == 36
 
 
+def paths_of(source, split):
+    return {source.paths[position] for position in source.indices(split)}
+
+
+def test_a_share_of_the_training_images_leaves_validation_and_test_as_they_are(photos, caplog):
+    caplog.set_level(logging.INFO)
+    whole, half, quarter = (scan(photos, fraction=f) for f in (1.0, 0.5, 0.25))
+    assert half.counts()["cross"] == {"train": 4, "validation": 2, "test": 2}
+    assert quarter.counts()["cross"] == {"train": 2, "validation": 2, "test": 2}
+    for split in ("validation", "test"):
+        assert paths_of(whole, split) == paths_of(half, split) == paths_of(quarter, split)
+    assert paths_of(quarter, "train") < paths_of(half, "train") < paths_of(whole, "train")
+    assert paths_of(half, "unused") == paths_of(whole, "train") - paths_of(half, "train")
+    assert half.paths == whole.paths  # what is stored of an image depends on its position
+    assert "data.fraction = 0.5: 12 of 24 training images are used." in caplog.text
+
+
+def test_a_share_of_given_splits_is_taken_from_train_alone(tmp_path):
+    for seed, split in enumerate(["train", "val", "test"]):
+        draw_photos(tmp_path / split, per_class=4, seed=seed)
+    source = scan(tmp_path, fraction=0.5)
+    assert source.counts()["circle"] == {"train": 2, "validation": 4, "test": 4}
+    assert all(path.startswith("train/") for path in paths_of(source, "unused"))
+
+
+def test_a_share_is_kept_in_the_run_and_the_rest_of_the_photos_may_go(tmp_path, photos):
+    source = scan(photos, fraction=0.5)
+    write_splits(source, tmp_path / "splits.csv")
+    (tmp_path / "classes.txt").write_text("circle\ncross\nstripes\n")
+    files = tmp_path / "splits.csv", tmp_path / "classes.txt"
+    for path in paths_of(source, "unused"):
+        (photos / path).unlink()
+    (photos / "circle").rename(photos / "zzz")
+    moved = photos.rename(photos.with_name("moved"))
+    opened = open_source(*files, Data(source=moved))  # what data says of shares counts no more
+    assert opened.splits.tolist() == source.splits.tolist()
+    assert opened.digests == source.digests
+    renamed = {path.replace("circle/", "zzz/") for path in paths_of(source, "train")}
+    assert paths_of(opened, "train") == renamed
+    (moved / sorted(renamed)[0]).unlink()
+    assert "1 of the 24 images of the run are not there" in message_of(
+        open_source, *files, Data(source=moved)
+    )
+
+
+def test_groups_of_a_table_are_left_whole(photos):
+    rows = "".join(
+        f"{path.relative_to(photos)},{path.parent.name},person {int(path.stem[-3:]) % 6}\n"
+        for path in photos.rglob("*-*")
+    )
+    source = scan(write_table(photos, "path,label,group\n" + rows), fraction=0.5)
+    sides = {(group, split) for group, split in zip(source.groups, source.splits, strict=True)}
+    assert sorted(split for _, split in sides) == [
+        "test", "train", "train", "unused", "unused", "validation"
+    ]  # fmt: skip
+
+
 def test_real_photos_are_split_by_share(assets):
     counts = scan(assets / "datasets" / "ants_bees").counts()
     assert counts == {

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kerasft.errors import UserError
-from kerasft.splits import carve, movable, read_rows, read_text, units_of, write_rows
+from kerasft.splits import carve, movable, read_rows, read_text, thin_out, units_of, write_rows
 
 BOTH = {"validation": 0.15, "test": 0.15}
 
@@ -216,6 +216,83 @@ def test_whatever_groups_there_are_no_unit_is_torn_and_nothing_else_moves(rows, 
     assert mixed.tolist() == after[order].tolist()
 
 
+# a share of the training images
+
+
+def left_of(labels, fraction, contents=None, seed=0, groups=()):
+    """Positions of the training images that are used."""
+    labels = np.array(labels, np.int32)
+    splits = np.full(len(labels), "train", "<U10")
+    digests = digests_of(range(len(labels)) if contents is None else contents)
+    thin = thin_out(labels, splits, digests, fraction, seed=seed, groups=groups)
+    assert set(thin.tolist()) <= {"train", "unused"}
+    return set(np.flatnonzero(thin == "train").tolist())
+
+
+@pytest.mark.parametrize(
+    ("fraction", "expected"),
+    [
+        (0.01, [1, 1]),
+        (0.1, [2, 1]),
+        (0.125, [3, 1]),
+        (0.5, [10, 3]),
+        (0.9, [18, 5]),
+        (1.0, [20, 5]),
+    ],
+)
+def test_of_every_class_its_rounded_share_is_left_and_at_least_one(fraction, expected):
+    left = left_of([0] * 20 + [1] * 5, fraction)
+    assert [sum(p < 20 for p in left), sum(p >= 20 for p in left)] == expected
+
+
+def test_a_smaller_share_is_a_part_of_a_larger_one_and_another_seed_is_another_one():
+    tenth, half = (left_of([0] * 100, fraction) for fraction in (0.1, 0.5))
+    assert tenth < half
+    assert left_of([0] * 100, 0.5, seed=1) != half
+
+
+def test_what_is_validated_and_tested_stays_and_is_no_part_of_the_share():
+    labels = np.zeros(20, np.int32)
+    splits = np.array(["train"] * 10 + ["validation"] * 6 + ["test"] * 4, "<U10")
+    thin = thin_out(labels, splits, digests_of(range(20)), 0.3, seed=0)
+    assert thin[10:].tolist() == splits[10:].tolist()
+    assert sizes(thin) == [3, 6, 4]
+
+
+def test_copies_and_groups_are_left_whole():
+    contents = [number // 2 for number in range(40)]
+    left = left_of([0] * 40, 0.5, contents)
+    assert len(left) == 20
+    assert {contents[p] for p in left}.isdisjoint({contents[p] for p in set(range(40)) - left})
+    groups = [f"person {number // 10}" for number in range(40)]
+    left = left_of([0] * 40, 0.5, groups=groups)
+    assert len(left) == 20
+    assert len({groups[p] for p in left}) == 2
+    # A class with one group keeps it, whatever else is in it.
+    assert {35, 36, 37, 38, 39} <= left_of([0] * 35 + [1] * 5, 0.01, groups=[""] * 35 + ["all"] * 5)
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 2), st.integers(0, 9), st.integers(0, 40)), min_size=1),
+    st.floats(0.001, 1),
+    st.floats(0.001, 1),
+    st.integers(0, 99),
+)
+def test_whatever_groups_there_are_shares_are_nested_whole_and_of_every_class(rows, a, b, seed):
+    labels = [label for label, _, _ in rows]
+    digests = digests_of(contents for _, _, contents in rows)
+    groups = [f"g{group}" if group else "" for _, group, _ in rows]
+    contents = [contents for _, _, contents in rows]
+    small, large = (left_of(labels, f, contents, seed, groups) for f in sorted((a, b)))
+    assert small <= large
+    assert {labels[p] for p in small} == set(labels)
+    for unit in units_of(digests, groups):
+        assert set(unit) <= small or not set(unit) & small
+    assert left_of(labels, 1.0, contents, seed, groups) == set(range(len(rows)))
+    back = left_of(labels[::-1], min(a, b), contents[::-1], seed, groups[::-1])
+    assert back == {len(rows) - 1 - p for p in small}
+
+
 def test_rows_come_back_as_they_were_written(tmp_path):
     path = tmp_path / "splits.csv"
     names = ["a b/1.jpg", 'say "hi", twice/ü\u202f.png', "日本/\u2028.gif"]
@@ -229,7 +306,7 @@ def test_rows_come_back_as_they_were_written(tmp_path):
     [
         ("a.jpg,2,test,ab,", "line 3: expected path,label,split,digest,group with a label from 0"),
         ("a.jpg,one,test,ab,", "got a.jpg,one,test,ab,."),
-        ("a.jpg,1,Test,ab,", "a split of train, validation, test, got a.jpg,1,Test,ab,."),
+        ("a.jpg,1,Test,ab,", "a split of train, validation, test, unused, got a.jpg,1,Test,ab,."),
         ("a.jpg,1", "got a.jpg,1."),
         ('"a.jpg,1,test,ab,', "line 3: unexpected end of data"),
     ],

@@ -18,6 +18,7 @@ from tiny_run import (
 from kerasft import bundle
 from kerasft.config import load_config
 from kerasft.errors import UserError
+from kerasft.evaluate import evaluate_run
 from kerasft.train import continue_run, plan_run, train_run
 
 pytestmark = pytest.mark.usefixtures("tiny_backbone")
@@ -269,3 +270,25 @@ def test_phases_without_blocks_go_deeper_one_after_the_other(trained):
         f'[[phases]]\nname = "head"\nblocks = 0\nepochs = 1\nlearning_rate = 1e-3\n{later}\n'
     )
     assert [p["blocks"] for p in plan_run(load_config(path))["phases"]] == [0, 1, 2, 3]
+
+
+def test_a_share_of_the_photos_goes_through_the_whole_life_of_a_run(trained, tmp_path):
+    half = small(trained.photos, "data.fraction=0.5")
+    assert (plan_run(half)["unused"], plan_run(half)["images"]["cross"]["train"]) == (12, 4)
+    run = tmp_path / "half"
+    result = train_run(half, run)
+    assert (result["validation"]["n"], result["test"]["n"]) == (6, 6)
+    rows = [line.split(",") for line in (run / "splits.csv").read_text().splitlines()[1:]]
+    whole = [x.split(",") for x in (trained.run / "splits.csv").read_text().splitlines()[1:]]
+    assert [r[2] for r in rows].count("unused") == 12
+    for row, other in zip(rows, whole, strict=True):
+        assert row[2] in (other[2], "unused") and row[:2] + row[3:] == other[:2] + other[3:]
+    moved = shutil.copytree(trained.photos, tmp_path / "moved")
+    for row in rows:
+        if row[2] == "unused":
+            (moved / row[0]).unlink()
+    continue_run(run, flags={**SECOND, "phases.-1.epochs": 1}, data=moved)
+    assert evaluate_run(run, split="train", data=moved).n == 12
+    assert evaluate_run(run, data=moved).n == 6
+    with pytest.raises(UserError, match=r"data\.fraction: the run has 0\.5, got 0\.25"):
+        train_run(small(trained.photos, "data.fraction=0.25"), run, resume=True)
