@@ -330,8 +330,9 @@ class Config(Section):
         cls, phases: tuple[AnyPhase, ...]
     ) -> tuple[AnyPhase, ...]:
         for phase, later in pairwise(phases):
-            stiff = isinstance(phase, Solved) and phase.method not in LINEAR
-            if stiff and not isinstance(later, Solved):
+            if not isinstance(phase, Solved) or isinstance(later, Solved):
+                continue
+            if phase.method not in LINEAR:
                 raise ValueError(
                     f"'{later.name}' cannot go on from the head of '{phase.name}', which method "
                     f"'{phase.method}' has solved: it has no weights that steps could train. "
