@@ -81,12 +81,8 @@ def compare_ways(
         for place in places:
             photos_of(contest, place)
         _refuse_another(contest)
-        for number, place in enumerate(places, start=1):
-            entry = entry_of(contest, place)
-            contest.entries.append(entry)
-            figures = {key: entry[key] for key in ("name", "backbone", "stopped", "note")}
-            figures |= {key: entry[key] for key in ("val_accuracy", "seconds") if entry[key]}
-            progress(Event("entry", number, len(places), figures=figures))
+        for place in places:
+            _add(contest, place, len(places))
         if asked.ways is None and budget is not None:
             _what_the_budget_allows(contest)
         result = _result(contest, keep)
@@ -160,6 +156,15 @@ def _refuse_another(contest: Contest) -> None:
     write_atomic(path, json.dumps(now, indent=2) + "\n")
 
 
+def _add(contest: Contest, place: Place, total: int) -> None:
+    """Makes or finds an entry, and says so."""
+    entry = entry_of(contest, place)
+    contest.entries.append(entry)
+    figures = {key: entry[key] for key in ("name", "backbone", "note")}
+    figures |= {key: entry[key] for key in ("val_accuracy", "seconds") if entry[key] is not None}
+    contest.progress(Event("entry", len(contest.entries), total, figures=figures))
+
+
 def _what_the_budget_allows(contest: Contest) -> None:
     """Adds ways that are not compared by default, as far as they fit into what is left."""
     for way in (name for name in WAYS if not WAYS[name].default):
@@ -167,7 +172,7 @@ def _what_the_budget_allows(contest: Contest) -> None:
             for seed in range(contest.asked.seeds):
                 place = Place(seed, max(contest.asked.fractions), backbone, way)
                 if _predicted(contest, place) < contest.left():
-                    contest.entries.append(entry_of(contest, place))
+                    _add(contest, place, len(contest.entries) + 1)
 
 
 def _predicted(contest: Contest, place: Place) -> float:

@@ -115,7 +115,7 @@ def photos_of(contest: Contest, place: Place) -> Source:
     if key not in contest.sources:
         config = config_of(contest, place)
         contest.sources[key] = source.scan_source(
-            config.data, seed=config.seed, progress=contest.watched
+            config.data, seed=config.seed, progress=contest.progress
         )
     return contest.sources[key]
 
@@ -240,9 +240,11 @@ def _continued(
 ) -> dict:
     """A phase more on a copy of a run."""
     if not (path / "run.json").is_file():
-        shutil.rmtree(path, ignore_errors=True)  # a copy that was cut off
-        shutil.copytree(start, path.with_name(".copy"), dirs_exist_ok=True)
-        path.with_name(".copy").replace(path)
+        copy = path.with_name(".copy")
+        for cut_off in (path, copy):
+            shutil.rmtree(cut_off, ignore_errors=True)
+        shutil.copytree(start, copy)
+        copy.replace(path)
     flags = {"phases.-1.learning_rate": rate, **WAYS[way].flags}
     phases = len(load_config(path / "config.toml").phases)
     begun = phases > len(load_config(start / "config.toml").phases)

@@ -100,7 +100,7 @@ def test_every_method_tries_as_many_settings(method):
 
 
 def test_neighbours_are_never_more_than_the_images():
-    assert METHODS["knn"].settings(1280, 10) == [{"k": 10}, {"k": 10}, {"k": 7}, {"k": 3}]
+    assert METHODS["knn"].settings(1280, 10) == [{"k": 10}, {"k": 10}, {"k": 3}]
 
 
 @pytest.mark.parametrize("method", METHODS)

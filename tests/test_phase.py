@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 from tiny_run import small, train_head, weights
 
-from kerasft import fitting, phase
+from kerasft import filling, fitting, phase
 from kerasft.cut import freeze
 from kerasft.errors import UserError
 from kerasft.live import LiveModel
@@ -37,7 +37,7 @@ class MovingPrefix(LiveModel):
 
 
 FAULTS = {
-    "block_2_a_norm/moving_mean": (phase, "freeze", freeze_all_but_the_norms),
+    "block_2_a_norm/moving_mean": (filling, "freeze", freeze_all_but_the_norms),
     "stem_norm/moving_mean": (fitting, "LiveModel", MovingPrefix),
 }
 
@@ -75,7 +75,7 @@ def test_without_a_fault_the_same_phase_is_proven(stored, trained):  # the contr
 
 def test_a_norm_that_learns_is_caught_on_stored_activations_too(trained, monkeypatch):
     run = trained.copy("stored-norm")
-    monkeypatch.setattr(phase, "freeze", freeze_all_but_the_norms)
+    monkeypatch.setattr(filling, "freeze", freeze_all_but_the_norms)
     stored = {"phases.-1.blocks": 1, "phases.-1.epochs": 1, "phases.-1.stored": True}
     with pytest.raises(UserError, match="block_2_a_norm/moving_mean"):
         continue_run(run, flags=stored)
@@ -88,7 +88,7 @@ def test_a_store_of_another_nets_activations_fails_the_phase(fault, tmp_path, mo
         (tmp_path / "photos" / name).mkdir(parents=True, exist_ok=True)
         gray = number + (200 if name == "bright" else 0)
         Image.new("RGB", (32, 32), (gray,) * 3).save(tmp_path / "photos" / name / f"{number}.png")
-    opened = phase.activations_at
+    opened = filling.activations_at
 
     def of_another_net(*arguments):
         """Planted fault: what another prefix would have computed, mirrored at the mean."""
@@ -98,7 +98,7 @@ def test_a_store_of_another_nets_activations_fails_the_phase(fault, tmp_path, mo
         return dataclasses.replace(stored, train=train, validation=mirror - stored.validation)
 
     if fault:
-        monkeypatch.setattr(phase, "activations_at", of_another_net)
+        monkeypatch.setattr(filling, "activations_at", of_another_net)
     sets = ["phases.0.learning_rate=0.1", "phases.0.epochs=20", "phases.0.patience=0"]
     config = small(tmp_path / "photos", *sets, "augment.crop=0.0")
     if not fault:  # the control

@@ -163,10 +163,10 @@ def test_one_photo_of_each_class_is_enough_or_a_clear_message(method, validation
 def test_progress_counts_every_fit(train, validation):
     told = []
     solve("knn", train, validation, num_classes=3, progress=lambda *now: told.append(now))
-    assert told == [(done, 21) for done in range(1, 22)]
+    assert told == [(done, 16) for done in range(1, 17)]
     told.clear()
     solve("bayes", train, validation, num_classes=3, progress=lambda *now: told.append(now))
-    assert told == [(done, 5) for done in range(1, 6)]
+    assert told == [(done, 4) for done in range(1, 5)]
 
 
 def test_a_solver_that_did_not_converge_says_so(train, validation, monkeypatch):
