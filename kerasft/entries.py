@@ -299,7 +299,7 @@ def _measured(contest: Contest, model: Bundle, found: Source) -> dict[str, Any]:
         scores, logits = score(model, batches, total=len(labels), progress=contest.watched)
         made |= _figures(short, scores, labels)
         made[f"{short}_loss"] = log_loss(logits, labels)
-    made["ms_per_image"] = _milliseconds(model.model, model.image_size)
+    made["ms_per_image"] = _milliseconds(model.scores_and_logits, model.image_size)
     return made
 
 
@@ -314,7 +314,12 @@ def _figures(short: str, scores: np.ndarray, labels: np.ndarray) -> dict[str, An
 
 
 def _milliseconds(model: keras.Model, side: int) -> float:
-    """Milliseconds that an image takes in a batch of SCORING_BATCH, the best of three."""
+    """Milliseconds that an image takes in a batch of SCORING_BATCH, the best of three.
+
+    Args:
+        model: one that has scored images already, so that its graph is there.
+        side: of its images, pixels.
+    """
     pixels = np.zeros((SCORING_BATCH, side, side, 3), np.float32)
     model.predict_on_batch(pixels)
     taken = []
