@@ -1,5 +1,6 @@
 """The command that compares: all ways to use a pretrained net on one set of photos."""
 
+import logging
 import re
 from pathlib import Path
 
@@ -93,6 +94,7 @@ def compare(
     again = "Go on with the same command."
     click.get_current_context().meta["kerasft.again"] = lambda: again
     with showing() as progress:
+        logging.getLogger("kerasft").setLevel(logging.WARNING)  # dozens of runs say the same
         result = compare_ways(
             asked,
             out,

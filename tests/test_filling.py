@@ -109,7 +109,7 @@ def test_training_goes_on_from_a_linear_head(logistic):
 
 @pytest.mark.parametrize(
     "method",
-    [pytest.param(m, marks=() if m in ("svm", "knn") else pytest.mark.slow) for m in METHODS],
+    [pytest.param(m, marks=() if m == "svm" else pytest.mark.slow) for m in METHODS],
 )
 def test_neither_weights_nor_validation_know_the_test_labels(method, photos, tmp_path):
     results = []
