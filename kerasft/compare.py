@@ -64,20 +64,13 @@ def compare_ways(
     """
     ways = _checked(asked)
     deadline = time.monotonic() + budget if budget is not None else float("inf")
+    places = _places(asked, ways)
     out.mkdir(parents=True, exist_ok=True)
     for name in ("runs", "entries"):
         (out / name).mkdir(exist_ok=True)
     contest = Contest(out, asked, deadline, progress)
     with lock(Run(out)):
         devices.prepare(str(config_of_way("linear", asked.flags, asked.sets).device))
-        places = [
-            Place(seed, fraction, backbone, way)
-            for seed in range(asked.seeds)
-            for fraction in sorted(asked.fractions, reverse=True)
-            for backbone in asked.backbones
-            for way in ways
-            if _applies(way, backbone, asked)
-        ]
         for place in places:
             photos_of(contest, place)
         _refuse_another(contest)
@@ -121,6 +114,25 @@ def _checked(asked: Asked) -> list[str]:
                 config_of_way(name, {**asked.flags, "model.backbone": backbone}, asked.sets)
     # First what computes the activations that all others share.
     return sorted(names, key=lambda name: (name != "linear", list(WAYS).index(name)))
+
+
+def _places(asked: Asked, ways: list[str]) -> list[Place]:
+    """All entries to make, in that order."""
+    places = [
+        Place(seed, fraction, backbone, way)
+        for seed in range(asked.seeds)
+        for fraction in sorted(set(asked.fractions), reverse=True)
+        for backbone in asked.backbones
+        for way in ways
+        if _applies(way, backbone, asked)
+    ]
+    if not places:
+        raise UserError(
+            "--methods: as-is is for one backbone with the weights of ImageNet. Name another "
+            "method, or other backbones.",
+            exit_code=2,
+        )
+    return places
 
 
 def _applies(way: str, backbone: str, asked: Asked) -> bool:

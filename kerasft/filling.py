@@ -65,6 +65,7 @@ def train_suffix(
     Raises:
         PhaseFailed, UserError: see `activations.activations_at` and `fitting.fit`.
     """
+    start = fingerprint(model)
     cut = split(model, phase.blocks, *backbones.rows_of(setting.config.model.backbone))
     released = freeze(cut, phase.batch_norm)
     trained = may_change(model, cut, phase.batch_norm)
@@ -73,21 +74,23 @@ def train_suffix(
     setting.progress(Event("phase", 0, 1, phase.name, figures))
     stored = activations_at(setting, index, model, cut) if phase.stored else None
     if index == 0 and _has_standard(model) and cut.prefix is not None:
-        set_standard(model, _standard(setting, model, stored if not cut.blocks else None))
-    start = fingerprint(model)
+        features = _standard(setting, model, stored if not cut.blocks else None)
+        set_standard(model, features)
+        pairs = zip(start, fingerprint(model), strict=True)
+        start = [now if now[0].startswith(f"{STANDARD}/") else before for before, now in pairs]
 
-    before = set_precision(model, phase.precision)
-    now, epochs = fit(setting, phase, cut, seed, start=digest_of(start), stored=stored)
-    restore_precision(before)
+    policies = set_precision(model, phase.precision)
+    done, epochs = fit(setting, phase, cut, seed, start=digest_of(start), stored=stored)
+    restore_precision(policies)
     thaw(model)
     facts = {
-        "epochs": now.epoch,
-        "best_epoch": now.best_epoch,
+        "epochs": done.epoch,
+        "best_epoch": done.best_epoch,
         "trainable_parameters": trainable,
         "batch_norm_trained": released,
     }
     parts = [part for part in (stored and stored.part, epochs) if part]
-    return Filled(model, start, trained, now.lines[now.best_epoch - 1], facts, stored, parts)
+    return Filled(model, start, trained, done.lines[done.best_epoch - 1], facts, stored, parts)
 
 
 def _has_standard(model: keras.Model) -> bool:

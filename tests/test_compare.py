@@ -192,6 +192,13 @@ def test_all_that_is_wrong_with_the_options_is_told_at_once(photos, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+def test_several_nets_cannot_be_used_as_they_are(photos, tmp_path):
+    what = asked(photos, "as-is", backbones=("Tiny+Tiny:alpha=1",))
+    with pytest.raises(UserError, match="as-is is for one backbone with the weights of ImageNet"):
+        compare_ways(what, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
 def test_one_class_is_refused_before_anything_is_trained(tmp_path):
     photos = draw_photos(tmp_path / "photos")
     for name in ("cross", "stripes"):
