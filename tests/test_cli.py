@@ -556,6 +556,7 @@ COMPARISON = {
     "images": {"train": 1, "validation": 1, "test": 1},
     "pass_seconds": 0.0,
     "mapping": [],
+    "winner": None,
     "curve": {},
     "advice": "Take svm.",
     "out": "compare/photos",

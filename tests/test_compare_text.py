@@ -30,6 +30,7 @@ RESULT = {
     "pass_seconds": 61.0,
     "mapping": ["ants: ant (310)", "roses: not in ImageNet"],
     "curve": {},
+    "winner": {"name": "svm", "backbone": "MobileNetV2"},
     "advice": "Take svm.",
     "out": "compare/photos",
     "kept": None,
@@ -68,6 +69,11 @@ def test_the_learning_curve_is_a_line_for_each_way():
         "svm on MobileNetV2        0.700  0.950\n"
         "knn on A+B                0.500  0.800\n"
     ) in compare_text({**RESULT, "curve": curve})
+
+
+def test_a_net_as_it_is_is_used_without_a_run():
+    text = compare_text({**RESULT, "winner": {"name": "as-is", "backbone": "VGG16"}})
+    assert text.endswith("Next:\n  kerasft predict imagenet:VGG16 PHOTO.jpg")
 
 
 def test_a_winner_that_was_kept_is_named_as_a_command_takes_it():
