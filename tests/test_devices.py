@@ -152,6 +152,7 @@ def test_windows_is_told_of_wsl():
     assert "WSL2" not in devices._how_to_use_it("tensorflow", "Linux")
 
 
+@pytest.mark.slow
 def test_unfreezing_sets_the_threads_before_it_loads_the_model(tmp_path):
     # A fresh process on a machine with another number of cores must not have computed yet.
     photos = draw_photos(tmp_path / "photos", per_class=4)
