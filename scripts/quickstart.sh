@@ -21,7 +21,7 @@ step() {
 rm -rf quickstart
 step kerasft sample-data quickstart/flowers --per-class 60 # of 100, to be quick
 step kerasft train --data quickstart/flowers --weights sample --run quickstart/run
-step kerasft unfreeze-and-continue quickstart/run --epochs 6 # of 20
+step kerasft unfreeze-and-continue quickstart/run --epochs 10 # of 20
 step kerasft evaluate quickstart/run
 step kerasft export quickstart/run
 step kerasft predict quickstart/run/export/1 quickstart/flowers/daisy/daisy-0000.jpg
