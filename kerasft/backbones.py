@@ -248,9 +248,20 @@ def side_of(spec: str) -> int:
     return max(backbone.image_size for backbone in rows_of(spec))
 
 
-def side_within(spec: str, image_size: int) -> int:
-    """The side at which one of several backbones sees images of `image_size` pixels a side."""
-    return min(image_size, parse(spec)[0].image_size)
+def nets_of(spec: str, image_size: int) -> tuple[tuple[str, int], ...]:
+    """Each backbone by itself, with the side at which it sees images of `image_size` pixels a side.
+
+    One alone sees them as they are; of several each at the side that it was trained with, if that
+    is smaller.
+
+    Args:
+        spec: see `parse_all`.
+        image_size: of the model, pixels.
+    """
+    specs = [one.strip() for one in spec.split(SEPARATOR)]
+    if len(specs) == 1:
+        return ((specs[0], image_size),)
+    return tuple((one, min(image_size, parse(one)[0].image_size)) for one in specs)
 
 
 def default_blocks(spec: str) -> int:
@@ -278,9 +289,7 @@ def check_features(
     Raises:
         UserError: one sentence (exit code 2).
     """
-    specs = [one.strip() for one in spec.split(SEPARATOR)]
-    for one in specs:
-        side = side_within(one, image_size) if len(specs) > 1 else image_size
+    for one, side in nets_of(spec, image_size):
         wrong = _misfit(parse(one)[0], features, leave_out, weights, side)
         if wrong:
             raise UserError(f"head: {wrong}", exit_code=2)

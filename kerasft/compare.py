@@ -221,8 +221,9 @@ def _result(contest: Contest, keep: bool) -> dict:
         if winner["test_accuracy"] is not None:
             on_test = verdict.p_values(rows, winner, entries, "test", images["test"])
     curve = _curve(contest)
-    trained = winner is not None and winner["name"] != AS_IS  # photos don't change a net as it is
-    of_winner = curve.get(_title(winner), []) if winner and trained else []
+    of_winner: list[tuple[float, float]] = []
+    if winner is not None and winner["name"] != AS_IS:  # photos don't change a net as it is
+        of_winner = curve.get(_title(winner), [])
     advice = verdict.advice_of(rows, winner, on_validation, of_winner)
     kept = _keep(contest, winner) if keep and winner else None
     if not any(entry["stopped"] for entry in contest.entries):

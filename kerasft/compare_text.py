@@ -5,7 +5,6 @@ from typing import Any
 
 from kerasft.cli_shared import as_typed
 from kerasft.terminal import duration_text
-from kerasft.ways import AS_IS
 
 TITLE = ("way", "backbone", "validation", "test", "95% interval", "p", "time", "ms/image", "MB")
 
@@ -76,6 +75,8 @@ def _curve_text(curve: Mapping[str, Any]) -> str:
 
 
 def _kept_text(result: Mapping[str, Any]) -> str:
+    from kerasft.ways import AS_IS  # not at the top: pydantic would start with every command
+
     winner = result["winner"]
     if winner and winner["name"] == AS_IS:  # nothing was trained, so there is no run to keep
         return f"\n\nNext:\n  kerasft predict imagenet:{winner['backbone']} PHOTO.jpg"

@@ -21,14 +21,14 @@ import keras
 import numpy as np
 from sklearn.metrics import f1_score
 
-from kerasft import bundle, data, source
+from kerasft import bundle, source
 from kerasft.bundle import Bundle
 from kerasft.config import Config, load_config
 from kerasft.errors import OutOfTime
-from kerasft.evaluate import log_loss, score
-from kerasft.imagenet_names import match_classes, scores_of
+from kerasft.evaluate import batches_of, log_loss, score
+from kerasft.imagenet_names import Matches, match_classes, scores_of
 from kerasft.progress import Event, Progress
-from kerasft.run import RECORD, Run, read_record, write_atomic
+from kerasft.run import Run, read_record, write_atomic
 from kerasft.setting import SCORING_BATCH
 from kerasft.source import Source
 from kerasft.train import continue_run, train_run
@@ -123,7 +123,7 @@ def photos_of(contest: Contest, place: Place) -> Source:
 def with_run(contest: Contest, place: Place) -> dict:
     """The entry of one place, made anew if its run is not there any more."""
     entry = entry_of(contest, place)
-    if entry["run"] and not (contest.out / entry["run"] / RECORD).is_file():
+    if entry["run"] and not Run(contest.out / entry["run"]).record_path.is_file():
         _file_of(contest, place).unlink()
         entry = entry_of(contest, place)
     return entry
@@ -185,9 +185,8 @@ def _of_runs(contest: Contest, place: Place) -> dict:
         if begun:
             result = _continued(contest, path, contest.out / begun["run"], place.way, rate, found)
         else:
-            flags = {} if rate is None else {"phases.0.learning_rate": rate}
             result = train_run(
-                _with(config, flags),
+                _with(config, rate),
                 path,
                 resume=True,
                 found=found,
@@ -200,7 +199,7 @@ def _of_runs(contest: Contest, place: Place) -> dict:
     for one in tried:
         if one is not best:
             shutil.rmtree(contest.out / one["run"], ignore_errors=True)
-    path = contest.out / best["run"] / "model.keras"
+    path = Run(contest.out / best["run"]).model_path
     measured = _measured(contest, bundle.load(path), found)
     spent = sum(one["seconds"] for one in tried)
     return {
@@ -222,11 +221,11 @@ def _start_of(place: Place) -> Place:
     return Place(place.seed, place.fraction, place.backbone, start)
 
 
-def _with(config: Config, flags: Mapping[str, object]) -> Config:
-    """The config with another learning rate in its first phase."""
-    if not flags:
+def _with(config: Config, rate: float | None) -> Config:
+    """The config with that learning rate in its first phase; None: as it is."""
+    if rate is None:
         return config
-    first = config.phases[0].model_copy(update={"learning_rate": flags["phases.0.learning_rate"]})
+    first = config.phases[0].model_copy(update={"learning_rate": rate})
     return config.model_copy(update={"phases": (first, *config.phases[1:])})
 
 
@@ -239,16 +238,16 @@ def _continued(
     found: Source,
 ) -> dict:
     """A phase more on a copy of a run."""
-    if not (path / "run.json").is_file():
+    run, first = Run(path), Run(start)
+    if not run.record_path.is_file():
         copy = path.with_name(".copy")
         for cut_off in (path, copy):
             shutil.rmtree(cut_off, ignore_errors=True)
         shutil.copytree(start, copy)
         copy.replace(path)
     flags = {"phases.-1.learning_rate": rate, **WAYS[way].flags}
-    phases = len(load_config(path / "config.toml").phases)
-    begun = phases > len(load_config(start / "config.toml").phases)
-    before = read_record(Run(start))["seconds"]
+    phases, before = (len(load_config(one.config_path).phases) for one in (run, first))
+    begun = phases > before
     result = continue_run(
         path,
         flags={} if begun else flags,
@@ -257,7 +256,8 @@ def _continued(
         score_test=False,
         progress=contest.watched,
     )
-    return {**result, "seconds": result["seconds"] - before, "phases": result["phases"][-1:]}
+    seconds = result["seconds"] - read_record(first)["seconds"]
+    return {**result, "seconds": seconds, "phases": result["phases"][-1:]}
 
 
 def _tried(result: Mapping[str, Any]) -> dict[str, Any]:
@@ -282,23 +282,31 @@ def _tried(result: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _batches(found: Source, split: str, of: Bundle) -> Any:
-    return data.split_batches(
-        found, split, image_size=of.image_size, resize=of.resize, batch_size=SCORING_BATCH
-    )
+def _measured(
+    contest: Contest, model: Bundle, found: Source, matches: Matches | None = None
+) -> dict[str, Any]:
+    """Scores a model on validation and test, image by image, and times it.
 
-
-def _measured(contest: Contest, model: Bundle, found: Source) -> dict[str, Any]:
-    """Scores a model on validation and test, image by image, and times it."""
-    made: dict[str, Any] = {"classes": len(found.class_names)}
+    Args:
+        contest: told of the batches.
+        model: with the classes of the photos, or with `matches` those of ImageNet.
+        found: the photos.
+        matches: which classes of ImageNet those of the photos are; the others are left out.
+    """
+    known = np.arange(len(found.class_names)) if matches is None else np.array(matches.mapped)
+    made: dict[str, Any] = {"classes": len(known)}
     for short, split in (("val", "validation"), ("test", "test")):
         labels = found.labels[found.indices(split)]
-        if not len(labels):
+        chosen = np.isin(labels, known)
+        if not chosen.any():
             continue
-        batches = _batches(found, split, model)
+        batches = batches_of(found, split, model)
         scores, logits = score(model, batches, total=len(labels), progress=contest.watched)
-        made |= _figures(short, scores, labels)
-        made[f"{short}_loss"] = log_loss(logits, labels)
+        if matches is not None:
+            scores = scores_of(matches, scores)
+            logits = np.log(scores + 1e-12)
+        made |= _figures(short, scores[chosen], labels[chosen])
+        made[f"{short}_loss"] = log_loss(logits[chosen], labels[chosen])
     made["ms_per_image"] = _milliseconds(model.scores_and_logits, model.image_size)
     return made
 
@@ -341,19 +349,8 @@ def _as_is(contest: Contest, place: Place) -> dict[str, Any]:
         return {"mapping": mapping, "note": f"{known} of {names} classes are in ImageNet"}
     began = time.perf_counter()
     net = bundle.open_model(f"{bundle.IMAGENET}{place.backbone}")
-    made: dict[str, Any] = {"mapping": mapping, "classes": known, "settings": {}}
-    for short, split in (("val", "validation"), ("test", "test")):
-        labels = found.labels[found.indices(split)]
-        mapped = np.isin(labels, matches.mapped)
-        if not mapped.any():
-            continue
-        batches = _batches(found, split, net)
-        scores = bundle.compute(net.model, batches, total=len(labels), progress=contest.watched)
-        named = scores_of(matches, np.asarray(scores))
-        made |= _figures(short, named[mapped], labels[mapped])
-        made[f"{short}_loss"] = log_loss(np.log(named[mapped] + 1e-12), labels[mapped])
-    made["seconds"] = time.perf_counter() - began
-    made["ms_per_image"] = _milliseconds(net.model, net.image_size)
+    made = _measured(contest, net, found, matches)
+    made |= {"mapping": mapping, "settings": {}, "seconds": time.perf_counter() - began}
     made["size_mb"] = 4e-6 * net.model.count_params()
     if known < len(found.class_names):
         made["note"] = f"scored on {known} of {len(found.class_names)} classes"

@@ -176,7 +176,7 @@ def evaluate_run(
     if not len(positions):
         there = ", ".join(name for name in (*SPLITS, "all") if len(found.indices(name)))
         raise UserError(f"{data or target}: no images in the {split} split. It has: {there}.")
-    batches = _batches(found, split, opened)
+    batches = batches_of(found, split, opened)
     scores, logits = score(opened, batches, total=len(positions), progress=progress)
     if of_run and split == "test":
         _count_test(of_run)
@@ -208,7 +208,8 @@ def open_images(
     return found
 
 
-def _batches(found: Source, split: str, opened: Bundle) -> Iterable:
+def batches_of(found: Source, split: str, opened: Bundle) -> Iterable:
+    """Pixels of a split in the order of its images, as a model takes them, for `score`."""
     return data.split_batches(
         found, split, image_size=opened.image_size, resize=opened.resize, batch_size=32
     )

@@ -106,11 +106,13 @@ def needs_at(
     }
     if dtype == "float32" and config.cache.dtype == "auto":
         common["overflow"] = True  # not the one that somebody else has asked for
-    specs = config.model.backbone.split(backbones.SEPARATOR)
-    of_nets = [
-        {**common, **_of_net(spec, part, setting.image_size, several=len(specs) > 1)}
-        for spec, part in zip(specs, cut.parts, strict=True)
-    ]
+    nets = backbones.nets_of(config.model.backbone, setting.image_size)
+    of_nets = []
+    for (spec, side), part in zip(nets, cut.parts, strict=True):
+        of_net = {**common, "backbone": spec, "weights": digest_of(fingerprint(part))}
+        if side < setting.image_size:  # of nothing else a key says whether others are beside it
+            of_net["resized"] = side
+        of_nets.append(of_net)
     needs = []
     for name in FED:
         positions = source.indices(name)
@@ -145,22 +147,6 @@ def _where(config: Config, blocks: int) -> dict[str, object]:
         facts["features"] = features
     if leave_out:
         facts["leave_out"] = leave_out
-    return facts
-
-
-def _of_net(spec: str, part: keras.Model, image_size: int, *, several: bool) -> dict[str, object]:
-    """What a key says of one backbone; the same for it alone and beside others.
-
-    Args:
-        spec: of the backbone.
-        part: pixels to its activations at the cut.
-        image_size: of these pixels.
-        several: whether it is one of several, which may make their images smaller for it.
-    """
-    facts: dict[str, object] = {"backbone": spec, "weights": digest_of(fingerprint(part))}
-    side = backbones.side_within(spec, image_size)
-    if several and side < image_size:
-        facts["resized"] = side
     return facts
 
 

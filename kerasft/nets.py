@@ -6,7 +6,6 @@ the model, so there is no second place where it could be forgotten or done twice
 Shapes: B images in a batch; S side of the square input in pixels; F features.
 """
 
-import json
 import math
 from pathlib import Path
 from typing import Any
@@ -14,10 +13,11 @@ from typing import Any
 import keras
 import numpy as np
 
-from kerasft.backbones import FULLY_CONNECTED, SEPARATOR, check_features, parse, side_within
+from kerasft.backbones import FULLY_CONNECTED, check_features, nets_of, parse
 from kerasft.blocks import net_prefix
 from kerasft.errors import UserError
 from kerasft.features import choose, cut_top
+from kerasft.imagenet_names import labels
 from kerasft.randomness import derive_seed
 from kerasft.weights import SAMPLE, imagenet_files, load_file
 
@@ -48,8 +48,8 @@ def load(
     Returns:
         As `load_one`, F the features of all of them in their order.
     """
-    specs = [one.strip() for one in spec.split(SEPARATOR)]
-    if len(specs) == 1:
+    nets = nets_of(spec, image_size)
+    if len(nets) == 1:
         return load_one(
             spec,
             weights=weights,
@@ -60,8 +60,7 @@ def load(
         )
     pixels = keras.Input((image_size, image_size, 3), name="pixels")
     of_each = []
-    for net, one in enumerate(specs):
-        side = side_within(one, image_size)
+    for net, (one, side) in enumerate(nets):
         base = load_one(
             one,
             weights=weights,
@@ -233,7 +232,8 @@ def pretrained(spec: str) -> tuple[keras.Model, list[str]]:
     net = _build(
         spec, backbone.image_size, "imagenet", include_top=True, classifier_activation=None
     )
-    return add_scores(net), _labels(spec, backbone.image_size)
+    # Keras names them so in predictions, and has no list of its own to be had without a download.
+    return add_scores(net), [label.replace(" ", "_") for label in labels()]
 
 
 def add_scores(net: keras.Model) -> keras.Model:
@@ -248,17 +248,3 @@ def add_scores(net: keras.Model) -> keras.Model:
     logits = keras.layers.Activation("linear", dtype="float32", name="logits")(net.outputs[0])
     scores = keras.layers.Softmax(dtype="float32", name="scores")(logits)
     return keras.Model(net.inputs[0], scores, name=net.name)
-
-
-def _labels(spec: str, image_size: int) -> list[str]:
-    # Address and digest as in keras/src/applications/imagenet_utils.py, whose own reader gives
-    # only the best few.
-    with imagenet_files(spec, image_size):
-        path = keras.utils.get_file(
-            "imagenet_class_index.json",
-            "https://storage.googleapis.com/download.tensorflow.org/data/imagenet_class_index.json",
-            cache_subdir="models",
-            file_hash="c2c37ea517e94d9795004a39431a14cb",
-        )
-    index = json.loads(Path(path).read_text(encoding="utf-8"))
-    return [index[str(i)][1] for i in range(len(index))]

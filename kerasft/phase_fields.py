@@ -24,17 +24,22 @@ class Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
-def plain_word(name: str) -> str:
-    """Refuses a phase's name that could not be a part of a file's name."""
-    if not re.fullmatch(r"[A-Za-z0-9_-]+", name):
-        raise ValueError(f"expected letters, digits, '-' and '_', got {name!r}.")
-    return name
-
-
-class Phase(Section):
-    """One stretch of training: where to cut, and how to train what is above the cut."""
+class Named(Section):
+    """What all phases share: a name that can be a part of a file's."""
 
     name: StrictStr = Field(description="Of letters, digits, '-' and '_'; each phase its own.")
+
+    @field_validator("name")
+    @classmethod
+    def _is_a_plain_word(cls, name: str) -> str:
+        if not re.fullmatch(r"[A-Za-z0-9_-]+", name):
+            raise ValueError(f"expected letters, digits, '-' and '_', got {name!r}.")
+        return name
+
+
+class Phase(Named):
+    """One stretch of training: where to cut, and how to train what is above the cut."""
+
     blocks: StrictInt | Literal["all"] | None = Field(
         default=None,
         description='Blocks trained below the head, from the top; "all". Not given: none in '
@@ -96,8 +101,6 @@ class Phase(Section):
         description="Whether the activations at the cut are stored. Not given: as cache.mode says.",
     )
 
-    _is_a_plain_word = field_validator("name")(plain_word)
-
     @field_validator("blocks", mode="before")
     @classmethod
     def _is_a_number_of_blocks(cls, blocks: object) -> object:
@@ -148,10 +151,9 @@ METHODS: tuple[str, ...] = get_args(Method)
 LINEAR: tuple[str, ...] = ("svm", "lda", "logistic")  # a Dense layer, which can be trained further
 
 
-class Solved(Section):
+class Solved(Named):
     """A phase whose head is solved by scikit-learn on the frozen features, not trained."""
 
-    name: StrictStr = Field(description="Of letters, digits, '-' and '_'; each phase its own.")
     method: Method = Field(
         description="Linear or RBF support vector machine, Gaussian naive Bayes, linear "
         "discriminant analysis, logistic regression, nearest neighbours."
@@ -168,8 +170,6 @@ class Solved(Section):
     def blocks(self) -> int:
         """Blocks that are trained below the head: none."""
         return 0
-
-    _is_a_plain_word = field_validator("name")(plain_word)
 
     @field_validator("class_weight")
     @classmethod

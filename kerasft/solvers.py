@@ -15,7 +15,7 @@ from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 from threadpoolctl import threadpool_limits
 
 from kerasft.errors import UserError, did_you_mean
-from kerasft.methods import METHODS, Task
+from kerasft.methods import METHODS, Method, Task
 from kerasft.solution import Examples, Solution
 
 FOLDS = 5
@@ -76,18 +76,7 @@ def solve(
     pairs = [(train.take(fit), train.take(held)) for fit, held in folds] or [(train, validation)]
     settings = row.settings(train.features.shape[1], min(len(fit.labels) for fit, _ in pairs))
     total = len(settings) * len(pairs) + 1
-    tried: list[dict] = []
-    for setting in settings:
-        scores = []
-        for fit, held in pairs:
-            with _convergence():  # that of the final fit is what is reported
-                fitted = row.fit(setting, fit, task)
-            scores.append(_SCORES[row.score](fitted, held))
-            progress(len(tried) * len(pairs) + len(scores), total)
-        # Every image counts once. Rounded, so that equal numbers of hits are equal however they
-        # lie in the folds.
-        score = np.average(scores, weights=[len(held.labels) for _, held in pairs])
-        tried.append({"parameters": setting, "score": round(float(score), 10)})
+    tried = _tried(row, settings, pairs, task, lambda done: progress(done, total))
     best = (max if row.score == "accuracy" else min)(tried, key=lambda one: one["score"])
 
     with _convergence() as failures:
@@ -107,6 +96,37 @@ def solve(
         estimator=estimator,
         form=form,
     )
+
+
+def _tried(
+    row: Method,
+    settings: list[dict],
+    pairs: list[tuple[Examples, Examples]],
+    task: Task,
+    progress: Callable[[int], None],
+) -> list[dict]:
+    """`{"parameters", "score"}` of each setting, fitted on the first of each pair.
+
+    Args:
+        row: the method.
+        settings: to try.
+        pairs: images to fit, and images to score.
+        task: as the method takes it.
+        progress: told how many fits are done.
+    """
+    tried: list[dict] = []
+    for setting in settings:
+        scores = []
+        for fit, held in pairs:
+            with _convergence():  # that of the final fit is what is reported
+                fitted = row.fit(setting, fit, task)
+            scores.append(_SCORES[row.score](fitted, held))
+            progress(len(tried) * len(pairs) + len(scores))
+        # Every image counts once. Rounded, so that equal numbers of hits are equal however they
+        # lie in the folds.
+        score = np.average(scores, weights=[len(held.labels) for _, held in pairs])
+        tried.append({"parameters": setting, "score": round(float(score), 10)})
+    return tried
 
 
 def _check_classes(method: str, train: Examples, validation: Examples, num_classes: int) -> None:

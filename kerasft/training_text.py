@@ -4,7 +4,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from kerasft.cli_shared import as_typed
-from kerasft.phase_fields import LINEAR
 from kerasft.sizes import size_text
 from kerasft.terminal import duration_text, epochs_text, trained_text
 
@@ -63,6 +62,8 @@ def summary_text(result: Mapping[str, Any]) -> str:
     Args:
         result: the object that `train --json` and `unfreeze-and-continue --json` print.
     """
+    from kerasft.phase_fields import LINEAR  # not at the top, see compare_text.py
+
     run = as_typed(str(result["run"]))
     lines = []
     for phase in result["phases"]:

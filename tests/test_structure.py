@@ -118,7 +118,7 @@ def test_help_leaves_tensorflow_and_keras_out_of_the_process(command):
         "import sys\n"
         "from kerasft.cli import main\n"
         f"main({[*command, '--help']}, standalone_mode=False)\n"
-        "print(sorted({'tensorflow', 'keras', 'sklearn'} & set(sys.modules)))"
+        "print(sorted({'tensorflow', 'keras', 'sklearn', 'pydantic'} & set(sys.modules)))"
     )
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
