@@ -17,7 +17,6 @@ from kerasft.terminal import loading, showing
 @click.option(
     "--backbones",
     metavar="A,B,A+B",
-    default="MobileNetV2",
     help="Default: MobileNetV2. A+B: the features of both together.",
 )
 @click.option(
@@ -51,7 +50,7 @@ from kerasft.terminal import loading, showing
 @json_option
 def compare(
     source: str,
-    backbones: str,
+    backbones: str | None,
     methods: str | None,
     weights: str | None,
     image_size: int | None,
@@ -86,7 +85,7 @@ def compare(
         flags={key: value for key, value in given.items() if value is not None},
         sets=sets,
         # A comma also stands between the options of one backbone, which begin in lower case.
-        backbones=tuple(re.split(r",\s*(?=[A-Z])", backbones)),
+        backbones=() if backbones is None else tuple(re.split(r",\s*(?=[A-Z])", backbones)),
         ways=None if methods is None else tuple(name.strip() for name in methods.split(",")),
         seeds=seeds,
         fractions=shares,

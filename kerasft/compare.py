@@ -16,6 +16,7 @@ import json
 import shutil
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +63,7 @@ def compare_ways(
         UserError: an unknown way or backbone and so on (exit code 2); `out` belongs to a
             comparison of other photos or settings; what `train_run` says of the photos.
     """
+    asked = _settled(asked)
     ways = _checked(asked)
     deadline = time.monotonic() + budget if budget is not None else float("inf")
     places = _places(asked, ways)
@@ -83,10 +85,22 @@ def compare_ways(
     return result
 
 
+def _settled(asked: Asked) -> Asked:
+    """The same with the net that is meant where none is named: the weights', or the default one.
+
+    And with the side of the images, where the weights bring one, for the ways without weights too.
+    """
+    model = config_of_way("linear", asked.flags, asked.sets).model
+    side = {} if model.image_size is None else {"model.image_size": model.image_size}
+    return replace(
+        asked, flags={**asked.flags, **side}, backbones=asked.backbones or (model.backbone,)
+    )
+
+
 def _checked(asked: Asked) -> list[str]:
     """The ways in the order in which they are trained, after a look at all options."""
     names = list(asked.ways if asked.ways is not None else [n for n in WAYS if WAYS[n].default])
-    problems = []
+    problems = [] if names else ["--methods: expected at least one, got none."]
     for name in names:
         if name not in WAYS:
             problems.append(
@@ -97,8 +111,6 @@ def _checked(asked: Asked) -> list[str]:
         problems += [
             f"{what}: {v} is named twice." for v in dict.fromkeys(values) if values.count(v) > 1
         ]
-        if not values:
-            problems.append(f"{what}: expected at least one, got none.")
     if asked.seeds < 1:
         problems.append(f"--seeds: expected 1 or more, got {asked.seeds}.")
     problems += [

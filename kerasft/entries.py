@@ -42,7 +42,8 @@ class Asked:
     Attributes:
         flags: data and model, by dotted key of the config.
         sets: `--set` of the command line.
-        backbones: specs, several joined by "+" in one of them.
+        backbones: specs, several joined by "+" in one of them; none: that of the weights, or the
+            default one.
         ways: names of WAYS; None takes the default ones, and those of the others that a
             budget has time for.
         seeds: how many: 0, 1, ...
@@ -51,7 +52,7 @@ class Asked:
 
     flags: Mapping[str, object]
     sets: tuple[str, ...] = ()
-    backbones: tuple[str, ...] = ("MobileNetV2",)
+    backbones: tuple[str, ...] = ()
     ways: tuple[str, ...] | None = None
     seeds: int = 1
     fractions: tuple[float, ...] = (1.0,)

@@ -10,7 +10,7 @@ from PIL import Image
 from tiny_run import presplit
 
 from kerasft import bundle
-from kerasft.compare import compare_ways
+from kerasft.compare import _settled, compare_ways
 from kerasft.config import load_config
 from kerasft.entries import Asked
 from kerasft.errors import UserError
@@ -174,6 +174,16 @@ def test_two_nets_together_and_fractions_are_compared(photos, tmp_path):
     assert [share for share, _ in curve] == [0.5, 1.0]
     assert curve[1][1] == result["methods"][0]["val_accuracy"]
     assert (tmp_path / "out" / "curve.png").is_file()
+
+
+def test_the_weights_bring_their_net_to_all_ways_where_none_is_named():
+    brought = _settled(Asked({"data.source": "photos", "model.weights": "sample"}))
+    assert brought.backbones == ("MobileNetV2:alpha=0.35",)
+    assert brought.flags["model.image_size"] == 96  # from scratch too, which has no weights
+    plain = _settled(Asked({"data.source": "photos"}))
+    assert (plain.backbones, list(plain.flags)) == (("MobileNetV2",), ["data.source"])
+    named = _settled(Asked({"data.source": "photos"}, backbones=("VGG16", "VGG19")))
+    assert named.backbones == ("VGG16", "VGG19")
 
 
 def test_all_that_is_wrong_with_the_options_is_told_at_once(photos, tmp_path):
