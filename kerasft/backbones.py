@@ -1,6 +1,7 @@
-"""The table of Keras Applications: what each one is called, takes, and is cut into.
+"""The table of backbones: what each one is called, takes, and is cut into.
 
-Plain data without Keras, so that a config is checked in an instant; `nets.py` builds the nets.
+Keras Applications, and AlexNet and CaffeNet, whose weights are imported. Plain data without
+Keras, so that a config is checked in an instant; `nets.py` builds the nets.
 
 Shapes: S side of the square input in pixels; F features.
 """
@@ -15,11 +16,12 @@ from kerasft.errors import UserError, did_you_mean
 
 @dataclass(frozen=True)
 class Backbone:
-    """One row of the table: one constructor of `keras.applications`.
+    """One row of the table: one constructor of `keras.applications`, or a net of `chains.py`.
 
     Attributes:
         name: of the constructor.
-        module: submodule of `keras.applications` whose `preprocess_input` goes with it.
+        module: submodule of `keras.applications` whose `preprocess_input` goes with it; `OURS`
+            for a net of `chains.py`.
         image_size: side that the ImageNet weights were trained with, pixels.
         min_size: smallest side that the constructor accepts, pixels.
         parameters: of the base without its top, with default options; BatchNormalization
@@ -31,7 +33,7 @@ class Backbone:
         block_key: regular expression, searched in the explicit names of its layers; group 1,
             or the whole match if there is no group, tells the blocks apart.
         block_name: how a block is called; `{}` stands for what `block_key` found.
-        options: arguments of the constructor that a spec may set; `OPTIONS` reads them.
+        options: arguments of the constructor that a spec may set, and MODE; `OPTIONS` reads them.
         variants: options with which there are ImageNet weights, besides the default ones.
         fully_connected: layers of its top that `FULLY_CONNECTED` may take, in that order.
     """
@@ -51,10 +53,18 @@ class Backbone:
     fully_connected: tuple[str, ...] = ()
 
     @property
+    def published(self) -> bool:
+        """Whether Keras has ImageNet weights of it to download."""
+        return self.module != OURS
+
+    @property
     def second_rescaling(self) -> bool:
         """Whether the constructor adds a Rescaling only for `weights="imagenet"`."""
         return self.module == "efficientnet"
 
+
+OURS = "alexnet"  # the module of this package that builds what Keras Applications does not have
+MODE = "mode"  # the option that names another preprocessing than Keras', for imported weights
 
 _PAIR = r"^conv_(?:pad|dw|pw)_(\d+)"  # a depthwise and a pointwise convolution
 _V2 = r"^(block_\d+|expanded_conv)_"
@@ -66,6 +76,7 @@ _DENSE = r"^(?:conv|pool)([2-5])_"  # the transition pool2 shrinks what the dens
 _MIXED = r"^mixed\d+$"  # to the end of the name: "mixed9_1" is a part of mixed10, not of mixed9
 _MIXED_OR_BLOCK = r"^(mixed_\d[ab]|block\d+_\d+)"
 _STAGE = r"^(?:block|fc)\d"
+_LAYER = r"^(?:conv|fc)\d"
 # "normal_conv_1_7" and "separable_conv_2_bn_normal_left5_7" are parts of cell 7.
 _CELL = r"^(?:normal|reduction|adjust|separable_conv)_.*?_(stem_\d|reduce_\d+|\d+)$"
 
@@ -130,11 +141,26 @@ _ROWS = (
     Backbone("NASNetLarge", "nasnet", 331, 32, 84_916_818, 4032, 23, 4, _CELL, "cell_{}"),
     Backbone(
         *("VGG16", "vgg16", 224, 32, 14_714_688, 512, 5, 1, _STAGE),
+        options=(MODE,),
         fully_connected=("fc1", "fc2"),
     ),
     Backbone(
         *("VGG19", "vgg19", 224, 32, 20_024_384, 512, 5, 1, _STAGE),
+        options=(MODE,),
         fully_connected=("fc1", "fc2"),
+    ),
+    Backbone(
+        *("AlexNet", OURS, 227, 67, 2_334_080, 256, 5, 1, _LAYER),
+        fully_connected=("fc6", "fc7"),
+    ),
+    Backbone(
+        *("CaffeNet", OURS, 227, 67, 2_334_080, 256, 5, 1, _LAYER),
+        fully_connected=("fc6", "fc7"),
+    ),
+    # torchvision's AlexNet: "One weird trick", without groups and norms.
+    Backbone(
+        *("AlexNetOWT", OURS, 224, 63, 2_469_696, 256, 5, 1, _LAYER),
+        fully_connected=("fc6", "fc7"),
     ),
 )
 
@@ -163,11 +189,18 @@ def _switch(text: str) -> bool:
     return {"true": True, "false": False}[text.lower()]
 
 
+def _mode(text: str) -> str:
+    if text not in ("caffe", "torch"):
+        raise ValueError
+    return text
+
+
 # Option -> how its text is read, and what is expected of it.
 OPTIONS: dict[str, tuple[Callable[[str], Any], str]] = {
     "alpha": (_width, "a number over 0, at most 4"),
     "depth_multiplier": (_whole, "a whole number from 1 to 8"),
     "minimalistic": (_switch, "true or false"),
+    MODE: (_mode, "caffe or torch"),
 }
 
 
@@ -305,10 +338,10 @@ def _misfit(row: Backbone, features: str, leave_out: int, weights: str, side: in
             f"{leave_out}. `kerasft blocks {row.name}` lists them."
         )
     if not row.fully_connected:
-        having = " or ".join(one.name for one in BACKBONES.values() if one.fully_connected)
+        having = ", ".join(one.name for one in BACKBONES.values() if one.fully_connected)
         return (
             f"features '{features}' are those of an inner fully connected layer, and {row.name} "
-            f"has none. Take 'pooled' or 'flat', or the backbone {having}."
+            f"has none. Take 'pooled' or 'flat', or one of the backbones {having}."
         )
     if weights == "imagenet" and side != row.image_size:
         return (
@@ -323,7 +356,28 @@ def _misfit(row: Backbone, features: str, leave_out: int, weights: str, side: in
     return ""
 
 
-_DEFAULTS = {"alpha": 1.0, "depth_multiplier": 1, "minimalistic": False}
+def check_weights(spec: str, weights: str) -> None:
+    """Refuses ImageNet weights where Keras has none for one of these backbones.
+
+    Args:
+        spec: see `parse_all`.
+        weights: as in the config.
+
+    Raises:
+        UserError: one sentence (exit code 2).
+    """
+    for row, options in parse_all(spec) if weights == "imagenet" else ():
+        if not row.published or options.get(MODE, _DEFAULTS[MODE]) != _DEFAULTS[MODE]:
+            torch = row.name == "AlexNetOWT" or MODE in options
+            raise UserError(
+                f"weights: Keras has no ImageNet weights of {spec}. Import a file with "
+                f"`kerasft import-{'torch' if torch else 'caffe'}` and name what it wrote, or take "
+                "'none'.",
+                exit_code=2,
+            )
+
+
+_DEFAULTS = {"alpha": 1.0, "depth_multiplier": 1, "minimalistic": False, MODE: "caffe"}
 
 
 def same_net(one: str, other: str) -> bool:

@@ -19,6 +19,8 @@ def backbones_text(report: Mapping[str, Any]) -> str:
             "",
             "Sides are in pixels. About so much is downloaded when it is first used; it is here if",
             f"it lies in {report['folder']}.",
+            "Weights of those with 'import' are files of Caffe (`kerasft import-caffe`) or PyTorch",
+            "(`kerasft import-torch`); for PyTorch's VGG the backbone is VGG16:mode=torch.",
             "",
             *_options(backbones),
             "",
@@ -39,6 +41,7 @@ def _table(rows: Sequence[Sequence[str]]) -> list[str]:
 
 
 def _row(backbone: Mapping[str, Any]) -> tuple[str, ...]:
+    size = backbone["download_bytes"]
     return (
         backbone["name"],
         str(backbone["image_size"]),
@@ -46,7 +49,7 @@ def _row(backbone: Mapping[str, Any]) -> tuple[str, ...]:
         f"{backbone['parameters']:,}",
         f"{backbone['features']:,}",
         str(backbone["blocks"]),
-        f"{backbone['download_bytes'] / 1e6:,.0f} MB",
+        "import" if size is None else f"{size / 1e6:,.0f} MB",
         "yes" if backbone["on_this_machine"] else "no",
     )
 
@@ -54,7 +57,7 @@ def _row(backbone: Mapping[str, Any]) -> tuple[str, ...]:
 def _options(backbones: Sequence[Mapping[str, Any]]) -> list[str]:
     rows, others = [], []
     for backbone in backbones:
-        if not backbone["options"]:
+        if not backbone["variants"]:
             continue
         written = []
         for variant in backbone["variants"]:

@@ -28,6 +28,7 @@ from kerasft.backbones import (
     SAMPLE_SIDE,
     SEPARATOR,
     check_features,
+    check_weights,
     parse_all,
     side_of,
 )
@@ -105,6 +106,7 @@ class Model(Section):
     )
     weights: StrictStr = Field(
         default="imagenet",
+        validate_default=True,  # some backbones have none
         description='"imagenet", "sample" (of the package, for trying it out; brings backbone and '
         'image_size), "none", another run (brings them too) or a weights file.',
     )
@@ -119,7 +121,7 @@ class Model(Section):
         brought: dict[str, Any] = {}
         if weights == "sample":
             brought = {"backbone": SAMPLE_BACKBONE, "image_size": SAMPLE_SIDE}
-        elif _is_a_folder(weights):
+        elif isinstance(weights, str) and weights not in NO_FILE:
             with suppress(UserError):  # the weights' own validator says it
                 brought = net_of(weights)
         if not brought:
@@ -148,6 +150,10 @@ class Model(Section):
     @classmethod
     def _is_a_choice_or_a_file(cls, weights: str, info: ValidationInfo) -> str:
         backbone = info.data.get("backbone", SAMPLE_BACKBONE)
+        try:
+            check_weights(backbone, weights)
+        except UserError as error:
+            raise ValueError(str(error).partition(": ")[2]) from None  # the place is named
         if weights == "sample" and parse_all(backbone) != parse_all(SAMPLE_BACKBONE):
             raise ValueError(
                 f"'sample' fits {SAMPLE_BACKBONE} alone, got backbone '{backbone}'. Leave the "

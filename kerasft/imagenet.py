@@ -8,7 +8,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from kerasft.backbones import BACKBONES, Backbone, parse
+from kerasft.backbones import BACKBONES, Backbone, check_weights, parse
 
 # Module -> the file of a base, without its top, as the constructors in keras/src/applications
 # call it. A test lets every one of them ask for its file.
@@ -50,7 +50,11 @@ def weights_file(spec: str, image_size: int) -> str:
         spec: a backbone of the table, as it is or with one of its `variants`.
         image_size: side of the input in pixels; there are MobileNets for several sides, and
             for all other sides those of 224 are taken.
+
+    Raises:
+        UserError: Keras has no weights of it (exit code 2).
     """
+    check_weights(spec, "imagenet")
     backbone, options = parse(spec)
     name, alpha = backbone.name.lower(), options.get("alpha", 1.0)
     return _FILES.get(backbone.module, _OTHER_FILES).format(
@@ -70,7 +74,8 @@ def list_backbones() -> dict[str, Any]:
         `{"folder", "backbones": [{"name", "image_size", "min_size", "parameters", "features",
         "blocks", "download_bytes", "on_this_machine", "options", "variants": [{"spec",
         "on_this_machine"}]}]}`. `folder` is where Keras keeps the files, `download_bytes` the
-        approximate size of one; `on_this_machine` is about the file for `image_size`.
+        approximate size of one, None where a file has to be imported; `on_this_machine` is about
+        the file for `image_size`.
     """
     folder = models_folder()
     return {
@@ -91,8 +96,8 @@ def _listed(backbone: Backbone, folder: Path) -> dict[str, Any]:
         "parameters": backbone.parameters,
         "features": backbone.features,
         "blocks": backbone.blocks,
-        "download_bytes": BYTES_PER_PARAMETER * backbone.parameters,
-        "on_this_machine": is_here(backbone.name),
+        "download_bytes": BYTES_PER_PARAMETER * backbone.parameters if backbone.published else None,
+        "on_this_machine": backbone.published and is_here(backbone.name),
         "options": list(backbone.options),
         "variants": [{"spec": spec, "on_this_machine": is_here(spec)} for spec in specs],
     }

@@ -1,4 +1,4 @@
-"""Keras Applications as backbones: built with their preprocessing inside, filled with weights.
+"""Backbones: built with their preprocessing inside, filled with weights.
 
 A backbone takes pixels, float32 [B,S,S,3] RGB from 0 to 255; its own preprocessing is part of
 the model, so there is no second place where it could be forgotten or done twice.
@@ -13,7 +13,16 @@ from typing import Any
 import keras
 import numpy as np
 
-from kerasft.backbones import FULLY_CONNECTED, check_features, nets_of, parse
+from kerasft import alexnet
+from kerasft.backbones import (
+    FULLY_CONNECTED,
+    MODE,
+    OURS,
+    check_features,
+    check_weights,
+    nets_of,
+    parse,
+)
 from kerasft.blocks import net_prefix
 from kerasft.errors import UserError
 from kerasft.features import choose, cut_top
@@ -128,6 +137,7 @@ def load_one(
             f"more, got {image_size}.",
             exit_code=2,
         )
+    check_weights(spec, weights)
     check_features(spec, features, leave_out=leave_out, weights=weights, image_size=image_size)
     path = None if weights in ("imagenet", "none") else Path(weights)
     if weights == "sample":
@@ -174,8 +184,14 @@ def _build(spec: str, image_size: int, weights: str | None, **arguments: Any) ->
     backbone, options = parse(spec)
     shape = (image_size, image_size, 3)
     pixels = keras.Input(shape, name="pixels")
+    if backbone.module == OURS:
+        inputs = alexnet.preprocess_input(pixels, backbone.name)
+        return alexnet.build(backbone.name, inputs, **arguments)
     # Symbolic: on a NumPy array preprocess_input would overwrite the caller's pixels.
-    inputs = getattr(keras.applications, backbone.module).preprocess_input(pixels)
+    if mode := options.pop(MODE, None):
+        inputs = keras.applications.imagenet_utils.preprocess_input(pixels, mode=mode)
+    else:
+        inputs = getattr(keras.applications, backbone.module).preprocess_input(pixels)
     # No `name=`: EfficientNetV2 fails with one, ConvNeXt makes its weights file's name of it.
     constructor = getattr(keras.applications, backbone.name)
     arguments |= {"input_tensor": inputs, "input_shape": shape, "weights": weights}

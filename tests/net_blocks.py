@@ -39,6 +39,7 @@ def cells(normal: int) -> list[str]:
 
 
 DENSE = ["stem", "conv2", "conv3", "conv4", "conv5"]
+ALEXNET = [f"conv{i}" for i in range(1, 6)]
 VGG = ["block1", "block2", "block3", "block4", "block5"]  # in front is only the preprocessing
 
 BLOCKS = {
@@ -86,4 +87,7 @@ BLOCKS = {
     "NASNetLarge": cells(6),
     "VGG16": VGG,
     "VGG19": VGG,
+    "AlexNet": ALEXNET,
+    "CaffeNet": ALEXNET,
+    "AlexNetOWT": ALEXNET,
 }

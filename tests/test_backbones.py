@@ -2,7 +2,7 @@ import inspect
 
 import pytest
 
-from kerasft.backbones import BACKBONES, block_key, parse
+from kerasft.backbones import BACKBONES, block_key, check_weights, parse, same_net
 from kerasft.errors import UserError
 
 
@@ -10,17 +10,23 @@ def test_the_table_holds_all_that_keras_has():
     import keras
 
     exported = [name for name in dir(keras.applications) if name[0].isupper()]
-    assert sorted(BACKBONES) == sorted(exported)
-    assert len(BACKBONES) == 40
+    ours = ["AlexNet", "AlexNetOWT", "CaffeNet"]
+    assert sorted(BACKBONES) == sorted([*exported, *ours])
+    assert [name for name, row in BACKBONES.items() if not row.published] == [
+        "AlexNet",
+        "CaffeNet",
+        "AlexNetOWT",
+    ]
+    assert len(BACKBONES) == 43
 
 
 def test_the_options_are_arguments_of_the_constructors():
     import keras
 
-    for name, row in BACKBONES.items():
+    for name, row in [(n, r) for n, r in BACKBONES.items() if r.published]:
         arguments = inspect.signature(getattr(keras.applications, name)).parameters
         known = {"alpha", "depth_multiplier", "minimalistic"} & set(arguments)
-        assert set(row.options) == known
+        assert set(row.options) - {"mode"} == known
         for variant in row.variants:
             assert parse(f"{name}:{variant}")[1]
 
@@ -46,7 +52,7 @@ def test_alpha_is_a_float_however_it_is_written():
     [
         ("MobilNetV2", "backbone: unknown name 'MobilNetV2'. Did you mean 'MobileNetV2'? `kera"),
         ("resnet50", "backbone: unknown name 'resnet50'. Did you mean 'ResNet50'? `kera"),
-        ("", "backbone: unknown name ''. `kerasft backbones` lists all 40."),
+        ("", "backbone: unknown name ''. `kerasft backbones` lists all 43."),
         (
             "MobileNet:alfa=1",
             "backbone 'MobileNet:alfa=1': unknown option 'alfa'. Did you mean 'alpha'? "
@@ -54,7 +60,7 @@ def test_alpha_is_a_float_however_it_is_written():
         ),
         (
             "VGG16:alpha=1",
-            "backbone 'VGG16:alpha=1': unknown option 'alpha'. Options of VGG16: none.",
+            "backbone 'VGG16:alpha=1': unknown option 'alpha'. Options of VGG16: mode.",
         ),
         (
             "MobileNet:alpha=wide",
@@ -75,6 +81,8 @@ def test_alpha_is_a_float_however_it_is_written():
             "expected minimalistic to be true or false, got '1'.",
         ),
         ("MobileNet:", "unknown option ''."),
+        ("ResNet50:alpha=1", "unknown option 'alpha'. Options of ResNet50: none."),
+        ("VGG16:mode=tf", "expected mode to be caffe or torch, got 'tf'."),
     ],
 )
 def test_a_bad_spec_is_refused_with_what_was_expected(spec, message):
@@ -102,6 +110,12 @@ def test_a_bad_spec_is_refused_with_what_was_expected(spec, message):
         ("VGG16", "block5_pool", "block5"),
         ("VGG19", "fc2", "fc2"),
         ("VGG19", "flatten", None),
+        ("AlexNet", "conv2_group1", "conv2"),
+        ("AlexNet", "conv2_norm_from3", "conv2"),
+        ("CaffeNet", "conv5_pool", "conv5"),
+        ("CaffeNet", "fc6_dropout", "fc6"),
+        ("AlexNetOWT", "conv1_pad", "conv1"),
+        ("AlexNet", "rescaling_3", None),
         ("ResNet50", "conv5_block1_0_conv", "conv5_block1"),
         ("ResNet101", "conv4_block23_add", "conv4_block23"),
         ("ResNet50", "conv1_conv", None),
@@ -137,3 +151,25 @@ def test_a_bad_spec_is_refused_with_what_was_expected(spec, message):
 )
 def test_a_layer_names_its_block(name, layer, key):
     assert block_key(BACKBONES[name], layer) == key
+
+
+def test_weights_that_keras_does_not_have_are_refused_with_the_command_that_imports_them():
+    cases = {
+        "AlexNet": "import-caffe",
+        "CaffeNet": "import-caffe",
+        "AlexNetOWT": "import-torch",
+        "VGG16:mode=torch": "import-torch",
+    }
+    for spec, command in cases.items():
+        with pytest.raises(UserError) as caught:
+            check_weights(f"MobileNet+{spec}" if spec == "AlexNet" else spec, "imagenet")
+        assert f"Import a file with `kerasft {command}` and name what it wrote" in str(caught.value)
+        assert caught.value.exit_code == 2
+        check_weights(spec, "none")
+    check_weights("VGG16:mode=caffe", "imagenet")
+    check_weights("VGG19+ResNet50", "imagenet")
+
+
+def test_vgg_without_a_mode_is_vgg_of_caffe():
+    assert same_net("VGG16", "VGG16:mode=caffe")
+    assert not same_net("VGG16", "VGG16:mode=torch")

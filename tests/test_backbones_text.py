@@ -25,6 +25,15 @@ REPORT = {
             "download_bytes": 1_392_591_872,
             "on_this_machine": True,
         },
+        {
+            **PLAIN,
+            "name": "CaffeNet",
+            "image_size": 227,
+            "min_size": 67,
+            "parameters": 2_334_080,
+            "features": 256,
+            "download_bytes": None,
+        },
     ],
 }
 
@@ -34,9 +43,12 @@ def test_a_backbone_is_a_line_then_come_the_options_and_what_to_do_next():
         "name            side  smallest   parameters  features  blocks  download  here",
         "MobileNet        224        32    3,228,864     1,024      14     13 MB  no",
         "ConvNeXtXLarge   224        32  348,147,968     2,048      14  1,393 MB  yes",
+        "CaffeNet         227        67    2,334,080       256      14    import  no",
         "",
         "Sides are in pixels. About so much is downloaded when it is first used; it is here if",
         "it lies in /home/ada/.keras/models.",
+        "Weights of those with 'import' are files of Caffe (`kerasft import-caffe`) or PyTorch",
+        "(`kerasft import-torch`); for PyTorch's VGG the backbone is VGG16:mode=torch.",
         "",
         "Options follow a colon, as in MobileNet:alpha=0.75. There are ImageNet weights for",
         "  MobileNet  alpha=0.25 (here), alpha=0.5",
@@ -51,7 +63,7 @@ def test_the_real_table_is_narrow_enough_for_a_terminal(monkeypatch):
     monkeypatch.setenv("KERAS_HOME", "/root/.keras")
     lines = backbones_text(list_backbones()).splitlines()
     assert max(map(len, lines)) < 90
-    assert len(lines) == 41 + 13
+    assert len(lines) == 44 + 15
 
 
 def test_a_block_of_one_layer_and_one_of_many():

@@ -72,7 +72,7 @@ def test_backbones_lists_them_without_tensorflow_and_keras(tmp_path):
             )
             assert f"it lies in {tmp_path}/models." in lines
     listed = json.loads(done.stdout)
-    assert len(listed["backbones"]) == 40
+    assert len(listed["backbones"]) == 43
     assert [row["name"] for row in listed["backbones"] if row["on_this_machine"]] == []
 
 

@@ -49,7 +49,8 @@ FILES = {
 
 
 def test_the_files_are_called_as_keras_calls_them():  # which test_every_net.py asks Keras itself
-    assert {name: weights_file(name, row.image_size) for name, row in BACKBONES.items()} == FILES
+    published = {name: row for name, row in BACKBONES.items() if row.published}
+    assert {name: weights_file(name, row.image_size) for name, row in published.items()} == FILES
 
 
 VARIANTS = [

@@ -96,6 +96,8 @@ def test_a_side_under_the_minimum_is_refused():
             f"image size: {name} takes images of {side + 1} pixels a side or more, got {side}."
         )
         assert caught.value.exit_code == 2
+        if not row.published:
+            continue
         with pytest.raises(ValueError, match="at least"):  # Keras' own limit is the same
             getattr(keras.applications, name)(
                 include_top=False, weights=None, input_shape=(side, side, 3)
