@@ -33,6 +33,8 @@ START_FAST = {
     "backbones",
     "backbones_text",
     "cache_text",
+    "caffe_text",
+    "caffemodel",
     "cli",
     "cli_compare",
     "cli_shared",
@@ -45,6 +47,7 @@ START_FAST = {
     "imagenet",
     "phase_fields",
     "progress",
+    "prototxt",
     "randomness",
     "run",
     "run_weights",
@@ -52,6 +55,7 @@ START_FAST = {
     "terminal",
     "training_text",
     "unpacked",
+    "wire",
 }
 
 
