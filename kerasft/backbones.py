@@ -35,7 +35,7 @@ class Backbone:
         block_name: how a block is called; `{}` stands for what `block_key` found.
         options: arguments of the constructor that a spec may set, and MODE; `OPTIONS` reads them.
         variants: options with which there are ImageNet weights, besides the default ones.
-        fully_connected: layers of its top that `FULLY_CONNECTED` may take, in that order.
+        fully_connected: layers of its top that `matching.FULLY_CONNECTED` may take, in that order.
     """
 
     name: str
@@ -302,82 +302,7 @@ def default_blocks(spec: str) -> int:
     return min(backbone.default_blocks for backbone in rows_of(spec))
 
 
-# What a head may take of a backbone besides its pooled or flattened end: fully connected layers,
-# by the names that they have in the papers on AlexNet and VGG.
-FULLY_CONNECTED = ("fc6", "fc7")
-
-
-def check_features(
-    spec: str, features: str, *, leave_out: int, weights: str, image_size: int
-) -> None:
-    """Refuses what can't be taken of one of these backbones.
-
-    Args:
-        spec: see `parse_all`.
-        features: "pooled", "flat" or one of `FULLY_CONNECTED`.
-        leave_out: blocks from the top that are left away.
-        weights: as in the config; ImageNet's have a top for one side only.
-        image_size: of the model, pixels.
-
-    Raises:
-        UserError: one sentence (exit code 2).
-    """
-    for one, side in nets_of(spec, image_size):
-        wrong = _misfit(parse(one)[0], features, leave_out, weights, side)
-        if wrong:
-            raise UserError(f"head: {wrong}", exit_code=2)
-
-
-def _misfit(row: Backbone, features: str, leave_out: int, weights: str, side: int) -> str:
-    """What can't be taken of one backbone, as a sentence; "" if all can."""
-    if features not in FULLY_CONNECTED:
-        if leave_out < row.blocks:
-            return ""
-        return (
-            f"{row.name} has {row.blocks} blocks, so leave_out is at most {row.blocks - 1}, got "
-            f"{leave_out}. `kerasft blocks {row.name}` lists them."
-        )
-    if not row.fully_connected:
-        having = ", ".join(one.name for one in BACKBONES.values() if one.fully_connected)
-        return (
-            f"features '{features}' are those of an inner fully connected layer, and {row.name} "
-            f"has none. Take 'pooled' or 'flat', or one of the backbones {having}."
-        )
-    if weights == "imagenet" and side != row.image_size:
-        return (
-            f"the ImageNet weights of features '{features}' are for {row.image_size} pixels a "
-            f"side, got {side}. Leave image_size out, or take 'pooled' or 'flat'."
-        )
-    if leave_out:
-        return (
-            f"leave_out goes with features 'pooled' and 'flat', got {leave_out} with "
-            f"'{features}'. Leave it out."
-        )
-    return ""
-
-
-def check_weights(spec: str, weights: str) -> None:
-    """Refuses ImageNet weights where Keras has none for one of these backbones.
-
-    Args:
-        spec: see `parse_all`.
-        weights: as in the config.
-
-    Raises:
-        UserError: one sentence (exit code 2).
-    """
-    for row, options in parse_all(spec) if weights == "imagenet" else ():
-        if not row.published or options.get(MODE, _DEFAULTS[MODE]) != _DEFAULTS[MODE]:
-            torch = row.name == "AlexNetOWT" or MODE in options
-            raise UserError(
-                f"weights: Keras has no ImageNet weights of {spec}. Import a file with "
-                f"`kerasft import-{'torch' if torch else 'caffe'}` and name what it wrote, or take "
-                "'none'.",
-                exit_code=2,
-            )
-
-
-_DEFAULTS = {"alpha": 1.0, "depth_multiplier": 1, "minimalistic": False, MODE: "caffe"}
+DEFAULTS = {"alpha": 1.0, "depth_multiplier": 1, "minimalistic": False, MODE: "caffe"}
 
 
 def same_net(one: str, other: str) -> bool:
@@ -387,7 +312,7 @@ def same_net(one: str, other: str) -> bool:
         UserError: as `parse_all`.
     """
     first, second = (
-        [(row, {**_DEFAULTS, **options}) for row, options in parse_all(spec)]
+        [(row, {**DEFAULTS, **options}) for row, options in parse_all(spec)]
         for spec in (one, other)
     )
     return first == second

@@ -28,7 +28,6 @@ MAX_AXES = 32  # kMaxBlobAxes in Caffe's blob.hpp
 MAX_SIDE = 1 << 31  # Caffe counts values in 32 bits
 MAX_NAME = 1_000  # bytes
 MAX_MEAN = 1 << 26  # bytes; Caffe's mean of ImageNet has 800 KB
-_CHUNK = 1 << 20  # values that are checked at a time
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,18 +93,6 @@ def read_mean(path: Path) -> Blob:
         walk = Walk(path, "mean file", data)
         blob = _read_blob(walk, 0, len(data), f"{path}")
         return Blob(blob.shape, blob.data.copy())
-
-
-def check_finite(blob: Blob, where: str) -> None:
-    """Raises UserError, which begins with `where`, if a value is infinite or not a number."""
-    for start in range(0, blob.data.size, _CHUNK):
-        values = blob.data[start : start + _CHUNK]
-        if not np.isfinite(values).all():
-            first = int(np.argmin(np.isfinite(values)))
-            raise UserError(
-                f"{where}: value {start + first:,} is {values[first]}. Expected finite numbers; "
-                "the training failed, or the file is damaged."
-            )
 
 
 class _Version(NamedTuple):

@@ -12,6 +12,7 @@ import click
 
 from kerasft import __version__
 from kerasft.cli_compare import compare
+from kerasft.cli_import import import_caffe, import_torch
 from kerasft.cli_shared import (
     SOURCE_HELP,
     as_typed,
@@ -61,6 +62,8 @@ main.add_command(backbones)
 main.add_command(blocks)
 main.add_command(cache)
 main.add_command(compare)
+main.add_command(import_caffe)
+main.add_command(import_torch)
 main.add_command(sample_data)
 
 

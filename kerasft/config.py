@@ -12,9 +12,11 @@ from typing import Any
 import tomli_w
 from pydantic import ValidationError
 
+from kerasft.backbones import SEPARATOR
 from kerasft.errors import UserError
-from kerasft.fields import NO_FILE, Augment, Cache, Config, Data, Head, Model
+from kerasft.fields import Augment, Cache, Config, Data, Head, Model
 from kerasft.kinds import TFDS
+from kerasft.matching import WEIGHTS, weights_of
 from kerasft.phase_fields import METHODS, OWNERS, AnyPhase, Phase, Solved
 from kerasft.problems import Place, Problem, from_pydantic, repeated_names, report
 from kerasft.settings import (
@@ -106,7 +108,7 @@ def load_config(
         UserError: every problem of file and options at once, exit code 2.
     """
     raw = read_toml(path) if path else {}
-    make_absolute(raw, path.parent if path else Path(), words=NO_FILE)
+    make_absolute(raw, path.parent if path else Path())
     given, problems = parse_options(flags or {}, sets)
     # Which phases there are by default depends on the weights, so options for phases come last.
     of_phases = [override for override in given if override.place[0] == "phases"]
@@ -115,7 +117,7 @@ def load_config(
     options_of_phases, wrong_of_phases = put_over(raw, of_phases)
     _add_default_phases(raw, of_phases)
     raw.setdefault("data", {})
-    make_absolute(raw, Path(), words=NO_FILE)
+    make_absolute(raw, Path())
     problems += wrong + wrong_of_phases
     return _validated(raw, options | options_of_phases, problems, path)
 
@@ -225,10 +227,13 @@ def to_toml(config: Config, folder: Path) -> str:
     """
     tree = config.model_dump(exclude_none=True)
     for section, key in PATHS:
-        path = tree[section].get(key)
-        no_path = path in NO_FILE if key == "weights" else path is None or path.startswith(TFDS)
-        if not no_path:
-            tree[section][key] = _relative(path, folder)
+        value = tree[section].get(key)
+        if key == "weights":
+            tree[section][key] = SEPARATOR.join(
+                part if part in WEIGHTS else _relative(part, folder) for part in weights_of(value)
+            )
+        elif value is not None and not value.startswith(TFDS):
+            tree[section][key] = _relative(value, folder)
     for phase in tree["phases"]:
         for field, owner in OWNERS.items():
             if phase.get("optimizer", owner) != owner:

@@ -5,8 +5,9 @@ Shapes: B images in a batch, H, W places, C channels, F features.
 
 import keras
 
-from kerasft.backbones import FULLY_CONNECTED, Backbone
+from kerasft.backbones import Backbone
 from kerasft.blocks import list_blocks
+from kerasft.matching import FULLY_CONNECTED
 
 
 def cut_top(net: keras.Model, backbone: Backbone, features: str) -> keras.Model:
@@ -15,7 +16,7 @@ def cut_top(net: keras.Model, backbone: Backbone, features: str) -> keras.Model:
     Args:
         net: with its top.
         backbone: its row.
-        features: one of `backbones.FULLY_CONNECTED`, which the row has.
+        features: one of `matching.FULLY_CONNECTED`, which the row has.
 
     Returns:
         Pixels to what the layer makes, its ReLU included, [B,F].

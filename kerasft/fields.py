@@ -10,7 +10,7 @@ import re
 from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Literal, TypeGuard
+from typing import Any, Literal
 
 from pydantic import (
     Field,
@@ -27,16 +27,15 @@ from kerasft.backbones import (
     SAMPLE_BACKBONE,
     SAMPLE_SIDE,
     SEPARATOR,
-    check_features,
-    check_weights,
     parse_all,
     side_of,
 )
 from kerasft.errors import UserError, did_you_mean
 from kerasft.kinds import TFDS, tfds_name
+from kerasft.matching import FILES, WEIGHTS, check_features, check_weights, weights_of
 from kerasft.phase_fields import LINEAR, AnyPhase, Section, Solved
 from kerasft.problems import repeated_names
-from kerasft.run_weights import file_for, net_of
+from kerasft.run_weights import file_for, nets_brought_by
 
 
 class Data(Section):
@@ -108,7 +107,8 @@ class Model(Section):
         default="imagenet",
         validate_default=True,  # some backbones have none
         description='"imagenet", "sample" (of the package, for trying it out; brings backbone and '
-        'image_size), "none", another run (brings them too) or a weights file.',
+        'image_size), "none", another run (brings them too) or a weights file (an imported one '
+        'brings its backbone); of several backbones one for each: a list, or joined by "+".',
     )
     image_size: StrictInt | None = Field(
         default=None, gt=0, description="Side in pixels; not given: the backbone's."
@@ -121,9 +121,9 @@ class Model(Section):
         brought: dict[str, Any] = {}
         if weights == "sample":
             brought = {"backbone": SAMPLE_BACKBONE, "image_size": SAMPLE_SIDE}
-        elif isinstance(weights, str) and weights not in NO_FILE:
+        elif isinstance(weights, str) and weights not in WEIGHTS:
             with suppress(UserError):  # the weights' own validator says it
-                brought = net_of(weights)
+                brought = nets_brought_by(weights_of(weights))
         if not brought:
             return given
         return {**brought, **{key: value for key, value in given.items() if value is not None}}
@@ -148,40 +148,46 @@ class Model(Section):
 
     @field_validator("weights")
     @classmethod
-    def _is_a_choice_or_a_file(cls, weights: str, info: ValidationInfo) -> str:
+    def _are_choices_or_files(cls, weights: str, info: ValidationInfo) -> str:
         backbone = info.data.get("backbone", SAMPLE_BACKBONE)
+        nets, each = backbone.split(SEPARATOR), weights_of(weights)
         try:
             check_weights(backbone, weights)
         except UserError as error:
             raise ValueError(str(error).partition(": ")[2]) from None  # the place is named
-        if weights == "sample" and parse_all(backbone) != parse_all(SAMPLE_BACKBONE):
-            raise ValueError(
-                f"'sample' fits {SAMPLE_BACKBONE} alone, got backbone '{backbone}'. Leave the "
-                "backbone out, or take other weights."
-            )
-        if weights not in NO_FILE and SEPARATOR in backbone:
-            raise ValueError(
-                "a run or a file fits one backbone, got several. Expected 'imagenet' or 'none'."
-            )
-        if _is_a_folder(weights):
-            try:
-                return file_for(weights, info.data.get("backbone"))
-            except UserError as error:
-                raise ValueError(str(error)) from None
-        if weights in NO_FILE or weights.lower().endswith((".h5", ".keras")):
+        if len(each) == 1 and each[0] in ("imagenet", "none"):
             return weights
-        name = Path(weights).name  # a path by now
-        raise ValueError(
-            "expected 'imagenet', 'sample', 'none', a run directory or a file that ends in .h5 or "
-            f".keras, got {name!r}." + did_you_mean(name, NO_FILE)
+        if len(each) < len(nets):
+            raise ValueError(
+                "a run or a file fits one backbone, got several. Expected 'imagenet', 'none', or "
+                f"the weights of each, joined by '{SEPARATOR}'."
+            )
+        known = "backbone" in info.data  # a wrong one has been told already
+        return SEPARATOR.join(
+            _checked_weights(own, net if known else None)
+            for own, net in zip(each, nets, strict=True)
         )
 
 
-NO_FILE = ("imagenet", "sample", "none")
-
-
-def _is_a_folder(weights: object) -> TypeGuard[str]:
-    return isinstance(weights, str) and weights not in NO_FILE and os.path.isdir(weights)
+def _checked_weights(weights: str, backbone: str | None) -> str:
+    """The weights of one backbone as a word or a file; None: whatever the backbone is."""
+    if weights == "sample" and backbone and parse_all(backbone) != parse_all(SAMPLE_BACKBONE):
+        raise ValueError(
+            f"'sample' fits {SAMPLE_BACKBONE} alone, got backbone '{backbone}'. Leave the "
+            "backbone out, or take other weights."
+        )
+    if weights in WEIGHTS:
+        return weights
+    if os.path.isdir(weights) or weights.lower().endswith(FILES):
+        try:
+            return file_for(weights, backbone)
+        except UserError as error:
+            raise ValueError(str(error)) from None
+    name = Path(weights).name  # a path by now
+    raise ValueError(
+        "expected 'imagenet', 'sample', 'none', a run directory or a file that ends in .h5 or "
+        f".keras, got {name!r}." + did_you_mean(name, WEIGHTS)
+    )
 
 
 class Head(Section):

@@ -8,7 +8,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from kerasft.backbones import BACKBONES, Backbone, check_weights, parse
+from kerasft.backbones import BACKBONES, Backbone, parse
+from kerasft.matching import check_weights
 
 # Module -> the file of a base, without its top, as the constructors in keras/src/applications
 # call it. A test lets every one of them ask for its file.

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import keras
 import numpy as np
 
-from kerasft import __version__, backbones, engines
+from kerasft import __version__, backbones, engines, matching
 from kerasft.config import AnyPhase, Config, Solved
 from kerasft.cut import Cut, digest_of, fingerprint, split
 from kerasft.randomness import derive_seed
@@ -138,7 +138,7 @@ def _where(config: Config, blocks: int) -> dict[str, object]:
     that stores of versions without the choice are found.
     """
     features, leave_out = config.head.features, config.head.leave_out
-    if features in backbones.FULLY_CONNECTED:
+    if features in matching.FULLY_CONNECTED:
         return {"blocks": blocks, "features": features}
     if blocks:
         return {"blocks": blocks + leave_out}

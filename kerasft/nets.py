@@ -14,19 +14,12 @@ import keras
 import numpy as np
 
 from kerasft import alexnet
-from kerasft.backbones import (
-    FULLY_CONNECTED,
-    MODE,
-    OURS,
-    check_features,
-    check_weights,
-    nets_of,
-    parse,
-)
+from kerasft.backbones import MODE, OURS, nets_of, parse
 from kerasft.blocks import net_prefix
 from kerasft.errors import UserError
 from kerasft.features import choose, cut_top
 from kerasft.imagenet_names import labels
+from kerasft.matching import FULLY_CONNECTED, check_features, check_weights, weights_of
 from kerasft.randomness import derive_seed
 from kerasft.weights import SAMPLE, imagenet_files, load_file
 
@@ -51,12 +44,13 @@ def load(
 
     Args:
         spec: see `backbones.parse_all`.
-        weights, image_size, seed, features, leave_out: as for `load_one`; of several backbones
-            "imagenet" or "none".
+        weights: as for `load_one`; of several backbones also as many, joined by "+".
+        image_size, seed, features, leave_out: as for `load_one`.
 
     Returns:
         As `load_one`, F the features of all of them in their order.
     """
+    check_weights(spec, weights)
     nets = nets_of(spec, image_size)
     if len(nets) == 1:
         return load_one(
@@ -69,10 +63,11 @@ def load(
         )
     pixels = keras.Input((image_size, image_size, 3), name="pixels")
     of_each = []
-    for net, (one, side) in enumerate(nets):
+    of_nets = zip(nets, weights_of(weights, len(nets)), strict=True)
+    for net, ((one, side), own) in enumerate(of_nets):
         base = load_one(
             one,
-            weights=weights,
+            weights=own,
             image_size=side,
             seed=derive_seed(seed, "net", net),
             features=features,
@@ -117,7 +112,7 @@ def load_one(
         image_size: S, at least the row's `min_size`.
         seed: sets the global seeds of Python, NumPy and the backend.
         features: "pooled" (average over places), "flat" (places side by side), or an inner fully
-            connected layer of `backbones.FULLY_CONNECTED`, for which a file needs a top.
+            connected layer of `matching.FULLY_CONNECTED`, for which a file needs a top.
         leave_out: blocks from the top that are left away; the features are what enters them.
 
     Returns:
@@ -166,18 +161,22 @@ def _fill_from(path: Path, net: keras.Model, base: keras.Model, spec: str, featu
     try:
         load_file(net, path, name=spec)
     except UserError as error:
+        # A run that left blocks out has saved the others; an import of a net with another last
+        # layer has left that out.
+        if len(base.weights) < len(net.weights):
+            try:
+                load_file(base, path, name=spec)
+            except UserError:
+                pass
+            else:
+                return
         if features in FULLY_CONNECTED:
             raise UserError(
                 f"{error}\n  Features '{features}' need a file of the whole net, with its top, for "
                 "the same side; or take head.features 'pooled' or 'flat'.",
                 exit_code=2,
             ) from error
-        if len(base.weights) == len(net.weights):
-            raise
-        try:  # a run that left blocks out has saved the others
-            load_file(base, path, name=spec)
-        except UserError:
-            raise error from None
+        raise
 
 
 def _build(spec: str, image_size: int, weights: str | None, **arguments: Any) -> keras.Model:

@@ -1,16 +1,40 @@
-"""The net of another run, for `--weights RUN`: where its weights are, and what goes with them.
+"""The net of another run or file, for `--weights`: where its weights are, and what goes with them.
 
 A config names the run's model.keras from then on, a file like any other: the run may be renamed
 or trained further, and what was made of it stays a config that says which file it took.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from kerasft.backbones import same_net
+from kerasft.backbones import SEPARATOR, same_net
 from kerasft.errors import UserError
 from kerasft.run import RECORD, Run, model_file
 from kerasft.settings import read_toml
+
+
+def nets_brought_by(weights: Sequence[str]) -> dict[str, Any]:
+    """Returns the backbone, and if they say it the image_size, that go with weights.
+
+    Args:
+        weights: one or several: runs, whose config says it, or files, which say it if an import
+            has written them.
+
+    Returns:
+        An empty dict where one of them does not say it.
+
+    Raises:
+        UserError: a folder that is not a run, or whose config is damaged or gone.
+    """
+    if len(weights) == 1 and Path(weights[0]).is_dir():
+        return net_of(weights[0])
+    from kerasft.imported import backbone_of  # h5py takes a tenth of a second
+
+    backbones = [backbone_of(one) for one in weights]
+    if None in backbones:
+        return {}
+    return {"backbone": SEPARATOR.join(map(str, backbones))}
 
 
 def net_of(folder: str | Path) -> dict[str, Any]:
@@ -31,20 +55,26 @@ def net_of(folder: str | Path) -> dict[str, Any]:
     return {key: model[key] for key in ("backbone", "image_size") if key in model}
 
 
-def file_for(folder: str | Path, backbone: str | None) -> str:
-    """Returns the file of a run whose weights fill a backbone.
+def file_for(weights: str | Path, backbone: str | None) -> str:
+    """Returns the file whose weights fill a backbone.
 
     Args:
-        folder: of the run.
+        weights: a run, whose file it is then; or a file, which need not be there.
         backbone: what is to be filled; None: not known, nothing is compared.
 
     Raises:
-        UserError: not a run, no model in it yet, or another net.
+        UserError: a folder that is not a run, no model in it yet, or another net.
     """
-    trained = net_of(folder)["backbone"]
+    if not Path(weights).is_dir():
+        from kerasft.imported import check_backbone
+
+        if backbone is not None:
+            check_backbone(Path(weights), backbone)
+        return str(weights)
+    trained = net_of(weights)["backbone"]
     if backbone is not None and not same_net(trained, backbone):
         raise UserError(
-            f"the run {folder} has trained {trained}, got backbone '{backbone}'. Leave the "
+            f"the run {weights} has trained {trained}, got backbone '{backbone}'. Leave the "
             f"backbone out, pass --backbone {trained}, or take other weights."
         )
-    return str(model_file(Run(Path(folder))))
+    return str(model_file(Run(Path(weights))))

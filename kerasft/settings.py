@@ -11,8 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from kerasft.backbones import SEPARATOR
 from kerasft.errors import UserError
 from kerasft.kinds import TFDS
+from kerasft.matching import WEIGHTS, weights_of
 from kerasft.problems import Place, Problem, report, shown
 
 
@@ -37,20 +39,27 @@ def read_toml(path: Path) -> dict[str, Any]:
 PATHS = (("data", "source"), ("data", "data_dir"), ("model", "weights"))
 
 
-def make_absolute(tree: dict[str, Any], folder: Path, *, words: Sequence[str]) -> None:
+def make_absolute(tree: dict[str, Any], folder: Path) -> None:
     """Resolves the relative paths in a tree, in place.
 
     Args:
         tree: as read from TOML, right or wrong.
         folder: what they are relative to. Links in it are followed, so that ".." is what the
             system takes it for.
-        words: values of model.weights that are no paths.
     """
     for section, key in PATHS:
         table = tree.get(section)
         value = table.get(key) if isinstance(table, dict) else None
-        no_path = ("", *words) if key == "weights" else ("",)
-        if isinstance(table, dict) and isinstance(value, str | Path) and value not in no_path:
+        if not isinstance(table, dict):
+            continue
+        if key == "weights" and isinstance(value, list):
+            value = SEPARATOR.join(map(str, value))
+        if key == "weights" and isinstance(value, str) and value:
+            parts = weights_of(value)
+            table[key] = SEPARATOR.join(
+                part if part in WEIGHTS else absolute(part, folder) for part in parts
+            )
+        elif isinstance(value, str | Path) and str(value):
             table[key] = absolute(value, folder)
 
 

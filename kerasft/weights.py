@@ -20,6 +20,7 @@ import numpy as np
 
 from kerasft.errors import UserError
 from kerasft.imagenet import models_folder
+from kerasft.imported import check_backbone
 
 logger = logging.getLogger(__name__)
 
@@ -118,6 +119,7 @@ def load_file(net: keras.Model, path: Path, *, name: str) -> None:
     Raises:
         UserError: not such a file, damaged, or it does not fit. Drop the net then.
     """
+    check_backbone(path, name)
     wanted = _arrays(net)
     if zipfile.is_zipfile(path):
         donor = _open_model(path)

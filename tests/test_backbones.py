@@ -2,7 +2,7 @@ import inspect
 
 import pytest
 
-from kerasft.backbones import BACKBONES, block_key, check_weights, parse, same_net
+from kerasft.backbones import BACKBONES, block_key, parse, same_net
 from kerasft.errors import UserError
 
 
@@ -151,23 +151,6 @@ def test_a_bad_spec_is_refused_with_what_was_expected(spec, message):
 )
 def test_a_layer_names_its_block(name, layer, key):
     assert block_key(BACKBONES[name], layer) == key
-
-
-def test_weights_that_keras_does_not_have_are_refused_with_the_command_that_imports_them():
-    cases = {
-        "AlexNet": "import-caffe",
-        "CaffeNet": "import-caffe",
-        "AlexNetOWT": "import-torch",
-        "VGG16:mode=torch": "import-torch",
-    }
-    for spec, command in cases.items():
-        with pytest.raises(UserError) as caught:
-            check_weights(f"MobileNet+{spec}" if spec == "AlexNet" else spec, "imagenet")
-        assert f"Import a file with `kerasft {command}` and name what it wrote" in str(caught.value)
-        assert caught.value.exit_code == 2
-        check_weights(spec, "none")
-    check_weights("VGG16:mode=caffe", "imagenet")
-    check_weights("VGG19+ResNet50", "imagenet")
 
 
 def test_vgg_without_a_mode_is_vgg_of_caffe():

@@ -22,7 +22,7 @@ from caffe_files import (
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from kerasft.caffemodel import Blob, check_finite, open_caffemodel, read_mean, shown
+from kerasft.caffemodel import Blob, open_caffemodel, read_mean, shown
 from kerasft.errors import UserError
 
 QUICK = settings(
@@ -130,7 +130,7 @@ def test_values_lie_in_the_file_until_somebody_looks_at_them(path):
     try:
         with open_caffemodel(path) as layers:
             assert layers["fc2"][0].data[-1] == 1
-            check_finite(layers["fc"][0], "fc")
+            assert layers["fc"][0].data[:1000].sum() == 1000
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
@@ -384,17 +384,6 @@ def test_a_name_that_is_no_utf_8_is_read(path):
     assert list(opened(path, content)) == ["conv\ufffd"]
 
 
-@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-def test_values_that_are_not_finite_are_refused_by_their_place(value):
-    data = np.zeros(2_500_000, "float32")
-    blob = Blob((2_500_000,), data)
-    check_finite(blob, "net: layer 'fc', blob 0")
-    data[2_400_000] = value
-    expected = f"net: layer 'fc', blob 0: value 2,400,000 is {value}. Expected finite numbers"
-    with pytest.raises(UserError, match=expected):
-        check_finite(blob, "net: layer 'fc', blob 0")
-
-
 BOMBS = {
     # What is repeated, how many bytes the file has in all, and what is said of it.
     "empty layers": (part(2, b""), 100_000_000, "has more than 5,000 layers."),
@@ -449,7 +438,6 @@ def read_or_refused(path, content):
         for blobs in opened(path, content).values():
             for blob in blobs:
                 assert blob.data.size == np.prod(blob.shape)
-                check_finite(blob, f"{path}: a blob")
     except UserError as error:
         assert str(error).isprintable()
         return

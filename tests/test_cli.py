@@ -546,6 +546,8 @@ COMMANDS = [
     "export",
     "find-lr",
     "backbones",
+    "import-caffe",
+    "import-torch",
     "predict",
     "sample-data",
     "train",
@@ -561,6 +563,10 @@ COMPARISON = {
     "advice": "Take svm.",
     "out": "compare/photos",
     "kept": None,
+}
+IMPORTED = {
+    **{"backbone": "CaffeNet", "file": "net.h5", "bytes": 1, "parameters": 1, "top": True},
+    **{"layers": [], "left_out": [], "unused": []},
 }
 GROUPS = ["cache"]  # its commands are tested in test_cli_tables.py
 
@@ -592,6 +598,8 @@ def test_the_examples_of_the_help_run(command, replace):
     replace("export.export_run", EXPORT)
     replace("find_lr.find_rate", RATE)
     replace("compare.compare_ways", COMPARISON)
+    replace("caffe_import.import_caffe", IMPORTED)
+    replace("torch_import.import_torch", IMPORTED)
     replace("sample_data.draw_sample", {"images": 5, "folder": "flowers", "classes": {"lily": 5}})
     for line in examples(command):
         program, _, rest = line.partition(" ")

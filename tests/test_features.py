@@ -323,8 +323,8 @@ def refusal(*sets, **flags):
 def test_features_that_a_backbone_does_not_have_are_refused_with_the_config():
     assert refusal("head.features=fc7") == (
         "head (--set): features 'fc7' are those of an inner fully connected layer, and MobileNetV2 "
-        "has none. Take 'pooled' or 'flat', or one of the backbones VGG16, VGG19, AlexNet, CaffeNet, "
-        "AlexNetOWT, Topped."
+        "has none. Take 'pooled' or 'flat', or one of the backbones VGG16, VGG19, AlexNet, "
+        "CaffeNet, AlexNetOWT, Topped."
     )
     assert refusal("head.features=fc6", **{"model.backbone": "VGG16+MobileNet"}).startswith(
         "head (--set): features 'fc6' are those of an inner fully connected layer, and MobileNet "

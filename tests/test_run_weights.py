@@ -5,6 +5,7 @@ import shlex
 import shutil
 import tomllib
 
+import h5py
 import keras
 import numpy as np
 import pytest
@@ -52,6 +53,21 @@ def refusal(weights, **model):
 
 
 # ── the config ──
+
+
+def test_imported_files_bring_their_backbones_and_are_refused_for_others(tmp_path):
+    for spec in ("CaffeNet", "VGG16:mode=torch"):
+        with h5py.File(tmp_path / f"{spec[:3]}.h5", "w") as file:
+            file.attrs["kerasft_backbone"] = spec
+    assert loaded(tmp_path / "Caf.h5").model.backbone == "CaffeNet"
+    assert loaded(tmp_path / "VGG.h5").model.backbone == "VGG16:mode=torch"
+    both = loaded(f"{tmp_path}/VGG.h5+{tmp_path}/Caf.h5").model
+    assert both.backbone == "VGG16:mode=torch+CaffeNet"
+    assert loaded(tmp_path / "absent.h5").model.backbone == "MobileNetV2"
+    assert refusal(tmp_path / "VGG.h5", backbone="VGG16") == (
+        f"model.weights (--weights): {tmp_path}/VGG.h5: holds weights of VGG16:mode=torch, got "
+        "backbone VGG16. Leave the backbone out, or pass --backbone VGG16:mode=torch."
+    )
 
 
 def test_a_run_brings_its_net_and_its_side_and_is_the_file_in_it_from_then_on(

@@ -50,7 +50,7 @@ def test_wrong_toml_is_named_with_line_and_column(tmp_path):
 
 
 def absolute(tree, folder):
-    make_absolute(tree, folder, words=("imagenet", "none"))
+    make_absolute(tree, folder)
     return tree
 
 

@@ -179,5 +179,6 @@ def test_several_nets_with_one_file_of_weights_are_refused():
         load_config(None, flags=flags)
     assert str(error.value) == (
         "the options have 1 problem:\n  model.weights (--weights): a run or a file fits one "
-        "backbone, got several. Expected 'imagenet' or 'none'."
+        "backbone, got several. Expected 'imagenet', 'none', or the weights of each, joined by "
+        "'+'."
     )

@@ -1,0 +1,226 @@
+"""Weights of other tools as a file that Keras and `--weights` read.
+
+Of a net of `chains.py`, and without Keras: layer by layer, a strip at a time, so that a file of
+200 MB is never in memory as a whole.
+
+Shapes: O outputs, I inputs of a layer; h, w of its window.
+"""
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from kerasft.backbones import same_net
+from kerasft.chains import Place, places
+from kerasft.errors import UserError
+from kerasft.progress import Event, Progress, silent
+from kerasft.run import replacing
+
+SPEC = "kerasft_backbone"  # attribute of the file: the backbone that it was written for
+STRIP = 1 << 20  # numbers that are rearranged at a time
+
+
+@dataclass(frozen=True)
+class Weights:
+    """What a file has for one layer with weights.
+
+    Attributes:
+        name: of the layer in the file.
+        kernel: [O,I,h,w] or [O,I]; a view of the file, or something else that is sliced by
+            outputs.
+        bias: [O].
+    """
+
+    name: str
+    kernel: Any
+    bias: np.ndarray
+
+
+def backbone_of(path: str | Path) -> str | None:
+    """The backbone that a weights file was written for; None where the file does not say."""
+    try:
+        with h5py.File(path, "r") as file:
+            spec = file.attrs.get(SPEC)
+    except OSError:  # not HDF5, or not there
+        return None
+    return spec if isinstance(spec, str) else None
+
+
+def check_backbone(path: Path, spec: str) -> None:
+    """Refuses a file that was written for another backbone, whose shapes may be the same.
+
+    Raises:
+        UserError: it was.
+    """
+    written = backbone_of(path)
+    if written is not None and not same_net(written, spec):
+        raise UserError(
+            f"{path}: holds weights of {written}, got backbone {spec}. Leave the backbone out, or "
+            f"pass --backbone {written}."
+        )
+
+
+def check_target(to: Path) -> None:
+    """Refuses a name for the result that could not be used, before the work.
+
+    Raises:
+        UserError: exit code 2.
+    """
+    if to.suffix != ".h5" or to.name.endswith(".weights.h5"):
+        raise UserError(
+            f"--to: expected a name that ends in .h5 (not .weights.h5, which Keras 3 has), got "
+            f"'{to.name}'.",
+            exit_code=2,
+        )
+    if to.exists():
+        raise UserError(f"--to: {to} is there already. Choose another, or remove it.", exit_code=2)
+    if not to.absolute().parent.is_dir():
+        raise UserError(f"--to: there is no folder {to.absolute().parent}.", exit_code=2)
+
+
+def fit(chain: str, found: Mapping[str, Weights], where: Path) -> tuple[list[Place], list[str]]:
+    """Which layers of a net a file fills, and what of the file does not fit.
+
+    All convolutions have to be filled; fully connected layers are left out from the first
+    one on that is not there or has another shape, such as a last layer of other classes.
+
+    Args:
+        chain: a key of `chains.CHAINS`.
+        found: the paper's name of a layer -> its weights.
+        where: the file, for messages.
+
+    Returns:
+        The places that are filled, in order; and sentences on fully connected layers that are not.
+
+    Raises:
+        UserError: a convolution is missing or has another shape; all of them are named.
+    """
+    filled, problems, left_out = [], [], []
+    for place in places(chain):
+        problem = _misfit(place, found.get(place.source))
+        if len(place.kernel) == 4:
+            problems += [problem] if problem else []
+        elif problem:
+            left_out.append(problem)
+        if not problem and not left_out:
+            filled.append(place)
+        elif not problem:
+            left_out.append(f"{found[place.source].name}: left out with the layer before it.")
+    if problems:
+        problems = list(dict.fromkeys(problems))
+        raise UserError("\n  ".join([f"{where}: does not fit {chain}:", *problems]))
+    return filled, left_out
+
+
+def _misfit(place: Place, found: Weights | None) -> str:
+    """What keeps weights from their place, as a sentence; "" if nothing does."""
+    if found is None:
+        return f"{place.source}: expected weights {_by(place.stored)}, the file has none."
+    shape = tuple(found.kernel.shape)
+    name = found.name if found.name == place.source else f"{found.name} ({place.source})"
+    if shape != place.stored:
+        return f"{name}: expected weights {_by(place.stored)}, got {_by(shape)}."
+    if tuple(found.bias.shape) != (place.outputs,):
+        return f"{name}: expected {place.outputs} biases, got {_by(found.bias.shape)}."
+    return ""
+
+
+def _by(shape: tuple[int, ...]) -> str:
+    return "x".join(map(str, shape)) or "a single number"
+
+
+def write_weights(
+    spec: str,
+    filled: list[Place],
+    found: Mapping[str, Weights],
+    to: Path,
+    *,
+    where: Path,
+    shift: np.ndarray | None = None,
+    progress: Progress = silent,
+) -> int:
+    """Writes a file in the format of Keras Applications, whole or not at all.
+
+    Args:
+        spec: the backbone to write into it.
+        filled: of `fit`.
+        found: as for `fit`.
+        to: what is written.
+        where: the file that it comes from, for messages.
+        shift: [3] what is added to each channel of the preprocessed pixels in front of the first
+            convolution, which must not pad; it goes into that one's bias.
+        progress: told of the layers; stage "import".
+
+    Returns:
+        How many numbers were written.
+
+    Raises:
+        UserError: a weight is not a finite number, or the file can't be written.
+    """
+    with replacing(to) as part, h5py.File(part, "w") as file:
+        file.attrs[SPEC] = spec
+        file.attrs["backend"] = "tensorflow"
+        file.attrs["layer_names"] = np.array([place.layer for place in filled], "S")
+        for done, place in enumerate(filled, start=1):
+            first = place is filled[0]
+            weights, own = found[place.source], shift if first else None
+            _write_layer(file, place, weights, own, where)
+            progress(Event("import", done, len(filled), figures={"what": place.layer}))
+    return sum(math.prod(place.kernel) + place.kernel[-1] for place in filled)
+
+
+def _write_layer(
+    file: h5py.File, place: Place, weights: Weights, shift: np.ndarray | None, where: Path
+) -> None:
+    group = file.create_group(place.layer)
+    names = [f"{place.layer}/kernel:0", f"{place.layer}/bias:0"]
+    group.attrs["weight_names"] = np.array(names, "S")
+    # A chunk is a strip: one stretch of the file, where a contiguous layout would scatter it.
+    chunks = (*place.kernel[:-1], _step(place))
+    kernel = group.create_dataset(names[0], place.kernel, np.float32, chunks=chunks)
+    last = place.first + place.kernel[-1]
+    bias = np.asarray(weights.bias[place.first : last], np.float64)
+    for at, strip in _strips(place, weights):
+        if not np.isfinite(strip).all():
+            raise UserError(_not_finite(where, weights, "weights"))
+        kernel[..., at : at + strip.shape[-1]] = strip
+        if shift is not None:
+            bias[at : at + strip.shape[-1]] += np.einsum("hwio,i->o", strip, shift)
+    if not np.isfinite(bias).all():
+        raise UserError(_not_finite(where, weights, "biases"))
+    group.create_dataset(names[1], data=bias.astype(np.float32))
+
+
+def _not_finite(where: Path, weights: Weights, what: str) -> str:
+    return (
+        f"{where}: {weights.name}: {what} are infinite or not a number. Expected finite numbers; "
+        "the training failed, or the file is damaged."
+    )
+
+
+def _strips(place: Place, weights: Weights) -> Iterator[tuple[int, np.ndarray]]:
+    """The kernel as Keras has it, float32 [...,n] for n outputs, behind the first one's number."""
+    outputs, step = place.kernel[-1], _step(place)
+    for at in range(0, outputs, step):
+        first = place.first + at
+        stored = weights.kernel[first : min(first + step, place.first + outputs)]
+        strip = np.asarray(stored, np.float32)
+        if len(place.kernel) == 4:
+            yield at, strip.transpose(2, 3, 1, 0)
+            continue
+        if place.flattened:
+            height, width, channels = place.flattened
+            strip = strip.reshape(len(strip), channels, height, width).transpose(0, 2, 3, 1)
+        yield at, strip.reshape(len(strip), -1).T
+
+
+def _step(place: Place) -> int:
+    """How many outputs are a strip: all strips of a layer are about as large."""
+    outputs = place.kernel[-1]
+    strips = math.ceil(outputs / max(1, STRIP // math.prod(place.kernel[:-1])))
+    return math.ceil(outputs / strips)

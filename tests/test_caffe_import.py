@@ -1,0 +1,363 @@
+"""Caffe's nets, compared with OpenCV, which reads the same files and has nothing of ours.
+
+At their full size, with random weights that keep what goes through them at about one size.
+"""
+
+import tracemalloc
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import keras
+import numpy as np
+import pytest
+from caffe_files import ALEXNET_DEPLOY, CAFFENET_DEPLOY, write_caffemodel, write_mean
+
+from kerasft import nets
+from kerasft.caffe_import import import_caffe
+from kerasft.errors import UserError
+from kerasft.imported import backbone_of
+from kerasft.weights import load_file
+
+# Name, type, shape of the weights, as the published nets have them.
+OF_ALEXNET = [
+    ("conv1", "Convolution", (96, 3, 11, 11)),
+    ("conv2", "Convolution", (256, 48, 5, 5)),
+    ("conv3", "Convolution", (384, 256, 3, 3)),
+    ("conv4", "Convolution", (384, 192, 3, 3)),
+    ("conv5", "Convolution", (256, 192, 3, 3)),
+    ("fc6", "InnerProduct", (4096, 9216)),
+    ("fc7", "InnerProduct", (4096, 4096)),
+    ("fc8", "InnerProduct", (1000, 4096)),
+]
+# Caffe's layer -> what Keras calls the operation with the same output.
+AS_ALEXNET = {
+    **{"relu1": "conv1", "norm1": "conv1_norm_scaled", "pool1": "conv1_pool"},
+    **{"relu2": "conv2", "norm2": "conv2_norm_scaled", "pool2": "conv2_pool"},
+    **{"relu3": "conv3", "relu4": "conv4", "relu5": "conv5", "pool5": "conv5_pool"},
+    **{"relu6": "fc6", "relu7": "fc7", "prob": "fc8"},
+}
+
+
+def random_layers(shapes, seed=0):
+    """As `write_caffemodel` takes them; of a standard deviation that keeps sizes (He)."""
+    random = np.random.default_rng(seed)
+    layers = []
+    for name, kind, shape in shapes:
+        # Grey levels come in, which nothing normalises in VGG: its softmax would be 0 and 1.
+        start = 1 / 64 if name == "conv1_1" else 1
+        spread = np.float32(start * np.sqrt(2 / np.prod(shape[1:])))
+        kernel = random.standard_normal(shape, np.float32) * spread
+        layers.append((name, kind, [kernel, random.standard_normal(shape[0], np.float32) * 0.1]))
+    return layers
+
+
+def of_vgg(*counts):
+    """The published definition of VGG (V1 layers), its weights' shapes, and Keras' names."""
+    lines = ['name: "VGG"', 'input: "data"', *(f"input_dim: {n}" for n in (10, 3, 224, 224))]
+    shapes, names, bottom, channels = [], {}, "data", 3
+
+    def add(kind, name, bottom, top, parameters=""):
+        lines.append(
+            f'layers {{ bottom: "{bottom}" top: "{top}" name: "{name}" type: {kind} {parameters} }}'
+        )
+        return top
+
+    for stage, count in enumerate(counts, start=1):
+        filters = (64, 128, 256, 512, 512)[stage - 1]
+        for n in range(1, count + 1):
+            name = f"conv{stage}_{n}"
+            parameters = f"convolution_param {{ num_output: {filters} pad: 1 kernel_size: 3 }}"
+            bottom = add("CONVOLUTION", name, bottom, name, parameters)
+            add("RELU", f"relu{stage}_{n}", name, name)
+            shapes.append((name, "Convolution", (filters, channels, 3, 3)))
+            names[f"relu{stage}_{n}"] = f"block{stage}_conv{n}"
+            channels = filters
+        pooled = "pooling_param { pool: MAX kernel_size: 2 stride: 2 }"
+        bottom = add("POOLING", f"pool{stage}", bottom, f"pool{stage}", pooled)
+        names[bottom] = f"block{stage}_pool"
+    for name, units, inputs in (("fc6", 4096, 25088), ("fc7", 4096, 4096), ("fc8", 1000, 4096)):
+        parameters = f"inner_product_param {{ num_output: {units} }}"
+        bottom = add("INNER_PRODUCT", name, bottom, name, parameters)
+        shapes.append((name, "InnerProduct", (units, inputs)))
+        if name != "fc8":
+            add("RELU", f"relu{name[2]}", name, name)
+            add("DROPOUT", f"drop{name[2]}", name, name, "dropout_param { dropout_ratio: 0.5 }")
+    add("SOFTMAX", "prob", "fc8", "prob")
+    names |= {"relu6": "fc1", "relu7": "fc2", "prob": "predictions"}
+    return "\n".join(lines), shapes, names
+
+
+@dataclass
+class Case:
+    backbone: str
+    spec: str
+    prototxt: Path
+    caffemodel: Path
+    names: dict[str, str]
+    mean: tuple[float, ...]
+    side: int
+
+
+def write_case(backbone, folder, **how):
+    if backbone.startswith("vgg"):
+        definition, shapes, names = of_vgg(
+            *((2, 2, 3, 3, 3) if backbone == "vgg16" else (2, 2, 4, 4, 4))
+        )
+        mean, side = (103.939, 116.779, 123.68), 224
+    else:
+        definition = ALEXNET_DEPLOY if backbone == "alexnet" else CAFFENET_DEPLOY
+        shapes, names = OF_ALEXNET, AS_ALEXNET
+        mean, side = (104.00698793, 116.66876762, 122.67891434), 227
+    spec = {"alexnet": "AlexNet", "caffenet": "CaffeNet"}.get(backbone, backbone.upper())
+    (folder / "deploy.prototxt").write_text(definition)
+    write_caffemodel(folder / "net.caffemodel", random_layers(shapes), **how)
+    return Case(
+        backbone, spec, folder / "deploy.prototxt", folder / "net.caffemodel", names, mean, side
+    )
+
+
+@pytest.fixture(scope="module")
+def caffenet(tmp_path_factory):
+    case = write_case("caffenet", tmp_path_factory.mktemp("caffenet"))
+    yield case
+    case.caffemodel.unlink()
+
+
+def pictures(side, seed=0):
+    return np.random.default_rng(seed).uniform(0, 255, (2, side, side, 3)).astype("float32")
+
+
+def by_opencv(case, images):
+    """What each layer of `case.names` makes of images, RGB, as OpenCV computes it."""
+    net = cv2.dnn.readNetFromCaffe(str(case.prototxt), str(case.caffemodel))
+    net.enableFusion(False)
+    blue_first = images[..., ::-1] - np.array(case.mean, "float32")
+    net.setInput(np.ascontiguousarray(blue_first.transpose(0, 3, 1, 2)))
+    outputs = net.forward(list(case.names))
+    return {
+        name: out.transpose(0, 2, 3, 1) if out.ndim == 4 else out
+        for name, out in zip(case.names, outputs, strict=True)
+    }
+
+
+def by_keras(case, file, images):
+    net = nets._build(case.spec, case.side, None, include_top=True)
+    load_file(net, file, name=case.spec)
+    operations = {operation.name: operation for operation in net.operations}
+    every = keras.Model(net.inputs[0], [operations[n].output for n in case.names.values()])
+    return dict(zip(case.names, map(np.asarray, every.predict_on_batch(images)), strict=True))
+
+
+def compare(case, tmp_path):
+    file = tmp_path / "weights.h5"
+    report = import_caffe(case.prototxt, case.caffemodel, case.backbone, file)
+    images = pictures(case.side)
+    expected, got = by_opencv(case, images), by_keras(case, file, images)
+    for name, theirs in expected.items():
+        assert np.abs(theirs[0] - theirs[1]).max() > 1e-3 * np.abs(theirs).max(), name
+        np.testing.assert_allclose(
+            got[name], theirs, atol=1e-4 * np.abs(theirs).max(), err_msg=name
+        )
+    file.unlink()
+    return report
+
+
+def test_every_layer_of_caffenet_computes_what_opencv_computes(caffenet, tmp_path):
+    report = compare(caffenet, tmp_path)
+    assert (report["backbone"], report["parameters"]) == ("CaffeNet", 60_965_224)
+    assert (report["top"], report["left_out"], report["unused"]) == (True, [], [])
+    assert report["layers"][:3] == [
+        {"layer": "conv1", "from": "conv1"},
+        {"layer": "conv2_group1", "from": "conv2"},
+        {"layer": "conv2_group2", "from": "conv2"},
+    ]
+
+
+@pytest.mark.parametrize(
+    "backbone",
+    ["alexnet", *(pytest.param(vgg, marks=pytest.mark.slow) for vgg in ("vgg16", "vgg19"))],
+)
+def test_every_layer_of_the_other_nets_computes_what_opencv_computes(backbone, tmp_path):
+    # Also V1 layers with legacy shapes, as the published files have them.
+    case = write_case(backbone, tmp_path, version="v1", legacy=True)
+    assert compare(case, tmp_path)["backbone"] == case.spec
+
+
+def test_another_last_layer_is_left_out_and_named_and_the_inner_ones_are_there(caffenet, tmp_path):
+    definition = CAFFENET_DEPLOY.replace('"fc8"', '"fc8_flickr"').replace("1000", "20")
+    (tmp_path / "flickr.prototxt").write_text(definition)
+    layers = random_layers(OF_ALEXNET[:-1])
+    layers.append(("fc8_flickr", "InnerProduct", [np.zeros((20, 4096), "f4"), np.zeros(20, "f4")]))
+    layers.append(("fc9", "InnerProduct", [np.zeros((2, 20), "f4"), np.zeros(2, "f4")]))
+    model = write_caffemodel(tmp_path / "flickr.caffemodel", layers)
+    file = tmp_path / "flickr.h5"
+    report = import_caffe(tmp_path / "flickr.prototxt", model, "caffenet", file)
+    assert report["left_out"] == ["fc8_flickr (fc8): expected weights 1000x4096, got 20x4096."]
+    assert (report["top"], report["unused"]) == (False, ["fc9"])
+    assert report["parameters"] == 60_965_224 - 4_097_000
+    base = nets.load("CaffeNet", weights=str(file), image_size=227, features="fc7")
+    images = pictures(227)
+    expected = by_opencv(caffenet, images)["relu7"]  # the same seed, up to there
+    got = base.predict_on_batch(images)
+    np.testing.assert_allclose(got, expected, atol=1e-4 * np.abs(expected).max())
+
+
+# Only the convolutions, 9 MB.
+
+
+@pytest.fixture(scope="module")
+def convolutions(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("convolutions")
+    (folder / "deploy.prototxt").write_text(CAFFENET_DEPLOY)
+    write_caffemodel(folder / "net.caffemodel", random_layers(OF_ALEXNET[:5]))
+    return folder
+
+
+def run(folder, to, backbone="caffenet", **other):
+    files = {"prototxt": folder / "deploy.prototxt", "caffemodel": folder / "net.caffemodel"}
+    given = {**files, **other}
+    return import_caffe(
+        given["prototxt"], given["caffemodel"], backbone, to, mean=given.get("mean")
+    )
+
+
+def test_the_mean_it_was_trained_with_goes_into_the_first_bias(convolutions, tmp_path):
+    image = np.full((3, 256, 256), 90, "float32")
+    image[1] += 20
+    image[2, :128], image[2, 128:] = 150, 130
+    mean = write_mean(tmp_path / "mean.binaryproto", image)
+    report = run(convolutions, tmp_path / "own.h5", mean=mean)
+    assert (report["mean"], report["mean_spread"]) == ([90, 110, 140], 10)
+    assert backbone_of(tmp_path / "own.h5") == "CaffeNet"
+    images = pictures(227)
+    definition = tmp_path / "to_pool5.prototxt"
+    definition.write_text(CAFFENET_DEPLOY[: CAFFENET_DEPLOY.index('layer {\n  name: "fc6"')])
+    net = cv2.dnn.readNetFromCaffe(str(definition), str(convolutions / "net.caffemodel"))
+    blue_first = images[..., ::-1] - np.float32([90, 110, 140])
+    net.setInput(np.ascontiguousarray(blue_first.transpose(0, 3, 1, 2)))
+    expected = net.forward().transpose(0, 2, 3, 1).reshape(2, -1)
+    base = nets.load("CaffeNet", weights=str(tmp_path / "own.h5"), image_size=227, features="flat")
+    got = base.predict_on_batch(images)
+    np.testing.assert_allclose(got, expected, atol=1e-4 * np.abs(expected).max())
+    run(convolutions, tmp_path / "usual.h5")  # the control: without it they differ
+    usual = nets.load(
+        "CaffeNet", weights=str(tmp_path / "usual.h5"), image_size=227, features="flat"
+    )
+    assert np.abs(usual.predict_on_batch(images) - expected).max() > 1e-2 * np.abs(expected).max()
+
+
+def refused(*args, **kwargs):
+    with pytest.raises(UserError) as caught:
+        run(*args, **kwargs)
+    return str(caught.value)
+
+
+def test_a_definition_of_another_net_is_refused_with_the_one_that_it_is(convolutions, tmp_path):
+    file = tmp_path / "alexnet.prototxt"
+    file.write_text(ALEXNET_DEPLOY)
+    assert refused(convolutions, tmp_path / "w.h5", prototxt=file) == (
+        f"{file}: is not CaffeNet. It is the net of --backbone alexnet.\n"
+        "  norm1: expected Pooling (pool1), got LRN."
+    )
+
+
+def test_all_settings_that_differ_are_named(convolutions, tmp_path):
+    file = tmp_path / "other.prototxt"
+    text = CAFFENET_DEPLOY.replace("stride: 4", "stride: 2").replace("0.0001", "0.0005", 1)
+    file.write_text(text.replace("num_output: 384", "num_output: 256", 1))
+    assert refused(convolutions, tmp_path / "w.h5", prototxt=file) == (
+        f"{file}: is not CaffeNet.\n"
+        "  conv1: expected stride 4x4, got 2x2.\n"
+        "  norm1: expected alpha 0.0001, got 0.0005.\n"
+        "  conv3: expected num_output 384, got 256."
+    )
+
+
+def test_a_definition_that_ends_before_its_last_convolution_is_refused(convolutions, tmp_path):
+    file = tmp_path / "short.prototxt"
+    file.write_text(CAFFENET_DEPLOY[: CAFFENET_DEPLOY.index('layer {\n  name: "conv5"')])
+    assert refused(convolutions, tmp_path / "w.h5", prototxt=file) == (
+        f"{file}: is not CaffeNet.\n  conv5: expected Convolution, the definition ends before it."
+    )
+
+
+def test_convolutions_that_do_not_fit_are_all_named_and_nothing_is_written(convolutions, tmp_path):
+    layers = random_layers(OF_ALEXNET[:4])
+    layers[1][2][0] = layers[1][2][0][:, :, :3, :3]
+    layers[2][2][1] = layers[2][2][1][:5]
+    model = write_caffemodel(tmp_path / "odd.caffemodel", layers)
+    assert refused(convolutions, tmp_path / "w.h5", caffemodel=model) == (
+        f"{model}: does not fit CaffeNet:\n"
+        "  conv2: expected weights 256x48x5x5, got 256x48x3x3.\n"
+        "  conv3: expected 384 biases, got 5.\n"
+        "  conv5: expected weights 256x192x3x3, the file has none."
+    )
+    layers[0][2].append(np.zeros(3, "f4"))
+    model = write_caffemodel(tmp_path / "odd.caffemodel", layers)
+    assert refused(convolutions, tmp_path / "w.h5", caffemodel=model) == (
+        f"{model}: has layers that can't be used:\n"
+        "  conv1: expected 2 blobs, weights and biases, got 3."
+    )
+    assert [path.name for path in tmp_path.iterdir()] == ["odd.caffemodel"]
+
+
+def test_weights_that_are_no_numbers_are_refused_and_nothing_is_written(convolutions, tmp_path):
+    layers = random_layers(OF_ALEXNET[:5])
+    layers[3][2][0][7, 3, 1, 1] = np.nan
+    model = write_caffemodel(tmp_path / "nan.caffemodel", layers)
+    assert refused(convolutions, tmp_path / "w.h5", caffemodel=model) == (
+        f"{model}: conv4: weights are infinite or not a number. Expected finite numbers; the "
+        "training failed, or the file is damaged."
+    )
+    assert [path.name for path in tmp_path.iterdir()] == ["nan.caffemodel"]
+
+
+@pytest.mark.parametrize(
+    ("array", "message"),
+    [
+        (np.zeros((4, 8, 8), "f4"), "expected a mean image of 3 channels, got 1x4x8x8."),
+        (np.full((3, 8, 8), 256, "f4"), "expected grey levels from 0 to 255, got others."),
+        (np.full((3, 8, 8), np.nan, "f4"), "expected grey levels from 0 to 255, got others."),
+    ],
+)
+def test_a_mean_that_is_none_is_refused(array, message, convolutions, tmp_path):
+    mean = write_mean(tmp_path / "mean.binaryproto", array)
+    assert refused(convolutions, tmp_path / "w.h5", mean=mean) == f"{mean}: {message}"
+
+
+def test_another_mean_of_a_net_that_pads_first_is_refused(tmp_path):
+    (tmp_path / "deploy.prototxt").write_text(of_vgg(2, 2, 3, 3, 3)[0])
+    mean = write_mean(tmp_path / "mean.binaryproto", np.full((3, 4, 4), 100, "f4"))
+    message = refused(tmp_path, tmp_path / "w.h5", "vgg16", mean=mean)
+    assert message.startswith(
+        f"{mean}: VGG16 is trained with the mean 103.939, 116.779, 123.68 (blue, green, red)."
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("w.npz", "--to: expected a name that ends in .h5"),
+        ("w.weights.h5", "--to: expected a name that ends in .h5"),
+        ("there.h5", "is there already. Choose another, or remove it."),
+        ("no/w.h5", "--to: there is no folder "),
+    ],
+)
+def test_a_bad_name_for_the_result_is_refused_first(name, message, convolutions, tmp_path):
+    (tmp_path / "there.h5").touch()
+    with pytest.raises(UserError) as caught:
+        run(tmp_path / "nothing is here", tmp_path / name)
+    assert message in str(caught.value)
+    assert caught.value.exit_code == 2
+
+
+def test_the_whole_net_is_imported_in_a_tenth_of_its_size(caffenet, tmp_path):
+    tracemalloc.start()
+    try:
+        import_caffe(caffenet.prototxt, caffenet.caffemodel, "caffenet", tmp_path / "w.h5")
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert caffenet.caffemodel.stat().st_size > 240_000_000
+    assert peak < 24_000_000
