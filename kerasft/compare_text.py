@@ -36,6 +36,7 @@ def compare_text(result: Mapping[str, Any]) -> str:
         "\n".join(
             f"{row['name']} on {row['backbone']}: {note}" for row in rows for note in row["notes"]
         ),
+        "\n".join(_left_out_text(one) for one in result["left_out"]),
         _curve_text(result["curve"]),
         result["advice"],
         f"All of it: {result['out']}, plot and table too.{_kept_text(result)}",
@@ -59,6 +60,13 @@ def _cells(row: Mapping[str, Any]) -> tuple[str, ...]:
         number("ms_per_image", "{:.1f}"),
         number("size_mb", "{:.1f}"),
     )
+
+
+def _left_out_text(one: Mapping[str, Any]) -> str:
+    why = f"{duration_text(one['left'])} of the budget was left"
+    if one["seconds"] is not None:
+        why = f"it would take about {duration_text(one['seconds'])}, {why}"
+    return f"{one['name']} on {one['backbone']} left out: {why}."
 
 
 def _curve_text(curve: Mapping[str, Any]) -> str:

@@ -130,6 +130,11 @@ def with_run(contest: Contest, place: Place) -> dict:
     return entry
 
 
+def is_made(contest: Contest, place: Place) -> bool:
+    """Whether the entry of one place is written down, so that it takes no time any more."""
+    return _file_of(contest, place).is_file()
+
+
 def _file_of(contest: Contest, place: Place) -> Path:
     return contest.out / "entries" / f"{place.name}.json"
 

@@ -556,6 +556,7 @@ COMMANDS = [
 COMPARISON = {
     "methods": [],
     "images": {"train": 1, "validation": 1, "test": 1},
+    "left_out": [],
     "pass_seconds": 0.0,
     "mapping": [],
     "winner": None,

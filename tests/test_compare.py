@@ -7,15 +7,16 @@ import shutil
 import pytest
 from drawing import draw_photos
 from PIL import Image
-from tiny_run import presplit
+from tiny_run import presplit, small
 
 from kerasft import bundle
-from kerasft.compare import _settled, compare_ways
+from kerasft.compare import _predicted, _settled, compare_ways
 from kerasft.config import load_config
-from kerasft.entries import Asked
+from kerasft.entries import Asked, Contest, Place
 from kerasft.errors import UserError
+from kerasft.progress import silent
 from kerasft.run import Run, read_record
-from kerasft.train import continue_run
+from kerasft.train import continue_run, train_run
 
 pytestmark = pytest.mark.usefixtures("tiny_backbone")
 FLAGS = {"model.weights": "none", "model.image_size": 32}
@@ -23,8 +24,9 @@ SETS = ("augment.views=2",)
 
 
 def asked(photos, *ways, **more):
-    more = {"backbones": ("Tiny",), "flags": {**FLAGS, "data.source": str(photos)}} | more
-    return Asked(ways=ways, sets=SETS, **more)
+    flags = {**FLAGS, "data.source": str(photos)}
+    more = {"ways": ways, "sets": SETS, "backbones": ("Tiny",), "flags": flags} | more
+    return Asked(**more)
 
 
 class Told(list):
@@ -145,6 +147,132 @@ def test_a_way_that_the_budget_stops_is_marked_and_goes_on_later(photos, tmp_pat
     assert result["advice"] == "Nothing was finished, so there is nothing to advise."
     again = compare_ways(asked(photos, "knn"), tmp_path / "out")
     assert again["winner"] == {"name": "knn", "backbone": "Tiny"}
+
+
+DEFAULT = ("knn", "bayes", "lda", "logistic", "svm", "rbf-svm", "linear", "fc", "unfreeze")
+
+
+def made_before(out, *ways, ms=1000.0, seed=0):
+    """Entries as an earlier comparison of these 24, 6 and 6 photos would have left them."""
+    (out / "entries").mkdir(parents=True, exist_ok=True)
+    for way in ways:
+        place = Place(seed, 1.0, "Tiny", way)
+        right = [1, 0, 1, 0, 1, 0]
+        entry = {
+            **{"name": way, "backbone": "Tiny", "seed": seed, "fraction": 1.0, "note": ""},
+            **{"stopped": False, "notes": [], "tried": [], "mapping": [], "settings": {}},
+            **{"val_accuracy": 0.5, "val_loss": 1.0, "val_right": right, "converged": True},
+            **{"test_accuracy": 0.5, "test_loss": 1.0, "test_right": right, "n_test": 6},
+            **{"macro_f1": 0.5, "classes": 3, "seconds": 1.0, "pass_seconds": 0.0},
+            **{"ms_per_image": ms, "size_mb": 1.0, "run": f"runs/{place.name}"},
+        }
+        (out / "entries" / f"{place.name}.json").write_text(json.dumps(entry))
+    return out
+
+
+def names(result):
+    return [row["name"] for row in result["methods"]]
+
+
+# Scoring an image takes 1 s in those entries, training it 3 s, or 5 s where BatchNormalization
+# learns too: full 2,160 s for its 3 rates, 10 epochs and 24 images; scratch 36,000 s for its 100.
+
+
+def test_a_generous_budget_has_time_for_all(photos, tmp_path, monkeypatch):
+    monkeypatch.setattr("kerasft.ways.FACTORS", (1.0,))  # one rate, not three: 720 s for full
+    out, told = made_before(tmp_path / "out", *DEFAULT, "scratch"), Told()
+    train_run(small(photos), out / "runs" / "Tiny-linear-seed0-1")  # full goes on from it
+    result = compare_ways(asked(photos, ways=None), out, budget=1000, progress=told)
+    assert sorted(names(result)) == sorted([*DEFAULT, "full", "scratch"])
+    assert told[-2:] == ["full", "scratch"]
+    full = next(row for row in result["methods"] if row["name"] == "full")
+    assert not full["stopped"] and 0 < full["ms_per_image"] < 1000  # trained, not only found
+    assert result["left_out"] == []
+    assert json.loads((out / "compare.json").read_text()) == result
+
+
+@pytest.mark.slow
+def test_a_generous_budget_has_time_for_training_from_scratch(photos, tmp_path):
+    out, told = made_before(tmp_path / "out", *DEFAULT, "full"), Told()
+    result = compare_ways(asked(photos, ways=None), out, budget=1e6, progress=told)
+    assert told[-2:] == ["full", "scratch"]
+    assert not any(row["stopped"] for row in result["methods"])
+    assert result["left_out"] == []
+
+
+def test_a_budget_for_the_default_ways_alone_leaves_the_others_out_and_stops_nothing(
+    photos, tmp_path
+):
+    out = made_before(tmp_path / "out", *DEFAULT)
+    result = compare_ways(asked(photos, ways=None), out, budget=1000)
+    assert sorted(names(result)) == sorted(DEFAULT)
+    assert not any(row["stopped"] for row in result["methods"])
+    assert [(one["name"], round(one["seconds"])) for one in result["left_out"]] == [
+        ("full", 2160),
+        ("scratch", 36000),
+    ]
+
+
+def test_without_a_budget_or_with_ways_that_are_named_nothing_is_added(photos, tmp_path):
+    out = made_before(tmp_path / "out", *DEFAULT, ms=1e-6)
+    for ways, budget in ((None, None), (DEFAULT, 1e6)):
+        result = compare_ways(asked(photos, ways=ways), out, budget=budget)
+        assert sorted(names(result)) == sorted(DEFAULT)
+        assert result["left_out"] == []
+
+
+def test_what_is_finished_takes_nothing_of_a_budget(photos, tmp_path):
+    out = made_before(tmp_path / "out", *DEFAULT, "full", "scratch")
+    result = compare_ways(asked(photos, ways=None), out, budget=0)
+    assert sorted(names(result)) == sorted([*DEFAULT, "full", "scratch"])
+    assert result["left_out"] == []
+
+
+def test_a_way_has_time_for_all_seeds_or_is_left_out(photos, tmp_path):
+    out = tmp_path / "out"
+    for seed in (0, 1):
+        made_before(out, *DEFAULT, seed=seed)
+    result = compare_ways(asked(photos, ways=None, seeds=2), out, budget=3000)
+    assert result["left_out"][0]["seconds"] == pytest.approx(2 * 2160)
+    made_before(out, "full", seed=0)  # half of it is done
+    made_before(out, "scratch", seed=0)
+    made_before(out, "scratch", seed=1)
+    told = []
+    result = compare_ways(asked(photos, ways=None, seeds=2), out, budget=1, progress=told.append)
+    assert result["left_out"][0]["seconds"] == pytest.approx(2160)
+    assert (result["methods"][-1]["name"], result["methods"][-1]["seeds"]) == ("scratch", 2)
+    counted = [(event.done, event.total) for event in told if event.stage == "entry"]
+    assert counted[-3:] == [(18, 18), (19, 20), (20, 20)]
+
+
+def test_what_a_budget_has_left_is_told_where_nothing_says_what_an_image_takes(photos, tmp_path):
+    result = compare_ways(asked(photos, ways=None), tmp_path / "out", budget=0)
+    assert result["left_out"] == [
+        {"name": name, "backbone": "Tiny", "seconds": None, "left": 0.0}
+        for name in ("full", "scratch")
+    ]
+
+
+def test_seconds_are_predicted_from_rates_epochs_images_and_what_scoring_one_takes(
+    photos, tmp_path
+):
+    def predicted(way, *ms, fraction=1.0, backbone="Tiny", weights="none"):
+        flags = {"data.source": str(photos), "model.weights": weights}
+        contest = Contest(tmp_path, asked(photos, flags=flags), 0.0, silent)
+        contest.entries += [{"backbone": backbone, "ms_per_image": one} for one in ms]
+        contest.entries.append({"backbone": "VGG16", "ms_per_image": 0.5})
+        return _predicted(contest, Place(0, fraction, backbone, way))
+
+    # 3 x 2 ms x 24 images x 10 epochs x 3 rates; in the slower entries it is the head that takes
+    # longer, and what was stopped has no time at all.
+    assert predicted("full", 7.0, None, 2.0) == pytest.approx(4.32)
+    # 5 x 2 ms, because BatchNormalization learns too, x 24 images x 100 epochs x 3 rates
+    assert predicted("scratch", 2.0) == pytest.approx(72.0)
+    assert predicted("scratch", 2.0, fraction=0.5) == pytest.approx(36.0)  # 12 images
+    assert predicted("scratch", None) == float("inf")
+    # On the weights of the sample what goes on from a head is trained for 20 epochs.
+    small_net = {"backbone": "MobileNetV2:alpha=0.35", "weights": "sample"}
+    assert predicted("full", 2.0, **small_net) == pytest.approx(8.64)
 
 
 def test_neither_winner_nor_advice_know_the_test_labels(photos, tmp_path):

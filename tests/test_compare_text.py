@@ -26,6 +26,7 @@ RESULT = {
         STOPPED,
         {**ROW, "name": "svm"},
     ],
+    "left_out": [],
     "images": {"train": 1049, "validation": 225, "test": 225},
     "pass_seconds": 61.0,
     "mapping": ["ants: ant (310)", "roses: not in ImageNet"],
@@ -60,6 +61,20 @@ def test_the_best_on_validation_comes_first_and_what_was_stopped_last():
         "\n"
         "All of it: compare/photos, plot and table too."
     )
+
+
+def test_ways_that_the_budget_had_no_time_for_are_named_with_what_they_would_take():
+    left_out = [
+        {"name": "full", "backbone": "MobileNetV2", "seconds": 2400.4, "left": 720.0},
+        {"name": "scratch", "backbone": "A+B", "seconds": None, "left": 0.0},
+    ]
+    assert (
+        "\n\n"
+        "full on MobileNetV2 left out: it would take about 40:00, 12:00 of the budget was left.\n"
+        "scratch on A+B left out: 0:00 of the budget was left.\n"
+        "\n"
+        "Take svm."
+    ) in compare_text({**RESULT, "left_out": left_out})
 
 
 def test_the_learning_curve_is_a_line_for_each_way():

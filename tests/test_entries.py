@@ -2,7 +2,7 @@
 
 import pytest
 
-from kerasft.entries import Asked, Contest, Place
+from kerasft.entries import Asked, Contest, Place, is_made
 from kerasft.errors import OutOfTime
 from kerasft.progress import Event
 
@@ -14,6 +14,13 @@ def contest(tmp_path, deadline, told=None):
 def test_a_place_has_a_name_that_is_a_file_name():
     place = Place(1, 0.5, "MobileNetV2+MobileNet:alpha=0.75", "rbf-svm")
     assert place.name == "MobileNetV2+MobileNet-alpha=0.75-rbf-svm-seed1-0.5"
+
+
+def test_an_entry_is_made_when_it_is_written_down(tmp_path):
+    (tmp_path / "entries").mkdir()
+    (tmp_path / "entries" / "VGG16-knn-seed0-1.json").write_text("{}")
+    made = [is_made(contest(tmp_path, 0.0), Place(s, 1.0, "VGG16", "knn")) for s in (0, 1)]
+    assert made == [True, False]
 
 
 def test_the_end_of_the_budget_ends_what_is_being_trained(tmp_path):
