@@ -19,11 +19,12 @@ from sklearn.naive_bayes import GaussianNB
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import Normalizer, StandardScaler
-from sklearn.svm import SVC, LinearSVC
+from sklearn.svm import SVC
 from sklearn.utils.class_weight import compute_sample_weight
 from sklearn.utils.extmath import softmax
 
 from kerasft.errors import UserError
+from kerasft.linear_svm import ManyClassSVC
 from kerasft.solution import Examples, Form, Gaussians, Linear, Neighbours, SupportVectors
 
 TRIES = 3
@@ -69,7 +70,7 @@ class _Scaler(StandardScaler):
 
 
 def _fit_svm(setting: dict, train: Examples, task: Task) -> Any:
-    svm = LinearSVC(
+    svm = ManyClassSVC(
         C=setting["C"], class_weight=task.weights, random_state=task.seed, max_iter=10_000
     )
     return make_pipeline(_Scaler(), svm).fit(train.features, train.labels)

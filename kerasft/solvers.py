@@ -50,7 +50,7 @@ def solve(
         num_classes: K, at least 2; `train` has images of each.
         class_weight: "balanced" has each class count the same, however many images it has.
             Scores that settings are chosen by are not weighted.
-        seed: of the folds, and of the order in which LinearSVC takes images.
+        seed: of the folds, and of the order in which LinearSVC takes images of a few classes.
         progress: told how many fits are done, of how many.
 
     Raises:

@@ -9,6 +9,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import LinearSVC
 from solved import examples
+from threadpoolctl import threadpool_limits
 
 from kerasft.errors import UserError
 from kerasft.methods import METHODS
@@ -59,6 +60,28 @@ def test_a_setting_of_an_svm_is_chosen_by_accuracy(train, validation):
     ]
     assert solution.score == "accuracy in 5-fold cross-validation"
     np.testing.assert_allclose([one["score"] for one in solution.tried], expected, atol=1e-9)
+
+
+def test_many_classes_are_scored_as_by_scikit_learn_whatever_the_number_of_threads():
+    many, held = examples([12] * 15, seed=0), examples([4] * 15, seed=1)
+    solutions = []
+    for threads in (1, 2):
+        with threadpool_limits(threads):
+            solutions.append(solve("svm", many, held, num_classes=15))
+    one, two = solutions
+    expected = [
+        cross_val_score(
+            make_pipeline(StandardScaler(), LinearSVC(C=c, tol=1e-8, max_iter=100_000)),
+            many.features,
+            many.labels,
+            cv=StratifiedKFold(5, shuffle=True, random_state=0),
+        ).mean()
+        for c in (1e-4, 1e-3, 1e-2)
+    ]
+    np.testing.assert_allclose([each["score"] for each in one.tried], expected, atol=1e-9)
+    assert one.tried == two.tried and one.converged and one.notes == two.notes
+    np.testing.assert_array_equal(one.form.kernel, two.form.kernel)
+    np.testing.assert_array_equal(one.form.bias, two.form.bias)
 
 
 def test_of_equal_scores_the_simplest_setting_is_taken():
