@@ -28,7 +28,7 @@ from kerasft.terminal import loading, showing
 @click.option(
     "--weights",
     metavar="imagenet|sample|none|RUN|FILE",
-    help="As for train. Default: imagenet.",
+    help="As for train; of several, joined by +, each backbone takes its own. Default: imagenet.",
 )
 @click.option("--image-size", type=int, metavar="N", help="Side in pixels, e.g. 224.")
 @click.option("--seeds", type=int, default=1, metavar="N", help="Divides the photos N times.")

@@ -23,7 +23,17 @@ from typing import Any
 
 from kerasft import backbones, devices, plots, verdict
 from kerasft.config import load_config, to_toml, unfreeze_defaults
-from kerasft.entries import Asked, Contest, Place, config_of, entry_of, is_made, photos_of, with_run
+from kerasft.entries import (
+    Asked,
+    Contest,
+    Place,
+    config_of,
+    entry_of,
+    flags_for,
+    is_made,
+    photos_of,
+    with_run,
+)
 from kerasft.errors import UserError, did_you_mean
 from kerasft.evaluate import wilson
 from kerasft.progress import Event, Progress, silent
@@ -79,7 +89,7 @@ def compare_ways(
         (out / name).mkdir(exist_ok=True)
     contest = Contest(out, asked, deadline, progress)
     with lock(Run(out)):
-        devices.prepare(str(config_of_way("linear", asked.flags, asked.sets).device))
+        devices.prepare(str(config_of(contest, places[0]).device))
         for place in places:
             photos_of(contest, place)
         _refuse_another(contest)
@@ -97,7 +107,8 @@ def _settled(asked: Asked) -> Asked:
 
     And with the side of the images, where the weights bring one, for the ways without weights too.
     """
-    model = config_of_way("linear", asked.flags, asked.sets).model
+    flags = flags_for(asked, asked.backbones[0]) if asked.backbones else asked.flags
+    model = config_of_way("linear", flags, asked.sets).model
     side = {} if model.image_size is None else {"model.image_size": model.image_size}
     return replace(
         asked, flags={**asked.flags, **side}, backbones=asked.backbones or (model.backbone,)
@@ -130,7 +141,7 @@ def _checked(asked: Asked) -> list[str]:
     for backbone in asked.backbones:
         for name in names:
             if name != AS_IS:
-                config_of_way(name, {**asked.flags, "model.backbone": backbone}, asked.sets)
+                config_of_way(name, flags_for(asked, backbone), asked.sets)
     # First what computes the activations that all others share.
     return sorted(names, key=lambda name: (name != "linear", list(WAYS).index(name)))
 
@@ -158,7 +169,7 @@ def _applies(way: str, backbone: str, asked: Asked) -> bool:
     """Whether there is such a thing: as it is, a net has to be one, and of ImageNet."""
     if way != AS_IS:
         return True
-    imagenet = asked.flags.get("model.weights", "imagenet") == "imagenet"
+    imagenet = flags_for(asked, backbone).get("model.weights", "imagenet") == "imagenet"
     return imagenet and backbones.SEPARATOR not in backbone
 
 

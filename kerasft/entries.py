@@ -29,6 +29,7 @@ from kerasft.evaluate import batches_of, log_loss, score
 from kerasft.imagenet_names import Matches, match_classes, scores_of
 from kerasft.progress import Event, Progress
 from kerasft.run import Run, read_record, write_atomic
+from kerasft.run_weights import weights_for
 from kerasft.setting import SCORING_BATCH
 from kerasft.source import Source
 from kerasft.train import continue_run, train_run
@@ -97,13 +98,17 @@ class Place:
         return f"{backbone}-{self.way}-seed{self.seed}-{self.fraction:g}"
 
 
+def flags_for(asked: Asked, backbone: str) -> dict[str, object]:
+    """What was asked for, with one backbone and those of the weights that belong to it."""
+    flags = {**asked.flags, "model.backbone": backbone}
+    if weights := asked.flags.get("model.weights"):
+        flags["model.weights"] = weights_for(str(weights), backbone)
+    return flags
+
+
 def config_of(contest: Contest, place: Place) -> Config:
     """The config of a place's run, but for the learning rate; as-is has that of "linear"."""
-    flags = {
-        **contest.asked.flags,
-        "model.backbone": place.backbone,
-        "seed": place.seed,
-    }
+    flags = {**flags_for(contest.asked, place.backbone), "seed": place.seed}
     if place.fraction < 1:
         flags["data.fraction"] = place.fraction
     way = "linear" if place.way == AS_IS else place.way

@@ -10,6 +10,7 @@ from typing import Any
 
 from kerasft.backbones import SEPARATOR, same_net
 from kerasft.errors import UserError
+from kerasft.matching import WEIGHTS, weights_of
 from kerasft.run import RECORD, Run, model_file
 from kerasft.settings import read_toml
 
@@ -35,6 +36,32 @@ def nets_brought_by(weights: Sequence[str]) -> dict[str, Any]:
     if None in backbones:
         return {}
     return {"backbone": SEPARATOR.join(map(str, backbones))}
+
+
+def weights_for(weights: str, backbone: str) -> str:
+    """Returns those of several weights that belong to a backbone, or to several.
+
+    To each the file that an import wrote for it, else the one word among them:
+    "alexnet.h5+imagenet" is "alexnet.h5" for AlexNet, and "imagenet" for all others.
+
+    Args:
+        weights: one, which stays as it is, or several joined.
+        backbone: one or several joined.
+    """
+    parts = weights_of(weights)
+    if len(parts) == 1:
+        return weights
+    from kerasft.imported import backbone_of
+
+    words = [part for part in parts if part in WEIGHTS]
+    files = {part: spec for part in parts if part not in words and (spec := backbone_of(part))}
+    chosen = []
+    for net in backbone.split(SEPARATOR):
+        own = [part for part, spec in files.items() if same_net(spec, net)] + words
+        if not own:
+            return weights  # the config says what is wrong with it
+        chosen.append(own[0])
+    return chosen[0] if len(set(chosen)) == 1 else SEPARATOR.join(chosen)
 
 
 def net_of(folder: str | Path) -> dict[str, Any]:

@@ -78,10 +78,11 @@ def rates_of(name: str, config: Config) -> tuple[float, ...]:
         name: of the way.
         config: of its run, or of the run that it starts from.
     """
-    if name == "full":
-        usual = FULL_RATE
-    elif WAYS[name].start:
-        usual = unfreeze_defaults(config).learning_rate
+    if WAYS[name].start:
+        phase = unfreeze_defaults(config)
+        # On the weights of the sample unfreezing trains all blocks already, at a rate for that.
+        deeper = name == "full" and phase.blocks != "all"
+        usual = FULL_RATE if deeper else phase.learning_rate
     else:
         usual = default_phases(config.model.weights)[0].learning_rate
     return tuple(float(f"{usual * factor:.3g}") for factor in FACTORS)

@@ -4,15 +4,16 @@ import csv
 import json
 import shutil
 
+import h5py
 import pytest
 from drawing import draw_photos
 from PIL import Image
 from tiny_run import presplit, small
 
 from kerasft import bundle
-from kerasft.compare import _predicted, _settled, compare_ways
+from kerasft.compare import _checked, _places, _predicted, _settled, compare_ways
 from kerasft.config import load_config
-from kerasft.entries import Asked, Contest, Place
+from kerasft.entries import Asked, Contest, Place, config_of
 from kerasft.errors import UserError
 from kerasft.progress import silent
 from kerasft.run import Run, read_record
@@ -312,6 +313,32 @@ def test_the_weights_bring_their_net_to_all_ways_where_none_is_named():
     assert (plain.backbones, list(plain.flags)) == (("MobileNetV2",), ["data.source"])
     named = _settled(Asked({"data.source": "photos"}, backbones=("VGG16", "VGG19")))
     assert named.backbones == ("VGG16", "VGG19")
+
+
+def test_of_several_weights_each_backbone_takes_its_own(tmp_path):
+    with h5py.File(tmp_path / "caffenet.h5", "w") as file:
+        file.attrs["kerasft_backbone"] = "CaffeNet"
+    weights = f"{tmp_path}/caffenet.h5+imagenet"
+    what = _settled(
+        Asked(
+            {"data.source": "photos", "model.weights": weights},
+            backbones=("CaffeNet", "MobileNetV2", "CaffeNet+MobileNetV2"),
+            ways=("as-is", "svm"),
+        )
+    )
+    places = _places(what, _checked(what))
+    assert [(place.way, place.backbone) for place in places] == [
+        ("svm", "CaffeNet"),
+        ("as-is", "MobileNetV2"),
+        ("svm", "MobileNetV2"),
+        ("svm", "CaffeNet+MobileNetV2"),
+    ]
+    contest = Contest(tmp_path, what, 0.0, silent)
+    assert [config_of(contest, place).model.weights for place in places] == [
+        f"{tmp_path}/caffenet.h5",
+        *("imagenet", "imagenet"),
+        weights,
+    ]
 
 
 def test_all_that_is_wrong_with_the_options_is_told_at_once(photos, tmp_path):

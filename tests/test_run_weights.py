@@ -20,7 +20,7 @@ from kerasft.cli import main
 from kerasft.config import Config, Data, Model, default_phases, load_config, to_toml
 from kerasft.errors import UserError
 from kerasft.heads import features_of
-from kerasft.run_weights import file_for, net_of
+from kerasft.run_weights import file_for, net_of, weights_for
 from kerasft.test_time import trained_part
 from kerasft.train import continue_run, train_run
 
@@ -64,6 +64,14 @@ def test_imported_files_bring_their_backbones_and_are_refused_for_others(tmp_pat
     both = loaded(f"{tmp_path}/VGG.h5+{tmp_path}/Caf.h5").model
     assert both.backbone == "VGG16:mode=torch+CaffeNet"
     assert loaded(tmp_path / "absent.h5").model.backbone == "MobileNetV2"
+    joined = f"{tmp_path}/Caf.h5+imagenet+{tmp_path}/VGG.h5"
+    assert weights_for(joined, "VGG16:mode=torch") == f"{tmp_path}/VGG.h5"
+    assert weights_for(joined, "CaffeNet+VGG16") == f"{tmp_path}/Caf.h5+imagenet"
+    assert weights_for(joined, "VGG16+MobileNet") == "imagenet"
+    assert weights_for(f"{tmp_path}/Caf.h5+{tmp_path}/VGG.h5", "VGG16") == (
+        f"{tmp_path}/Caf.h5+{tmp_path}/VGG.h5"  # none of them, which the config then says
+    )
+    assert weights_for("runs/one", "VGG16") == "runs/one"
     assert refusal(tmp_path / "VGG.h5", backbone="VGG16") == (
         f"model.weights (--weights): {tmp_path}/VGG.h5: holds weights of VGG16:mode=torch, got "
         "backbone VGG16. Leave the backbone out, or pass --backbone VGG16:mode=torch."
