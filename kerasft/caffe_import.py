@@ -14,7 +14,7 @@ import numpy as np
 from kerasft.caffemodel import Blob, open_caffemodel, read_mean
 from kerasft.chains import CHAINS, Chain, Conv, Dense, Layer, Norm, Pool
 from kerasft.errors import UserError
-from kerasft.imported import Weights, check_target, fit, write_weights
+from kerasft.imported import Weights, check_target, import_weights
 from kerasft.progress import Progress, silent
 from kerasft.prototxt import Step, read_prototxt
 
@@ -45,10 +45,9 @@ def import_caffe(
         progress: told of the layers.
 
     Returns:
-        `{"backbone", "file", "bytes", "parameters", "top", "layers": [{"layer", "from"}],
-        "left_out": [sentence], "unused": [name], "mean": [blue, green, red], "mean_spread"}`.
-        `top`: whether all fully connected layers are in it; `unused`: of blobs that the net has no
-        place for; `mean_spread`: grey levels by which the mean image differs at most from that.
+        That of `imported.import_weights`, with `{"unused": [name], "mean": [blue, green, red],
+        "mean_spread"}`. `unused`: layers that the net has no place for; `mean_spread`: grey
+        levels by which the mean image differs from that at most.
 
     Raises:
         UserError: files that are not what they should be, or not of this net.
@@ -60,25 +59,13 @@ def import_caffe(
     shift = _shift(subtracted, name, mean)
     with open_caffemodel(caffemodel) as blobs:
         found = dict(_found(names, blobs, caffemodel))
-        filled, left_out = fit(name, found, caffemodel)
-        written = write_weights(
-            name, filled, found, to, where=caffemodel, shift=shift, progress=progress
+        result = import_weights(
+            name, name, found, to, where=caffemodel, shift=shift, progress=progress
         )
-        used = {names[place.source] for place in filled}
-        unfit = {names[source] for source in found} - used
-        unused = [layer for layer in blobs if layer not in used | unfit]
-    return {
-        "backbone": name,
-        "file": str(to),
-        "bytes": to.stat().st_size,
-        "parameters": written,
-        "top": filled[-1].source == CHAINS[name].dense[-1].name,
-        "layers": [{"layer": place.layer, "from": names[place.source]} for place in filled],
-        "left_out": left_out,
-        "unused": unused,
-        "mean": [float(channel) for channel in subtracted],
-        "mean_spread": spread,
-    }
+        known = {weights.name for weights in found.values()}
+        unused = [layer for layer in blobs if layer not in known]
+    levels = [float(channel) for channel in subtracted]
+    return {**result, "unused": unused, "mean": levels, "mean_spread": spread}
 
 
 def _names_of(prototxt: Path, name: str) -> dict[str, str]:

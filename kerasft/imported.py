@@ -16,7 +16,7 @@ import h5py
 import numpy as np
 
 from kerasft.backbones import same_net
-from kerasft.chains import Place, places
+from kerasft.chains import CHAINS, Place, places
 from kerasft.errors import UserError
 from kerasft.progress import Event, Progress, silent
 from kerasft.run import replacing
@@ -81,6 +81,42 @@ def check_target(to: Path) -> None:
         raise UserError(f"--to: {to} is there already. Choose another, or remove it.", exit_code=2)
     if not to.absolute().parent.is_dir():
         raise UserError(f"--to: there is no folder {to.absolute().parent}.", exit_code=2)
+
+
+def import_weights(
+    chain: str,
+    spec: str,
+    found: Mapping[str, Weights],
+    to: Path,
+    *,
+    where: Path,
+    shift: np.ndarray | None = None,
+    progress: Progress = silent,
+) -> dict[str, Any]:
+    """Fits what a file has to a net, and writes what fits.
+
+    Args:
+        chain: see `fit`.
+        spec, found, to, where, shift, progress: see `write_weights`.
+
+    Returns:
+        `{"backbone", "file", "bytes", "parameters", "top", "layers": [{"layer", "from"}],
+        "left_out": [sentence]}`; `top`: whether all fully connected layers are in the file.
+
+    Raises:
+        UserError: as `fit` and `write_weights`.
+    """
+    filled, left_out = fit(chain, found, where)
+    parameters = write_weights(spec, filled, found, to, where=where, shift=shift, progress=progress)
+    return {
+        "backbone": spec,
+        "file": str(to),
+        "bytes": to.stat().st_size,
+        "parameters": parameters,
+        "top": filled[-1].source == CHAINS[chain].dense[-1].name,
+        "layers": [{"layer": place.layer, "from": found[place.source].name} for place in filled],
+        "left_out": left_out,
+    }
 
 
 def fit(chain: str, found: Mapping[str, Weights], where: Path) -> tuple[list[Place], list[str]]:

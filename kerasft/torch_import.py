@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from kerasft.chains import CHAINS, torch_names
+from kerasft.chains import torch_names
 from kerasft.errors import UserError
-from kerasft.imported import Weights, check_target, fit, write_weights
+from kerasft.imported import Weights, check_target, import_weights
 from kerasft.progress import Progress, silent
 
 # What `--backbone` calls them -> the chain, and the backbone that the weights are for.
@@ -36,8 +36,8 @@ def import_torch(
         progress: told of the layers.
 
     Returns:
-        `{"backbone", "file", "bytes", "parameters", "top", "layers": [{"layer", "from"}],
-        "left_out": [sentence], "unused": [name]}`, as `caffe_import.import_caffe` does.
+        That of `imported.import_weights`, with `{"unused": [name]}`: tensors that the net has no
+        place for.
 
     Raises:
         UserError: not such a file, or of another net; or safetensors is not installed (exit
@@ -55,19 +55,9 @@ def import_torch(
             if (kernel := _part(tensors, f"{prefix}{name}.weight", keys, file)) is not None
             and (bias := _whole(tensors, f"{prefix}{name}.bias", keys, file)) is not None
         }
-        filled, left_out = fit(chain, found, file)
-        written = write_weights(spec, filled, found, to, where=file, progress=progress)
-    of_net = {f"{prefix}{names[s]}.{kind}" for s in found for kind in ("weight", "bias")}
-    return {
-        "backbone": spec,
-        "file": str(to),
-        "bytes": to.stat().st_size,
-        "parameters": written,
-        "top": filled[-1].source == CHAINS[chain].dense[-1].name,
-        "layers": [{"layer": place.layer, "from": names[place.source]} for place in filled],
-        "left_out": left_out,
-        "unused": sorted(keys - of_net),
-    }
+        result = import_weights(chain, spec, found, to, where=file, progress=progress)
+    known = {f"{prefix}{w.name}.{kind}" for w in found.values() for kind in ("weight", "bias")}
+    return {**result, "unused": sorted(keys - known)}
 
 
 @contextlib.contextmanager
