@@ -23,6 +23,7 @@ import numpy as np
 
 from kerasft import nets, run
 from kerasft.errors import UserError
+from kerasft.imported import backbone_of
 from kerasft.progress import Event, Progress, silent
 
 MEMBER = "kerasft.json"
@@ -181,17 +182,20 @@ def open_model(target: str | Path) -> Bundle:
     """Opens whatever the user names as a model.
 
     Args:
-        target: a run directory (its model.keras), a model file, or "imagenet:NAME" for a
-            pretrained net as it is, with its 1000 classes.
+        target: a run directory (its model.keras), a model file; or "imagenet:NAME", or a file of
+            `kerasft import-caffe` and `import-torch`, for a pretrained net as it is, with its 1000
+            classes.
 
     Raises:
         UserError: no such path (exit code 2); a directory that is no run; a run without a
             model yet; see also `load` and `nets.pretrained`.
     """
-    if str(target).startswith(IMAGENET):
-        model, labels = nets.pretrained(str(target).removeprefix(IMAGENET))
-        return Bundle(model, tuple(labels), model.input_shape[1], "stretch")
     path = Path(target)
+    published = str(target).startswith(IMAGENET)
+    spec = str(target).removeprefix(IMAGENET) if published else backbone_of(path)
+    if spec is not None:
+        model, labels = nets.pretrained(spec, None if published else path)
+        return Bundle(model, tuple(labels), model.input_shape[1], "stretch")
     if path.is_file():
         return load(path)
     return load(run.model_file(run.open_run(path)))

@@ -271,7 +271,7 @@ def evaluate(target: str, split: str, data: str | None, as_json: bool) -> None:
 
 
 @main.command()
-@click.argument("target", metavar="RUN|MODEL.keras|SAVEDMODEL|imagenet:NAME")
+@click.argument("target", metavar="RUN|MODEL.keras|SAVEDMODEL|imagenet:NAME|IMPORTED.h5")
 @click.argument("files", metavar="FILES_OR_FOLDERS...", nargs=-1, required=True)
 @click.option(
     "--top",
@@ -288,8 +288,9 @@ def predict(
 ) -> None:
     """Names what is in photos. Folders are searched for images.
 
-    imagenet:NAME is a pretrained net as it is, with its 1000 labels. A file that cannot be
-    read is listed with its error, the others are predicted, and the exit status is 1.
+    imagenet:NAME, or a file that import-caffe or import-torch wrote, is a pretrained net as it
+    is, with its 1000 labels. A photo that cannot be read is listed with its error, the others are
+    predicted, and the exit status is 1.
 
     \b
     Example:

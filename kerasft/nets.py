@@ -229,11 +229,12 @@ def _with_second_rescaling(net: keras.Model) -> keras.Model:
     return net
 
 
-def pretrained(spec: str) -> tuple[keras.Model, list[str]]:
+def pretrained(spec: str, file: Path | None = None) -> tuple[keras.Model, list[str]]:
     """Loads a whole ImageNet classifier as it was published.
 
     Args:
         spec: see `backbones.parse`.
+        file: its weights, with a top for the 1000 classes in the usual order; None takes Keras'.
 
     Returns:
         A model from "pixels" float32 [B,S,S,3], RGB from 0 to 255, to the layer "scores", float32
@@ -241,12 +242,14 @@ def pretrained(spec: str) -> tuple[keras.Model, list[str]]:
         `image_size`. And the 1000 labels in that order; "crane" and "maillot" occur twice.
 
     Raises:
-        UserError: a bad spec, or files that can't be had.
+        UserError: a bad spec, files that can't be had, or one that does not hold all of it.
     """
     backbone, _ = parse(spec)
-    net = _build(
-        spec, backbone.image_size, "imagenet", include_top=True, classifier_activation=None
-    )
+    known = None if file else "imagenet"
+    check_weights(spec, known or "none")
+    net = _build(spec, backbone.image_size, known, include_top=True, classifier_activation=None)
+    if file:
+        load_file(net, file, name=spec)
     # Keras names them so in predictions, and has no list of its own to be had without a download.
     return add_scores(net), [label.replace(" ", "_") for label in labels()]
 

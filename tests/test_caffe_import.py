@@ -11,11 +11,14 @@ import numpy as np
 import pytest
 from caffe_files import ALEXNET_DEPLOY, CAFFENET_DEPLOY, write_caffemodel, write_mean
 from caffe_nets import OF_ALEXNET, of_vgg, random_layers, write_case
+from PIL import Image
 
 from kerasft import nets
 from kerasft.caffe_import import import_caffe
 from kerasft.errors import UserError
+from kerasft.imagenet_names import labels
 from kerasft.imported import backbone_of
+from kerasft.predict import predict
 from kerasft.weights import load_file
 
 
@@ -84,6 +87,20 @@ def test_every_layer_of_the_other_nets_computes_what_opencv_computes(backbone, t
     # Also V1 layers with legacy shapes, as the published files have them.
     case = write_case(backbone, tmp_path, version="v1", legacy=True)
     assert compare(case, tmp_path)["backbone"] == case.spec
+
+
+def test_an_imported_net_names_photos_as_it_is_with_the_labels_of_imagenet(caffenet, tmp_path):
+    file = tmp_path / "caffenet.h5"
+    import_caffe(caffenet.prototxt, caffenet.caffemodel, "caffenet", file)
+    pixels = np.random.default_rng(0).integers(0, 256, (227, 227, 3), np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "photo.png")
+    expected = by_opencv(caffenet, pixels[None].astype("float32"))["prob"][0]
+    (result,) = predict(file, [tmp_path / "photo.png"], top=3)
+    best = np.argsort(expected)[::-1][:3]
+    names = [label.replace(" ", "_") for label in labels()]
+    assert [one["label"] for one in result["predictions"]] == [names[i] for i in best]
+    scores = [one["score"] for one in result["predictions"]]
+    np.testing.assert_allclose(scores, expected[best], atol=1e-4 * expected.max())
 
 
 def test_another_last_layer_is_left_out_and_named_and_the_inner_ones_are_there(caffenet, tmp_path):
