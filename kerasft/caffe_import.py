@@ -4,19 +4,19 @@ prototxt -> steps, compared with `chains.py` -> which blob is which layer's
 caffemodel, mapped -> a strip of a layer at a time -> .h5
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from kerasft.caffemodel import Blob, open_caffemodel, read_mean
+from kerasft.caffemodel import Blob, open_caffemodel, read_mean, shown
 from kerasft.chains import CHAINS, Chain, Conv, Dense, Layer, Norm, Pool
 from kerasft.errors import UserError
 from kerasft.imported import Weights, check_target, import_weights
 from kerasft.progress import Progress, silent
-from kerasft.prototxt import Step, read_prototxt
+from kerasft.prototxt import DATA, Step, read_prototxt
 
 # The nets that Caffe has, by what `--backbone` calls them.
 FROM_CAFFE = {name.lower(): name for name in ("AlexNet", "CaffeNet", "VGG16", "VGG19")}
@@ -41,7 +41,8 @@ def import_caffe(
         to: ends in ".h5".
         mean: the mean image that the net was trained with (.binaryproto). The mean of each of its
             channels is subtracted, as in Caffe's own example of classification. It goes into the
-            first layer's bias. None: that of ImageNet, as published.
+            first layer's bias. None: the definition's `mean_value`, or that of ImageNet, as
+            published.
         progress: told of the layers.
 
     Returns:
@@ -54,27 +55,29 @@ def import_caffe(
     """
     name = FROM_CAFFE[backbone]
     check_target(to)
-    names = _names_of(prototxt, name)
-    subtracted, spread = _mean_of(mean, CHAINS[name])
-    shift = _shift(subtracted, name, mean)
+    steps = read_prototxt(prototxt)
+    matched = _check_definition(prototxt, name, steps)
+    names = {source: s.name for source, s in matched if s.kind in ("Convolution", "InnerProduct")}
+    subtracted, spread = _mean_of(mean, steps, prototxt, CHAINS[name])
+    shift = _shift(subtracted, name, mean or prototxt)
     with open_caffemodel(caffemodel) as blobs:
+        _check_order(matched, blobs, caffemodel)
         found = dict(_found(names, blobs, caffemodel))
         result = import_weights(
             name, name, found, to, where=caffemodel, shift=shift, progress=progress
         )
         known = {weights.name for weights in found.values()}
-        unused = [layer for layer in blobs if layer not in known]
+        unused = [layer for layer, has in blobs.items() if has and layer not in known]
     levels = [float(channel) for channel in subtracted]
     return {**result, "unused": unused, "mean": levels, "mean_spread": spread}
 
 
-def _names_of(prototxt: Path, name: str) -> dict[str, str]:
-    """The paper's name of each layer with weights -> its name in the definition.
+def _check_definition(prototxt: Path, name: str, steps: list[Step]) -> list[tuple[str, Step]]:
+    """The paper's name and the step of each layer.
 
     Raises:
         UserError: the definition is of another net.
     """
-    steps = read_prototxt(prototxt)
     matched, problems = _compare(CHAINS[name], steps)
     if problems:
         others = [
@@ -85,6 +88,21 @@ def _names_of(prototxt: Path, name: str) -> dict[str, str]:
         hint = f" It is the net of {others[0]}." if others else ""
         raise UserError("\n  ".join([f"{prototxt}: is not {name}.{hint}", *problems]))
     return matched
+
+
+def _check_order(matched: list[tuple[str, Step]], blobs: Mapping[str, Any], path: Path) -> None:
+    """Refuses the weights of a net with the same layers in another order.
+
+    AlexNet's and CaffeNet's have the same names and shapes; the file lists all layers.
+    """
+    given = [step.name for _, step in matched if step.name in blobs]
+    stored = [name for name in blobs if name in set(given)]
+    for expected, got in zip(given, stored, strict=True):
+        if expected != got:
+            raise UserError(
+                f"{path}: is of another net than the definition: it has layer {shown(got)} where "
+                f"the definition has {shown(expected)}."
+            )
 
 
 @dataclass(frozen=True)
@@ -121,13 +139,15 @@ def _expected(layer: Layer, last: bool) -> Iterator[_Expected]:
         yield _Expected(f"the ReLU behind {layer.name}", "ReLU", {"negative_slope": 0.0})
 
 
-def _compare(chain: Chain, steps: list[Step]) -> tuple[dict[str, str], list[str]]:
-    """Names of a definition's layers by the paper's, and where it is another net's."""
-    given = [step for step in steps if step.kind not in ("Dropout", "Softmax")]
+def _compare(chain: Chain, steps: list[Step]) -> tuple[list[tuple[str, Step]], list[str]]:
+    """Each layer's name by the paper with its step, and where the definition is another net's."""
+    given = [step for step in steps if step.kind not in ("Dropout", DATA)]
+    if given and given[-1].kind == "Softmax":
+        given.pop()
     expected = [
         one for layer in chain.layers for one in _expected(layer, last=layer is chain.dense[-1])
     ]
-    names: dict[str, str] = {}
+    matched: list[tuple[str, Step]] = []
     problems = []
     # Without fully connected layers it is a base, and all that is needed of it.
     least = next(i for i, one in enumerate(expected) if one.kind == "InnerProduct")
@@ -135,20 +155,23 @@ def _compare(chain: Chain, steps: list[Step]) -> tuple[dict[str, str], list[str]
         if number == len(given):
             if number < least:
                 problems.append(f"{one.name}: expected {one.kind}, the definition ends before it.")
-            return names, problems
+            return matched, problems
         step = given[number]
+        name = shown(step.name)
         if step.kind != one.kind:
-            problems.append(f"{step.name}: expected {one.kind} ({one.name}), got {step.kind}.")
-            return names, problems
-        names[one.name] = step.name
-        for key, value in one.settings.items():
-            if not _same(step.settings[key], value):
-                problems.append(
-                    f"{step.name}: expected {key} {_said(value)}, got {_said(step.settings[key])}."
-                )
+            problems.append(
+                f"{name}: expected {one.kind} ({one.name}), got {shown(step.kind)[1:-1]}."
+            )
+            return matched, problems
+        matched.append((one.name, step))
+        problems += [
+            f"{name}: expected {key} {_said(value)}, got {_said(step.settings[key])}."
+            for key, value in one.settings.items()
+            if not _same(step.settings[key], value)
+        ]
     if len(given) > len(expected):
-        problems.append(f"{given[len(expected)].name}: expected nothing behind {one.name}.")
-    return names, problems
+        problems.append(f"{shown(given[len(expected)].name)}: expected nothing behind {one.name}.")
+    return matched, problems
 
 
 def _same(given: Any, expected: Any) -> bool:
@@ -169,11 +192,11 @@ def _found(
     """The weights of each layer that the definition names and the file has."""
     problems = []
     for source, layer in names.items():
-        if layer not in blobs:
+        if not blobs.get(layer):
             continue
         if len(blobs[layer]) != 2:
             problems.append(
-                f"{layer}: expected 2 blobs, weights and biases, got {len(blobs[layer])}."
+                f"{shown(layer)}: expected 2 blobs, weights and biases, got {len(blobs[layer])}."
             )
             continue
         kernel, bias = blobs[layer]
@@ -185,10 +208,24 @@ def _found(
         raise UserError("\n  ".join([f"{caffemodel}: has layers that can't be used:", *problems]))
 
 
-def _mean_of(path: Path | None, chain: Chain) -> tuple[np.ndarray, float]:
-    """What is subtracted of blue, green and red, and how far the mean image goes from that."""
+def _mean_of(
+    path: Path | None, steps: list[Step], prototxt: Path, chain: Chain
+) -> tuple[np.ndarray, float]:
+    """What is subtracted of blue, green and red, and how far the mean image goes from that.
+
+    The file comes first, then what the definition says, then what the net was published with.
+    """
     if path is None:
-        return np.array(chain.mean), 0.0
+        written = steps[0].settings["mean_value"] if steps[0].kind == DATA else ()
+        if not written:
+            return np.array(chain.mean), 0.0
+        levels = np.array(written * 3 if len(written) == 1 else written)
+        if len(levels) != 3 or not ((levels >= 0) & (levels <= 255)).all():
+            raise UserError(
+                f"{prototxt}: expected one or three values of mean_value from 0 to 255, got "
+                f"{', '.join(f'{level:g}' for level in levels[:5])}."
+            )
+        return levels, 0.0
     blob = read_mean(path)
     if len(blob.squeezed) not in (1, 3) or blob.squeezed[0] != 3:
         shape = "x".join(map(str, blob.shape))
@@ -200,23 +237,23 @@ def _mean_of(path: Path | None, chain: Chain) -> tuple[np.ndarray, float]:
     return channels, float(np.abs(image - channels[:, None]).max())
 
 
-def _shift(subtracted: np.ndarray, name: str, mean: Path | None) -> np.ndarray | None:
+def _shift(subtracted: np.ndarray, name: str, where: Path) -> np.ndarray | None:
     """What the net's own preprocessing leaves over of another mean; None: nothing.
 
     A convolution that pads sees the edge of the image, where no bias can make up for it.
     """
     chain = CHAINS[name]
-    if mean is None:
-        return None
     shift = np.array(chain.mean) - subtracted
     first = chain.layers[0]
+    if not shift.any():
+        return None
     if not (isinstance(first, Conv) and first.pad):
         return shift
     if np.abs(shift).max() > CLOSE:
         usual = ", ".join(f"{channel:g}" for channel in chain.mean or ())
         raise UserError(
-            f"{mean}: {name} is trained with the mean {usual} (blue, green, red). Its first "
-            "convolution pads with 0, so no other one can be put into its weights. Leave --mean "
-            "out if the difference does not matter."
+            f"{where}: {name} is trained with the mean {usual} (blue, green, red). Its first "
+            "convolution pads with 0, so no other one can be put into its weights. Leave it out "
+            "if the difference does not matter."
         )
     return None

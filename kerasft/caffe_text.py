@@ -6,6 +6,7 @@ its nesting have limits.
 Source: caffe.proto of BVLC's Caffe 1.0; the names of V1 layers are those of upgrade_proto.cpp.
 """
 
+import os
 import re
 from functools import cache
 from pathlib import Path
@@ -87,14 +88,16 @@ _MESSAGES = {
         exclude 9 *NetStateRule; convolution_param 106 ConvolutionParameter;
         dropout_param 108 DropoutParameter; inner_product_param 117 InnerProductParameter;
         lrn_param 118 LRNParameter; pooling_param 121 PoolingParameter;
-        relu_param 123 ReLUParameter""",
+        relu_param 123 ReLUParameter; transform_param 100 TransformationParameter""",
     "V1LayerParameter": """
         layer 1 V0LayerParameter; bottom 2 *string; top 3 *string; name 4 string;
         type 5 LayerType; convolution_param 10 ConvolutionParameter;
         dropout_param 12 DropoutParameter; inner_product_param 17 InnerProductParameter;
         lrn_param 18 LRNParameter; pooling_param 19 PoolingParameter;
-        relu_param 30 ReLUParameter; include 32 *NetStateRule; exclude 33 *NetStateRule""",
+        relu_param 30 ReLUParameter; include 32 *NetStateRule; exclude 33 *NetStateRule;
+        transform_param 36 TransformationParameter""",
     "V0LayerParameter": "name 1 string",
+    "TransformationParameter": "scale 1 double 1; mean_value 5 *double",
     "ConvolutionParameter": """
         num_output 1 uint32; bias_term 2 bool true; pad 3 *uint32; kernel_size 4 *uint32;
         group 5 uint32 1; stride 6 *uint32; pad_h 9 uint32; pad_w 10 uint32; kernel_h 11 uint32;
@@ -149,7 +152,7 @@ def parse_net(path: Path) -> Any:
 
 
 def _text_of(path: Path) -> str:
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise UserError(
             f"{path}: no such file. Expected a net definition of Caffe, such as deploy.prototxt.",
             exit_code=2,

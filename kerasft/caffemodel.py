@@ -59,9 +59,9 @@ def open_caffemodel(path: Path) -> Iterator[dict[str, list[Blob]]]:
     """Opens a caffemodel, of V2 or V1 layers.
 
     Yields:
-        Blobs of each layer that has any, in the file's order, by the layer's name. Emptied in
-        the end; the file stays mapped while anybody holds a view of it. As with every mapped
-        file, cutting it short meanwhile ends the process.
+        Blobs of each layer, in the file's order, by the layer's name; none for a layer without
+        weights. Emptied in the end; the file stays mapped while anybody holds a view of it. As with
+        every mapped file, cutting it short meanwhile ends the process.
 
     Raises:
         UserError: no such file (exit status 2); not a caffemodel, damaged, of another kind than
@@ -120,15 +120,14 @@ def _read_layers(walk: Walk) -> dict[str, list[Blob]]:
                 f"{walk.path}: has more than {MAX_LAYERS:,} layers. Expected a caffemodel."
             )
         name, blobs = _read_layer(walk, field)
-        if blobs and name in layers:
+        if blobs and layers.get(name):
             # Two of one name, for training and for testing, are fine if one holds no weights.
             raise UserError(
                 f"{walk.path}: two layers with the name {shown(name)} hold weights, the second "
                 f"at byte {field.at:,}. Expected one."
             )
-        if blobs:
-            layers[name] = blobs
-    if not layers:
+        layers.setdefault(name, []).extend(blobs)
+    if not any(layers.values()):
         raise UserError(
             f"{walk.path}: holds no weights. Expected a caffemodel, as Caffe writes it in training."
         )

@@ -179,8 +179,8 @@ def _refuse_another(contest: Contest) -> None:
     listing = "".join(
         f"{digest} {label}\n" for digest, label in zip(found.digests, found.labels, strict=True)
     )
-    hidden = ("data.source",)  # they may have been moved
-    now = {
+    hidden = ("data.source", "model.weights")  # photos may have been moved; weights see below
+    now: dict[str, Any] = {
         "flags": {k: v for k, v in contest.asked.flags.items() if k not in hidden},
         "sets": list(contest.asked.sets),
         "photos": hashlib.blake2b(listing.encode(), digest_size=16).hexdigest(),
@@ -188,8 +188,15 @@ def _refuse_another(contest: Contest) -> None:
     path = contest.out / "asked.json"
     before = json.loads(path.read_text("utf-8")) if path.is_file() else now
     differ = [key for key in now if before.get(key) != now[key]]
+    # Those of each backbone, so that one may be added with its own.
+    weights = before.get("weights", {})
+    added = {b: flags_for(contest.asked, b).get("model.weights") for b in contest.asked.backbones}
+    if any(weights.get(backbone, own) != own for backbone, own in added.items()):
+        differ.append("weights")
+    now["weights"] = {**weights, **added}
     if differ:
         words = {"flags": "other options", "sets": "other --set", "photos": "other photos"}
+        words["weights"] = "other weights"
         raise UserError(
             f"{contest.out} holds a comparison with {' and '.join(words[d] for d in differ)}. "
             "Choose another --out, or remove it.",

@@ -178,11 +178,13 @@ def _checked_weights(weights: str, backbone: str | None) -> str:
         )
     if weights in WEIGHTS:
         return weights
-    if os.path.isdir(weights) or weights.lower().endswith(FILES):
+    if os.path.isdir(weights):
         try:
             return file_for(weights, backbone)
         except UserError as error:
             raise ValueError(str(error)) from None
+    if weights.lower().endswith(FILES):
+        return weights
     name = Path(weights).name  # a path by now
     raise ValueError(
         "expected 'imagenet', 'sample', 'none', a run directory or a file that ends in .h5 or "

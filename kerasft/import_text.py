@@ -25,6 +25,6 @@ def import_text(result: Mapping[str, Any]) -> str:
         parts += [f"  {sentence}" for sentence in result["left_out"]]
     if result["unused"]:
         names = ", ".join(map(repr, result["unused"]))  # whatever the file calls them
-        parts.append(f"Not used, the net has no place for it: {names}.")
+        parts.append(f"Not used: {names}.")
     parts += ["", f"Next: kerasft train --data PHOTOS/ --weights {result['file']}"]
     return "\n".join(parts)

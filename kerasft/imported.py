@@ -6,7 +6,10 @@ Of a net of `chains.py`, and without Keras: layer by layer, a strip at a time, s
 Shapes: O outputs, I inputs of a layer; h, w of its window.
 """
 
+import contextlib
 import math
+import os
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,14 +34,14 @@ class Weights:
 
     Attributes:
         name: of the layer in the file.
-        kernel: [O,I,h,w] or [O,I]; a view of the file, or something else that is sliced by
-            outputs.
-        bias: [O].
+        kernel: [O,I,h,w] or [O,I]; a view of the file, or something else that has a shape and is
+            sliced by outputs.
+        bias: [O], likewise.
     """
 
     name: str
     kernel: Any
-    bias: np.ndarray
+    bias: Any
 
 
 def backbone_of(path: str | Path) -> str | None:
@@ -46,7 +49,7 @@ def backbone_of(path: str | Path) -> str | None:
     try:
         with h5py.File(path, "r") as file:
             spec = file.attrs.get(SPEC)
-    except OSError:  # not HDF5, or not there
+    except (OSError, KeyError, RuntimeError, ValueError):  # not there, not HDF5, or damaged
         return None
     return spec if isinstance(spec, str) else None
 
@@ -77,10 +80,13 @@ def check_target(to: Path) -> None:
             f"'{to.name}'.",
             exit_code=2,
         )
-    if to.exists():
+    parent = to.absolute().parent
+    if os.path.lexists(to):
         raise UserError(f"--to: {to} is there already. Choose another, or remove it.", exit_code=2)
-    if not to.absolute().parent.is_dir():
-        raise UserError(f"--to: there is no folder {to.absolute().parent}.", exit_code=2)
+    if not os.path.isdir(parent):
+        raise UserError(f"--to: there is no folder {parent}.", exit_code=2)
+    if not os.access(parent, os.W_OK | os.X_OK):
+        raise UserError(f"--to: the folder {parent} can't be written to.", exit_code=2)
 
 
 def import_weights(
@@ -146,7 +152,7 @@ def fit(chain: str, found: Mapping[str, Weights], where: Path) -> tuple[list[Pla
         if not problem and not left_out:
             filled.append(place)
         elif not problem:
-            left_out.append(f"{found[place.source].name}: left out with the layer before it.")
+            left_out.append(f"{place.source}: left out with the layer before it.")
     if problems:
         problems = list(dict.fromkeys(problems))
         raise UserError("\n  ".join([f"{where}: does not fit {chain}:", *problems]))
@@ -156,13 +162,13 @@ def fit(chain: str, found: Mapping[str, Weights], where: Path) -> tuple[list[Pla
 def _misfit(place: Place, found: Weights | None) -> str:
     """What keeps weights from their place, as a sentence; "" if nothing does."""
     if found is None:
-        return f"{place.source}: expected weights {_by(place.stored)}, the file has none."
-    shape = tuple(found.kernel.shape)
-    name = found.name if found.name == place.source else f"{found.name} ({place.source})"
+        return f"{place.source}: expected weights {_by(place.stored)} and biases, got none."
+    shape, biases = tuple(found.kernel.shape), tuple(found.bias.shape)
+    name = found.name if found.name == place.source else f"{found.name!r} ({place.source})"
     if shape != place.stored:
         return f"{name}: expected weights {_by(place.stored)}, got {_by(shape)}."
-    if tuple(found.bias.shape) != (place.outputs,):
-        return f"{name}: expected {place.outputs} biases, got {_by(found.bias.shape)}."
+    if biases != (place.outputs,):
+        return f"{name}: expected {place.outputs} biases, got {_by(biases)}."
     return ""
 
 
@@ -198,7 +204,7 @@ def write_weights(
     Raises:
         UserError: a weight is not a finite number, or the file can't be written.
     """
-    with replacing(to) as part, h5py.File(part, "w") as file:
+    with replacing(to) as part, _written(part, to) as file:
         file.attrs[SPEC] = spec
         file.attrs["backend"] = "tensorflow"
         file.attrs["layer_names"] = np.array([place.layer for place in filled], "S")
@@ -208,6 +214,20 @@ def write_weights(
             _write_layer(file, place, weights, own, where)
             progress(Event("import", done, len(filled), figures={"what": place.layer}))
     return sum(math.prod(place.kernel) + place.kernel[-1] for place in filled)
+
+
+@contextlib.contextmanager
+def _written(part: Path, to: Path) -> Iterator[h5py.File]:
+    """An HDF5 file to write; what h5py says of a full disk becomes a sentence."""
+    try:
+        with h5py.File(part, "w") as file:
+            yield file
+    except (OSError, RuntimeError) as error:
+        number = getattr(error, "errno", None)
+        found = re.search(r"errno = (\d+)", str(error))
+        number = number or (int(found[1]) if found else 0)
+        reason = os.strerror(number) if number else "the disk is full, or there is a limit"
+        raise UserError(f"{to} can't be written: {reason}.") from error
 
 
 def _write_layer(
@@ -220,21 +240,23 @@ def _write_layer(
     chunks = (*place.kernel[:-1], _step(place))
     kernel = group.create_dataset(names[0], place.kernel, np.float32, chunks=chunks)
     last = place.first + place.kernel[-1]
-    bias = np.asarray(weights.bias[place.first : last], np.float64)
+    bias = np.array(weights.bias[place.first : last], np.float64)  # a copy, to be added to
     for at, strip in _strips(place, weights):
         if not np.isfinite(strip).all():
             raise UserError(_not_finite(where, weights, "weights"))
         kernel[..., at : at + strip.shape[-1]] = strip
         if shift is not None:
             bias[at : at + strip.shape[-1]] += np.einsum("hwio,i->o", strip, shift)
+    with np.errstate(over="ignore"):  # it is infinite then
+        bias = bias.astype(np.float32)
     if not np.isfinite(bias).all():
         raise UserError(_not_finite(where, weights, "biases"))
-    group.create_dataset(names[1], data=bias.astype(np.float32))
+    group.create_dataset(names[1], data=bias)
 
 
 def _not_finite(where: Path, weights: Weights, what: str) -> str:
     return (
-        f"{where}: {weights.name}: {what} are infinite or not a number. Expected finite numbers; "
+        f"{where}: {weights.name!r}: {what} are infinite or not a number. Expected finite numbers; "
         "the training failed, or the file is damaged."
     )
 
@@ -245,7 +267,8 @@ def _strips(place: Place, weights: Weights) -> Iterator[tuple[int, np.ndarray]]:
     for at in range(0, outputs, step):
         first = place.first + at
         stored = weights.kernel[first : min(first + step, place.first + outputs)]
-        strip = np.asarray(stored, np.float32)
+        with np.errstate(over="ignore"):  # of doubles; it is infinite then
+            strip = np.asarray(stored, np.float32)
         if len(place.kernel) == 4:
             yield at, strip.transpose(2, 3, 1, 0)
             continue

@@ -23,12 +23,19 @@ def weights_of(weights: str, count: int = 1) -> tuple[str, ...]:
     """The weights of each of several backbones: "alexnet.h5+imagenet" is two.
 
     Args:
-        weights: as in the config; joined are only words of WEIGHTS and names that end as `FILES`,
-            so a folder may have a "+" in its name.
+        weights: as in the config; joined are only words of WEIGHTS and names that end as `FILES`.
+            Any other "+" is a part of a name: "c++/alexnet.h5+imagenet", "runs/cats+dogs".
         count: of the backbones; one for all of them is repeated.
     """
-    parts = weights.split(SEPARATOR)
-    if not all(part in WEIGHTS or part.lower().endswith(FILES) for part in parts):
+    parts, begun = [], ""
+    for piece in weights.split(SEPARATOR):
+        begun += piece
+        if begun.strip() in WEIGHTS or begun.strip().lower().endswith(FILES):
+            parts.append(begun.strip())
+            begun = ""
+        else:
+            begun += SEPARATOR
+    if begun or not parts:  # the last one is neither
         parts = [weights]
     return tuple(parts * count if len(parts) == 1 else parts)
 

@@ -18,6 +18,7 @@ from kerasft.caffemodel import MAX_LAYERS, shown
 from kerasft.errors import UserError
 
 MAX_NUMBER = 1_000_000  # no layer for images has as many outputs, or a window as wide
+DATA = "Data"  # what is first where a definition says the mean
 _LARGEST = 3.4028235e38  # of float32, which Caffe calculates in
 _ADVICE = " Only a net whose layers form a single chain can be read."
 _OTHER_ENDS = {"Accuracy", "HDF5Output", "Silence"}  # and losses: nothing comes out for the image
@@ -35,7 +36,7 @@ class Step:
         Pooling: pool ("MAX", "AVE" or "STOCHASTIC"), kernel (None if global_pooling), stride,
             pad, global_pooling, round_mode ("CEIL" or "FLOOR").
         LRN: local_size, alpha, beta, k, norm_region ("ACROSS_CHANNELS" or "WITHIN_CHANNEL").
-        ReLU: negative_slope. Dropout: dropout_ratio. Any other kind: none.
+        ReLU: negative_slope. Dropout: dropout_ratio. Data: mean_value. Any other kind: none.
     """
 
     name: str
@@ -47,7 +48,8 @@ def read_prototxt(path: Path) -> list[Step]:
     """Reads a net definition, deploy.prototxt or train_val.prototxt, of V2 or V1 layers.
 
     Left out are layers of training only, data, copies, accuracies and losses. SoftmaxWithLoss
-    counts as Softmax where the net has no other.
+    counts as Softmax where the net has no other. Data whose mean is given as values is the first
+    step, of kind "Data", with `mean_value`, a tuple.
 
     Raises:
         UserError: no such file (exit status 2); no net definition, or one that Caffe would
@@ -61,7 +63,7 @@ def read_prototxt(path: Path) -> list[Step]:
             "train_val.prototxt."
         )
     steps = [_step(path, layer) for layer in _chain(path, layers, net.input)]
-    if not steps:
+    if all(step.kind == DATA for step in steps):
         raise UserError(f"{path}: no layer does anything with an image when the net is tested.")
     return steps
 
@@ -134,6 +136,7 @@ def _chain(path: Path, layers: list[_Layer], inputs: Iterable[str]) -> list[_Lay
     chain: list[_Layer] = []
     names: set[str] = set()
     current = ""
+    data: list[_Layer] = []
     for layer in layers:
         where = f"{path}: layer {shown(layer.name or layer.kind)}"
         if layer.kind == "SoftmaxWithLoss" and not has_softmax:
@@ -145,6 +148,13 @@ def _chain(path: Path, layers: list[_Layer], inputs: Iterable[str]) -> list[_Lay
             continue
         if not bottoms and (layer.kind.endswith("Data") or layer.kind in ("Input", "Python")):
             sources.update(layer.tops)
+            if layer.message.transform_param.mean_value:
+                data = [layer._replace(kind=DATA)]
+            if layer.message.transform_param.scale != 1:
+                raise UserError(
+                    f"{where}: scales pixels by {layer.message.transform_param.scale:g}. Expected "
+                    "grey levels from 0 to 255, as the published nets take them."
+                )
             continue
         if len(bottoms) != 1:
             raise UserError(f"{where}: takes {_listed(layer.bottoms)}, expected one.{_ADVICE}")
@@ -168,7 +178,7 @@ def _chain(path: Path, layers: list[_Layer], inputs: Iterable[str]) -> list[_Lay
         current = layer.tops[0]
         names.add(layer.name)
         chain.append(layer)
-    return chain
+    return data + chain
 
 
 def _listed(names: list[str]) -> str:
@@ -229,6 +239,10 @@ class _Settings:
             self.fail(f"has {len(value)} values of {both}, expected 1 or 2.")
         height, width = (self.whole(name, number, least) for number in (value[0], value[-1]))
         return height, width
+
+
+def _data(of: _Settings) -> dict[str, Any]:
+    return {"mean_value": tuple(of.layer.transform_param.mean_value)}
 
 
 def _convolution(of: _Settings) -> dict[str, Any]:
@@ -311,6 +325,7 @@ def _dropout(of: _Settings) -> dict[str, Any]:
 
 
 _SETTINGS = {
+    DATA: _data,
     "Convolution": _convolution,
     "InnerProduct": _inner_product,
     "Pooling": _pooling,

@@ -41,27 +41,39 @@ def nets_brought_by(weights: Sequence[str]) -> dict[str, Any]:
 def weights_for(weights: str, backbone: str) -> str:
     """Returns those of several weights that belong to a backbone, or to several.
 
-    To each the file that an import wrote for it, else the one word among them:
-    "alexnet.h5+imagenet" is "alexnet.h5" for AlexNet, and "imagenet" for all others.
+    As many weights as backbones go by their order, as `train` takes them. Of others each takes the
+    file that an import wrote for it, else the one word among them: "alexnet.h5+imagenet" is
+    "alexnet.h5" for AlexNet, and "imagenet" for VGG16.
 
     Args:
         weights: one, which stays as it is, or several joined.
         backbone: one or several joined.
+
+    Raises:
+        UserError: a file that does not say its backbone, or two words (exit code 2): which
+            backbone would take them?
     """
-    parts = weights_of(weights)
-    if len(parts) == 1:
+    parts, nets = weights_of(weights), backbone.split(SEPARATOR)
+    if len(parts) in (1, len(nets)):
         return weights
     from kerasft.imported import backbone_of
 
     words = [part for part in parts if part in WEIGHTS]
-    files = {part: spec for part in parts if part not in words and (spec := backbone_of(part))}
+    files = {part: backbone_of(part) for part in parts if part not in words}
+    unknown = [part for part, spec in files.items() if spec is None] + words[1:]
+    if unknown:
+        raise UserError(
+            f"--weights: {unknown[0]} does not say which backbone it is for. Expected files of "
+            "import-caffe or import-torch, and one word for all other backbones.",
+            exit_code=2,
+        )
     chosen = []
-    for net in backbone.split(SEPARATOR):
-        own = [part for part, spec in files.items() if same_net(spec, net)] + words
+    for net in nets:
+        own = [part for part, spec in files.items() if same_net(str(spec), net)] + words
         if not own:
             return weights  # the config says what is wrong with it
         chosen.append(own[0])
-    return chosen[0] if len(set(chosen)) == 1 else SEPARATOR.join(chosen)
+    return chosen[0] if len(set(chosen)) == 1 and chosen[0] in WEIGHTS else SEPARATOR.join(chosen)
 
 
 def net_of(folder: str | Path) -> dict[str, Any]:
@@ -83,21 +95,15 @@ def net_of(folder: str | Path) -> dict[str, Any]:
 
 
 def file_for(weights: str | Path, backbone: str | None) -> str:
-    """Returns the file whose weights fill a backbone.
+    """Returns the file of a run whose weights fill a backbone.
 
     Args:
-        weights: a run, whose file it is then; or a file, which need not be there.
+        weights: the run.
         backbone: what is to be filled; None: not known, nothing is compared.
 
     Raises:
         UserError: a folder that is not a run, no model in it yet, or another net.
     """
-    if not Path(weights).is_dir():
-        from kerasft.imported import check_backbone
-
-        if backbone is not None:
-            check_backbone(Path(weights), backbone)
-        return str(weights)
     trained = net_of(weights)["backbone"]
     if backbone is not None and not same_net(trained, backbone):
         raise UserError(

@@ -53,7 +53,9 @@ def make_absolute(tree: dict[str, Any], folder: Path) -> None:
         if not isinstance(table, dict):
             continue
         if key == "weights" and isinstance(value, list):
-            value = SEPARATOR.join(map(str, value))
+            if not all(isinstance(one, str) for one in value):
+                continue  # the config says it
+            value = SEPARATOR.join(value)
         if key == "weights" and isinstance(value, str) and value:
             parts = weights_of(value)
             table[key] = SEPARATOR.join(

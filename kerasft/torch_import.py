@@ -2,6 +2,7 @@
 
 import contextlib
 import importlib.util
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -52,8 +53,8 @@ def import_torch(
         found = {
             source: Weights(name, kernel, bias)
             for source, name in names.items()
-            if (kernel := _part(tensors, f"{prefix}{name}.weight", keys, file)) is not None
-            and (bias := _whole(tensors, f"{prefix}{name}.bias", keys, file)) is not None
+            if (kernel := _part(tensors, f"{prefix}{name}.weight", keys, file))
+            and (bias := _part(tensors, f"{prefix}{name}.bias", keys, file))
         }
         result = import_weights(chain, spec, found, to, where=file, progress=progress)
     known = {f"{prefix}{w.name}.{kind}" for w in found.values() for kind in ("weight", "bias")}
@@ -63,7 +64,7 @@ def import_torch(
 @contextlib.contextmanager
 def _opened(file: Path) -> Iterator[Any]:
     """The tensors of a file, which are read when they are sliced."""
-    if not file.is_file():
+    if not os.path.isfile(file):
         raise UserError(f"there is no file {file}.", exit_code=2)
     if importlib.util.find_spec("safetensors") is None:
         raise UserError(
@@ -72,8 +73,11 @@ def _opened(file: Path) -> Iterator[Any]:
         )
     from safetensors import SafetensorError, safe_open
 
-    with file.open("rb") as opened:
-        start = opened.read(4)
+    try:
+        with file.open("rb") as opened:
+            start = opened.read(4)
+    except OSError as error:
+        raise UserError(f"{file}: can't be read: {error.strerror}.") from error
     if start[:2] in (b"PK", b"\x80\x02"):
         raise UserError(
             f"{file}: is a pickle of PyTorch, which could run any code. Convert it where PyTorch "
@@ -111,8 +115,3 @@ def _part(tensors: Any, key: str, keys: set[str], file: Path) -> _Slice | None:
             "Convert it to float32 before it is saved."
         )
     return _Slice(tensor)
-
-
-def _whole(tensors: Any, key: str, keys: set[str], file: Path) -> np.ndarray | None:
-    part = _part(tensors, key, keys, file)
-    return None if part is None else part[:]

@@ -18,6 +18,7 @@ import h5py
 import keras
 import numpy as np
 
+from kerasft.chains import CHAINS
 from kerasft.errors import UserError
 from kerasft.imagenet import models_folder
 from kerasft.imported import check_backbone
@@ -124,6 +125,8 @@ def load_file(net: keras.Model, path: Path, *, name: str) -> None:
     if zipfile.is_zipfile(path):
         donor = _open_model(path)
         _check_scaling(net, donor, path, name)
+        if name.partition(":")[0] in CHAINS:
+            _check_chain(net, donor, path, name)
         _fill(wanted, _arrays(donor), path, name)
     elif h5py.is_hdf5(path):
         try:
@@ -204,6 +207,29 @@ def _check_scaling(net: keras.Model, donor: keras.Model, path: Path, name: str) 
             f"{path}: was trained on pixels scaled otherwise: {name} begins with {said[0]}, the "
             f"file's model with {said[1]}."
         )
+
+
+def _check_chain(net: keras.Model, donor: keras.Model, path: Path, name: str) -> None:
+    """Refuses a model with the same weights in another order of operations.
+
+    AlexNet and CaffeNet have the same shapes, and so has VGG that sees pixels scaled otherwise.
+    """
+    ours, theirs = _kinds(net), _kinds(donor)
+    before, chain = ours[0], ours[1]
+    scaled_otherwise = theirs[0] and theirs[0] != before  # Keras' own nets have nothing there
+    if scaled_otherwise or theirs[1][: len(chain)] != chain:
+        what = "scales pixels otherwise" if scaled_otherwise else "has its layers in another order"
+        raise UserError(f"{path}: is the model of another net than {name}: it {what}.")
+
+
+def _kinds(model: keras.Model) -> tuple[list[str], list[str]]:
+    """Kinds of all operations before the first convolution, and from it to the last weights."""
+    operations = [o for o in model.operations if not isinstance(o, keras.layers.InputLayer)]
+    kinds = [type(operation).__name__ for operation in operations]
+    weighty = [i for i, o in enumerate(operations) if getattr(o, "weights", [])]
+    if not weighty:
+        return kinds, []
+    return kinds[: weighty[0]], kinds[weighty[0] : weighty[-1] + 1]
 
 
 def _normalizers(model: keras.Model) -> list[type]:

@@ -4,6 +4,7 @@ Source: protobuf.dev/programming-guides/encoding.
 """
 
 import mmap
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -29,15 +30,16 @@ def mapped(path: Path, kind: str) -> Iterator[mmap.mmap]:
     Raises:
         UserError: no such file (exit status 2); empty, or by its first bytes of another kind.
     """
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise UserError(f"{path}: no such file. Expected a {kind} of Caffe.", exit_code=2)
-    if path.stat().st_size == 0:
+    if os.path.getsize(path) == 0:
         raise UserError(f"{path}: is empty. Expected a {kind} of Caffe.")
     try:
         with path.open("rb") as file:
             data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     except (OSError, ValueError) as error:  # ValueError: it became empty
-        raise UserError(f"{path}: can't be read: {error}.") from error
+        reason = getattr(error, "strerror", None) or error
+        raise UserError(f"{path}: can't be read: {reason}.") from error
     try:
         if other := _other_kind(data):
             raise UserError(f"{path}: is {other}, not a {kind}. Expected a {kind} of Caffe.")

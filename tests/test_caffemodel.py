@@ -76,7 +76,7 @@ def shape(*sides: int) -> bytes:
 def test_layers_with_weights_are_read_in_the_order_of_the_file(path, version, legacy):
     write_caffemodel(path, LAYERS, version=version, legacy=legacy)
     with open_caffemodel(path) as layers:
-        assert list(layers) == ["conv1", "fc"]
+        assert list(layers) == ["conv1", "relu1", "fc"]
         kernel, bias = layers["conv1"]
         (matrix,) = layers["fc"]
         assert kernel.shape == kernel.squeezed == (2, 3, 2, 2)

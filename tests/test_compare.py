@@ -11,9 +11,9 @@ from PIL import Image
 from tiny_run import presplit, small
 
 from kerasft import bundle
-from kerasft.compare import _checked, _places, _predicted, _settled, compare_ways
+from kerasft.compare import _checked, _places, _predicted, _refuse_another, _settled, compare_ways
 from kerasft.config import load_config
-from kerasft.entries import Asked, Contest, Place, config_of
+from kerasft.entries import Asked, Contest, Place, config_of, photos_of
 from kerasft.errors import UserError
 from kerasft.progress import silent
 from kerasft.run import Run, read_record
@@ -136,6 +136,26 @@ def test_another_comparison_does_not_get_into_the_same_folder(compared, tmp_path
         "it."
     )
     assert refused.value.exit_code == 2
+
+
+def test_a_backbone_may_be_added_with_weights_of_its_own_and_none_gets_others(photos, tmp_path):
+    with h5py.File(tmp_path / "tiny.h5", "w") as file:
+        file.attrs["kerasft_backbone"] = "Tiny"
+    ours = f"{tmp_path}/tiny.h5"
+
+    def begin(weights, *backbones):
+        flags = {**FLAGS, "data.source": str(photos), "model.weights": weights}
+        contest = Contest(
+            tmp_path, asked(photos, "knn", flags=flags, backbones=backbones), 0.0, silent
+        )
+        photos_of(contest, Place(0, 1.0, backbones[0], "knn"))
+        _refuse_another(contest)
+
+    begin(ours, "Tiny")
+    begin(f"{ours}+none", "Tiny", "MobileNetV2")
+    begin(ours, "Tiny")
+    with pytest.raises(UserError, match="holds a comparison with other weights"):
+        begin("none", "MobileNetV2", "Tiny")
 
 
 def test_a_way_that_the_budget_stops_is_marked_and_goes_on_later(photos, tmp_path):

@@ -20,7 +20,7 @@ from kerasft.imagenet import weights_file
 from kerasft.nets import load
 
 # Built in a second; the other nets have the slow mark, which takes 12 minutes in all.
-QUICK = ("MobileNet", "MobileNetV2", "MobileNetV3Small", "CaffeNet")
+QUICK = ("MobileNet", "MobileNetV2", "MobileNetV3Small")
 ROWS = [
     pytest.param(name, marks=() if name in QUICK else pytest.mark.slow, id=name)
     for name in BACKBONES

@@ -29,7 +29,7 @@ def test_what_does_not_fit_is_named_and_what_the_mean_was():
         "at most.",
         "Does not fit, and is left out:",
         "  fc8_flickr (fc8): expected weights 1000x4096, got 20x4096.",
-        "Not used, the net has no place for it: 'fc9', 'loss3'.",
+        "Not used: 'fc9', 'loss3'.",
         "",
         "Next: kerasft train --data PHOTOS/ --weights caffenet.h5",
     ]

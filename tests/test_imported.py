@@ -94,9 +94,20 @@ def test_progress_is_told_of_every_layer(tmp_path):
 def test_what_goes_wrong_leaves_nothing_behind(tmp_path):
     found = weights_for(CONVOLUTIONS)
     found["conv5"].bias[3] = np.inf
-    with pytest.raises(UserError, match="conv5: biases are infinite or not a number"):
+    with pytest.raises(UserError, match="'conv5': biases are infinite or not a number"):
         write(tmp_path / "w.h5", found)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_doubles_beyond_float32_are_not_finite_numbers(tmp_path):
+    for which, what in (("kernel", "weights"), ("bias", "biases")):
+        found = weights_for(CONVOLUTIONS)
+        arrays = {"kernel": found["conv3"].kernel, "bias": found["conv3"].bias}
+        arrays[which] = arrays[which].astype("f8")
+        arrays[which].flat[5] = 1e300
+        found["conv3"] = Weights("conv3", **arrays)
+        with pytest.raises(UserError, match=f"'conv3': {what} are infinite or not a number"):
+            write(tmp_path / "w.h5", found)
 
 
 def test_a_layer_behind_one_that_is_left_out_is_left_out_too(tmp_path):
@@ -105,9 +116,9 @@ def test_a_layer_behind_one_that_is_left_out_is_left_out_too(tmp_path):
     filled, left_out = fit("CaffeNet", found, tmp_path)
     assert filled == CONVOLUTIONS
     assert left_out == [
-        "fc6: expected weights 4096x9216, the file has none.",
+        "fc6: expected weights 4096x9216 and biases, got none.",
         "fc7: left out with the layer before it.",
-        "fc8: expected weights 1000x4096, the file has none.",
+        "fc8: expected weights 1000x4096 and biases, got none.",
     ]
 
 

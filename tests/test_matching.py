@@ -26,6 +26,9 @@ def test_weights_are_joined_only_where_each_part_is_a_word_or_a_file():
     assert weights_of("alexnet.h5+imagenet") == ("alexnet.h5", "imagenet")
     assert weights_of("a.h5+b.weights.h5+c.KERAS") == ("a.h5", "b.weights.h5", "c.KERAS")
     assert weights_of("runs/cats+dogs") == ("runs/cats+dogs",)
+    assert weights_of("/c++/a.h5+imagenet") == ("/c++/a.h5", "imagenet")
+    assert weights_of("a.h5 + imagenet") == ("a.h5", "imagenet")
+    assert weights_of("a.h5+b") == ("a.h5+b",)
     assert weights_of("imagenet", 2) == ("imagenet", "imagenet")
     assert weights_of("none+imagenet", 2) == ("none", "imagenet")
 

@@ -64,17 +64,33 @@ def test_imported_files_bring_their_backbones_and_are_refused_for_others(tmp_pat
     both = loaded(f"{tmp_path}/VGG.h5+{tmp_path}/Caf.h5").model
     assert both.backbone == "VGG16:mode=torch+CaffeNet"
     assert loaded(tmp_path / "absent.h5").model.backbone == "MobileNetV2"
-    joined = f"{tmp_path}/Caf.h5+imagenet+{tmp_path}/VGG.h5"
-    assert weights_for(joined, "VGG16:mode=torch") == f"{tmp_path}/VGG.h5"
-    assert weights_for(joined, "CaffeNet+VGG16") == f"{tmp_path}/Caf.h5+imagenet"
+
+
+def test_of_several_weights_each_backbone_takes_its_own(tmp_path):
+    for spec in ("CaffeNet", "VGG16:mode=torch"):
+        with h5py.File(tmp_path / f"{spec[:3]}.h5", "w") as file:
+            file.attrs["kerasft_backbone"] = spec
+    caffenet, vgg = f"{tmp_path}/Caf.h5", f"{tmp_path}/VGG.h5"
+    joined = f"{caffenet}+imagenet+{vgg}"
+    assert weights_for(joined, "VGG16:mode=torch") == vgg
+    assert weights_for(joined, "CaffeNet+VGG16") == f"{caffenet}+imagenet"
     assert weights_for(joined, "VGG16+MobileNet") == "imagenet"
-    assert weights_for(f"{tmp_path}/Caf.h5+{tmp_path}/VGG.h5", "VGG16") == (
-        f"{tmp_path}/Caf.h5+{tmp_path}/VGG.h5"  # none of them, which the config then says
-    )
+    assert weights_for(f"{caffenet}+{vgg}", "VGG16") == f"{caffenet}+{vgg}"  # the config says it
     assert weights_for("runs/one", "VGG16") == "runs/one"
-    assert refusal(tmp_path / "VGG.h5", backbone="VGG16") == (
-        f"model.weights (--weights): {tmp_path}/VGG.h5: holds weights of VGG16:mode=torch, got "
-        "backbone VGG16. Leave the backbone out, or pass --backbone VGG16:mode=torch."
+    assert weights_for("none+imagenet", "MobileNetV2+VGG16") == "none+imagenet"  # by their order
+
+
+@pytest.mark.parametrize("named", ["other.h5", "absent.h5", "none"])
+def test_weights_that_no_backbone_would_take_for_sure_are_refused(named, tmp_path):
+    with h5py.File(tmp_path / "other.h5", "w"):
+        pass
+    path = named if named == "none" else f"{tmp_path}/{named}"
+    with pytest.raises(UserError) as caught:
+        weights_for(f"imagenet+{path}", "VGG16")
+    assert caught.value.exit_code == 2
+    assert str(caught.value) == (
+        f"--weights: {path} does not say which backbone it is for. Expected files of import-caffe "
+        "or import-torch, and one word for all other backbones."
     )
 
 

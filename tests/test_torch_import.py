@@ -128,9 +128,9 @@ def test_vgg_sees_pixels_as_pytorch_scales_them_and_is_no_other_vgg(tmp_path):
     assert report["backbone"] == backbone_of(tmp_path / "vgg.h5") == "VGG16:mode=torch"
     assert [layer["from"] for layer in report["layers"]] == list(OF_VGG)
     assert report["left_out"] == [
-        "fc6: expected weights 4096x25088, the file has none.",
-        "fc7: expected weights 4096x4096, the file has none.",
-        "fc8: expected weights 1000x4096, the file has none.",
+        "fc6: expected weights 4096x25088 and biases, got none.",
+        "fc7: expected weights 4096x4096 and biases, got none.",
+        "fc8: expected weights 1000x4096 and biases, got none.",
     ]
     base = nets.load("VGG16:mode=torch", weights=str(tmp_path / "vgg.h5"), image_size=32)
     images = np.random.default_rng(0).uniform(0, 255, (2, 32, 32, 3)).astype("float32")
@@ -166,8 +166,20 @@ def test_a_state_dict_of_another_net_is_refused_with_all_that_does_not_fit(tmp_p
     save_file(random_state(shapes), tmp_path / "odd.safetensors")
     assert refused(tmp_path / "odd.safetensors") == (
         f"{tmp_path}/odd.safetensors: does not fit VGG16:\n"
-        "  features.26 (conv5_2): expected weights 512x512x3x3, got 512x512x1x1.\n"
-        "  conv5_3: expected weights 512x512x3x3, the file has none."
+        "  'features.26' (conv5_2): expected weights 512x512x3x3, got 512x512x1x1.\n"
+        "  conv5_3: expected weights 512x512x3x3 and biases, got none."
+    )
+
+
+@pytest.mark.parametrize("shape", [(), (0,), (64, 1)])
+def test_biases_of_another_shape_are_named(shape, tmp_path):
+    state = random_state(OF_VGG)
+    state["features.0.bias"] = np.zeros(shape, "f4")
+    save_file(state, tmp_path / "odd.safetensors")
+    got = {(): "a single number", (0,): "0", (64, 1): "64x1"}[shape]
+    assert refused(tmp_path / "odd.safetensors") == (
+        f"{tmp_path}/odd.safetensors: does not fit VGG16:\n"
+        f"  'features.0' (conv1_1): expected 64 biases, got {got}."
     )
 
 

@@ -326,3 +326,27 @@ for spec in ("MobileNetV2:alpha=0.5", "MobileNet:alpha=0.25"):
     assert (
         f"  Damaged in {models}: mobilenet_2_5_224_tf_no_top.h5. Delete it to load it anew.\n"
     ) in done.stderr
+
+
+def test_a_model_of_another_net_with_the_same_shapes_is_refused(tmp_path):
+    load("AlexNet", weights="none", image_size=67).save(tmp_path / "alexnet.keras")
+    load("VGG16:mode=torch", weights="none", image_size=32).save(tmp_path / "vgg.keras")
+    load("AlexNet", weights=str(tmp_path / "alexnet.keras"), image_size=67)
+    for spec, file, what in (
+        ("CaffeNet", "alexnet.keras", "has its layers in another order"),
+        ("VGG16", "vgg.keras", "scales pixels otherwise"),
+    ):
+        with pytest.raises(UserError) as caught:
+            load(spec, weights=str(tmp_path / file), image_size=67)
+        assert str(caught.value) == (
+            f"{tmp_path}/{file}: is the model of another net than {spec}: it {what}."
+        )
+
+
+def test_a_model_of_keras_itself_without_preprocessing_fills_vgg(tmp_path):
+    donor = keras.applications.VGG16(weights=None, include_top=False, input_shape=(32, 32, 3))
+    donor.save(tmp_path / "plain.keras")
+    net = load("VGG16", weights=str(tmp_path / "plain.keras"), image_size=32)
+    np.testing.assert_array_equal(
+        net.get_layer("block3_conv1").kernel, donor.get_layer("block3_conv1").kernel
+    )
