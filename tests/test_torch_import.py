@@ -5,6 +5,8 @@ import keras
 import numpy as np
 import pytest
 from caffe_files import write_caffemodel
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from safetensors.numpy import save_file
 
 from kerasft import nets
@@ -217,3 +219,17 @@ def test_half_precision_is_read_and_integers_are_refused(tmp_path):
         f"{file}: features.2.weight is of type I32, expected one of F16, F32, F64. Convert it to "
         "float32 before it is saved."
     )
+
+
+@settings(max_examples=150, deadline=None)
+@given(data=st.data())
+def test_a_damaged_file_is_refused_in_a_sentence(data, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("damaged")
+    small = {"features.0.weight": np.ones((2, 3, 1, 1), "f4"), "features.0.bias": np.ones(2, "f4")}
+    save_file(small, folder / "net.safetensors")
+    content = bytearray((folder / "net.safetensors").read_bytes())
+    for _ in range(data.draw(st.integers(1, 4))):
+        content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
+    (folder / "net.safetensors").write_bytes(content[: data.draw(st.integers(0, len(content)))])
+    message = refused(folder / "net.safetensors")
+    assert message.startswith(f"{folder}/net.safetensors: ")
