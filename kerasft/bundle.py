@@ -23,8 +23,8 @@ import numpy as np
 
 from kerasft import nets, run
 from kerasft.errors import UserError
-from kerasft.imported import backbone_of
 from kerasft.progress import Event, Progress, silent
+from kerasft.written_for import backbone_of
 
 MEMBER = "kerasft.json"
 IMAGENET = "imagenet:"

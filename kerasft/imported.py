@@ -18,13 +18,12 @@ from typing import Any
 import h5py
 import numpy as np
 
-from kerasft.backbones import same_net
 from kerasft.chains import CHAINS, Place, places
 from kerasft.errors import UserError
 from kerasft.progress import Event, Progress, silent
 from kerasft.run import replacing
+from kerasft.written_for import SPEC
 
-SPEC = "kerasft_backbone"  # attribute of the file: the backbone that it was written for
 STRIP = 1 << 20  # numbers that are rearranged at a time
 
 
@@ -42,30 +41,6 @@ class Weights:
     name: str
     kernel: Any
     bias: Any
-
-
-def backbone_of(path: str | Path) -> str | None:
-    """The backbone that a weights file was written for; None where the file does not say."""
-    try:
-        with h5py.File(path, "r") as file:
-            spec = file.attrs.get(SPEC)
-    except (OSError, KeyError, RuntimeError, ValueError):  # not there, not HDF5, or damaged
-        return None
-    return spec if isinstance(spec, str) else None
-
-
-def check_backbone(path: Path, spec: str) -> None:
-    """Refuses a file that was written for another backbone, whose shapes may be the same.
-
-    Raises:
-        UserError: it was.
-    """
-    written = backbone_of(path)
-    if written is not None and not same_net(written, spec):
-        raise UserError(
-            f"{path}: holds weights of {written}, got backbone {spec}. Leave the backbone out, or "
-            f"pass --backbone {written}."
-        )
 
 
 def check_target(to: Path) -> None:

@@ -30,7 +30,7 @@ def nets_brought_by(weights: Sequence[str]) -> dict[str, Any]:
     """
     if len(weights) == 1 and Path(weights[0]).is_dir():
         return net_of(weights[0])
-    from kerasft.imported import backbone_of  # h5py takes a tenth of a second
+    from kerasft.written_for import backbone_of  # h5py takes a tenth of a second
 
     backbones = [backbone_of(one) for one in weights]
     if None in backbones:
@@ -56,7 +56,7 @@ def weights_for(weights: str, backbone: str) -> str:
     parts, nets = weights_of(weights), backbone.split(SEPARATOR)
     if len(parts) in (1, len(nets)):
         return weights
-    from kerasft.imported import backbone_of
+    from kerasft.written_for import backbone_of
 
     words = [part for part in parts if part in WEIGHTS]
     files = {part: backbone_of(part) for part in parts if part not in words}

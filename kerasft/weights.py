@@ -21,7 +21,7 @@ import numpy as np
 from kerasft.chains import CHAINS
 from kerasft.errors import UserError
 from kerasft.imagenet import models_folder
-from kerasft.imported import check_backbone
+from kerasft.written_for import check_backbone
 
 logger = logging.getLogger(__name__)
 

@@ -82,7 +82,7 @@ def test_torchvisions_alexnet_takes_pixels_as_pytorch_scales_them():
     np.testing.assert_allclose(made, expected, rtol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["AlexNet", "AlexNetOWT"])
+@pytest.mark.parametrize("name", ["AlexNet", pytest.param("AlexNetOWT", marks=pytest.mark.slow)])
 def test_it_learns_two_colours_from_random_weights(name):
     keras.utils.set_random_seed(0)
     net = build(name, side=67, pooling="avg")

@@ -23,9 +23,9 @@ from kerasft.caffe_import import import_caffe
 from kerasft.errors import UserError
 from kerasft.imagenet_names import labels
 from kerasft.import_text import import_text
-from kerasft.imported import backbone_of
 from kerasft.predict import predict
 from kerasft.weights import load_file
+from kerasft.written_for import backbone_of
 
 
 @pytest.fixture(scope="module")

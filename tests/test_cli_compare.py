@@ -59,7 +59,7 @@ def test_a_comparison_prints_its_result_and_says_what_is_done(tmp_path):
         (
             ("--backbones", "Tiny,MobilNet"),
             "Error: the options have 1 problem:\n  model.backbone (--backbone): unknown name "
-            "'MobilNet'. Did you mean 'MobileNet'? `kerasft backbones` lists all 41.\n",
+            "'MobilNet'. Did you mean 'MobileNet'? `kerasft backbones` lists all 44.\n",
         ),
     ],
 )

@@ -199,6 +199,7 @@ def names(result):
 # learns too: full 2,160 s for its 3 rates, 10 epochs and 24 images; scratch 36,000 s for its 100.
 
 
+@pytest.mark.slow
 def test_a_generous_budget_has_time_for_all(photos, tmp_path, monkeypatch):
     monkeypatch.setattr("kerasft.ways.FACTORS", (1.0,))  # one rate, not three: 720 s for full
     out, told = made_before(tmp_path / "out", *DEFAULT, "scratch"), Told()

@@ -6,7 +6,7 @@ import pytest
 from kerasft import imported
 from kerasft.chains import places
 from kerasft.errors import UserError
-from kerasft.imported import Weights, backbone_of, check_backbone, fit, write_weights
+from kerasft.imported import Weights, fit, write_weights
 
 CONVOLUTIONS = [place for place in places("CaffeNet") if len(place.kernel) == 4]
 
@@ -120,20 +120,3 @@ def test_a_layer_behind_one_that_is_left_out_is_left_out_too(tmp_path):
         "fc7: left out with the layer before it.",
         "fc8: expected weights 1000x4096 and biases, got none.",
     ]
-
-
-def test_a_file_says_which_backbone_it_was_written_for(tmp_path):
-    write(tmp_path / "w.h5", weights_for(CONVOLUTIONS))
-    assert backbone_of(tmp_path / "w.h5") == "CaffeNet"
-    check_backbone(tmp_path / "w.h5", "CaffeNet")
-    with pytest.raises(UserError, match=r"holds weights of CaffeNet, got backbone AlexNet\."):
-        check_backbone(tmp_path / "w.h5", "AlexNet")
-
-
-def test_other_files_do_not_say_it(tmp_path):
-    with h5py.File(tmp_path / "other.h5", "w"):
-        pass
-    (tmp_path / "text.h5").write_text("no weights")
-    for name in ("other.h5", "text.h5", "absent.h5"):
-        assert backbone_of(tmp_path / name) is None
-        check_backbone(tmp_path / name, "VGG16")

@@ -11,9 +11,9 @@ from safetensors.numpy import save_file
 
 from kerasft import nets
 from kerasft.errors import UserError
-from kerasft.imported import backbone_of
 from kerasft.torch_import import import_torch
 from kerasft.weights import load_file
+from kerasft.written_for import backbone_of
 
 # torchvision's names -> shapes, and the names of Caffe's layers that compute the same.
 OF_ALEXNET = {
