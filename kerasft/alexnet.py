@@ -8,10 +8,7 @@ Shapes: B images in a batch; S side of the square input in pixels; H, W places; 
 import keras
 from keras import ops
 
-from kerasft.chains import CHAINS, Chain, Conv, Dense, Norm, Pool, group_name
-
-# Caffe's lrn_param; its alpha is divided by the number of channels that are summed.
-NEIGHBOURS, ALPHA, K = 5, 1e-4, 1.0
+from kerasft.chains import ALPHA, CHAINS, NEIGHBOURS, Conv, Dense, K, Norm, Pool, group_name
 
 
 def preprocess_input(pixels: keras.KerasTensor, name: str) -> keras.KerasTensor:
@@ -63,11 +60,11 @@ def build(
             case Norm():
                 x = _local_response_norm(x, _of_block(layer.name, "norm"))
             case Pool():
-                pool = keras.layers.MaxPooling2D(layer.size, layer.stride)
-                pool.name = _of_block(layer.name, "pool")
-                x = pool(x)
+                name_of_pool = _of_block(layer.name, "pool")
+                x = keras.layers.MaxPooling2D(layer.size, layer.stride, name=name_of_pool)(x)
             case Dense() if include_top:
-                x = _dense(x, layer, chain, classifier_activation)
+                last = layer is chain.dense[-1]
+                x = _dense(x, layer, classifier_activation) if last else _hidden(x, layer)
     if not include_top and pooling == "avg":
         x = keras.layers.GlobalAveragePooling2D()(x)
     return keras.Model(keras.utils.get_source_inputs(inputs)[0], x, name=name.lower())
@@ -93,7 +90,7 @@ def _convolution(x: keras.KerasTensor, layer: Conv) -> keras.KerasTensor:
             layer.filters // layer.groups,
             layer.kernel,
             layer.stride,
-            padding="same" if same and layer.pad else "valid",
+            padding="same" if same else "valid",
             activation="relu",
             kernel_initializer=keras.initializers.RandomNormal(stddev=0.01),
             bias_initializer=_bias(layer.name),
@@ -121,9 +118,9 @@ def _name(tensor: keras.KerasTensor, name: str) -> keras.KerasTensor:
 
 
 def _local_response_norm(x: keras.KerasTensor, name: str) -> keras.KerasTensor:
-    """x / (k + alpha/n · sum of squares over n neighbouring channels) ** 0.75, in float32.
+    """x / (k + alpha/n · sum of squares over n neighbouring channels) ** beta, in float32.
 
-    Of y ** -0.75 the form 1 / sqrt(y · sqrt(y)) takes a third of the time on a CPU.
+    beta is 0.75. Of y ** -0.75 the form 1 / sqrt(y · sqrt(y)) takes a third of the time on a CPU.
 
     Source: Krizhevsky et al. 2012, section 3.3; Caffe's lrn_layer.cpp, which divides alpha by n
         and counts channels beyond the border as 0.
@@ -146,20 +143,22 @@ def _local_response_norm(x: keras.KerasTensor, name: str) -> keras.KerasTensor:
     return named(ops.multiply(exact, named(ops.rsqrt(square), "rsqrt")), "scaled")
 
 
-def _dense(
-    x: keras.KerasTensor, layer: Dense, chain: Chain, classifier_activation: str | None
-) -> keras.KerasTensor:
-    """A fully connected layer, with what stands in front of it."""
-    first, last = layer is chain.dense[0], layer is chain.dense[-1]
-    if first:
+def _hidden(x: keras.KerasTensor, layer: Dense) -> keras.KerasTensor:
+    """A fully connected layer and the dropout behind it."""
+    x = _dense(x, layer, "relu")
+    return keras.layers.Dropout(0.5, name=f"{layer.name}_dropout")(x)
+
+
+def _dense(x: keras.KerasTensor, layer: Dense, activation: str | None) -> keras.KerasTensor:
+    """A fully connected layer, of places flattened if there are any."""
+    if len(x.shape) > 2:
         x = keras.layers.Flatten(name=f"{layer.name}_flatten")(x)
-    else:
-        before = chain.dense[chain.dense.index(layer) - 1]
-        x = keras.layers.Dropout(0.5, name=f"{before.name}_dropout")(x)
     return keras.layers.Dense(
         layer.units,
-        activation=classifier_activation if last else "relu",
-        kernel_initializer=keras.initializers.RandomNormal(stddev=0.01 if last else 0.005),
+        activation=activation,
+        kernel_initializer=keras.initializers.RandomNormal(
+            stddev=0.005 if activation == "relu" else 0.01
+        ),
         bias_initializer=_bias(layer.name),
         name=layer.name,
     )(x)

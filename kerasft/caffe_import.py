@@ -11,9 +11,21 @@ from typing import Any
 
 import numpy as np
 
-from kerasft.caffemodel import Blob, open_caffemodel, read_mean, shown
-from kerasft.chains import CHAINS, Chain, Conv, Dense, Layer, Norm, Pool
-from kerasft.errors import UserError
+from kerasft.caffemodel import Blob, open_caffemodel, read_mean
+from kerasft.chains import (
+    ALPHA,
+    BETA,
+    CHAINS,
+    NEIGHBOURS,
+    Chain,
+    Conv,
+    Dense,
+    K,
+    Layer,
+    Norm,
+    Pool,
+)
+from kerasft.errors import UserError, quoted
 from kerasft.imported import Weights, check_target, import_weights
 from kerasft.progress import Progress, silent
 from kerasft.prototxt import DATA, Step, read_prototxt
@@ -47,7 +59,7 @@ def import_caffe(
 
     Returns:
         That of `imported.import_weights`, with `{"unused": [name], "mean": [blue, green, red],
-        "mean_spread"}`. `unused`: layers that the net has no place for; `mean_spread`: grey
+        "mean_spread"}`. `unused`: layers with weights that are not used; `mean_spread`: grey
         levels by which the mean image differs from that at most.
 
     Raises:
@@ -100,8 +112,8 @@ def _check_order(matched: list[tuple[str, Step]], blobs: Mapping[str, Any], path
     for expected, got in zip(given, stored, strict=True):
         if expected != got:
             raise UserError(
-                f"{path}: is of another net than the definition: it has layer {shown(got)} where "
-                f"the definition has {shown(expected)}."
+                f"{path}: is of another net than the definition: it has layer {quoted(got)} where "
+                f"the definition has {quoted(expected)}."
             )
 
 
@@ -123,7 +135,7 @@ def _expected(layer: Layer, last: bool) -> Iterator[_Expected]:
             settings |= {"pad": (layer.pad, layer.pad), "dilation": (1, 1), "bias_term": True}
             yield _Expected(layer.name, "Convolution", settings)
         case Norm():
-            settings = {"local_size": 5, "alpha": 1e-4, "beta": 0.75, "k": 1.0}
+            settings = {"local_size": NEIGHBOURS, "alpha": ALPHA, "beta": BETA, "k": K}
             yield _Expected(layer.name, "LRN", {**settings, "norm_region": "ACROSS_CHANNELS"})
         case Pool():
             settings = {"pool": "MAX", "kernel": (layer.size,) * 2, "stride": (layer.stride,) * 2}
@@ -157,10 +169,10 @@ def _compare(chain: Chain, steps: list[Step]) -> tuple[list[tuple[str, Step]], l
                 problems.append(f"{one.name}: expected {one.kind}, the definition ends before it.")
             return matched, problems
         step = given[number]
-        name = shown(step.name)
+        name = quoted(step.name)
         if step.kind != one.kind:
             problems.append(
-                f"{name}: expected {one.kind} ({one.name}), got {shown(step.kind)[1:-1]}."
+                f"{name}: expected {one.kind} ({one.name}), got {quoted(step.kind)[1:-1]}."
             )
             return matched, problems
         matched.append((one.name, step))
@@ -170,7 +182,7 @@ def _compare(chain: Chain, steps: list[Step]) -> tuple[list[tuple[str, Step]], l
             if not _same(step.settings[key], value)
         ]
     if len(given) > len(expected):
-        problems.append(f"{shown(given[len(expected)].name)}: expected nothing behind {one.name}.")
+        problems.append(f"{quoted(given[len(expected)].name)}: expected nothing behind {one.name}.")
     return matched, problems
 
 
@@ -196,7 +208,7 @@ def _found(
             continue
         if len(blobs[layer]) != 2:
             problems.append(
-                f"{shown(layer)}: expected 2 blobs, weights and biases, got {len(blobs[layer])}."
+                f"{quoted(layer)}: expected 2 blobs, weights and biases, got {len(blobs[layer])}."
             )
             continue
         kernel, bias = blobs[layer]

@@ -14,8 +14,7 @@ from typing import Any
 
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, text_format
 
-from kerasft.caffemodel import shown
-from kerasft.errors import UserError, did_you_mean
+from kerasft.errors import UserError, did_you_mean, quoted
 from kerasft.wire import is_text
 
 MAX_BYTES = 4 << 20  # ResNet-152 takes 100 KB
@@ -188,7 +187,7 @@ def _reason(text: str, error: text_format.ParseError) -> str:
     where = "" if line is None else f"line {line:,}: "
     if found := re.search(r"has no value named (.+?)\.?$", reason):
         known = [name for names in ENUMS.values() for name in names]
-        return f"{where}unknown value {shown(found[1])}.{did_you_mean(found[1], known)}"
+        return f"{where}unknown value {quoted(found[1])}.{did_you_mean(found[1], known)}"
     # Its sentences hold what they met, in full: without control characters, and not too long.
     reason = "".join(c if c.isprintable() else "?" for c in reason[:200]).rstrip(". ")
     return f"{where}is not what a net definition has{' there' if where else ''}: {reason}."

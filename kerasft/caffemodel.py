@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from kerasft.errors import UserError
+from kerasft.errors import UserError, quoted
 from kerasft.wire import BYTES, VARINT, Field, Walk, mapped
 
 MAX_LAYERS = 5_000  # ResNet-152 has 500
@@ -47,11 +47,6 @@ class Blob:
         """The shape without leading ones; at least one side stays."""
         first = next((i for i, side in enumerate(self.shape) if side != 1), len(self.shape) - 1)
         return self.shape[max(first, 0) :]
-
-
-def shown(name: str) -> str:
-    """A name out of a file, in quotes, as messages can hold it."""
-    return repr(name if len(name) <= 60 else f"{name[:60]}...")
 
 
 @contextmanager
@@ -123,7 +118,7 @@ def _read_layers(walk: Walk) -> dict[str, list[Blob]]:
         if blobs and layers.get(name):
             # Two of one name, for training and for testing, are fine if one holds no weights.
             raise UserError(
-                f"{walk.path}: two layers with the name {shown(name)} hold weights, the second "
+                f"{walk.path}: two layers with the name {quoted(name)} hold weights, the second "
                 f"at byte {field.at:,}. Expected one."
             )
         layers.setdefault(name, []).extend(blobs)
@@ -154,7 +149,7 @@ def _read_layer(walk: Walk, layer: Field) -> tuple[str, list[Blob]]:
             if len(blobs) == MAX_BLOBS:
                 raise walk.damaged(field.at, f"a layer's blobs become more than {MAX_BLOBS:,}")
             blobs.append(field)
-    where = f"{walk.path}: layer {shown(name)}, blob "
+    where = f"{walk.path}: layer {quoted(name)}, blob "
     return name, [
         _read_blob(walk, blob.start, blob.end, f"{where}{number}")
         for number, blob in enumerate(blobs)

@@ -40,9 +40,13 @@ class Conv:
     groups: int = 1
 
 
+# Of local response normalisation; ALPHA is divided by the number of channels that are summed.
+NEIGHBOURS, ALPHA, BETA, K = 5, 1e-4, 0.75, 1.0
+
+
 @dataclass(frozen=True)
 class Norm:
-    """Local response normalisation over 5 neighbouring channels (alpha 1e-4, beta 0.75, k 1)."""
+    """Local response normalisation over NEIGHBOURS channels."""
 
     name: str
 

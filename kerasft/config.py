@@ -12,11 +12,10 @@ from typing import Any
 import tomli_w
 from pydantic import ValidationError
 
-from kerasft.backbones import SEPARATOR
 from kerasft.errors import UserError
 from kerasft.fields import Augment, Cache, Config, Data, Head, Model
 from kerasft.kinds import TFDS
-from kerasft.matching import WEIGHTS, weights_of
+from kerasft.matching import with_files
 from kerasft.phase_fields import METHODS, OWNERS, AnyPhase, Phase, Solved
 from kerasft.problems import Place, Problem, from_pydantic, repeated_names, report
 from kerasft.settings import (
@@ -229,9 +228,7 @@ def to_toml(config: Config, folder: Path) -> str:
     for section, key in PATHS:
         value = tree[section].get(key)
         if key == "weights":
-            tree[section][key] = SEPARATOR.join(
-                part if part in WEIGHTS else _relative(part, folder) for part in weights_of(value)
-            )
+            tree[section][key] = with_files(value, lambda path: _relative(path, folder))
         elif value is not None and not value.startswith(TFDS):
             tree[section][key] = _relative(value, folder)
     for phase in tree["phases"]:

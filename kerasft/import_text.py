@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
+from kerasft.errors import quoted
+
 
 def import_text(result: Mapping[str, Any]) -> str:
     """What was written, what of the file was not used, and what to do next.
@@ -24,7 +26,6 @@ def import_text(result: Mapping[str, Any]) -> str:
         parts.append("Does not fit, and is left out:")
         parts += [f"  {sentence}" for sentence in result["left_out"]]
     if result["unused"]:
-        names = ", ".join(map(repr, result["unused"]))  # whatever the file calls them
-        parts.append(f"Not used: {names}.")
+        parts.append(f"Not used: {', '.join(map(quoted, result['unused']))}.")
     parts += ["", f"Next: kerasft train --data PHOTOS/ --weights {result['file']}"]
     return "\n".join(parts)

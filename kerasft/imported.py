@@ -19,7 +19,7 @@ import h5py
 import numpy as np
 
 from kerasft.chains import CHAINS, Place, places
-from kerasft.errors import UserError
+from kerasft.errors import UserError, quoted
 from kerasft.progress import Event, Progress, silent
 from kerasft.run import replacing
 from kerasft.written_for import SPEC
@@ -139,7 +139,7 @@ def _misfit(place: Place, found: Weights | None) -> str:
     if found is None:
         return f"{place.source}: expected weights {_by(place.stored)} and biases, got none."
     shape, biases = tuple(found.kernel.shape), tuple(found.bias.shape)
-    name = found.name if found.name == place.source else f"{found.name!r} ({place.source})"
+    name = found.name if found.name == place.source else f"{quoted(found.name)} ({place.source})"
     if shape != place.stored:
         return f"{name}: expected weights {_by(place.stored)}, got {_by(shape)}."
     if biases != (place.outputs,):
@@ -231,8 +231,8 @@ def _write_layer(
 
 def _not_finite(where: Path, weights: Weights, what: str) -> str:
     return (
-        f"{where}: {weights.name!r}: {what} are infinite or not a number. Expected finite numbers; "
-        "the training failed, or the file is damaged."
+        f"{where}: {quoted(weights.name)}: {what} are infinite or not a number. Expected finite "
+        "numbers; the training failed, or the file is damaged."
     )
 
 

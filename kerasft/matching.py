@@ -3,6 +3,8 @@
 Plain rules without Keras.
 """
 
+from collections.abc import Callable
+
 from kerasft.backbones import (
     BACKBONES,
     DEFAULTS,
@@ -38,6 +40,12 @@ def weights_of(weights: str, count: int = 1) -> tuple[str, ...]:
     if begun or not parts:  # the last one is neither
         parts = [weights]
     return tuple(parts * count if len(parts) == 1 else parts)
+
+
+def with_files(weights: str, change: Callable[[str], str]) -> str:
+    """The same weights with every one that is no word of WEIGHTS changed: a path, for instance."""
+    parts = weights_of(weights)
+    return SEPARATOR.join(part if part in WEIGHTS else change(part) for part in parts)
 
 
 def check_weights(spec: str, weights: str) -> None:

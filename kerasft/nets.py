@@ -132,7 +132,6 @@ def load_one(
             f"more, got {image_size}.",
             exit_code=2,
         )
-    check_weights(spec, weights)
     check_features(spec, features, leave_out=leave_out, weights=weights, image_size=image_size)
     path = None if weights in ("imagenet", "none") else Path(weights)
     if weights == "sample":

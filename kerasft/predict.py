@@ -32,7 +32,8 @@ def predict(
 
     Args:
         target: a run directory, a model file, a SavedModel that kerasft exported (or the
-            folder of its versions, of which the highest number is taken), or "imagenet:NAME".
+            folder of its versions, of which the highest number is taken), "imagenet:NAME", or a
+            file that an import wrote.
         files: files, and folders in which images are looked for, nested ones included.
         top: how many labels for each file, at least 1; K at most are given.
         progress: told of the files as they are read ("images") and predicted ("check").

@@ -21,6 +21,7 @@ Stages:
     entry   one way of a comparison is done: done of total; figures name, backbone, note, and where
             it has them val_accuracy and seconds
     check   scoring or parity: done of total; figure what
+    import  layers of another tool's file are written: done of total; figure what
 """
 
 from collections.abc import Callable, Mapping

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
 from kerasft.caffe_text import ENUMS, V1_KINDS, parse_net
-from kerasft.caffemodel import MAX_LAYERS, shown
-from kerasft.errors import UserError
+from kerasft.caffemodel import MAX_LAYERS
+from kerasft.errors import UserError, quoted
 
 MAX_NUMBER = 1_000_000  # no layer for images has as many outputs, or a window as wide
 DATA = "Data"  # what is first where a definition says the mean
@@ -94,7 +94,7 @@ def _layers(path: Path, net: Any) -> list[_Layer]:
     layers = []
     for number, message in enumerate(messages, 1):
         name = message.name
-        where = f"{path}: layer {shown(name) if name else f'number {number}, without a name'}"
+        where = f"{path}: layer {quoted(name) if name else f'number {number}, without a name'}"
         if net.layers and message.HasField("layer"):
             raise UserError(
                 f"{path}: holds layers of V0, Caffe's format before 2014. Convert it with Caffe's "
@@ -138,12 +138,12 @@ def _chain(path: Path, layers: list[_Layer], inputs: Iterable[str]) -> list[_Lay
     current = ""
     data: list[_Layer] = []
     for layer in layers:
-        where = f"{path}: layer {shown(layer.name or layer.kind)}"
+        where = f"{path}: layer {quoted(layer.name or layer.kind)}"
         if layer.kind == "SoftmaxWithLoss" and not has_softmax:
             # Labels come second; what comes out is the loss.
             layer = layer._replace(kind="Softmax", bottoms=layer.bottoms[:1], tops=[layer.name])
         bottoms = [copies.get(bottom, bottom) for bottom in layer.bottoms]
-        taken = shown("".join(layer.bottoms[:1]))
+        taken = quoted("".join(layer.bottoms[:1]))
         if layer.kind.endswith("Loss") or layer.kind in _OTHER_ENDS:
             continue
         if not bottoms and (layer.kind.endswith("Data") or layer.kind in ("Input", "Python")):
@@ -168,8 +168,8 @@ def _chain(path: Path, layers: list[_Layer], inputs: Iterable[str]) -> list[_Lay
             )
         if chain and bottoms[0] != current:
             raise UserError(
-                f"{where}: takes {taken}, expected {shown(current)}, which the layer "
-                f"before it, {shown(chain[-1].name or chain[-1].kind)}, gives.{_ADVICE}"
+                f"{where}: takes {taken}, expected {quoted(current)}, which the layer "
+                f"before it, {quoted(chain[-1].name or chain[-1].kind)}, gives.{_ADVICE}"
             )
         if len(layer.tops) != 1:
             raise UserError(f"{where}: gives {_listed(layer.tops)}, expected one.{_ADVICE}")
@@ -182,13 +182,13 @@ def _chain(path: Path, layers: list[_Layer], inputs: Iterable[str]) -> list[_Lay
 
 
 def _listed(names: list[str]) -> str:
-    return f"{len(names)} things: {', '.join(map(shown, names[:3]))}" if names else "nothing"
+    return f"{len(names)} things: {', '.join(map(quoted, names[:3]))}" if names else "nothing"
 
 
 def _step(path: Path, layer: _Layer) -> Step:
-    where = f"{path}: layer {shown(layer.name)}"
+    where = f"{path}: layer {quoted(layer.name)}"
     if not layer.name:
-        raise UserError(f"{path}: a layer of type {shown(layer.kind)} has no name. Give it one.")
+        raise UserError(f"{path}: a layer of type {quoted(layer.kind)} has no name. Give it one.")
     read = _SETTINGS.get(layer.kind)
     settings = read(_Settings(where, layer.message)) if read else {}
     for key, value in settings.items():

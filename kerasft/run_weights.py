@@ -94,20 +94,20 @@ def net_of(folder: str | Path) -> dict[str, Any]:
     return {key: model[key] for key in ("backbone", "image_size") if key in model}
 
 
-def file_for(weights: str | Path, backbone: str | None) -> str:
+def file_for(folder: str | Path, backbone: str | None) -> str:
     """Returns the file of a run whose weights fill a backbone.
 
     Args:
-        weights: the run.
+        folder: of the run.
         backbone: what is to be filled; None: not known, nothing is compared.
 
     Raises:
-        UserError: a folder that is not a run, no model in it yet, or another net.
+        UserError: not a run, no model in it yet, or another net.
     """
-    trained = net_of(weights)["backbone"]
+    trained = net_of(folder)["backbone"]
     if backbone is not None and not same_net(trained, backbone):
         raise UserError(
-            f"the run {weights} has trained {trained}, got backbone '{backbone}'. Leave the "
+            f"the run {folder} has trained {trained}, got backbone '{backbone}'. Leave the "
             f"backbone out, pass --backbone {trained}, or take other weights."
         )
-    return str(model_file(Run(Path(weights))))
+    return str(model_file(Run(Path(folder))))

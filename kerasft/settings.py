@@ -14,7 +14,7 @@ from typing import Any
 from kerasft.backbones import SEPARATOR
 from kerasft.errors import UserError
 from kerasft.kinds import TFDS
-from kerasft.matching import WEIGHTS, weights_of
+from kerasft.matching import with_files
 from kerasft.problems import Place, Problem, report, shown
 
 
@@ -49,18 +49,15 @@ def make_absolute(tree: dict[str, Any], folder: Path) -> None:
     """
     for section, key in PATHS:
         table = tree.get(section)
-        value = table.get(key) if isinstance(table, dict) else None
         if not isinstance(table, dict):
             continue
+        value = table.get(key)
         if key == "weights" and isinstance(value, list):
             if not all(isinstance(one, str) for one in value):
                 continue  # the config says it
             value = SEPARATOR.join(value)
         if key == "weights" and isinstance(value, str) and value:
-            parts = weights_of(value)
-            table[key] = SEPARATOR.join(
-                part if part in WEIGHTS else absolute(part, folder) for part in parts
-            )
+            table[key] = with_files(value, lambda path: absolute(path, folder))
         elif isinstance(value, str | Path) and str(value):
             table[key] = absolute(value, folder)
 

@@ -37,8 +37,7 @@ def import_torch(
         progress: told of the layers.
 
     Returns:
-        That of `imported.import_weights`, with `{"unused": [name]}`: tensors that the net has no
-        place for.
+        That of `imported.import_weights`, with `{"unused": [name]}`: tensors that are not used.
 
     Raises:
         UserError: not such a file, or of another net; or safetensors is not installed (exit

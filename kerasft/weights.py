@@ -214,10 +214,10 @@ def _check_chain(net: keras.Model, donor: keras.Model, path: Path, name: str) ->
 
     AlexNet and CaffeNet have the same shapes, and so has VGG that sees pixels scaled otherwise.
     """
-    ours, theirs = _kinds(net), _kinds(donor)
-    before, chain = ours[0], ours[1]
-    scaled_otherwise = theirs[0] and theirs[0] != before  # Keras' own nets have nothing there
-    if scaled_otherwise or theirs[1][: len(chain)] != chain:
+    before, chain = _kinds(net)
+    before_it, its_chain = _kinds(donor)
+    scaled_otherwise = before_it and before_it != before  # Keras' own nets have nothing there
+    if scaled_otherwise or its_chain[: len(chain)] != chain:
         what = "scales pixels otherwise" if scaled_otherwise else "has its layers in another order"
         raise UserError(f"{path}: is the model of another net than {name}: it {what}.")
 

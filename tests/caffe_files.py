@@ -5,10 +5,13 @@ as they come, so that those of a whole AlexNet take a second.
 """
 
 import struct
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
+import pytest
+
+from kerasft.errors import UserError
 
 CAFFENET_DEPLOY = """\
 name: "CaffeNet"
@@ -606,3 +609,20 @@ def text(field: int, content: str) -> bytes:
 def floats(*values: float) -> bytes:
     """Values as they lie in a packed field."""
     return struct.pack(f"<{len(values)}f", *values)
+
+
+def refusal(read: Callable, path: Path, content: bytes | str, *, most: int) -> str:
+    """What a reader says of a file that it refuses: one sentence that names the file first.
+
+    Args:
+        read: takes path and content.
+        path: of the file.
+        content: of the file.
+        most: characters that the sentence may have.
+    """
+    with pytest.raises(UserError) as error:
+        read(path, content)
+    message = str(error.value)
+    assert message.startswith(f"{path}: ")
+    assert message.isprintable() and len(message) < most
+    return message.removeprefix(f"{path}: ")

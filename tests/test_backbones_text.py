@@ -60,7 +60,7 @@ def test_a_backbone_is_a_line_then_come_the_options_and_what_to_do_next():
 
 
 def test_the_real_table_is_narrow_enough_for_a_terminal(monkeypatch):
-    monkeypatch.setenv("KERAS_HOME", "/root/.keras")
+    monkeypatch.setenv("KERAS_HOME", "/home/ada/.keras")
     lines = backbones_text(list_backbones()).splitlines()
     assert max(map(len, lines)) < 90
     assert len(lines) == 44 + 15

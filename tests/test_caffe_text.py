@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from caffe_files import CAFFENET_DEPLOY, write_caffemodel
+from caffe_files import CAFFENET_DEPLOY, refusal, write_caffemodel
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -29,12 +29,7 @@ def parsed(path: Path, content: str | bytes):
 
 
 def message_of(path, content):
-    with pytest.raises(UserError) as error:
-        parsed(path, content)
-    message = str(error.value)
-    assert message.startswith(f"{path}: ")
-    assert message.isprintable() and len(message) < 600
-    return message.removeprefix(f"{path}: ")
+    return refusal(parsed, path, content, most=600)
 
 
 def test_layers_of_v2_are_read(path):

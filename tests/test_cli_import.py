@@ -6,6 +6,7 @@ import tomllib
 import numpy as np
 import pytest
 from caffe_files import CAFFENET_DEPLOY, write_caffemodel
+from caffe_nets import OF_ALEXNET, random_layers
 from click.testing import CliRunner
 from drawing import draw_photos
 from safetensors.numpy import save_file
@@ -18,24 +19,11 @@ def kerasft(*arguments):
     return CliRunner().invoke(main, list(map(str, arguments)))
 
 
-SHAPES = {
-    "conv1": (96, 3, 11, 11),
-    "conv2": (256, 48, 5, 5),
-    "conv3": (384, 256, 3, 3),
-    "conv4": (384, 192, 3, 3),
-    "conv5": (256, 192, 3, 3),
-}
-
-
 @pytest.fixture(scope="module")
 def caffenet(tmp_path_factory):
     """CaffeNet without its fully connected layers, as Caffe's files and as a file for --weights."""
     folder = tmp_path_factory.mktemp("caffenet")
-    random, layers = np.random.default_rng(0), []
-    for name, shape in SHAPES.items():
-        spread = np.float32((2 / np.prod(shape[1:])) ** 0.5)
-        kernel = random.standard_normal(shape, np.float32) * spread
-        layers.append((name, "Convolution", [kernel, np.zeros(shape[0], "f4")]))
+    layers = random_layers(OF_ALEXNET[:5])
     layers.append(("loss3", "InnerProduct", [np.zeros((2, 2), "f4")]))
     write_caffemodel(folder / "net.caffemodel", layers)
     (folder / "deploy.prototxt").write_text(CAFFENET_DEPLOY)

@@ -1,4 +1,4 @@
-from kerasft.errors import UserError, did_you_mean
+from kerasft.errors import UserError, did_you_mean, quoted
 
 
 def test_a_user_error_is_its_message_and_exits_with_1():
@@ -23,3 +23,9 @@ def test_case_does_not_count_and_the_right_spelling_is_shown():
 def test_nothing_near_suggests_nothing():
     assert did_you_mean("zzz", ["backbone", "weights"]) == ""
     assert did_you_mean("zzz", []) == ""
+
+
+def test_a_name_out_of_a_file_is_quoted_printable_and_not_too_long():
+    assert quoted("conv1") == "'conv1'"
+    assert quoted("\x1b[2J\n") == "'\\x1b[2J\\n'"
+    assert quoted("n" * 900) == "'" + "n" * 60 + "...'"

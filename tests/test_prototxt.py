@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from caffe_files import ALEXNET_DEPLOY, CAFFENET_DEPLOY, write_caffemodel
+from caffe_files import ALEXNET_DEPLOY, CAFFENET_DEPLOY, refusal, write_caffemodel
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -27,12 +27,7 @@ def steps_of(path: Path, content: str) -> list[Step]:
 
 
 def message_of(path, content):
-    with pytest.raises(UserError) as error:
-        steps_of(path, content)
-    message = str(error.value)
-    assert message.startswith(f"{path}: ")
-    assert "\n" not in message
-    return message.removeprefix(f"{path}: ")
+    return refusal(steps_of, path, content, most=1_200)
 
 
 def kinds_of(steps):
