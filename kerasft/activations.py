@@ -215,7 +215,7 @@ def _that_fit(own: Sequence[Need], later: list[Need]) -> list[Need]:
     """The stores of a later cut, if they need no store of another run to be evicted."""
     folder = cache.cache_folder()
     size = _bytes(later)
-    there = {store.digest for store in cache.list_stores(folder)}
+    there = {one.digest for one in cache.list_stores(folder)}
     few = size <= SHARE_FOR_LATER * cache.limit_of(folder)
     fit = cache.lack_of_room(folder, size + _bytes(own), keep=there) is None
     return later if few and fit else []

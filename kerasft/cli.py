@@ -58,16 +58,7 @@ def main() -> None:
     """
 
 
-main.add_command(backbones)
-main.add_command(blocks)
-main.add_command(cache)
-main.add_command(compare)
-main.add_command(import_caffe)
-main.add_command(import_torch)
-main.add_command(sample_data)
-
-
-@main.command()
+@click.command()
 @click.argument("config", required=False, type=click.Path(path_type=Path))
 @click.option("--data", metavar="SRC", help=f"{SOURCE_HELP}.")
 @click.option(
@@ -143,7 +134,7 @@ def train(
     print_result(result, summary_text, as_json=as_json)
 
 
-@main.command()
+@click.command()
 @click.argument("run", type=click.Path(path_type=Path))
 @click.option("--blocks", type=int, metavar="N", help="How many to unfreeze, from the top.")
 @click.option("--all", "all_blocks", is_flag=True, help="Unfreezes the whole base.")
@@ -190,7 +181,7 @@ def unfreeze_and_continue(
     print_result(result, summary_text, as_json=as_json)
 
 
-@main.command("find-lr")
+@click.command("find-lr")
 @click.argument("run", type=click.Path(path_type=Path))
 @click.option("--blocks", type=int, metavar="N", help="How many to unfreeze, from the top.")
 @click.option("--all", "all_blocks", is_flag=True, help="Unfreezes the whole base.")
@@ -242,7 +233,7 @@ def find_lr(
     print_result(result, rate_text, as_json=as_json)
 
 
-@main.command()
+@click.command()
 @click.argument("target", metavar="RUN|MODEL.keras")
 @click.option(
     "--split",
@@ -270,7 +261,7 @@ def evaluate(target: str, split: str, data: str | None, as_json: bool) -> None:
     print_result(report.to_json(), lambda _: report.to_text(), as_json=as_json)
 
 
-@main.command()
+@click.command()
 @click.argument("target", metavar="RUN|MODEL.keras|SAVEDMODEL|imagenet:NAME|IMPORTED.h5")
 @click.argument("files", metavar="FILES_OR_FOLDERS...", nargs=-1, required=True)
 @click.option(
@@ -307,7 +298,7 @@ def predict(
         ctx.exit(1)
 
 
-@main.command()
+@click.command()
 @click.argument("run", type=click.Path(path_type=Path))
 @click.option("--to", type=click.Path(path_type=Path), metavar="DIR", help="Default: RUN/export.")
 @data_option
@@ -386,5 +377,19 @@ def _offer_again(run: Path, command: list[str], *, resume: bool) -> None:
     click.get_current_context().meta["kerasft.again"] = again
 
 
-if __name__ == "__main__":
-    main(prog_name="kerasft")
+for command in (
+    train,
+    unfreeze_and_continue,
+    find_lr,
+    evaluate,
+    predict,
+    export,
+    compare,
+    backbones,
+    blocks,
+    cache,
+    import_caffe,
+    import_torch,
+    sample_data,
+):
+    main.add_command(command)

@@ -55,7 +55,7 @@ def image_batches(
     """
     files = tf.data.Dataset.from_tensor_slices(_strings(paths))
     once = _batched(files, _loader(image_size, resize), batch_size)
-    return _ahead(once.repeat(times), times * math.ceil(len(paths) / batch_size))
+    return read_ahead(once.repeat(times), times * math.ceil(len(paths) / batch_size))
 
 
 def split_batches(
@@ -128,7 +128,7 @@ def training_batches(
     train = source.indices("train")
     files = _strings(_files(source, train))
     load = _training_loader(image_size, resize, augment)
-    target = _targets(source.labels[train], len(source.class_names), sample_weights)
+    target = targets_of(source.labels[train], len(source.class_names), sample_weights)
 
     def read(
         row: tf.Tensor, place: tf.Tensor, view: tf.Tensor, seed: tf.Tensor, *shares: Any
@@ -152,7 +152,9 @@ def training_batches(
     if made[0].shares is not None:
         columns.append(np.stack([np.asarray(e.shares) for e in made]))
     batches = tf.data.Dataset.from_tensor_slices(tuple(columns)).flat_map(epoch)
-    return _ahead(_mixed(batches, made[0]), len(made) * math.ceil(len(made[0].rows) / batch_size))
+    return read_ahead(
+        with_mixed_targets(batches, made[0]), len(made) * math.ceil(len(made[0].rows) / batch_size)
+    )
 
 
 def stored_batches(
@@ -181,7 +183,7 @@ def stored_batches(
         As `training_batches`, x in the dtype of the store.
     """
     shape, dtype = views[0].shape[1:], views[0].dtype
-    target = _targets(labels, num_classes, sample_weights)
+    target = targets_of(labels, num_classes, sample_weights)
     row_bytes = math.prod(shape) * dtype.itemsize
     step = max(1, SLICE_BYTES // (row_bytes * batch_size)) * batch_size
 
@@ -202,7 +204,9 @@ def stored_batches(
         signature.append(tf.TensorSpec([None], tf.float32))
     read = tf.data.Dataset.from_generator(slices, output_signature=tuple(signature))
     batches = read.prefetch(1).flat_map(batched)
-    return _ahead(_mixed(batches, first), len(epochs) * math.ceil(len(first.rows) / batch_size))
+    return read_ahead(
+        with_mixed_targets(batches, first), len(epochs) * math.ceil(len(first.rows) / batch_size)
+    )
 
 
 def reading(batches: Iterable, root: Path) -> Iterator:
@@ -239,7 +243,7 @@ def _gathered(views: Sequence[Rows], rows: np.ndarray, which: np.ndarray) -> np.
     return gathered
 
 
-def _targets(labels: np.ndarray, num_classes: int, sample_weights: np.ndarray | None) -> Callable:
+def targets_of(labels: np.ndarray, num_classes: int, sample_weights: np.ndarray | None) -> Callable:
     """A function: training rows, int of any shape -> (y,) or (y, w)."""
     known = tf.constant(labels, tf.int32)
     weights = None if sample_weights is None else tf.constant(sample_weights, tf.float32)
@@ -252,7 +256,7 @@ def _targets(labels: np.ndarray, num_classes: int, sample_weights: np.ndarray | 
     return target
 
 
-def _mixed(batches: tf.data.Dataset, first: Epoch) -> tf.data.Dataset:
+def with_mixed_targets(batches: tf.data.Dataset, first: Epoch) -> tf.data.Dataset:
     """Mixes the targets of batches with shares as `live.mixed` mixes their activations."""
     if first.shares is None:
         return batches
@@ -310,7 +314,7 @@ def view_batches(
         load, num_parallel_calls=devices.processors()
     )
     count = sum(len(views[source.splits[position]]) for position in positions)
-    return _ahead(many.unbatch().batch(batch_size), math.ceil(count / batch_size))
+    return read_ahead(many.unbatch().batch(batch_size), math.ceil(count / batch_size))
 
 
 @functools.cache  # traced once for every pipeline with these settings
@@ -403,7 +407,7 @@ def _batched(items: tf.data.Dataset, read: Callable[..., Any], batch_size: int) 
     return items.map(read, num_parallel_calls=devices.processors()).batch(batch_size)
 
 
-def _ahead(batches: tf.data.Dataset, count: int) -> tf.data.Dataset:
+def read_ahead(batches: tf.data.Dataset, count: int) -> tf.data.Dataset:
     """Reads in parallel and two batches ahead, and hands on in order."""
     options = tf.data.Options()
     options.deterministic = True

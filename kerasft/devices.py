@@ -80,10 +80,15 @@ def prepare_for(target: str | Path) -> dict[str, object]:
     """
     config = Run(Path(target)).config_path
     device = load_config(config).device if config.is_file() else "auto"
-    if device.startswith("gpu:") and _number(device) >= len(_gpu_names(_backend())):
+    if not is_here(device):
         log.info("%s: computed on %s, which is not here.", target, device)
         device = "auto"
     return prepare(device)
+
+
+def is_here(device: str) -> bool:
+    """Returns whether this machine has the device: "auto", "cpu" or "gpu:N"."""
+    return not device.startswith("gpu:") or _number(device) < len(_gpu_names(_backend()))
 
 
 def _backend() -> str:

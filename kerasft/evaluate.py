@@ -11,9 +11,10 @@ from pathlib import Path
 import numpy as np
 from sklearn.metrics import confusion_matrix, f1_score, precision_recall_fscore_support
 
-from kerasft import bundle, data, devices, run, source
-from kerasft.bundle import Bundle
+from kerasft import devices, run, source
+from kerasft.bundle import Bundle, compute, open_model
 from kerasft.config import data_at, load_config
+from kerasft.data import split_batches
 from kerasft.errors import UserError
 from kerasft.progress import Progress, silent
 from kerasft.source import SPLITS, Source
@@ -160,7 +161,7 @@ def evaluate_run(
         )
     of_run = run.open_run(Path(target)) if Path(target).is_dir() else None
     devices.prepare_for(target)
-    opened = bundle.open_model(target)
+    opened = open_model(target)
     if of_run:
         found = open_images(of_run, opened, data=data, progress=progress)
     elif data is None:
@@ -210,7 +211,7 @@ def open_images(
 
 def batches_of(found: Source, split: str, opened: Bundle) -> Iterable:
     """Pixels of a split in the order of its images, as a model takes them, for `score`."""
-    return data.split_batches(
+    return split_batches(
         found, split, image_size=opened.image_size, resize=opened.resize, batch_size=32
     )
 
@@ -238,9 +239,7 @@ def score(
     Raises:
         UserError: a score is not a number: the training went wrong.
     """
-    scores, logits = bundle.compute(
-        opened.scores_and_logits, batches, total=total, progress=progress
-    )
+    scores, logits = compute(opened.scores_and_logits, batches, total=total, progress=progress)
     if not np.isfinite(logits).all():
         raise UserError(
             "The model's scores are not numbers (NaN or infinite), so nothing can be measured. "

@@ -71,7 +71,7 @@ def run_phase(
     setting.run.checkpoints.mkdir(exist_ok=True)
     if state.load(setting.run.checkpoints, phase.name) is None:
         state.clear(setting.run.checkpoints)  # what an earlier phase left when it was killed
-    model = built or _start_model(setting, index)
+    model = built or start_model(setting, index)
     if isinstance(phase, Solved):
         filled = solve_head(setting, index, phase, model, seed)
     else:
@@ -160,7 +160,7 @@ def refuse_gap(index: int, name: str, gap: dict[str, float], n: int) -> None:
         )
 
 
-def _start_model(setting: Setting, index: int) -> keras.Model:
+def start_model(setting: Setting, index: int) -> keras.Model:
     """The best model so far, from its file, so that a phase begins alike in every process."""
     if index == 0:
         return initial_model(setting.config, len(setting.source.class_names))

@@ -99,7 +99,7 @@ def settle(
     stored = [phase for phase in phases[done:] if phase.stored]
     if stored:
         config = _settle_engine(config, device)
-        config = _settle_precision(config, found, model, stored[0], device)
+        config = settle_precision(config, found, model, stored[0], device)
     return config, storing
 
 
@@ -124,7 +124,7 @@ def for_device(config: Config, device: Mapping[str, object]) -> Config:
         device: of `devices.prepare`, here.
     """
     if config.cache.engine == "folded" and not engines.folds(str(device["device"])):
-        return _with_cache(config, engine="keras")
+        return with_cache(config, engine="keras")
     return config
 
 
@@ -224,10 +224,10 @@ def _settle_engine(config: Config, device: str) -> Config:
         )
     if engine != "auto":
         return config
-    return _with_cache(config, engine="folded" if engines.folds(device) else "keras")
+    return with_cache(config, engine="folded" if engines.folds(device) else "keras")
 
 
-def _settle_precision(
+def settle_precision(
     config: Config, found: Source, model: keras.Model, phase: AnyPhase, device: str
 ) -> Config:
     """bfloat16 where the processor has it, it is measured to be faster, and comes close."""
@@ -238,7 +238,7 @@ def _settle_precision(
         or not engines.computes_bfloat16()
         or passes(config, phase, found) < WORTH_MEASURING
     ):
-        return _with_cache(config, precision="float32")
+        return with_cache(config, precision="float32")
     facts = _compared(config, found, model, phase)
     speed, difference = facts["speed"], facts["difference"]
     taken = speed >= engines.WORTH_IT and 0 < difference <= engines.CLOSE_ENOUGH
@@ -249,7 +249,7 @@ def _settle_precision(
         100 * difference,
         "taken" if taken else "not taken",
     )
-    return _with_cache(config, precision="bfloat16" if taken else "float32")
+    return with_cache(config, precision="bfloat16" if taken else "float32")
 
 
 def _compared(config: Config, found: Source, model: keras.Model, phase: AnyPhase) -> dict:
@@ -281,5 +281,6 @@ def _compared(config: Config, found: Source, model: keras.Model, phase: AnyPhase
     return facts
 
 
-def _with_cache(config: Config, **fields: object) -> Config:
+def with_cache(config: Config, **fields: object) -> Config:
+    """Returns the config with some fields of its section "cache" replaced."""
     return config.model_copy(update={"cache": config.cache.model_copy(update=fields)})

@@ -112,7 +112,7 @@ def create_run(path: Path, *, resume: bool) -> Run:
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f"{path} can't be made: {_reason(error)}.", exit_code=2) from error
+        raise UserError(f"{path} can't be made: {reason_of(error)}.", exit_code=2) from error
     return Run(path)
 
 
@@ -155,7 +155,7 @@ def lock(run: Run) -> Iterator[None]:
             f"another kerasft is working in {run.path}. Wait until it is done."
         ) from error
     except OSError as error:
-        raise UserError(f"{run.path} can't be written: {_reason(error)}.") from error
+        raise UserError(f"{run.path} can't be written: {reason_of(error)}.") from error
     try:
         yield
     finally:
@@ -200,10 +200,10 @@ def replacing(path: Path) -> Iterator[Path]:
                 part.unlink()
             raise
     except OSError as error:
-        raise UserError(f"{path} can't be written: {_reason(error)}.") from error
+        raise UserError(f"{path} can't be written: {reason_of(error)}.") from error
 
 
-def _reason(error: OSError) -> str:
+def reason_of(error: OSError) -> str:
     """What the system says, as part of a sentence: "no space left on device"."""
     text = error.strerror or str(error)
     return text[:1].lower() + text[1:]
@@ -240,7 +240,7 @@ def _read(path: Path) -> str:
     try:
         return path.read_text("utf-8")
     except OSError as error:
-        raise UserError(f"{path} can't be read: {_reason(error)}.") from error
+        raise UserError(f"{path} can't be read: {reason_of(error)}.") from error
     except UnicodeDecodeError as error:
         raise UserError(f"{path} is damaged: not UTF-8 text.") from error
 

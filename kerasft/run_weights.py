@@ -13,6 +13,7 @@ from kerasft.errors import UserError
 from kerasft.matching import WEIGHTS, weights_of
 from kerasft.run import RECORD, Run, model_file
 from kerasft.settings import read_toml
+from kerasft.written_for import backbone_of
 
 
 def nets_brought_by(weights: Sequence[str]) -> dict[str, Any]:
@@ -30,8 +31,6 @@ def nets_brought_by(weights: Sequence[str]) -> dict[str, Any]:
     """
     if len(weights) == 1 and Path(weights[0]).is_dir():
         return net_of(weights[0])
-    from kerasft.written_for import backbone_of  # h5py takes a tenth of a second
-
     backbones = [backbone_of(one) for one in weights]
     if None in backbones:
         return {}
@@ -56,8 +55,6 @@ def weights_for(weights: str, backbone: str) -> str:
     parts, nets = weights_of(weights), backbone.split(SEPARATOR)
     if len(parts) in (1, len(nets)):
         return weights
-    from kerasft.written_for import backbone_of
-
     words = [part for part in parts if part in WEIGHTS]
     files = {part: backbone_of(part) for part in parts if part not in words}
     unknown = [part for part, spec in files.items() if spec is None] + words[1:]

@@ -2,8 +2,6 @@
 
 from pathlib import Path
 
-import h5py
-
 from kerasft.backbones import same_net
 from kerasft.errors import UserError
 
@@ -12,6 +10,8 @@ SPEC = "kerasft_backbone"  # attribute of the file
 
 def backbone_of(path: str | Path) -> str | None:
     """The backbone that a weights file was written for; None where the file does not say."""
+    import h5py  # takes a tenth of a second, which `kerasft backbones` need not wait for
+
     try:
         with h5py.File(path, "r") as file:
             spec = file.attrs.get(SPEC)
