@@ -11,14 +11,11 @@ import platform
 import re
 import shutil
 import subprocess
-from pathlib import Path
 
 import keras
 import tensorflow as tf
 
-from kerasft.config import load_config
 from kerasft.errors import UserError
-from kerasft.run import Run
 
 log = logging.getLogger("kerasft")
 
@@ -69,21 +66,6 @@ def prepare(device: str, *, threads: int | None = None) -> dict[str, object]:
         "name": "" if wanted is None else names[wanted],
         "threads": _set_threads(threads or processors(), backend),
     }
-
-
-def prepare_for(target: str | Path) -> dict[str, object]:
-    """As `prepare`, for a model that is there already.
-
-    Args:
-        target: if it is a run, its device is taken, so that its figures come out again; but the
-            machine need not have the GPU that it was trained on.
-    """
-    config = Run(Path(target)).config_path
-    device = load_config(config).device if config.is_file() else "auto"
-    if not is_here(device):
-        log.info("%s: computed on %s, which is not here.", target, device)
-        device = "auto"
-    return prepare(device)
 
 
 def is_here(device: str) -> bool:

@@ -41,8 +41,3 @@ def did_you_mean(given: str, known: Iterable[str]) -> str:
     by_lower = {name.lower(): name for name in known}
     nearest = get_close_matches(given.lower(), by_lower, n=1)
     return f" Did you mean '{by_lower[nearest[0]]}'?" if nearest else ""
-
-
-def quoted(name: str) -> str:
-    """A name out of a file, in quotes, as messages can hold it: printable, and not too long."""
-    return repr(name if len(name) <= 60 else f"{name[:60]}...")

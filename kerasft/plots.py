@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from kerasft.run import replacing
+from kerasft.files import replacing
 
 BLUE, ORANGE, GREY = "#1f6fb4", "#d9601a", "#9aa0a6"
 

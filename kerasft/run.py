@@ -4,7 +4,6 @@ A file appears whole or not at all, so whatever ends a run leaves nothing half-w
 """
 
 import json
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from kerasft.errors import UserError
-from kerasft.kinds import short_name
+from kerasft.files import reason_of, write_atomic
 
 CONFIG = "config.toml"
 RECORD = "run.json"
@@ -66,20 +65,6 @@ class Run:
     def model_path(self) -> Path:
         """The result: best by validation over all phases."""
         return self.path / MODEL
-
-
-def default_run_path(source: str) -> Path:
-    """Returns `runs/NAME`, where NAME is the source's, or the first free of `runs/NAME-2`, ...
-
-    Args:
-        source: as `data.source`; need not exist. Of a file the ending is left out.
-    """
-    name = short_name(source)
-    path, number = Path("runs") / name, 1
-    while path.exists():
-        number += 1
-        path = Path("runs") / f"{name}-{number}"
-    return path
 
 
 def create_run(path: Path, *, resume: bool) -> Run:
@@ -160,53 +145,6 @@ def lock(run: Run) -> Iterator[None]:
         yield
     finally:
         guard.release()
-
-
-def write_atomic(path: Path, data: bytes | str) -> None:
-    """Writes a file whole or not at all; what was there before stays until the new one is.
-
-    Args:
-        path: in a directory that exists.
-        data: the contents; text is written as UTF-8, line ends as they are.
-
-    Raises:
-        UserError: the disk is full, or read-only, or the like. Nothing is left behind.
-    """
-    with replacing(path) as part:
-        part.write_bytes(data.encode() if isinstance(data, str) else data)
-
-
-@contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """Gives a name beside `path` to write to, which takes its place at the end of the block.
-
-    The block closes what it opens. For writers that need a name, such as `model.save`; the
-    name has the same suffix.
-
-    Raises:
-        UserError: from an OSError in the block (disk full, read-only). After this and any
-            other exception `path` is what it was and nothing is left beside it.
-    """
-    # One fixed name: what a killed process left here is overwritten by the next write.
-    part = path.with_name(f".part.{path.name}")
-    try:
-        try:
-            yield part
-            with part.open("rb+") as file:
-                os.fsync(file.fileno())
-            os.replace(part, path)
-        except BaseException:  # Ctrl-C as well
-            if part.is_file():
-                part.unlink()
-            raise
-    except OSError as error:
-        raise UserError(f"{path} can't be written: {reason_of(error)}.") from error
-
-
-def reason_of(error: OSError) -> str:
-    """What the system says, as part of a sentence: "no space left on device"."""
-    text = error.strerror or str(error)
-    return text[:1].lower() + text[1:]
 
 
 def write_record(run: Run, record: Mapping[str, Any]) -> None:

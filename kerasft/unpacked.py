@@ -25,8 +25,8 @@ from filelock import FileLock, Timeout
 
 from kerasft.cache import RESERVE, cache_folder, explaining, free_bytes, hold
 from kerasft.errors import UserError
-from kerasft.run import write_atomic
-from kerasft.sizes import size_text
+from kerasft.files import write_atomic
+from kerasft.text import size_text
 
 log = logging.getLogger(__name__)
 
@@ -229,7 +229,7 @@ def clear(folder: Path) -> tuple[int, int]:
                 freed += sum(_measure(path)[1] for path in (folder / key, folder / f".part.{key}"))
                 _remove_files(folder, key)
         finally:
-            with suppress(OSError):  # while it is held, see `cache._remove`
+            with suppress(OSError):  # while it is held, see `eviction._remove`
                 Path(guard.lock_file).unlink()
             guard.release()
     return number, freed

@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 from bench_two_phase import command, machine
 
-from kerasft.backbones import parse
+from kerasft.backbones.spec import parse
 
 KNOWN = ("predict", "folded-float32", "folded-bfloat16", "openvino-float32", "openvino-bfloat16")
 
@@ -56,10 +56,13 @@ def measure(arguments: argparse.Namespace) -> dict:
     """Images/s of one engine, and its error. Computes here."""
     import keras
 
-    from kerasft import data, devices, heads, nets
-    from kerasft.cut import split
-    from kerasft.engines import BATCH, relative_error
-    from kerasft.images import SUFFIXES
+    from kerasft import devices
+    from kerasft.activations.engines import BATCH, relative_error
+    from kerasft.data.batches import image_batches
+    from kerasft.heads import trained
+    from kerasft.models import build
+    from kerasft.models.cut import split
+    from kerasft.pixels.images import SUFFIXES
 
     devices.prepare("cpu")
     backbone = parse(arguments.backbone)[0]
@@ -68,18 +71,18 @@ def measure(arguments: argparse.Namespace) -> dict:
     # Spread over all classes, whole batches.
     chosen = np.linspace(0, len(files) - 1, min(arguments.images, len(files))).astype(int)
     files = [files[i] for i in chosen[: len(chosen) // BATCH * BATCH]]
-    base = nets.load(arguments.backbone, weights=arguments.weights, image_size=side)
-    model = heads.attach(base, 2, hidden=(), dropout=0.0, seed=0)
+    base = build.load(arguments.backbone, weights=arguments.weights, image_size=side)
+    model = trained.attach(base, 2, hidden=(), dropout=0.0, seed=0)
     cuts = [split(model, blocks, backbone).prefix for blocks in (0, backbone.default_blocks)]
     # What `train` computes in its pass: the features, and the cut of the unfreezing.
     prefix = keras.Model(model.inputs[0], [cut.outputs[0] for cut in cuts if cut is not None])
 
     began = time.perf_counter()
-    batches = data.image_batches(files, image_size=side, resize="stretch", batch_size=BATCH)
+    batches = image_batches(files, image_size=side, resize="stretch", batch_size=BATCH)
     rows = compute_all(arguments.one, prefix, batches, len(files) // BATCH)
     whole = time.perf_counter() - began
 
-    some = data.image_batches(files[:256], image_size=side, resize="stretch", batch_size=BATCH)
+    some = image_batches(files[:256], image_size=side, resize="stretch", batch_size=BATCH)
     pixels = [np.asarray(batch) for batch in some]
     exact = prefix.predict(np.concatenate(pixels[:2]), batch_size=BATCH, verbose=0)
     run = engine(arguments.one, prefix)
@@ -117,7 +120,7 @@ def engine(name: str, prefix: Any) -> Callable[[np.ndarray], list[np.ndarray]]:
     kind, precision = name.split("-")
     if kind == "openvino":
         return _openvino(prefix, "f32" if precision == "float32" else "bf16")
-    from kerasft import engines
+    from kerasft.activations import engines
 
     return engines.build(prefix, kind, precision)
 

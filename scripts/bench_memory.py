@@ -44,7 +44,7 @@ def run(count: int) -> dict:
     with tempfile.TemporaryDirectory(prefix="bench-memory-") as name:
         folder = Path(name)
         write_jpegs(folder / "photos", count)
-        program = [sys.executable, "-c", "from kerasft.cli import main; main()"]
+        program = [sys.executable, "-c", "from kerasft.cli.main import main; main()"]
         train = [*program, "train", "--data", str(folder / "photos"), "--run", str(folder / "run")]
         train += ["--backbone", BACKBONE, "--weights", "none", "--image-size", "64", "--json"]
         train += ["--epochs", "1", "--set", "phases.0.blocks=0", "--set", "augment.views=1"]

@@ -33,12 +33,12 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from kerasft.backbones import SAMPLE_BACKBONE, SAMPLE_SIDE
-from kerasft.config import load_config
-from kerasft.evaluate import evaluate_run
-from kerasft.sample_data import PER_CLASS, draw_sample
-from kerasft.splits import read_rows
-from kerasft.train import continue_run, train_run
+from kerasft.backbones.table import SAMPLE_BACKBONE, SAMPLE_SIDE
+from kerasft.config.load import load_config
+from kerasft.data.splits import read_rows
+from kerasft.evaluation.evaluate import evaluate_run
+from kerasft.sample.draw import PER_CLASS, draw_sample
+from kerasft.training.train import continue_run, train_run
 
 SEEDS = (5, 6, 7, 8, 9)
 TEST_SEED, TEST_PER_CLASS = 2000, 200

@@ -64,9 +64,9 @@ def one(what: str, folder: Path) -> dict:
     """Seconds and peak memory of one function; called in a process of its own."""
     import resource
 
-    from kerasft.config import Data
-    from kerasft.folders import examine
-    from kerasft.source import open_source, scan_source, write_classes, write_splits
+    from kerasft.config.fields import Data
+    from kerasft.data.folders import examine
+    from kerasft.data.scan import open_source, scan_source, write_classes, write_splits
 
     examine(next((folder / "photos").rglob("*.png")))  # TensorFlow builds its graphs
     named = {"folder": "photos", "reopen": "photos", "csv": "photos.csv", "zip": "photos.zip"}

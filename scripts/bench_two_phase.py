@@ -54,7 +54,7 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-from kerasft.backbones import parse
+from kerasft.backbones.spec import parse
 
 _FLOAT32: tuple[list[str], list[str]] = (["cache.precision=float32"], [])
 _BFLOAT16 = (["cache.precision=bfloat16"], ["phases.-1.precision=mixed_bfloat16"])
@@ -202,7 +202,7 @@ def kerasft_commands(
     arm: str, run: Path, seed: int, arguments: argparse.Namespace
 ) -> tuple[list[str], list[str]]:
     """What trains the head, and what unfreezes and continues."""
-    program = [sys.executable, "-c", "from kerasft.cli import main; main()"]
+    program = [sys.executable, "-c", "from kerasft.cli.main import main; main()"]
     train = [*program, "train", "--data", str(arguments.data), "--run", str(run)]
     train += ["--seed", str(seed), "--backbone", arguments.backbone, "--json"]
     unfreeze = [*program, "unfreeze-and-continue", str(run), "--json"]
@@ -538,9 +538,10 @@ def suffix_steps(arguments: argparse.Namespace) -> dict:
     import keras
     import numpy as np
 
-    from kerasft import heads, nets
-    from kerasft.cut import freeze, split
-    from kerasft.live import set_precision
+    from kerasft.heads import trained
+    from kerasft.models import build
+    from kerasft.models.cut import freeze, split
+    from kerasft.models.live import set_precision
 
     if keras.backend.backend() == "tensorflow":
         from kerasft import devices
@@ -554,8 +555,8 @@ def suffix_steps(arguments: argparse.Namespace) -> dict:
         count -= count % batch  # a smaller batch would be traced while time runs
         images = np.load(arguments.data / "images.npy", mmap_mode="r")[:count]
         side = images.shape[1]
-    base = nets.load(arguments.backbone, weights="none", image_size=side)
-    model = heads.attach(base, classes, hidden=(), dropout=0.2, seed=0)
+    base = build.load(arguments.backbone, weights="none", image_size=side)
+    model = trained.attach(base, classes, hidden=(), dropout=0.2, seed=0)
     set_precision(model, "mixed_bfloat16" if arguments.precision == "bfloat16" else "float32")
     random = np.random.default_rng(0)
     targets = np.eye(classes, dtype="float32")[random.integers(classes, size=count)]

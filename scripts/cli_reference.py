@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from kerasft.cli import main
+from kerasft.cli.main import main
 
 README = Path(__file__).resolve().parent.parent / "README.md"
 BEGIN, END = "<!-- cli -->\n", "<!-- /cli -->\n"

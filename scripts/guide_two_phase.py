@@ -29,7 +29,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from kerasft.backbones import parse
+from kerasft.backbones.spec import parse
 
 BATCH = 32
 

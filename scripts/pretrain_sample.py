@@ -26,8 +26,9 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from kerasft import heads, nets
-from kerasft.scene import PALETTE, Pen, draw_scene, ellipse, rotated, shade
+from kerasft.heads import trained
+from kerasft.models.build import load
+from kerasft.sample.scene import PALETTE, Pen, draw_scene, ellipse, rotated, shade
 
 SIDE = 96
 Random = np.random.Generator
@@ -410,7 +411,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=5, help="at 96 pixels (default 5)")
     parser.add_argument("--seed", type=int, default=0)
     package = Path(__file__).resolve().parent.parent / "kerasft"
-    parser.add_argument("--to", type=Path, default=package / "sample_weights.h5")
+    parser.add_argument("--to", type=Path, default=package / "models" / "sample_weights.h5")
     arguments = parser.parse_args()
 
     began = time.perf_counter()
@@ -461,8 +462,8 @@ def train_and_write(arguments: argparse.Namespace, train: Images, held_out: Imag
 
 def build(side: int, seed: int) -> tuple[Any, Any]:
     """The base as kerasft builds it, and with a head for the kinds of this set, compiled."""
-    base = nets.load(BACKBONE, weights="none", image_size=side, seed=seed)
-    model = heads.attach(base, len(KINDS), hidden=(), dropout=0.1, seed=seed)
+    base = load(BACKBONE, weights="none", image_size=side, seed=seed)
+    model = trained.attach(base, len(KINDS), hidden=(), dropout=0.1, seed=seed)
     for layer in model.layers:
         if isinstance(layer, keras.layers.BatchNormalization):
             layer.momentum = 0.9  # Keras' 0.999 would lag behind in so few steps

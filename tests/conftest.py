@@ -52,7 +52,7 @@ def tiny_backbone() -> Iterator[None]:
     import keras
     from tiny import TINY, tiny_constructor
 
-    from kerasft.backbones import BACKBONES
+    from kerasft.backbones.table import BACKBONES
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(BACKBONES, "Tiny", TINY)

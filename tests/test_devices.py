@@ -11,8 +11,9 @@ from drawing import draw_photos
 from small_run import small_run
 
 from kerasft import devices
-from kerasft.devices import nvidia_gpu, prepare, prepare_for, processors
+from kerasft.devices import nvidia_gpu, prepare, processors
 from kerasft.errors import UserError
+from kerasft.evaluation.target import prepare_for
 
 
 def prepared(code, **environment):
@@ -160,8 +161,8 @@ def test_unfreezing_sets_the_threads_before_it_loads_the_model(tmp_path):
     net |= {"model.image_size": 32, "phases.0.blocks": 0, "phases.0.epochs": 1}
     flags = {**net, "data.source": str(photos)}
     code = (
-        "from pathlib import Path\nfrom kerasft.config import load_config\n"
-        "from kerasft.train import train_run, continue_run\n"
+        "from pathlib import Path\nfrom kerasft.config.load import load_config\n"
+        "from kerasft.training.train import train_run, continue_run\n"
         f"run = Path({str(tmp_path / 'run')!r})\n"
     )
     prepared(code + f"train_run(load_config(None, flags={flags!r}), run)")

@@ -1,4 +1,5 @@
-from kerasft.errors import UserError, did_you_mean, quoted
+from kerasft.errors import UserError, did_you_mean
+from kerasft.text import quoted
 
 
 def test_a_user_error_is_its_message_and_exits_with_1():

@@ -6,17 +6,16 @@ from pathlib import Path
 
 import pytest
 
+from kerasft.cli.options import default_run_path
 from kerasft.errors import UserError
+from kerasft.files import replacing, write_atomic
 from kerasft.run import (
     Run,
     create_run,
-    default_run_path,
     lock,
     open_run,
     read_metrics,
     read_record,
-    replacing,
-    write_atomic,
     write_metrics,
     write_record,
 )

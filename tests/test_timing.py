@@ -2,9 +2,8 @@
 
 import pytest
 
-from kerasft import timing
-from kerasft.progress import Event
-from kerasft.timing import Part
+from kerasft import progress
+from kerasft.progress import Event, Part
 
 
 class Clock:
@@ -20,7 +19,7 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch):
     clock = Clock()
-    monkeypatch.setattr(timing.time, "perf_counter", clock)
+    monkeypatch.setattr(progress.time, "perf_counter", clock)
     return clock
 
 

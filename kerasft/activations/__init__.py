@@ -1,0 +1,16 @@
+"""What the frozen part of a model computes: once per image and view, kept on disk.
+
+    context       a run while it computes: config, photos, device, whom to tell
+    keys          which stores a phase needs, and all that decides their numbers
+    engines       what computes them from pixels: graph folded to constants, or Keras
+    precision     float32 or bfloat16, measured
+    prefix_pass   one pass over the images fills all missing stores
+    store         a store on disk: found, mapped, written whole or not at all
+    eviction      how much the cache may hold, and what goes when it is full
+
+The frozen part is a pure function of the pixels (inference mode, no updates), so nobody can tell
+whether it was computed in this run, in an earlier one, or in every epoch anew. Figures that are
+reported come from pixels all the same.
+
+Shapes: N images; a store is float16 or float32 [N, ...], one view of one split at one cut.
+"""

@@ -1,0 +1,308 @@
+"""Activations at the cut of a phase: found in the cache, or computed once for all epochs.
+
+    images x views -- decode once -- prefix, up to several cuts --> a store per cut and view
+
+`keys.py` says which stores those are. One pass fills the stores of the phase's cut and, as far
+as that can be known, of the next one.
+
+Shapes: N images, V views of each training image.
+"""
+
+import logging
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from kerasft import cache
+from kerasft.activations import engines, eviction, store
+from kerasft.activations.context import Setting
+from kerasft.activations.keys import FED, Need, needs_at, views_for
+from kerasft.activations.store import Stored
+from kerasft.backbones.spec import default_blocks, rows_of
+from kerasft.config.fields import AnyPhase, Config, Solved
+from kerasft.config.load import unfreeze_defaults
+from kerasft.data.batches import reading, view_batches
+from kerasft.errors import PhaseFailed, UserError
+from kerasft.models.blocks import list_blocks
+from kerasft.models.cut import Cut, depth, split
+from kerasft.progress import Event, Part
+
+log = logging.getLogger("kerasft")
+
+SHARE_FOR_LATER = 0.1  # of the cache's limit: what the stores of a later cut may take
+
+
+def activations_at(setting: Setting, index: int, model: keras.Model, cut: Cut) -> Stored:
+    """Returns the activations that a phase trains on.
+
+    Args:
+        setting: the run, its config settled.
+        index: of the phase.
+        model: the whole model that the phase begins with, in float32.
+        cut: of it, with a prefix.
+
+    Raises:
+        PhaseFailed: the stores don't fit the cache's limit or the disk, or the prefix
+            computes values that are not numbers.
+        UserError: the disk is full, or a photo went away.
+    """
+    blocks, phase = len(cut.blocks), setting.config.phases[index]
+    for dtype in _dtypes(setting.config):
+        found = find(setting, phase, model, blocks, dtype)
+        if found:
+            _tell(setting, index, found.bytes, found=True)
+            return found
+    return _filled(setting, index, model, blocks)
+
+
+def _dtypes(config: Config) -> tuple[str, ...]:
+    """In the order in which they are tried; the second one where the first does not hold all."""
+    wanted = config.cache.dtype
+    return ("float16", "float32") if wanted == "auto" else (wanted,)
+
+
+def _tell(setting: Setting, index: int, size: int, *, found: bool, later: int = 0) -> None:
+    """Says what is stored, or found: event "store"."""
+    source = setting.source
+    figures = {
+        "images": len(source.indices("train")),
+        "views": len(views_for(setting.config, setting.config.phases[index])),
+        "validation": len(source.indices("validation")),
+        "bytes": size,
+        "later_bytes": later,
+        "found": int(found),
+    }
+    setting.progress(Event("store", 0, 1, setting.config.phases[index].name, figures))
+
+
+def find(
+    setting: Setting, phase: AnyPhase, model: keras.Model, blocks: int, dtype: str
+) -> Stored | None:
+    """Opens a phase's stores at a cut.
+
+    Args:
+        setting: the run, its config settled.
+        phase: says which views.
+        model: the whole model.
+        blocks: how many are above the cut.
+        dtype: of the stores, "float16" or "float32".
+
+    Returns:
+        None unless all of them are there.
+    """
+    folder = cache.cache_folder()
+    needs = needs_at(setting, phase, model, blocks, dtype)
+    if not all(store.holds(folder, need.key) for need in needs):
+        return None
+    arrays = [store.open_store(folder, need.key) for need in needs]
+    there = [array for array in arrays if array is not None]
+    if len(there) < len(arrays):
+        return None
+    nets = 1 + max(need.net for need in needs)
+    whole = [store.in_a_row(there[i : i + nets]) for i in range(0, len(there), nets)]
+    return Stored(tuple(whole[:-1]), whole[-1], found=True)
+
+
+def _filled(setting: Setting, index: int, model: keras.Model, blocks: int) -> Stored:
+    """Computes what is missing; in float32 where float16 turns out not to hold it."""
+    phase = setting.config.phases[index]
+    without = f"Train this phase without a store: --set phases.{index}.stored=false."
+    later = _later_cut(setting, index, model)
+    began = time.perf_counter()
+    tries = [(dtype, cut) for dtype in _dtypes(setting.config) for cut in (later, None)]
+    overflown: set[str] = set()
+    for dtype, also in dict.fromkeys(tries):
+        if dtype in overflown:
+            continue
+        needs = needs_at(setting, phase, model, blocks, dtype)
+        more = [] if also is None else needs_at(setting, phase, model, also, dtype)
+        more = _that_fit(needs, more)
+        lack = eviction.lack_of_room(cache.cache_folder(), _bytes(needs))
+        if lack:
+            raise PhaseFailed(f"Phase '{phase.name}': {eviction.no_room(lack)} {without}")
+        size, extra = _bytes(needs), _bytes(more)
+        _tell(setting, index, size, found=False, later=extra)
+        earlier = time.perf_counter() - began  # of a pass that was given up
+        try:
+            part, difference = _fill(setting, model, needs + more, dtype, phase.name)
+        except OverflowError as error:
+            if error.args != (also,):  # at the phase's own cut
+                overflown.add(dtype)
+                log.info("%s: %s cannot hold the activations.", phase.name, dtype)
+            continue
+        stored = find(setting, phase, model, blocks, dtype)
+        if stored is None:
+            raise UserError(
+                f"{cache.cache_folder()}: activations that were just written are gone. Another "
+                "process cleared the cache, or its limit is too small: `kerasft cache limit`."
+            )
+        if part is None:
+            return stored  # another process has computed them meanwhile
+        part.add(earlier)
+        return replace(stored, found=False, difference=difference, part=part)
+    raise PhaseFailed(
+        f"Phase '{phase.name}': the frozen part computes values that {dtype} cannot hold. "
+        + (
+            without
+            if dtype == "float16"
+            else "Its weights are damaged, or do not belong to this net."
+        )
+    )
+
+
+def _later_cut(setting: Setting, index: int, model: keras.Model) -> int | None:
+    """Where the next phase will cut the same weights, as far as that can be known.
+
+    The run's next phase, or behind a phase that trains the head alone the default of
+    `unfreeze-and-continue`. One pass fills the stores of both cuts. A guess that fails costs
+    disk, never a wrong number: the weights are in the key. A solved phase takes fewer views than
+    a trained one needs, so it leaves them to that one.
+    """
+    if isinstance(setting.config.phases[index], Solved):
+        return None
+    spec = setting.config.model.backbone
+    deepest = len(list_blocks(model, *rows_of(spec)))
+    trained = depth(setting.config.phases[index].blocks, deepest)
+    later = setting.config.phases[index + 1 :]
+    if later:
+        needed = later[0].stored and not isinstance(later[0], Solved)
+        count = depth(later[0].blocks, deepest) if needed else 0
+    else:
+        blocks = unfreeze_defaults(setting.config).blocks
+        count = deepest if blocks == "all" else default_blocks(spec)
+        count = count if trained == 0 else 0
+    return count if trained < count < deepest else None
+
+
+def _bytes(needs: Sequence[Need]) -> int:
+    return sum(need.bytes for need in needs)
+
+
+def _that_fit(own: Sequence[Need], later: list[Need]) -> list[Need]:
+    """The stores of a later cut, if they need no store of another run to be evicted."""
+    folder = cache.cache_folder()
+    size = _bytes(later)
+    there = {one.digest for one in eviction.list_stores(folder)}
+    few = size <= SHARE_FOR_LATER * eviction.limit_of(folder)
+    fit = eviction.lack_of_room(folder, size + _bytes(own), keep=there) is None
+    return later if few and fit else []
+
+
+def _fill(
+    setting: Setting, model: keras.Model, needs: list[Need], dtype: str, phase: str
+) -> tuple[Part | None, float | None]:
+    """Computes the stores that are missing.
+
+    Returns:
+        The pass, timed, None if nothing was missing; and the relative error of bfloat16.
+
+    Raises:
+        OverflowError: a value does not fit the dtype. Its one argument is the cut, in blocks.
+    """
+    folder = cache.cache_folder()
+    keys = [need.key for need in needs]
+
+    def waiting() -> None:
+        log.info("Another kerasft computes the same activations: waiting for it.")
+
+    with store.filling(folder, keys, waiting=waiting):
+        missing = [need for need in needs if not store.holds(folder, need.key)]
+        if not missing:
+            return None, None
+        eviction.make_room(folder, _bytes(missing), keep={key.digest for key in keys})
+        part = Part("prefix pass", 1, setting.progress, phase)
+        difference = _compute(setting, model, missing, folder, dtype, part)
+        part.end()
+        return part, difference
+
+
+def _compute(
+    setting: Setting,
+    model: keras.Model,
+    needs: list[Need],
+    folder: Path,
+    dtype: str,
+    part: Part,
+) -> float | None:
+    config, source = setting.config, setting.source
+    ends = sorted({(need.blocks, need.net) for need in needs})
+    prefix = _prefix(model, ends, config)
+    kinds = sorted({(need.split, need.view) for need in needs})
+    views = {name: [view for split_, view in kinds if split_ == name] for name, _ in kinds}
+    positions = np.concatenate([source.indices(name) for name in FED if name in views])
+    # Which of `kinds` each row of the pass is: all views of the first image, of the second, ...
+    rows = np.concatenate(
+        [
+            np.tile(
+                np.array([kinds.index((name, view)) for view in views[name]], np.int16),
+                len(source.indices(name)),
+            )
+            for name in FED
+            if name in views
+        ]
+    )
+    batches = view_batches(
+        source,
+        positions,
+        views,
+        image_size=setting.image_size,
+        resize=config.data.resize,
+        augment=config.augment,
+        batch_size=engines.BATCH,
+    )
+    compute = engines.build(prefix, config.cache.engine, config.cache.precision)
+    part.total = len(rows)
+    difference, done = None, 0
+    with ExitStack() as stack:
+        writers = [
+            stack.enter_context(store.writing(folder, need.key, need.shape, dtype))
+            for need in needs
+        ]
+        for batch in reading(batches, source.root):
+            pixels = np.asarray(batch)
+            outputs = compute(pixels)
+            if not done and config.cache.precision == "bfloat16":
+                difference = _difference(prefix, pixels, outputs)
+            here = rows[done : done + len(pixels)]
+            for need, writer in zip(needs, writers, strict=True):
+                mine = here == kinds.index((need.split, need.view))
+                fitting = store.as_stored(outputs[ends.index((need.blocks, need.net))][mine], dtype)
+                if fitting is None:
+                    raise OverflowError(need.blocks)
+                writer.append(fitting)
+            done += len(pixels)
+            part.step(done)
+            setting.progress(Event("pass", done, len(rows), part.phase, part.figures(done)))
+    return difference
+
+
+def _prefix(model: keras.Model, ends: list[tuple[int, int]], config: Config) -> keras.Model:
+    """Pixels to the activations at several cuts, of several backbones, at once."""
+    rows = rows_of(config.model.backbone)
+    parts = {count: split(model, count, *rows).parts for count in {count for count, _ in ends}}
+    return keras.Model(model.inputs[0], [parts[count][net].outputs[0] for count, net in ends])
+
+
+def _difference(prefix: keras.Model, pixels: np.ndarray, rough: list[np.ndarray]) -> float:
+    """States the error of bfloat16 on the first images.
+
+    Raises:
+        PhaseFailed: there is none, so this device did not compute in bfloat16.
+    """
+    exact = keras.tree.flatten(prefix.predict_on_batch(pixels))
+    difference = max(
+        engines.relative_error(np.asarray(a), b) for a, b in zip(exact, rough, strict=True)
+    )
+    if difference < 1e-4:  # float32 engines differ by 1e-6, bfloat16 rounds to 4e-3
+        raise PhaseFailed(
+            "cache.precision: 'bfloat16' was asked for, but here the results are those of "
+            "float32. Expected a processor that computes bfloat16. Pass --set "
+            "cache.precision=float32."
+        )
+    log.info("bfloat16: the activations differ from those in float32 by %.1f%%.", 100 * difference)
+    return difference

@@ -1,0 +1,105 @@
+"""The files of ImageNet weights: what Keras calls them, and which are on this machine.
+
+Plain rules without Keras, so that the table of backbones is there in an instant.
+"""
+
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from kerasft.backbones.compatibility import check_weights
+from kerasft.backbones.spec import parse
+from kerasft.backbones.table import BACKBONES, Backbone
+
+# Module -> the file of a base, without its top, as the constructors in keras/src/applications
+# call it. A test lets every one of them ask for its file.
+_KERNELS = "weights_tf_dim_ordering_tf_kernels"
+_FILES = {
+    "mobilenet": "mobilenet_{tenths}_{side}_tf_no_top.h5",
+    "mobilenet_v2": f"mobilenet_v2_{_KERNELS}_{{alpha}}_{{side}}_no_top.h5",
+    "mobilenet_v3": "weights_mobilenet_v3_{kind}{minimalistic}_224_{alpha}_float_no_top_v2.h5",
+    "efficientnet": "{name}_notop.h5",
+    "efficientnet_v2": "efficientnetv2-{kind}_notop.h5",
+    "convnext": "convnext_{kind}_notop.h5",
+    "inception_v3": f"inception_v3_{_KERNELS}_notop.h5",
+    "inception_resnet_v2": f"inception_resnet_v2_{_KERNELS}_notop.h5",
+    "nasnet": "nasnet_{kind}_no_top.h5",
+}
+_OTHER_FILES = f"{{name}}_{_KERNELS}_notop.h5"  # VGG, ResNet, DenseNet, Xception
+
+_SIDES = {"mobilenet": (128, 160, 192, 224), "mobilenet_v2": (96, 128, 160, 192, 224)}
+_TENTHS = {0.25: "2_5", 0.5: "5_0", 0.75: "7_5", 1.0: "1_0"}
+
+BYTES_PER_PARAMETER = 4  # float32; names and headers add a few per cent
+
+
+def models_folder() -> Path:
+    """Where Keras looks for its files, by the rules of `keras.utils.get_file`."""
+    home = Path(os.environ.get("KERAS_HOME", "~/.keras")).expanduser()
+    there = next(place for place in (home, *home.absolute().parents) if place.exists())
+    if not (there.is_dir() and os.access(there, os.W_OK)):
+        # Keras makes a folder that is not there yet, and passes over one that it can't write
+        # to, files in it or not.
+        home = Path("/tmp" if os.path.isdir("/tmp") else tempfile.gettempdir()) / ".keras"
+    return home / "models"
+
+
+def weights_file(spec: str, image_size: int) -> str:
+    """Returns the name of the file that holds the ImageNet weights of a base.
+
+    Args:
+        spec: a backbone of the table, as it is or with one of its `variants`.
+        image_size: side of the input in pixels; there are MobileNets for several sides, and
+            for all other sides those of 224 are taken.
+
+    Raises:
+        UserError: Keras has no weights of it (exit code 2).
+    """
+    check_weights(spec, "imagenet")
+    backbone, options = parse(spec)
+    name, alpha = backbone.name.lower(), options.get("alpha", 1.0)
+    return _FILES.get(backbone.module, _OTHER_FILES).format(
+        name=name,
+        kind=name.removeprefix(backbone.module.replace("_", "")),
+        alpha=alpha,
+        tenths=_TENTHS.get(alpha),
+        minimalistic="_minimalistic" if options.get("minimalistic") else "",
+        side=image_size if image_size in _SIDES.get(backbone.module, ()) else 224,
+    )
+
+
+def list_backbones() -> dict[str, Any]:
+    """Lists the table, and which ImageNet weights are on this machine. Builds nothing.
+
+    Returns:
+        `{"folder", "backbones": [{"name", "image_size", "min_size", "parameters", "features",
+        "blocks", "download_bytes", "on_this_machine", "options", "variants": [{"spec",
+        "on_this_machine"}]}]}`. `folder` is where Keras keeps the files, `download_bytes` the
+        approximate size of one, None where a file has to be imported; `on_this_machine` is about
+        the file for `image_size`.
+    """
+    folder = models_folder()
+    return {
+        "folder": str(folder),
+        "backbones": [_listed(backbone, folder) for backbone in BACKBONES.values()],
+    }
+
+
+def _listed(backbone: Backbone, folder: Path) -> dict[str, Any]:
+    def is_here(spec: str) -> bool:
+        return (folder / weights_file(spec, backbone.image_size)).is_file()
+
+    specs = [f"{backbone.name}:{variant}" for variant in backbone.variants]
+    return {
+        "name": backbone.name,
+        "image_size": backbone.image_size,
+        "min_size": backbone.min_size,
+        "parameters": backbone.parameters,
+        "features": backbone.features,
+        "blocks": backbone.blocks,
+        "download_bytes": BYTES_PER_PARAMETER * backbone.parameters if backbone.published else None,
+        "on_this_machine": backbone.published and is_here(backbone.name),
+        "options": list(backbone.options),
+        "variants": [{"spec": spec, "on_this_machine": is_here(spec)} for spec in specs],
+    }

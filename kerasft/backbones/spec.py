@@ -1,0 +1,155 @@
+"""Backbones as users write them: "MobileNet:alpha=0.75", or several joined by "+"."""
+
+from collections.abc import Callable
+from typing import Any
+
+from kerasft.backbones.table import BACKBONES, MODE, Backbone
+from kerasft.errors import UserError, did_you_mean
+
+
+def _width(text: str) -> float:
+    """Reads a width multiplier. The limit is far over what exists (1.4) and stops `alpha=75`."""
+    value = float(text)
+    if not 0 < value <= 4:
+        raise ValueError
+    return value
+
+
+def _whole(text: str) -> int:
+    value = int(text)
+    if not 0 < value <= 8:
+        raise ValueError
+    return value
+
+
+def _switch(text: str) -> bool:
+    return {"true": True, "false": False}[text.lower()]
+
+
+def _mode(text: str) -> str:
+    if text not in ("caffe", "torch"):
+        raise ValueError
+    return text
+
+
+# Option -> how its text is read, and what is expected of it.
+OPTIONS: dict[str, tuple[Callable[[str], Any], str]] = {
+    "alpha": (_width, "a number over 0, at most 4"),
+    "depth_multiplier": (_whole, "a whole number from 1 to 8"),
+    "minimalistic": (_switch, "true or false"),
+    MODE: (_mode, "caffe or torch"),
+}
+
+
+def parse(spec: str) -> tuple[Backbone, dict[str, Any]]:
+    """Reads a backbone as users write it.
+
+    Args:
+        spec: "MobileNetV2", or with options of the constructor: "MobileNet:alpha=0.75",
+            "MobileNetV3Small:alpha=1,minimalistic=true".
+
+    Returns:
+        The row, and the options as the constructor takes them.
+
+    Raises:
+        UserError: unknown backbone or option, or a value out of range.
+    """
+    name, colon, rest = spec.partition(":")
+    if name not in BACKBONES:
+        raise UserError(
+            f"backbone: unknown name '{name}'.{did_you_mean(name, BACKBONES)} "
+            f"`kerasft backbones` lists all {len(BACKBONES)}.",
+            exit_code=2,
+        )
+    backbone = BACKBONES[name]
+    options: dict[str, Any] = {}
+    for part in rest.split(",") if colon else ():
+        option, _, text = (piece.strip() for piece in part.partition("="))
+        if option not in backbone.options:
+            known = ", ".join(backbone.options) or "none"
+            raise UserError(
+                f"backbone '{spec}': unknown option '{option}'."
+                f"{did_you_mean(option, backbone.options)} Options of {name}: {known}.",
+                exit_code=2,
+            )
+        if option in options:
+            raise UserError(f"backbone '{spec}': {option} is given twice.", exit_code=2)
+        read, expected = OPTIONS[option]
+        try:
+            options[option] = read(text)
+        except (ValueError, KeyError):
+            raise UserError(
+                f"backbone '{spec}': expected {option} to be {expected}, got '{text}'.",
+                exit_code=2,
+            ) from None
+    return backbone, options
+
+
+SEPARATOR = "+"  # between the backbones of "MobileNetV2+MobileNet:alpha=0.75"
+
+
+def parse_all(spec: str) -> tuple[tuple[Backbone, dict[str, Any]], ...]:
+    """Reads one backbone or several: "MobileNetV2+MobileNet:alpha=0.75".
+
+    Returns:
+        What `parse` makes of each.
+
+    Raises:
+        UserError: as `parse`; or one of them is named twice.
+    """
+    specs = spec.split(SEPARATOR)
+    parsed = tuple(parse(one.strip()) for one in specs)
+    for i, one in enumerate(parsed):
+        if one in parsed[:i]:
+            raise UserError(
+                f"backbone '{spec}': {specs[i].strip()} is named twice: its features would be too.",
+                exit_code=2,
+            )
+    return parsed
+
+
+def rows_of(spec: str) -> tuple[Backbone, ...]:
+    """The table's rows of what `parse_all` reads."""
+    return tuple(backbone for backbone, _ in parse_all(spec))
+
+
+def side_of(spec: str) -> int:
+    """The side that a model of these backbones takes unless told otherwise: the largest, pixels."""
+    return max(backbone.image_size for backbone in rows_of(spec))
+
+
+def nets_of(spec: str, image_size: int) -> tuple[tuple[str, int], ...]:
+    """Each backbone by itself, with the side at which it sees images of `image_size` pixels a side.
+
+    One alone sees them as they are; of several each at the side that it was trained with, if that
+    is smaller.
+
+    Args:
+        spec: see `parse_all`.
+        image_size: of the model, pixels.
+    """
+    specs = [one.strip() for one in spec.split(SEPARATOR)]
+    if len(specs) == 1:
+        return ((specs[0], image_size),)
+    return tuple((one, min(image_size, parse(one)[0].image_size)) for one in specs)
+
+
+def default_blocks(spec: str) -> int:
+    """How many blocks of each of them `unfreeze-and-continue` trains unless told otherwise."""
+    return min(backbone.default_blocks for backbone in rows_of(spec))
+
+
+DEFAULTS = {"alpha": 1.0, "depth_multiplier": 1, "minimalistic": False, MODE: "caffe"}
+
+
+def same_net(one: str, other: str) -> bool:
+    """Whether two specs are one net, or the same nets: "MobileNet" is "MobileNet:alpha=1".
+
+    Raises:
+        UserError: as `parse_all`.
+    """
+    first, second = (
+        [(row, {**DEFAULTS, **options}) for row, options in parse_all(spec)]
+        for spec in (one, other)
+    )
+    return first == second

@@ -1,0 +1,136 @@
+"""`kerasft backbones` and `blocks`: which nets there are, and what `--blocks` counts."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import click
+
+from kerasft.cli.options import json_option, print_result
+from kerasft.cli.terminal import loading
+
+
+@click.command()
+@json_option
+def backbones(as_json: bool) -> None:
+    """Lists the backbones that there are, and which ImageNet weights are on this machine.
+
+    \b
+    Example:
+        kerasft backbones
+    """
+    from kerasft.backbones.imagenet_files import list_backbones
+
+    print_result(list_backbones(), backbones_text, as_json=as_json)
+
+
+@click.command()
+@click.argument("name")
+@json_option
+def blocks(name: str, as_json: bool) -> None:
+    """Lists the blocks of a backbone from the top.
+
+    What --blocks of unfreeze-and-continue counts, with layers and parameters.
+
+    \b
+    Example:
+        kerasft blocks MobileNetV2
+    """
+    with loading():
+        from kerasft.backbones.spec import parse
+        from kerasft.models import build
+        from kerasft.models.blocks import list_blocks
+
+    backbone, _ = parse(name)
+    model = build.load(name, weights="none", image_size=backbone.image_size)
+    rows = [
+        {"name": block.name, "layers": list(block.layers), "parameters": block.parameters}
+        for block in list_blocks(model, backbone)
+    ]
+    print_result({"backbone": name, "blocks": rows}, lambda _: blocks_text(rows), as_json=as_json)
+
+
+_TITLE = ("name", "side", "smallest", "parameters", "features", "blocks", "download", "here")
+
+
+def backbones_text(report: Mapping[str, Any]) -> str:
+    """A line per backbone, then their options, and what to do next.
+
+    Args:
+        report: the object that `backbones --json` prints.
+    """
+    backbones = report["backbones"]
+    return "\n".join(
+        [
+            *_table([_TITLE, *(_row(backbone) for backbone in backbones)]),
+            "",
+            "Sides are in pixels. About so much is downloaded when it is first used; it is here if",
+            f"it lies in {report['folder']}.",
+            "Weights of those with 'import' are files of Caffe (`kerasft import-caffe`) or PyTorch",
+            "(`kerasft import-torch`); for PyTorch's VGG the backbone is VGG16:mode=torch.",
+            "",
+            *_options(backbones),
+            "",
+            "Next: `kerasft train --data PHOTOS/ --backbone NAME` trains with one of them, and",
+            "`kerasft blocks NAME` lists what can be unfrozen after that.",
+        ]
+    )
+
+
+def _table(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Lines with columns; the first and the last one begin at the left."""
+    width = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = []
+    for name, *numbers, last in rows:
+        cells = [f"{n:>{w}}" for n, w in zip(numbers, width[1:-1], strict=True)]
+        lines.append("  ".join([f"{name:<{width[0]}}", *cells, last]))
+    return lines
+
+
+def _row(backbone: Mapping[str, Any]) -> tuple[str, ...]:
+    size = backbone["download_bytes"]
+    return (
+        backbone["name"],
+        str(backbone["image_size"]),
+        str(backbone["min_size"]),
+        f"{backbone['parameters']:,}",
+        f"{backbone['features']:,}",
+        str(backbone["blocks"]),
+        "import" if size is None else f"{size / 1e6:,.0f} MB",
+        "yes" if backbone["on_this_machine"] else "no",
+    )
+
+
+def _options(backbones: Sequence[Mapping[str, Any]]) -> list[str]:
+    rows, others = [], []
+    for backbone in backbones:
+        if not backbone["variants"]:
+            continue
+        written = []
+        for variant in backbone["variants"]:
+            option = variant["spec"].partition(":")[2]
+            written.append(f"{option} (here)" if variant["on_this_machine"] else option)
+        rows.append((backbone["name"], ", ".join(written)))
+        others += [
+            f"{option} of {backbone['name']}"
+            for option in backbone["options"]
+            if not any(one.startswith(option) for one in written)
+        ]
+    return [
+        "Options follow a colon, as in MobileNet:alpha=0.75. There are ImageNet weights for",
+        *(f"  {line}" for line in _table(rows)),
+        f"Any other value, and {' and '.join(others)}, needs --weights none.",
+    ]
+
+
+def blocks_text(blocks: Sequence[Mapping[str, Any]]) -> str:
+    """A line per block from the top: what `--blocks` counts."""
+    width = max(len(block["name"]) for block in blocks)
+    lines = [f"{'':>3}  {'block':<{width}}  parameters  layers"]
+    for number, block in enumerate(blocks, start=1):
+        layers = block["layers"]
+        first_to_last = layers[0] if len(layers) == 1 else f"{layers[0]} ... {layers[-1]}"
+        lines.append(
+            f"{number:>3}  {block['name']:<{width}}  {block['parameters']:>10,}  "
+            f"{len(layers)}: {first_to_last}"
+        )
+    return "\n".join(lines)

@@ -1,0 +1,158 @@
+"""`kerasft cache`: stored activations and unpacked photos, listed, cleared, limited."""
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import click
+
+from kerasft.cli.options import json_option, print_result
+from kerasft.text import size_text
+
+
+@click.group()
+def cache() -> None:
+    """Shows, limits and empties the cache of activations and unpacked photos.
+
+    What the frozen blocks make of the photos is computed once and kept for later runs, in the
+    folder that KERASFT_CACHE names or else in the user's cache folder. So are the photos of zip
+    and tar files and of TFDS, as files.
+
+    \b
+    Example:
+        kerasft cache list
+    """
+
+
+@cache.command("list")
+@json_option
+def list_cache(as_json: bool) -> None:
+    """Lists what the cache holds, most recently used first.
+
+    \b
+    Example:
+        kerasft cache list
+    """
+    from kerasft import unpacked
+    from kerasft.activations import eviction
+    from kerasft.cache import cache_folder
+
+    held = eviction.report(cache_folder()) | unpacked.report(unpacked.photo_folder())
+    print_result(held, cache_text, as_json=as_json)
+
+
+@cache.command("clear")
+@json_option
+def clear_cache(as_json: bool) -> None:
+    """Removes everything from the cache but what another kerasft is computing or reading.
+
+    \b
+    Example:
+        kerasft cache clear
+    """
+    from kerasft import unpacked
+    from kerasft.activations import eviction
+    from kerasft.cache import cache_folder
+
+    number, freed = eviction.clear(cache_folder())
+    photos, freed_photos = unpacked.clear(unpacked.photo_folder())
+    result = {"removed": number, "photos": photos, "bytes": freed + freed_photos}
+    print_result(result, removed_text, as_json=as_json)
+
+
+@cache.command("limit")
+@click.argument("size", required=False)
+@json_option
+def limit_cache(size: str | None, as_json: bool) -> None:
+    """Says how much the cache may hold, or changes it to SIZE.
+
+    What is over the new limit is removed, the least recently used first. Unpacked photos do not
+    count: a run may be reading them.
+
+    \b
+    Example:
+        kerasft cache limit 50GB
+    """
+    from kerasft import text
+    from kerasft.activations import eviction
+    from kerasft.cache import cache_folder
+
+    folder = cache_folder()
+    removed = (0, 0) if size is None else eviction.set_limit(folder, text.parse_size(size))
+    result = {"limit": eviction.limit_of(folder), "removed": removed[0], "bytes": removed[1]}
+    print_result(result, limit_text, as_json=as_json)
+
+
+def cache_text(report: Mapping[str, Any]) -> str:
+    """A line per store and per set of unpacked photos, then what all of them take up.
+
+    Args:
+        report: the object that `cache list --json` prints.
+    """
+    title = ("backbone", "cut", "images", "view", "dtype", "size", "last used")
+    rows = [title, *(_store_row(store) for store in report["stores"])]
+    width = [max(len(row[column]) for row in rows) for column in range(7)]
+    lines = [
+        f"{backbone:<{width[0]}}  {cut:<{width[1]}}  {images:>{width[2]}}  {view:>{width[3]}}  "
+        f"{dtype:<{width[4]}}  {size:>{width[5]}}  {used}"
+        for backbone, cut, images, view, dtype, size, used in rows
+    ]
+    photos = [
+        f"{one['name']}: {one['files']:,} files unpacked, {size_text(one['bytes'])}, last used "
+        f"{_time_text(one['used'])}"
+        for one in report["photos"]
+    ]
+    total = [
+        f"{size_text(report['bytes'])} of at most {size_text(report['limit'])} in "
+        f"{report['folder']}"
+    ]
+    if photos:
+        total.append(f"and {size_text(report['photo_bytes'])} of photos, which have no limit")
+    parts = (lines if report["stores"] else [], photos, total)
+    return "\n\n".join("\n".join(part) for part in parts if part)
+
+
+def _store_row(store: Mapping[str, Any]) -> tuple[str, ...]:
+    """What is known of a store; its facts may be lost."""
+    facts = store["facts"]
+    images = store["shape"][0] if store["shape"] else None
+    return (
+        str(facts.get("backbone", "unknown")),
+        _cut_text(facts),
+        f"{images:,}" if images is not None else "unknown",
+        str(facts.get("view", "unknown")),
+        store["dtype"] or "damaged",
+        size_text(store["bytes"]),
+        _time_text(store["used"]),
+    )
+
+
+def _cut_text(facts: Mapping[str, Any]) -> str:
+    """Where the cut is: blocks from the top, or features and what they are made of."""
+    blocks, leave_out = facts.get("blocks"), facts.get("leave_out")
+    kind = facts.get("features")
+    if blocks is None:
+        return "unknown"
+    if blocks:
+        return f"{blocks} from the top"
+    place = f" {leave_out} from the top" if leave_out else ""
+    return f"{kind} features{place}" if kind else f"features{place}"
+
+
+def _time_text(seconds: float) -> str:
+    return time.strftime("%Y-%m-%d %H:%M", time.localtime(seconds))
+
+
+def removed_text(result: Mapping[str, Any]) -> str:
+    """What `cache clear` removed."""
+    number, photos = result["removed"], result.get("photos", 0)
+    stores = "1 store" if number == 1 else f"{number:,} stores"
+    if photos:
+        stores += " and the photos of " + ("1 source" if photos == 1 else f"{photos:,} sources")
+    return f"Removed {stores}, {size_text(result['bytes'])}."
+
+
+def limit_text(result: Mapping[str, Any]) -> str:
+    """How much the cache may hold, and what had to go for it."""
+    limit = f"The cache may hold {size_text(result['limit'])}."
+    return f"{limit} {removed_text(result)}" if result["removed"] else limit

@@ -1,0 +1,102 @@
+"""`kerasft import-caffe` and `import-torch`, with the text they print."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import click
+
+from kerasft.cli.options import json_option, print_result
+from kerasft.cli.terminal import showing
+from kerasft.text import quoted
+
+_FILE = click.Path(path_type=Path)
+_TO = click.option("--to", type=_FILE, required=True, metavar="FILE", help="Ends in .h5.")
+
+
+def _backbone_option(*names: str):  # type: ignore[no-untyped-def]
+    return click.option(
+        "--backbone", type=click.Choice(names, case_sensitive=False), required=True, help="The net."
+    )
+
+
+@click.command()
+@click.argument("prototxt", type=_FILE)
+@click.argument("caffemodel", type=_FILE)
+@_backbone_option("alexnet", "caffenet", "vgg16", "vgg19")
+@_TO
+@click.option(
+    "--mean",
+    type=_FILE,
+    metavar="FILE",
+    help="The mean image it was trained with (.binaryproto). Default: that of ImageNet.",
+)
+@json_option
+def import_caffe(
+    prototxt: Path, caffemodel: Path, backbone: str, to: Path, mean: Path | None, as_json: bool
+) -> None:
+    """Makes a model of Caffe a file for --weights.
+
+    PROTOTXT is its definition, which has to be that of the backbone; CAFFEMODEL its weights.
+    Names all that was not used or did not fit.
+
+    \b
+    Example:
+        kerasft import-caffe deploy.prototxt caffenet.caffemodel --backbone caffenet --to net.h5
+        kerasft train --data photos/ --weights net.h5
+    """
+    from kerasft.importers import caffe
+
+    with showing() as progress:
+        result = caffe.import_caffe(
+            prototxt, caffemodel, backbone, to, mean=mean, progress=progress
+        )
+    print_result(result, import_text, as_json=as_json)
+
+
+@click.command()
+@click.argument("file", type=_FILE)
+@_backbone_option("alexnet", "vgg16", "vgg19")
+@_TO
+@json_option
+def import_torch(file: Path, backbone: str, to: Path, as_json: bool) -> None:
+    """Makes a state dict of torchvision a file for --weights.
+
+    FILE is a .safetensors file. PyTorch's AlexNet is another net than Caffe's (AlexNetOWT), and its
+    VGG sees pixels scaled otherwise (VGG16:mode=torch); the file brings the right backbone.
+
+    \b
+    Example:
+        kerasft import-torch vgg16.safetensors --backbone vgg16 --to net.h5
+        kerasft train --data photos/ --weights net.h5
+    """
+    from kerasft.importers import torchvision
+
+    with showing() as progress:
+        result = torchvision.import_torch(file, backbone, to, progress=progress)
+    print_result(result, import_text, as_json=as_json)
+
+
+def import_text(result: Mapping[str, Any]) -> str:
+    """What was written, what of the file was not used, and what to do next.
+
+    Args:
+        result: the object that the command prints with --json.
+    """
+    parts = [
+        f"Wrote {result['file']} ({result['bytes'] / 1e6:,.0f} MB): {result['parameters']:,} "
+        f"parameters of {result['backbone']}, {len(result['layers'])} layers."
+    ]
+    if "mean" in result:
+        levels = ", ".join(f"{channel:.2f}" for channel in result["mean"])
+        spread = ""
+        if result["mean_spread"]:
+            spread = f"; the mean image differs from it by {result['mean_spread']:.1f} at most"
+        parts.append(f"Mean of blue, green, red: {levels}{spread}.")
+    if result["left_out"]:
+        parts.append("Does not fit, and is left out:")
+        parts += [f"  {sentence}" for sentence in result["left_out"]]
+    if result["unused"]:
+        parts.append(f"Not used: {', '.join(map(quoted, result['unused']))}.")
+    parts += ["", f"Next: kerasft train --data PHOTOS/ --weights {result['file']}"]
+    return "\n".join(parts)

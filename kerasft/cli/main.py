@@ -1,0 +1,69 @@
+"""The command line: parses, calls one library function, prints its result.
+
+stdout carries the result alone (with --json one JSON value), everything else is on stderr.
+Exit status: 0 done; 1 what is in a file or a run is wrong; 2 what was typed is wrong; 130
+interrupted.
+"""
+
+from typing import Any
+
+import click
+
+from kerasft import __version__
+from kerasft.cli.backbones import backbones, blocks
+from kerasft.cli.cache import cache
+from kerasft.cli.compare import compare
+from kerasft.cli.imports import import_caffe, import_torch
+from kerasft.cli.sample import sample_data
+from kerasft.cli.train import find_lr, train, unfreeze_and_continue
+from kerasft.cli.use import evaluate, export, predict
+from kerasft.errors import UserError
+
+
+class Commands(click.Group):
+    """Shows a UserError and Ctrl-C as one message; lets bugs keep their traceback."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except UserError as error:
+            click.echo(f"Error: {error}", err=True)
+            ctx.exit(error.exit_code)
+        except KeyboardInterrupt:
+            again = ctx.meta.get("kerasft.again", lambda: "")()
+            click.echo(f"\nInterrupted. {again}".rstrip(), err=True)
+            ctx.exit(130)
+
+
+@click.group(cls=Commands, context_settings={"max_content_width": 100})
+@click.version_option(__version__, prog_name="kerasft")
+def main() -> None:
+    """Fine-tunes image classifiers of Keras Applications.
+
+    Trains a new head on a frozen, pretrained base, then unfreezes the top blocks and continues
+    at a low rate, then writes a SavedModel that takes image bytes and returns labels.
+
+    \b
+    Example:
+        kerasft train --data photos/ --run runs/photos
+        kerasft unfreeze-and-continue runs/photos
+        kerasft export runs/photos
+    """
+
+
+for command in (
+    train,
+    unfreeze_and_continue,
+    find_lr,
+    evaluate,
+    predict,
+    export,
+    compare,
+    backbones,
+    blocks,
+    cache,
+    import_caffe,
+    import_torch,
+    sample_data,
+):
+    main.add_command(command)

@@ -1,0 +1,76 @@
+"""What the commands share: common options, printing, and where a run goes by default.
+
+stdout carries the result alone (with --json one JSON value), everything else is on stderr.
+"""
+
+import io
+import json
+import math
+import os
+import shlex
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from kerasft.config.source_names import short_name
+
+set_option = click.option(
+    "--set",
+    "sets",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Sets any field of the config, e.g. phases.0.optimizer=sgd. Can be repeated.",
+)
+json_option = click.option("--json", "as_json", is_flag=True, help="Prints the result as JSON.")
+SOURCE_HELP = (
+    "Photos: a folder with a folder per class (or train/, validation/, test/), a CSV or Parquet "
+    "file of path,label, a zip or tar file of a folder, or tfds:NAME"
+)
+data_option = click.option(
+    "--data", metavar="SRC", help="The photos, if they are not where the run found them."
+)
+
+
+def print_result(result: Any, to_text: Callable[[Any], str], *, as_json: bool) -> None:
+    """Prints what a command is for: as text, or as one JSON value.
+
+    A character that the encoding of stdout lacks (Windows, where it is piped) shows as \\u2026.
+    """
+    text = json.dumps(_plain(result), allow_nan=False) if as_json else to_text(result)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
+    click.echo(text)
+
+
+def as_typed(*words: str) -> str:
+    """The words of a command as they are typed here, those with spaces in quotes."""
+    if os.name == "nt":  # neither cmd nor a path that ends in a backslash knows shell quotes
+        return subprocess.list2cmdline(words)
+    return shlex.join(words)
+
+
+def _plain(value: Any) -> Any:
+    """The same value with null for infinite and undefined numbers, which JSON lacks."""
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def default_run_path(source: str) -> Path:
+    """Returns `runs/NAME`, where NAME is the source's, or the first free of `runs/NAME-2`, ...
+
+    Args:
+        source: as `data.source`; need not exist. Of a file the ending is left out.
+    """
+    name = short_name(source)
+    path, number = Path("runs") / name, 1
+    while path.exists():
+        number += 1
+        path = Path("runs") / f"{name}-{number}"
+    return path

@@ -1,0 +1,44 @@
+"""`kerasft sample-data`: drawn flowers to try everything out with."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import click
+
+from kerasft.cli.options import json_option, print_result
+from kerasft.cli.terminal import showing
+
+
+@click.command()
+@click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
+@click.option("--seed", type=click.IntRange(min=0), default=0, metavar="N", help="Default: 0.")
+@click.option("--per-class", type=click.IntRange(min=1), metavar="N", help="Default: 100.")
+@json_option
+def sample_data(folder: Path, seed: int, per_class: int | None, as_json: bool) -> None:
+    """Draws photos to try kerasft with: five kinds of flowers, a folder each.
+
+    DIR must be absent or empty. The same options give the same images. `train --weights sample`
+    knows a little of drawn things, so all of it works without a download.
+
+    \b
+    Example:
+        kerasft sample-data flowers
+        kerasft train --data flowers --weights sample --run runs/flowers
+    """
+    from kerasft.sample.draw import PER_CLASS, draw_sample
+
+    with showing() as progress:
+        result = draw_sample(folder, seed=seed, per_class=per_class or PER_CLASS, progress=progress)
+    print_result(result, sample_text, as_json=as_json)
+
+
+def sample_text(result: Mapping[str, Any]) -> str:
+    """What `sample-data` leaves on the screen.
+
+    Args:
+        result: the object that `sample-data --json` prints.
+    """
+    return f"{result['images']:,} images drawn in {result['folder']}: " + ", ".join(
+        f"{images:,} {name}" for name, images in result["classes"].items()
+    )

@@ -1,0 +1,274 @@
+"""What people see: progress and the log on stderr, results as text.
+
+Progress is a bar where stderr is a terminal and a line per epoch where it is not. stdout
+belongs to the result alone, so that `--json` can be piped.
+"""
+
+import importlib.util
+import logging
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, redirect_stdout
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+from kerasft.errors import UserError, did_you_mean
+from kerasft.progress import Event
+from kerasft.text import size_text
+
+
+@contextmanager
+def loading() -> Iterator[None]:
+    """Holds back what TensorFlow writes to stderr while it is imported.
+
+    If the import fails, all of it is shown. A user who set TF_CPP_MIN_LOG_LEVEL sees what
+    that level lets through, and nothing is held back.
+
+    Raises:
+        UserError: KERAS_BACKEND names what is not there.
+    """
+    _check_backend()
+    if os.environ.get("TF_CPP_MIN_LOG_LEVEL", "3") != "3":
+        yield
+        return
+    # 3 leaves fatal errors only; what matters comes as a Python exception as well. The lines
+    # "All log messages before absl::InitializeLog()", oneDNN's and CUDA's are written before
+    # TensorFlow reads the level, straight to the file descriptor: hence the redirection.
+    os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
+    sys.stderr.flush()
+    stderr = os.dup(2)
+    with tempfile.TemporaryFile() as held:
+        os.dup2(held.fileno(), 2)
+        try:
+            yield
+        except BaseException:
+            held.seek(0)
+            os.write(stderr, held.read())
+            raise
+        finally:
+            os.dup2(stderr, 2)
+            os.close(stderr)
+
+
+BACKENDS = ("tensorflow", "jax", "torch")
+
+
+def _check_backend() -> None:
+    """Refuses a backend at which the import of Keras would fail."""
+    named = os.environ.get("KERAS_BACKEND") or "tensorflow"
+    if named not in BACKENDS:
+        raise UserError(
+            f"KERAS_BACKEND: expected {', '.join(BACKENDS[:-1])} or {BACKENDS[-1]}, got {named!r}."
+            + did_you_mean(named, BACKENDS),
+            exit_code=2,
+        )
+    if importlib.util.find_spec(named) is None:
+        raise UserError(
+            f"KERAS_BACKEND: {named} is asked for and is not installed. pip install {named}, or "
+            "leave the variable out: Keras computes with tensorflow then.",
+            exit_code=2,
+        )
+
+
+@contextmanager
+def showing() -> Iterator["Display"]:
+    """Shows progress and the log of kerasft on stderr, and anything printed in between too.
+
+    Yields:
+        The progress callback for the library.
+    """
+    bar = None
+    if sys.stderr.isatty():
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+        figures = TextColumn("{task.fields[figures]}")
+        bar = Progress(*columns, figures, console=Console(stderr=True), refresh_per_second=4)
+        bar.live.transient = True
+    display = Display(bar)
+    handler = _Sentences(display)
+    logger = logging.getLogger("kerasft")
+    level, propagate = logger.level, logger.propagate
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    logger.propagate = False  # TFDS gives the root logger a handler: all would be shown twice
+    try:
+        # Keras prints downloads to stdout.
+        with redirect_stdout(sys.stderr):
+            if bar is None:
+                yield display
+            else:
+                with bar:
+                    yield display
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)
+        logger.propagate = propagate
+
+
+class Display:
+    """A progress callback that shows each event; see `progress.py` for the stages."""
+
+    def __init__(self, bar: Progress | None = None) -> None:
+        """Args: bar: moved by every event; None where stderr is no terminal."""
+        self._bar = bar
+        self._ends: list[float] = []
+
+    def __call__(self, event: Event) -> None:
+        if event.stage in ("phase", "pass"):  # epochs begin behind the pass, if there is one
+            self._ends = [time.monotonic()]
+        seconds_left = None
+        if event.stage == "epoch":
+            # Not event.done: a resumed phase begins in the middle. The first epoch, in which
+            # TensorFlow builds its graphs, counts only as long as there is no other.
+            self._ends.append(time.monotonic())
+            ends = self._ends[1:] if len(self._ends) > 2 else self._ends
+            per_epoch = (ends[-1] - ends[0]) / max(1, len(ends) - 1)
+            seconds_left = per_epoch * (event.total - event.done)
+        line = event_line(event, seconds_left=seconds_left)
+        if line is not None:
+            self.say(line)
+        if self._bar is not None and event.stage not in LINES_ONLY:
+            _move(self._bar, event)
+
+    def say(self, line: str) -> None:
+        """Writes a line to stderr, above the bar if there is one."""
+        if self._bar is None:
+            click.echo(line, err=True)
+        else:
+            self._bar.console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def _move(bar: Progress, event: Event) -> None:
+    """Shows an event as the state of the one bar."""
+    figures = event.figures
+    what, text = str(figures.get("what", event.stage)), ""
+    if event.stage in ("batch", "pass"):
+        left = figures.get("seconds_left")
+        text = _figures_text(figures, seconds_left=None if left is None else float(left))
+    if event.stage == "pass":
+        what = f"{event.phase} prefix pass"
+    if event.stage == "batch":
+        what = f"{event.phase} epoch {figures.get('epoch')}/{figures.get('epochs')}"
+    if not bar.task_ids:
+        bar.add_task("", figures="")
+    bar.update(
+        bar.task_ids[0],
+        description=what,
+        completed=event.done,
+        total=event.total or None,
+        figures=text,
+    )
+
+
+class _Sentences(logging.Handler):
+    """Shows log records as sentences on a display."""
+
+    def __init__(self, display: Display) -> None:
+        super().__init__()
+        self._display = display
+
+    def emit(self, record: logging.LogRecord) -> None:
+        warning = "Warning: " if record.levelno >= logging.WARNING else ""
+        self._display.say(warning + record.getMessage())
+
+
+LINES_ONLY = ("phase", "store", "epoch", "predicted", "entry")
+
+
+def event_line(event: Event, *, seconds_left: float | None = None) -> str | None:
+    """The line that stays on the screen after an event, or None for events that leave none.
+
+    Args:
+        event: any event of the library.
+        seconds_left: until the last epoch of the phase.
+    """
+    if event.stage == "images" and event.done == event.total:
+        return f"{event.total:,} {'image' if event.total == 1 else 'images'} read"
+    if event.stage == "phase" and "method" in event.figures:
+        return f"{event.phase}: solves the head, method {event.figures['method']}"
+    if event.stage == "phase":
+        trained = trained_text(event.figures.get("blocks"))
+        parameters = int(event.figures.get("trainable_parameters", 0))
+        epochs = epochs_text(event.figures.get("epochs"))
+        return f"{event.phase}: trains {trained}, {parameters:,} parameters, up to {epochs}"
+    if event.stage == "store":
+        return _store_line(event)
+    if event.stage == "predicted" and float(event.figures["seconds"]) >= 1:
+        predicted = duration_text(float(event.figures["seconds"]))
+        return f"{event.phase}: {event.figures['what']} {predicted} predicted"
+    if event.stage == "epoch":
+        figures = _figures_text(event.figures, seconds_left=seconds_left)
+        return f"{event.phase} epoch {event.done}/{event.total}: {figures}"
+    if event.stage == "entry":
+        return _entry_line(event)
+    return None
+
+
+def _entry_line(event: Event) -> str:
+    figures = event.figures
+    said = f"{event.done}/{event.total} {figures['name']} on {figures['backbone']}"
+    if "val_accuracy" not in figures:
+        return f"{said}: {figures['note']}"
+    return (
+        f"{said}: validation accuracy {figures['val_accuracy']:.3f}, "
+        f"{duration_text(float(figures['seconds']))}"
+    )
+
+
+def _store_line(event: Event) -> str:
+    figures = event.figures
+    size = size_text(int(figures["bytes"]))
+    if figures["found"]:
+        return f"{event.phase}: activations found in the cache, {size}"
+    views = "1 view" if figures["views"] == 1 else f"{figures['views']} views"
+    later = int(figures["later_bytes"])
+    more = f", {size_text(later)} more for unfreezing next" if later else ""
+    return (
+        f"{event.phase}: {int(figures['images']):,} images in {views} and "
+        f"{int(figures['validation']):,} of validation pass the frozen part once, "
+        f"{size} stored{more}"
+    )
+
+
+_FIGURES = {
+    "loss": "loss {:.4f}",
+    "accuracy": "accuracy {:.3f}",
+    "val_loss": "validation loss {:.4f}",
+    "val_accuracy": "validation accuracy {:.3f}",
+    "learning_rate": "learning rate {:.3g}",
+    "images_per_second": "{:.0f} images/s",
+}
+
+
+def epochs_text(epochs: object) -> str:
+    """ "1 epoch", "5 epochs"."""
+    return "1 epoch" if epochs == 1 else f"{epochs} epochs"
+
+
+def trained_text(blocks: Any) -> str:
+    """What a phase trains, by its number of blocks: "the head and 3 blocks"."""
+    known = {0: "the head", 1: "the head and 1 block", "all": "all blocks"}
+    return known.get(blocks, f"the head and {blocks} blocks")
+
+
+def _figures_text(
+    figures: Mapping[str, float | int | str], *, seconds_left: float | None = None
+) -> str:
+    parts = [text.format(figures[key]) for key, text in _FIGURES.items() if key in figures]
+    if seconds_left is not None:
+        parts.append(f"{duration_text(seconds_left)} left")
+    if figures.get("best"):
+        parts.append("best so far")
+    return ", ".join(parts)
+
+
+def duration_text(seconds: float) -> str:
+    """12.3 seconds as "0:12", 3,700 as "1:01:40"."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

@@ -1,0 +1,104 @@
+"""The ways to use a pretrained net, as a table: how each is configured and what is tried.
+
+Each way tries TRIES settings, so that none wins by having been tuned more: a solved head its own
+(`heads/solver.py`, by cross-validation), a trained one as many learning rates (on validation).
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from kerasft.config.fields import Config
+from kerasft.config.load import default_phases, load_config, unfreeze_defaults
+
+AS_IS = "as-is"
+FACTORS = (0.3, 1.0, 3.0)  # of the usual learning rate
+FULL_RATE = 2e-5  # the Keras guide on transfer learning takes 1e-5 for the whole net
+
+
+@dataclass(frozen=True)
+class Way:
+    """One way to use a pretrained net.
+
+    Attributes:
+        what: it is, for people.
+        flags: fields of the config that make it this way, by dotted key; of a way that starts
+            from another the fields of the phase that is appended.
+        start: the way whose chosen run it goes on with; None starts anew.
+        trained: whether learning rates are tried; a head that is solved tries what it has.
+        default: whether it is compared unless told otherwise.
+    """
+
+    what: str
+    flags: Mapping[str, Any] = field(default_factory=dict)
+    start: str | None = None
+    trained: bool = False
+    default: bool = True
+
+
+def _solved(method: str, what: str) -> Way:
+    return Way(what, {"phases.0.method": method})
+
+
+# From the cheapest to the costliest: of ways that are equally good the first one is taken.
+WAYS: dict[str, Way] = {
+    AS_IS: Way("the pretrained net as it is, for classes that ImageNet has"),
+    "knn": _solved("knn", "nearest neighbours on the features"),
+    "bayes": _solved("bayes", "Gaussian naive Bayes on the features"),
+    "lda": _solved("lda", "linear discriminant analysis on the features"),
+    "logistic": _solved("logistic", "logistic regression on the features"),
+    "svm": _solved("svm", "a linear support vector machine on the features"),
+    "rbf-svm": _solved("rbf-svm", "a support vector machine with an RBF kernel on the features"),
+    "linear": Way("a new softmax, trained on the frozen base", trained=True),
+    "fc": Way(
+        "a new fully connected layer and softmax, trained on the frozen base",
+        {"head.hidden": (256,)},
+        trained=True,
+    ),
+    "unfreeze": Way("the top blocks unfrozen after that", start="linear", trained=True),
+    "full": Way(
+        "the whole base unfrozen after that",
+        {"phases.-1.blocks": "all"},
+        start="linear",
+        trained=True,
+        default=False,
+    ),
+    "scratch": Way(
+        "the same net trained from random weights",
+        {"model.weights": "none"},
+        trained=True,
+        default=False,
+    ),
+}
+
+
+def rates_of(name: str, config: Config) -> tuple[float, ...]:
+    """The learning rates that a trained way tries.
+
+    Args:
+        name: of the way.
+        config: of its run, or of the run that it starts from.
+    """
+    if WAYS[name].start:
+        phase = unfreeze_defaults(config)
+        # On the weights of the sample unfreezing trains all blocks already, at a rate for that.
+        deeper = name == "full" and phase.blocks != "all"
+        usual = FULL_RATE if deeper else phase.learning_rate
+    else:
+        usual = default_phases(config.model.weights)[0].learning_rate
+    return tuple(float(f"{usual * factor:.3g}") for factor in FACTORS)
+
+
+def config_of_way(name: str, flags: Mapping[str, object], sets: tuple[str, ...] = ()) -> Config:
+    """The config of a way's run; of one that starts from another the other's.
+
+    Args:
+        name: of the way.
+        flags: data, backbone and so on, by dotted key.
+        sets: `--set` of the command line.
+
+    Raises:
+        UserError: every problem of the options at once, exit code 2.
+    """
+    way = WAYS[WAYS[name].start or name]
+    return load_config(None, flags={**flags, **way.flags}, sets=sets)

@@ -1,0 +1,538 @@
+"""Every field of a config, once: typed, frozen, with default, unit and range.
+
+`--set section.field=value` reaches each of them; `load.py` reads and writes them.
+"""
+
+import math
+import os
+import re
+from contextlib import suppress
+from itertools import pairwise
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    StrictBool,
+    StrictFloat,
+    StrictInt,
+    StrictStr,
+    Tag,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+
+from kerasft.backbones.compatibility import (
+    FILES,
+    WEIGHTS,
+    check_features,
+    check_weights,
+    weights_of,
+)
+from kerasft.backbones.spec import SEPARATOR, parse_all, side_of
+from kerasft.backbones.table import SAMPLE_BACKBONE, SAMPLE_SIDE
+from kerasft.config.problems import repeated_names
+from kerasft.config.source_names import TFDS, tfds_name
+from kerasft.config.weights_names import file_for, nets_brought_by
+from kerasft.errors import UserError, did_you_mean
+
+
+class Section(BaseModel):
+    """What all sections share: no unknown keys, no changes, no infinite numbers."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class Named(Section):
+    """What all phases share: a name that can be a part of a file's."""
+
+    name: StrictStr = Field(description="Of letters, digits, '-' and '_'; each phase its own.")
+
+    @field_validator("name")
+    @classmethod
+    def _is_a_plain_word(cls, name: str) -> str:
+        if not re.fullmatch(r"[A-Za-z0-9_-]+", name):
+            raise ValueError(f"expected letters, digits, '-' and '_', got {name!r}.")
+        return name
+
+
+class Phase(Named):
+    """One stretch of training: where to cut, and how to train what is above the cut."""
+
+    blocks: StrictInt | Literal["all"] | None = Field(
+        default=None,
+        description='Blocks trained below the head, from the top; "all". Not given: none in '
+        'the first phase ("all" without weights), then the backbone\'s default.',
+    )
+    epochs: StrictInt = Field(gt=0, description="Epochs at most, see patience.")
+    learning_rate: StrictFloat = Field(gt=0, description="Step size, the largest of the schedule.")
+    batch_size: StrictInt = Field(default=32, gt=0, description="Images at a time.")
+    accumulate: StrictInt = Field(
+        default=1,
+        gt=0,
+        description="Batches whose gradients make one step; like batches that many times as "
+        "large, in the memory of one. Schedules go on with every batch.",
+    )
+    ema: StrictFloat = Field(
+        default=0.0,
+        ge=0,
+        lt=1,
+        description="What a running mean of the weights keeps of itself at each step, such as "
+        "0.99; that mean is then validated and kept. 0 is off.",
+    )
+    batch_norm: Literal["frozen", "train"] = Field(
+        default="frozen", description="Whether BatchNormalization in the trained blocks learns."
+    )
+    optimizer: Literal["adam", "adamw", "sgd"] = Field(default="adam", description="Update rule.")
+    weight_decay: StrictFloat = Field(default=0.004, ge=0, description="Per step; of adamw.")
+    momentum: StrictFloat = Field(default=0.9, ge=0, lt=1, description="Of sgd.")
+    schedule: Literal["constant", "cosine"] = Field(
+        default="constant", description="Of the learning rate, after the warm-up; cosine ends at 0."
+    )
+    warmup: StrictFloat = Field(
+        default=0.0, ge=0, description="Epochs in which the rate rises from 0."
+    )
+    head_learning_rate_multiplier: StrictFloat = Field(
+        default=1.0, gt=0, description="Learning rate of the head, as a multiple of learning_rate."
+    )
+    layer_decay: StrictFloat = Field(
+        default=1.0,
+        gt=0,
+        le=1,
+        description="Factor on the learning rate for each block from the top.",
+    )
+    patience: StrictInt = Field(
+        default=5,
+        ge=0,
+        description="Epochs without a lower validation loss until it stops; 0: never.",
+    )
+    class_weight: Literal["none", "balanced"] = Field(
+        default="none", description="Whether rare classes count more in the loss."
+    )
+    label_smoothing: StrictFloat = Field(
+        default=0.0, ge=0, lt=1, description="Share of the target that is spread over all classes."
+    )
+    precision: Literal["float32", "mixed_bfloat16", "mixed_float16"] = Field(
+        default="float32", description="Of the arithmetic in training; weights stay float32."
+    )
+    stored: StrictBool | None = Field(
+        default=None,
+        description="Whether the activations at the cut are stored. Not given: as cache.mode says.",
+    )
+
+    @field_validator("blocks", mode="before")
+    @classmethod
+    def _is_a_number_of_blocks(cls, blocks: object) -> object:
+        if blocks in ("all", None) or (type(blocks) is int and blocks >= 0):
+            return blocks
+        raise ValueError(f"expected int, at least 0, or 'all', got {blocks!r}.")
+
+    # These run for fields that are written out, so one that means nothing beside another is
+    # refused wherever it is written and `to_toml` leaves it out.
+    @field_validator("weight_decay", "momentum")
+    @classmethod
+    def _belongs_to_the_optimizer(cls, value: float, info: ValidationInfo) -> float:
+        owner = OWNERS[str(info.field_name)]
+        if info.data.get("optimizer", owner) != owner:
+            raise ValueError(
+                f"means nothing with optimizer = '{info.data['optimizer']}', only with '{owner}'."
+            )
+        return value
+
+    @field_validator("stored")
+    @classmethod
+    def _something_is_frozen(cls, stored: bool | None, info: ValidationInfo) -> bool | None:
+        if stored and info.data.get("blocks") == "all":
+            raise ValueError("expected false with blocks = 'all', where nothing is frozen.")
+        return stored
+
+    @field_validator("batch_norm", "layer_decay")
+    @classmethod
+    def _needs_blocks(cls, value: Any, info: ValidationInfo) -> Any:
+        if info.data.get("blocks") == 0 and value != cls.model_fields[str(info.field_name)].default:
+            raise ValueError("means nothing with blocks = 0, where only the head is trained.")
+        return value
+
+    @field_validator("warmup")
+    @classmethod
+    def _fits_in_the_phase(cls, warmup: float, info: ValidationInfo) -> float:
+        epochs = info.data.get("epochs", warmup)
+        if warmup > epochs:
+            raise ValueError(f"expected at most {epochs}, the epochs of the phase, got {warmup:g}.")
+        return warmup
+
+
+OWNERS = {"weight_decay": "adamw", "momentum": "sgd"}
+
+
+Method = Literal["svm", "rbf-svm", "bayes", "lda", "logistic", "knn"]
+METHODS: tuple[str, ...] = get_args(Method)
+LINEAR: tuple[str, ...] = ("svm", "lda", "logistic")  # a Dense layer, which can be trained further
+
+
+class Solved(Named):
+    """A phase whose head is solved by scikit-learn on the frozen features, not trained."""
+
+    method: Method = Field(
+        description="Linear or RBF support vector machine, Gaussian naive Bayes, linear "
+        "discriminant analysis, logistic regression, nearest neighbours."
+    )
+    class_weight: Literal["none", "balanced"] = Field(
+        default="none", description="Whether rare classes count more."
+    )
+    stored: StrictBool | None = Field(
+        default=None,
+        description="Whether the features are stored. Not given: as cache.mode says.",
+    )
+
+    @property
+    def blocks(self) -> int:
+        """Blocks that are trained below the head: none."""
+        return 0
+
+    @field_validator("class_weight")
+    @classmethod
+    def _has_weights(cls, class_weight: str, info: ValidationInfo) -> str:
+        if class_weight != "none" and info.data.get("method") == "knn":
+            raise ValueError("means nothing with method = 'knn': its neighbours count alike.")
+        return class_weight
+
+
+def _kind_of_phase(phase: Any) -> str:
+    """Which of the two a phase is: what has a method is solved."""
+    solved = "method" in phase if isinstance(phase, dict) else isinstance(phase, Solved)
+    return "solved" if solved else "trained"
+
+
+AnyPhase = Annotated[
+    Annotated[Phase, Tag("trained")] | Annotated[Solved, Tag("solved")],
+    Discriminator(_kind_of_phase),
+]
+
+
+class Data(Section):
+    """Which images, and how they are divided."""
+
+    source: StrictStr = Field(
+        description="Folder with a folder of images per class; a CSV or Parquet file of paths and "
+        'labels; a zip or tar file of a folder; "tfds:NAME".'
+    )
+    data_dir: StrictStr | None = Field(
+        default=None,
+        description="Where TFDS keeps its sets. Not given: where the environment variable "
+        "TFDS_DATA_DIR or TFDS itself says.",
+    )
+    validation: StrictFloat = Field(
+        default=0.15, gt=0, le=0.5, description="Share of the images that chooses epoch and phase."
+    )
+    test: StrictFloat = Field(
+        default=0.15,
+        ge=0,
+        le=0.5,
+        description="Share of the images that only the last figure sees.",
+    )
+    fraction: StrictFloat = Field(
+        default=1.0,
+        gt=0,
+        le=1,
+        description="Share of the training images that is used; validation and test stay what they "
+        "are with all of them, and a smaller share is a part of a larger one.",
+    )
+    bad_images: Literal["fail", "skip"] = Field(
+        default="fail", description="What a file that is no image does; skipped ones are recorded."
+    )
+    resize: Literal["stretch", "crop", "pad"] = Field(
+        default="stretch",
+        description="How an image becomes square: all of it, its centre, with borders.",
+    )
+
+    @field_validator("source", "data_dir", mode="before")
+    @classmethod
+    def _is_a_name(cls, name: object) -> object:
+        if name == "":
+            raise ValueError("expected a folder, got ''.")
+        if isinstance(name, str) and name.startswith(TFDS):
+            try:
+                tfds_name(name)
+            except UserError as error:
+                raise ValueError(str(error).removeprefix(f"{name}: ")) from None
+        return str(name) if isinstance(name, Path) else name
+
+    @field_validator("data_dir")
+    @classmethod
+    def _is_of_tfds(cls, data_dir: str | None, info: ValidationInfo) -> str | None:
+        source = info.data.get("source", TFDS)
+        if data_dir is not None and not source.startswith(TFDS):
+            raise ValueError(f"means nothing with a source that does not begin with {TFDS!r}.")
+        return data_dir
+
+
+class Model(Section):
+    """What the training starts from."""
+
+    backbone: StrictStr = Field(
+        default="MobileNetV2",
+        min_length=1,
+        description='Name, or "MobileNet:alpha=0.75"; several: a list, or joined by "+".',
+    )
+    weights: StrictStr = Field(
+        default="imagenet",
+        validate_default=True,  # some backbones have none
+        description='"imagenet", "sample" (of the package, for trying it out; brings backbone and '
+        'image_size), "none", another run (brings them too) or a weights file (an imported one '
+        'brings its backbone); of several backbones one for each: a list, or joined by "+".',
+    )
+    image_size: StrictInt | None = Field(
+        default=None, gt=0, description="Side in pixels; not given: the backbone's."
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _some_weights_bring_their_net(cls, given: Any) -> Any:
+        weights = given.get("weights") if isinstance(given, dict) else None
+        brought: dict[str, Any] = {}
+        if weights == "sample":
+            brought = {"backbone": SAMPLE_BACKBONE, "image_size": SAMPLE_SIDE}
+        elif isinstance(weights, str) and weights not in WEIGHTS:
+            with suppress(UserError):  # the weights' own validator says it
+                brought = nets_brought_by(weights_of(weights))
+        if not brought:
+            return given
+        return {**brought, **{key: value for key, value in given.items() if value is not None}}
+
+    @field_validator("backbone", mode="before")
+    @classmethod
+    def _several_are_joined(cls, backbone: object) -> object:
+        if isinstance(backbone, list | tuple) and all(isinstance(one, str) for one in backbone):
+            backbone = SEPARATOR.join(backbone)
+        if isinstance(backbone, str):
+            return SEPARATOR.join(one.strip() for one in backbone.split(SEPARATOR))
+        return backbone
+
+    @field_validator("backbone")
+    @classmethod
+    def _is_in_the_table(cls, backbone: str) -> str:
+        try:
+            parse_all(backbone)
+        except UserError as error:
+            raise ValueError(str(error).partition(": ")[2]) from None  # the place is named already
+        return backbone
+
+    @field_validator("weights")
+    @classmethod
+    def _are_choices_or_files(cls, weights: str, info: ValidationInfo) -> str:
+        backbone = info.data.get("backbone", SAMPLE_BACKBONE)
+        nets, each = backbone.split(SEPARATOR), weights_of(weights)
+        try:
+            check_weights(backbone, weights)
+        except UserError as error:
+            raise ValueError(str(error).partition(": ")[2]) from None  # the place is named
+        if len(each) == 1 and each[0] in ("imagenet", "none"):
+            return weights
+        if len(each) < len(nets):
+            raise ValueError(
+                "a run or a file fits one backbone, got several. Expected 'imagenet', 'none', or "
+                f"the weights of each, joined by '{SEPARATOR}'."
+            )
+        known = "backbone" in info.data  # a wrong one has been told already
+        return SEPARATOR.join(
+            _checked_weights(own, net if known else None)
+            for own, net in zip(each, nets, strict=True)
+        )
+
+
+def _checked_weights(weights: str, backbone: str | None) -> str:
+    """The weights of one backbone as a word or a file; None: whatever the backbone is."""
+    if weights == "sample" and backbone and parse_all(backbone) != parse_all(SAMPLE_BACKBONE):
+        raise ValueError(
+            f"'sample' fits {SAMPLE_BACKBONE} alone, got backbone '{backbone}'. Leave the "
+            "backbone out, or take other weights."
+        )
+    if weights in WEIGHTS:
+        return weights
+    if os.path.isdir(weights):
+        try:
+            return file_for(weights, backbone)
+        except UserError as error:
+            raise ValueError(str(error)) from None
+    if weights.lower().endswith(FILES):
+        return weights
+    name = Path(weights).name  # a path by now
+    raise ValueError(
+        "expected 'imagenet', 'sample', 'none', a run directory or a file that ends in .h5 or "
+        f".keras, got {name!r}." + did_you_mean(name, WEIGHTS)
+    )
+
+
+class Head(Section):
+    """What is taken of the backbone, and what is put on top of it."""
+
+    features: Literal["pooled", "flat", "fc6", "fc7"] = Field(
+        default="pooled",
+        description="What the head takes: the average over places; the last convolution, "
+        "flattened; or an inner fully connected layer, which VGG has.",
+    )
+    leave_out: StrictInt = Field(
+        default=0,
+        ge=0,
+        description="Blocks at the top of the backbone that are left away; the features are then "
+        "what enters them, pooled or flattened.",
+    )
+    hidden: tuple[StrictInt, ...] = Field(
+        default=(),
+        description="Units of each fully connected layer before the last one, 1 or more.",
+    )
+    dropout: StrictFloat = Field(default=0.2, ge=0, lt=1, description="Share of features left out.")
+
+    @field_validator("hidden")
+    @classmethod
+    def _are_positive(cls, hidden: tuple[int, ...]) -> tuple[int, ...]:
+        if any(units < 1 for units in hidden):
+            raise ValueError(f"expected numbers greater than 0, got {list(hidden)}.")
+        return hidden
+
+
+class Augment(Section):
+    """What training images go through; others only what `test_time` says."""
+
+    flip: StrictBool = Field(default=True, description="Mirrors left and right, half of the time.")
+    crop: StrictFloat = Field(
+        default=0.5,
+        ge=0,
+        lt=1,
+        description="Smallest share of the area that a crop keeps; 0 is off.",
+    )
+    color: StrictFloat = Field(
+        default=0.0,
+        ge=0,
+        le=1,
+        description="Strength of changes of brightness and colour; 0 is off.",
+    )
+    views: StrictInt | None = Field(
+        default=None,
+        ge=0,
+        le=100,
+        description="Views of each training image, the first one plain; every epoch draws among "
+        "them. 0: a new one in every epoch, which no store can hold. Not given: 4, or as many as "
+        "differ (flip alone: 2; nothing: 1); 0 where nothing is frozen.",
+    )
+    mixup: StrictFloat = Field(
+        default=0.2,
+        ge=0,
+        description="Mixes pairs of activations at the cut, and their labels, in shares drawn "
+        "from Beta(mixup, mixup); 0 is off.",
+    )
+    test_time: Literal["none", "flip", "ten-crop"] = Field(
+        default="none",
+        description="What the finished model looks at, averaging the logits: the image; and its "
+        "mirror image (2 times the work); or five crops and their mirror images (10 times).",
+    )
+
+    @field_validator("views")
+    @classmethod
+    def _views_differ(cls, views: int | None, info: ValidationInfo) -> int | None:
+        most = distinct_views(info.data.get("flip"), info.data.get("crop"), info.data.get("color"))
+        if views is not None and views > most:
+            why = "of flip alone" if most == 2 else "without flip, crop and color"
+            raise ValueError(f"expected at most {most}, the views that differ {why}, got {views}.")
+        return views
+
+
+def distinct_views(flip: object, crop: object, color: object) -> float:
+    """How many views of an image differ; infinity where crop or color draw them."""
+    return math.inf if crop or color else 2 if flip else 1
+
+
+class Cache(Section):
+    """How the activations at a cut are computed and stored."""
+
+    mode: Literal["auto", "on", "off"] = Field(
+        default="auto",
+        description="Whether the frozen part is computed once and stored; auto: where it pays.",
+    )
+    engine: Literal["auto", "folded", "keras"] = Field(
+        default="auto",
+        description="What computes them: a TensorFlow graph with the weights folded into it, or "
+        "the Keras model as it is; auto: folded where Keras computes with TensorFlow on a CPU.",
+    )
+    precision: Literal["auto", "float32", "bfloat16"] = Field(
+        default="auto",
+        description="Of that arithmetic; auto: bfloat16 where it is faster and close enough.",
+    )
+    dtype: Literal["auto", "float16", "float32"] = Field(
+        default="auto",
+        description="Of the stored numbers; auto: float16 where all of them fit.",
+    )
+
+
+class Config(Section):
+    """All settings of a run. `load_config` makes it; from Python it can be made directly."""
+
+    seed: StrictInt = Field(
+        default=0, ge=0, description="Of split, new weights, order, augmentation."
+    )
+    device: StrictStr = Field(default="auto", description='"auto", "cpu", or "gpu:0" and so on.')
+    data: Data
+    model: Model = Model()
+    head: Head = Head()
+    augment: Augment = Augment()
+    cache: Cache = Cache()
+    phases: tuple[AnyPhase, ...] = Field(description="Trained or solved one after the other.")
+
+    @field_validator("device")
+    @classmethod
+    def _is_a_device(cls, device: str) -> str:
+        if not re.fullmatch(r"auto|cpu|gpu:\d+", device):
+            raise ValueError(f"expected 'auto', 'cpu' or 'gpu:N', got {device!r}.")
+        return device
+
+    @field_validator("head")
+    @classmethod
+    def _fits_the_backbone(cls, head: Head, info: ValidationInfo) -> Head:
+        model = info.data.get("model")
+        if model is not None:
+            try:
+                check_features(
+                    model.backbone,
+                    head.features,
+                    leave_out=head.leave_out,
+                    weights=model.weights,
+                    image_size=model.image_size or side_of(model.backbone),
+                )
+            except UserError as error:
+                raise ValueError(str(error).partition(": ")[2]) from None  # the place is named
+        return head
+
+    @field_validator("phases")
+    @classmethod
+    def _is_not_empty(cls, phases: tuple[AnyPhase, ...]) -> tuple[AnyPhase, ...]:
+        if not phases:
+            raise ValueError("expected at least one phase, got none.")
+        return phases
+
+    @field_validator("phases")
+    @classmethod
+    def _begin_with_a_head_that_can_be_trained(
+        cls, phases: tuple[AnyPhase, ...]
+    ) -> tuple[AnyPhase, ...]:
+        for phase, later in pairwise(phases):
+            if not isinstance(phase, Solved) or isinstance(later, Solved):
+                continue
+            if phase.method not in LINEAR:
+                raise ValueError(
+                    f"'{later.name}' cannot go on from the head of '{phase.name}', which method "
+                    f"'{phase.method}' has solved: it has no weights that steps could train. "
+                    f"Expected {', '.join(LINEAR)} or a trained head in front of it."
+                )
+        return phases
+
+    @model_validator(mode="after")
+    def _phases_have_their_own_names(self) -> "Config":
+        repeated = repeated_names(self.phases)
+        if repeated:
+            raise ValueError(" ".join(map(str, repeated)))
+        return self

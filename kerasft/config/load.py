@@ -1,0 +1,233 @@
+"""Config: every setting of a run, from TOML and options, and back to TOML.
+
+The fields stand in `fields.py`; `problems.py` turns what pydantic finds into sentences.
+"""
+
+import itertools
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import tomli_w
+from pydantic import ValidationError
+
+from kerasft.backbones.compatibility import with_files
+from kerasft.config.fields import (
+    METHODS,
+    OWNERS,
+    Config,
+    Data,
+    Phase,
+)
+from kerasft.config.overrides import (
+    PATHS,
+    Override,
+    absolute,
+    make_absolute,
+    parse_options,
+    put_over,
+    read_toml,
+)
+from kerasft.config.problems import Place, Problem, from_pydantic, repeated_names, report
+from kerasft.config.source_names import TFDS
+from kerasft.errors import UserError
+
+
+def default_phases(weights: str) -> tuple[Phase, ...]:
+    """The phases of a config that lists none.
+
+    Args:
+        weights: of the config's model. "none" trains all blocks, since there is nothing to
+            keep; anything else trains a new head.
+    """
+    if weights == "none":
+        scratch = Phase(
+            name="scratch",
+            blocks="all",
+            batch_norm="train",
+            epochs=100,
+            learning_rate=1e-3,
+            schedule="cosine",
+            patience=0,  # the last epochs, at a small rate, are the best ones
+        )
+        return (scratch,)
+    return (Phase(name="head", blocks=0, epochs=20, learning_rate=1e-3),)
+
+
+def unfreeze_defaults(config: Config) -> Phase:
+    """What `unfreeze-and-continue` appends: the backbone's default blocks at a low rate.
+
+    On the weights of the sample all blocks, at a high one. It is called "unfreeze", or
+    "unfreeze-2", ... where that is taken.
+    """
+    name = _free_name("unfreeze", config)
+    if config.model.weights == "sample":
+        # That net is small and has seen little: all of it gains from moving, and far.
+        return Phase(name=name, blocks="all", epochs=20, learning_rate=1e-3, patience=0)
+    return Phase(name=name, epochs=10, learning_rate=5e-5)
+
+
+def _free_name(word: str, config: Config) -> str:
+    """The word, or "word-2", "word-3" where a phase is called so already."""
+    taken = {phase.name for phase in config.phases}
+    names = itertools.chain([word], (f"{word}-{number}" for number in itertools.count(2)))
+    return next(name for name in names if name not in taken)
+
+
+def load_config(
+    path: Path | None, *, flags: Mapping[str, object] | None = None, sets: Sequence[str] = ()
+) -> Config:
+    """Reads a config file, puts options over it and checks everything.
+
+    Args:
+        path: a TOML file; None: defaults and options only.
+        flags: values by dotted key, as `{"data.source": "photos", "phases.0.epochs": 5}`.
+            Without phases in the file, `phases.0` is the default phase.
+        sets: `KEY=VALUE` each, over file and flags; the value is TOML, or else text.
+
+    Returns:
+        The config with absolute paths: those in the file are relative to its folder, those in
+        options to the working directory.
+
+    Raises:
+        UserError: every problem of file and options at once, exit code 2.
+    """
+    raw = read_toml(path) if path else {}
+    make_absolute(raw, path.parent if path else Path())
+    given, problems = parse_options(flags or {}, sets)
+    # Which phases there are by default depends on the weights, so options for phases come last.
+    of_phases = [override for override in given if override.place[0] == "phases"]
+    options, wrong = put_over(raw, [one for one in given if one not in of_phases])
+    _add_default_phases(raw, of_phases)
+    options_of_phases, wrong_of_phases = put_over(raw, of_phases)
+    _add_default_phases(raw, of_phases)
+    raw.setdefault("data", {})
+    make_absolute(raw, Path())
+    problems += wrong + wrong_of_phases
+    return _validated(raw, options | options_of_phases, problems, path)
+
+
+def _add_default_phases(raw: dict[str, Any], options: Sequence[Override]) -> None:
+    """Adds the phases where there are none, and to the first one how deep it goes."""
+    model = raw.get("model")
+    weights = model.get("weights", "") if isinstance(model, dict) else ""
+    if any(one.place == ("phases", 0, "blocks") and one.value == 0 for one in options):
+        weights = ""  # a head on a random base was asked for, not training from scratch
+    defaults = default_phases(weights)
+    method = _method_in(options, 0)
+    if "phases" not in raw and method is not None:
+        raw["phases"] = [{"name": _word(method)}]  # the method comes with the option
+    phases = raw.setdefault("phases", [phase.model_dump(exclude_unset=True) for phase in defaults])
+    first = phases[0] if isinstance(phases, list) and phases else None
+    if isinstance(first, dict) and method is None and "method" not in first:
+        first.setdefault("blocks", defaults[0].blocks)
+
+
+def _method_in(options: Sequence[Override], *indices: int) -> object | None:
+    """What the options make the method of a phase; None: it is trained, as far as they say."""
+    places = [("phases", index, "method") for index in indices]
+    return next((one.value for one in options if one.place in places), None)
+
+
+def _word(method: object) -> str:
+    """What a phase with that method is called; one that there is not is told as that alone."""
+    return str(method) if method in METHODS else "solved"
+
+
+def _validated(
+    raw: dict[str, Any], options: Mapping[Place, str], problems: list[Problem], path: Path | None
+) -> Config:
+    try:
+        config = Config.model_validate(raw)
+    except ValidationError as error:
+        found = from_pydantic(error, Config, options=options)
+        phases = raw["phases"] if isinstance(raw["phases"], list | tuple) else ()
+        named = [
+            Problem(one.place, one.text, options.get(one.place, ""))
+            for one in repeated_names(phases)
+        ]
+        problems = sorted([*found, *named, *problems], key=lambda problem: bool(problem.option))
+    if problems:
+        raise UserError(report(problems, path), exit_code=2)
+    return config
+
+
+def append_phase(
+    config: Config, *, flags: Mapping[str, object] | None = None, sets: Sequence[str] = ()
+) -> Config:
+    """Returns the config with one more phase: `unfreeze_defaults`, options put over it.
+
+    Args:
+        config: of a run.
+        flags, sets: as in `load_config`. They reach the new phase, as `phases.-1` or by its
+            number, and nothing else.
+
+    Raises:
+        UserError: every problem of the options at once, exit code 2.
+    """
+    new = len(config.phases)
+    given, problems = parse_options(flags or {}, sets)
+    method = _method_in(given, -1, new)
+    added = unfreeze_defaults(config).model_dump(exclude_unset=True)
+    if method is not None:
+        added = {"name": _free_name(_word(method), config)}
+    raw = {**dict(config), "phases": [*config.phases, added]}
+    reaching = [one for one in given if one.place[:2] in (("phases", -1), ("phases", new))]
+    fixed = f"the run's config is fixed; only the new phase can be set, phases.{new}."
+    problems += [Problem(one.place, fixed, one.option) for one in given if one not in reaching]
+    options, wrong = put_over(raw, reaching)
+    return _validated(raw, options, problems + wrong, None)
+
+
+def data_at(source: str | Path, data: Data | None = None) -> Data:
+    """Returns the settings for photos that are elsewhere now.
+
+    Args:
+        source: as `data.source`, a path relative to the working directory. Of a set of TFDS the
+            environment says where it is kept: another machine may have it elsewhere.
+        data: what else is set; None: defaults.
+
+    Raises:
+        UserError: not the name of a source, or nothing is there. Exit code 2.
+    """
+    raw = data.model_dump(exclude_unset=True) if data else {}
+    raw |= {"source": absolute(source, Path()) if source else source, "data_dir": None}
+    try:
+        moved = Data.model_validate(raw)
+    except ValidationError as error:
+        found = from_pydantic(error, Data, options={})
+        problems = [Problem(("data", *one.place), one.text, "--data") for one in found]
+        raise UserError(report(problems, None), exit_code=2) from error
+    if not moved.source.startswith(TFDS) and not os.path.exists(moved.source):
+        raise UserError(f"--data: {source}: no such file or folder.", exit_code=2)
+    return moved
+
+
+def to_toml(config: Config, folder: Path) -> str:
+    """Writes every setting as TOML, which `load_config` reads back as an equal config.
+
+    Args:
+        config: to write.
+        folder: where the file will be; paths are relative to it where they can be.
+    """
+    tree = config.model_dump(exclude_none=True)
+    for section, key in PATHS:
+        value = tree[section].get(key)
+        if key == "weights":
+            tree[section][key] = with_files(value, lambda path: _relative(path, folder))
+        elif value is not None and not value.startswith(TFDS):
+            tree[section][key] = _relative(value, folder)
+    for phase in tree["phases"]:
+        for field, owner in OWNERS.items():
+            if phase.get("optimizer", owner) != owner:
+                del phase[field]
+    return tomli_w.dumps(tree)
+
+
+def _relative(path: str, folder: Path) -> str:
+    absolute = os.path.abspath(path)
+    try:
+        return Path(os.path.relpath(absolute, os.path.realpath(folder))).as_posix()
+    except ValueError:  # on another drive of Windows
+        return Path(absolute).as_posix()

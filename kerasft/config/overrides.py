@@ -1,0 +1,174 @@
+"""Settings as they were typed: a TOML file and the options over it, as one tree of dicts.
+
+Nothing is checked here but that there is such a place; `fields.py` knows them.
+"""
+
+import os
+import re
+import tomllib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from kerasft.backbones.compatibility import with_files
+from kerasft.backbones.spec import SEPARATOR
+from kerasft.config.problems import Place, Problem, report, shown
+from kerasft.config.source_names import TFDS
+from kerasft.errors import UserError
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """Reads a config file, with or without a byte order mark.
+
+    Raises:
+        UserError: no such file, or not TOML. Exit code 2.
+    """
+    try:
+        return tomllib.loads(path.read_bytes().decode("utf-8-sig"))
+    except FileNotFoundError as error:
+        raise UserError(f"{path}: no such file.", exit_code=2) from error
+    except OSError as error:
+        raise UserError(f"{path} can't be read: {error.strerror}.", exit_code=2) from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is not a TOML file: not UTF-8 text.", exit_code=2) from error
+    except tomllib.TOMLDecodeError as error:
+        raise UserError(report([Problem((), f"{error}.")], path), exit_code=2) from error
+
+
+PATHS = (("data", "source"), ("data", "data_dir"), ("model", "weights"))
+
+
+def make_absolute(tree: dict[str, Any], folder: Path) -> None:
+    """Resolves the relative paths in a tree, in place.
+
+    Args:
+        tree: as read from TOML, right or wrong.
+        folder: what they are relative to. Links in it are followed, so that ".." is what the
+            system takes it for.
+    """
+    for section, key in PATHS:
+        table = tree.get(section)
+        if not isinstance(table, dict):
+            continue
+        value = table.get(key)
+        if key == "weights" and isinstance(value, list):
+            if not all(isinstance(one, str) for one in value):
+                continue  # the config says it
+            value = SEPARATOR.join(value)
+        if key == "weights" and isinstance(value, str) and value:
+            table[key] = with_files(value, lambda path: absolute(path, folder))
+        elif isinstance(value, str | Path) and str(value):
+            table[key] = absolute(value, folder)
+
+
+def absolute(path: str | Path, folder: Path) -> str:
+    """A path relative to a folder made absolute; "~" is known, the name of a TFDS set stays."""
+    if str(path).startswith(TFDS):
+        return str(path)
+    joined = os.path.join(os.path.realpath(folder), os.path.expanduser(path))
+    return os.path.normpath(joined)
+
+
+@dataclass(frozen=True)
+class Override:
+    """A value for one place of the config, and the option that brought it."""
+
+    place: Place
+    value: object
+    option: str
+
+
+def parse_options(
+    flags: Mapping[str, object], sets: Sequence[str]
+) -> tuple[list[Override], list[Problem]]:
+    """Reads options.
+
+    Args:
+        flags: values by dotted key, `{"phases.0.epochs": 5}` for `--epochs 5`.
+        sets: `KEY=VALUE` each. The value is read as TOML, and as text if it is none, so
+            that `optimizer=sgd` needs no quotes.
+
+    Returns:
+        The overrides in the order in which they apply, and the `sets` that can't be read.
+    """
+    given = [Override(_place(key), value, _option(key)) for key, value in flags.items()]
+    problems = []
+    for text in sets:
+        key, equals, value = text.partition("=")
+        if equals and all(key.strip().split(".")):
+            given.append(Override(_place(key.strip()), _value(value), "--set"))
+        else:
+            wrong = f"expected KEY=VALUE, e.g. phases.0.epochs=5, got {text!r}."
+            problems.append(Problem((), wrong, "--set"))
+    return given, problems
+
+
+def _place(key: str) -> Place:
+    parts = key.split(".")
+    return tuple(int(part) if re.fullmatch(r"-?\d+", part) else part for part in parts)
+
+
+def _option(key: str) -> str:
+    """The flag that sets a key: --image-size for model.image_size."""
+    return "--data" if key == "data.source" else f"--{key.split('.')[-1].replace('_', '-')}"
+
+
+def _value(text: str) -> object:
+    try:
+        read = tomllib.loads(f"value = {text}")
+    except tomllib.TOMLDecodeError:
+        return text
+    value = read["value"]
+    # A folder may be called 2024-05-01, which TOML reads as a date.
+    known = isinstance(value, bool | int | float | str | list | dict)
+    return value if known and len(read) == 1 else text
+
+
+def put_over(
+    tree: dict[str, Any], overrides: Iterable[Override]
+) -> tuple[dict[Place, str], list[Problem]]:
+    """Sets values in a tree, in place; sections that are missing are made.
+
+    Args:
+        tree: dicts and lists.
+        overrides: of the same place the last one holds. A negative index counts from the end.
+
+    Returns:
+        The options by the place that they have set, and a problem for each place that there
+        cannot be.
+    """
+    options, problems = {}, []
+    for override in overrides:
+        placed = _put(tree, override)
+        if isinstance(placed, Problem):
+            problems.append(placed)
+        else:
+            options[placed] = override.option
+    return options, problems
+
+
+def _put(tree: dict[str, Any], override: Override) -> Place | Problem:
+    here: Any = tree
+    place: Place = ()
+    for key, following in zip(override.place, (*override.place[1:], None), strict=True):
+        wrong = ""
+        if isinstance(here, list):
+            if not isinstance(key, int) or not -len(here) <= key < len(here):
+                count = f"{len(here)} {'entry' if len(here) == 1 else 'entries'}"
+                wrong = f"{shown(place)} has {count}, counted from 0."
+            else:
+                key %= len(here)
+        elif not isinstance(here, dict):
+            wrong = f"{shown(place)} is not a section."
+        elif isinstance(key, int):
+            wrong = f"{shown(place)} is not a list." if place else "a key begins with a name."
+        if wrong:
+            return Problem(override.place, f"no such place: {wrong}", override.option)
+        place += (key,)
+        if following is None:
+            here[key] = override.value
+        else:
+            made: Any = [] if isinstance(following, int) else {}
+            here = here.setdefault(key, made) if isinstance(here, dict) else here[key]
+    return place

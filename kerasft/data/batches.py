@@ -1,0 +1,354 @@
+"""Feeding: images from disk to the model, in batches, in a fixed order.
+
+Everything reads files through `images.py`. No pipeline shuffles: the caller says the
+order, and the same call gives the same batches whatever the number of threads. A last batch
+may be smaller; none is dropped.
+
+Building a pipeline takes about a second: TensorFlow optimizes the graph that decodes. So one
+pipeline feeds all epochs of a phase, and one all scorings of its validation images.
+
+Shapes: N images, B batch, S side of the model's square input, K classes, E epochs, V views.
+"""
+
+import functools
+import math
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from kerasft import devices
+from kerasft.config import fields
+from kerasft.data.source import Source
+from kerasft.errors import UserError
+from kerasft.pixels import images
+from kerasft.pixels.augment import augment_crop, augment_pixels
+
+
+def image_batches(
+    paths: Sequence[Path | str],
+    *,
+    image_size: int,
+    resize: str,
+    batch_size: int = 32,
+    times: int = 1,
+) -> tf.data.Dataset:
+    """Images as the model takes them, for scoring.
+
+    Args:
+        paths: N files. That they are images is checked before (`folders.examine`).
+        image_size: S.
+        resize: "stretch", "crop" or "pad", see `images.resize_image`.
+        batch_size: B.
+        times: how often all of them come; no batch reaches from one time into the next.
+
+    Returns:
+        float32 [B,S,S,3], 0 to 255, in the order of `paths`; the last batch holds the rest.
+
+    Raises:
+        tf.errors.OpError: while iterating, for a file that went away or is no image.
+    """
+    files = tf.data.Dataset.from_tensor_slices(_strings(paths))
+    once = _batched(files, _loader(image_size, resize), batch_size)
+    return read_ahead(once.repeat(times), times * math.ceil(len(paths) / batch_size))
+
+
+def split_batches(
+    source: Source,
+    split: str,
+    *,
+    image_size: int,
+    resize: str,
+    batch_size: int = 32,
+    times: int = 1,
+) -> tf.data.Dataset:
+    """`image_batches` of one split, in the order of `source.indices(split)`."""
+    return image_batches(
+        _files(source, source.indices(split)),
+        image_size=image_size,
+        resize=resize,
+        batch_size=batch_size,
+        times=times,
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class Epoch:
+    """What one epoch of training feeds, in its order.
+
+    Attributes:
+        rows: int64 [N], positions among the training images; repeats are fine.
+        views: int64 [N], which view of each image; below 0 a new one.
+        seeds: int64 [N], 0 to 2**31 - 1, of each view: with the image's position it says
+            what the view looks like, whenever it comes.
+        shares: float32 [N], how much of itself an image keeps when it is mixed with the one
+            before it in its batch; None mixes nothing.
+    """
+
+    rows: np.ndarray
+    views: np.ndarray
+    seeds: np.ndarray
+    shares: np.ndarray | None = None
+
+
+def training_batches(
+    source: Source,
+    epochs: Sequence[Epoch],
+    *,
+    image_size: int,
+    resize: str,
+    batch_size: int,
+    augment: fields.Augment,
+    sample_weights: np.ndarray | None = None,
+) -> tf.data.Dataset:
+    """Images with labels, augmented, for some epochs of training.
+
+    Args:
+        source: where the images are.
+        epochs: E of them, N the same in all.
+        image_size: S.
+        resize: "stretch", "crop" or "pad", see `images.resize_image`.
+        batch_size: B.
+        augment: what to change at random; see `augment.py`.
+        sample_weights: float [K], the weight of each class; None is no weights.
+
+    Returns:
+        ceil(N / B) batches an epoch, the last one with the rest, of (x, y) or (x, y, w):
+        x float32 [B,S,S,3], 0 to 255, with shares the pair (x, shares [B]); y float32 [B,K],
+        one-hot, or mixed as x will be; w float32 [B].
+
+    Raises:
+        tf.errors.OpError: while iterating, for a file that went away or is no image.
+    """
+    train = source.indices("train")
+    files = _strings(_files(source, train))
+    load = _training_loader(image_size, resize, augment)
+    target = targets_of(source.labels[train], len(source.class_names), sample_weights)
+
+    def read(
+        row: tf.Tensor, place: tf.Tensor, view: tf.Tensor, seed: tf.Tensor, *shares: Any
+    ) -> tuple:
+        image = load(files[row], tf.stack([seed, place]), view)
+        return ((image, *shares) if shares else image, *target(row))
+
+    def epoch(*columns: tf.Tensor) -> tf.data.Dataset:
+        return _batched(tf.data.Dataset.from_tensor_slices(columns), read, batch_size)
+
+    made = list(epochs)
+    columns = [
+        np.stack([np.asarray(values, np.int32) for values in many])
+        for many in (
+            [e.rows for e in made],
+            [train[e.rows] for e in made],
+            [e.views for e in made],
+            [e.seeds for e in made],
+        )
+    ]
+    if made[0].shares is not None:
+        columns.append(np.stack([np.asarray(e.shares) for e in made]))
+    batches = tf.data.Dataset.from_tensor_slices(tuple(columns)).flat_map(epoch)
+    return read_ahead(
+        with_mixed_targets(batches, made[0]), len(made) * math.ceil(len(made[0].rows) / batch_size)
+    )
+
+
+def reading(batches: Iterable, root: Path) -> Iterator:
+    """Yields the batches, and says it in a sentence if a file cannot be read any more.
+
+    Args:
+        batches: of this module.
+        root: the folder of the photos.
+
+    Raises:
+        UserError: a file went away or was changed since it was looked at.
+    """
+    try:
+        yield from batches
+    except (
+        tf.errors.NotFoundError,
+        tf.errors.PermissionDeniedError,
+        tf.errors.InvalidArgumentError,
+    ) as error:
+        raise UserError(
+            f"{root}: a photo went away or was changed while it was used: "
+            f"{str(error.message).splitlines()[0]}"
+        ) from error
+
+
+def targets_of(labels: np.ndarray, num_classes: int, sample_weights: np.ndarray | None) -> Callable:
+    """A function: training rows, int of any shape -> (y,) or (y, w)."""
+    known = tf.constant(labels, tf.int32)
+    weights = None if sample_weights is None else tf.constant(sample_weights, tf.float32)
+
+    def target(rows: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        label = tf.gather(known, rows)
+        y = tf.one_hot(label, num_classes)
+        return (y,) if weights is None else (y, tf.gather(weights, label))
+
+    return target
+
+
+def with_mixed_targets(batches: tf.data.Dataset, first: Epoch) -> tf.data.Dataset:
+    """Mixes the targets of batches with shares as `live.mixed` mixes their activations."""
+    if first.shares is None:
+        return batches
+
+    def mix(inputs: tuple[tf.Tensor, tf.Tensor], *targets: tf.Tensor) -> tuple:
+        share = inputs[1]
+
+        def with_the_one_before(value: tf.Tensor) -> tf.Tensor:
+            own = tf.reshape(share, [-1, *[1] * (len(value.shape) - 1)])
+            return own * value + (1 - own) * tf.roll(value, 1, axis=0)
+
+        return (inputs, *map(with_the_one_before, targets))
+
+    return batches.map(mix)
+
+
+def view_batches(
+    source: Source,
+    positions: np.ndarray,
+    views: Mapping[str, Sequence[tuple[int, int]]],
+    *,
+    image_size: int,
+    resize: str,
+    augment: fields.Augment,
+    batch_size: int = 32,
+) -> tf.data.Dataset:
+    """The views of some images, each image decoded once.
+
+    Args:
+        source: where the images are.
+        positions: int [N], in `source.paths`.
+        views: for each split the views of its images, as pairs of a view's number and its
+            seed.
+        image_size: S.
+        resize: "stretch", "crop" or "pad", see `images.resize_image`.
+        augment: what makes the views; see `augment.py`.
+        batch_size: B.
+
+    Returns:
+        float32 [B,S,S,3], 0 to 255: all views of the first image, then of the second, ...
+
+    Raises:
+        tf.errors.OpError: while iterating, for a file that went away or is no image.
+    """
+    splits = sorted(views)
+    load = _views_loader(
+        image_size, resize, augment, tuple(tuple(map(tuple, views[name])) for name in splits)
+    )
+    items = (
+        _strings(_files(source, positions)),
+        np.asarray(positions, np.int32),
+        np.array([splits.index(source.splits[position]) for position in positions], np.int32),
+    )
+    many = tf.data.Dataset.from_tensor_slices(items).map(
+        load, num_parallel_calls=devices.processors()
+    )
+    count = sum(len(views[source.splits[position]]) for position in positions)
+    return read_ahead(many.unbatch().batch(batch_size), math.ceil(count / batch_size))
+
+
+@functools.cache  # traced once for every pipeline with these settings
+def _training_loader(image_size: int, resize: str, augment: fields.Augment) -> Any:
+    """A graph function: path, int32 [2] seed, view -> float32 [S,S,3]."""
+
+    def load(path: tf.Tensor, seed: tf.Tensor, view: tf.Tensor) -> tf.Tensor:
+        image = images.decode_image(tf.io.read_file(path))
+        return _shown(image, view, seed, image_size, resize, augment)
+
+    signature = [
+        tf.TensorSpec([], tf.string),
+        tf.TensorSpec([2], tf.int32),
+        tf.TensorSpec([], tf.int32),
+    ]
+    return tf.function(load, input_signature=signature)
+
+
+@functools.cache
+def _views_loader(
+    image_size: int,
+    resize: str,
+    augment: fields.Augment,
+    views: tuple[tuple[tuple[int, int], ...], ...],
+) -> Any:
+    """A graph function: path, position, number of the split -> its views, float32 [V,S,S,3]."""
+
+    def load(path: tf.Tensor, position: tf.Tensor, split: tf.Tensor) -> tf.Tensor:
+        image = images.decode_image(tf.io.read_file(path))
+
+        def show(number_and_seed: tf.Tensor) -> tf.Tensor:
+            seed = tf.stack([number_and_seed[1], position])
+            return _shown(image, number_and_seed[0], seed, image_size, resize, augment)
+
+        pairs = tf.switch_case(split, [lambda p=p: tf.constant(p, tf.int32) for p in views])
+        spec = tf.TensorSpec([image_size, image_size, 3], tf.float32)
+        return tf.map_fn(show, pairs, fn_output_signature=spec)
+
+    signature = [
+        tf.TensorSpec([], tf.string),
+        tf.TensorSpec([], tf.int32),
+        tf.TensorSpec([], tf.int32),
+    ]
+    return tf.function(load, input_signature=signature)
+
+
+def _shown(
+    image: tf.Tensor,
+    view: tf.Tensor,
+    seed: tf.Tensor,
+    image_size: int,
+    resize: str,
+    augment: fields.Augment,
+) -> tf.Tensor:
+    """One view of a decoded image: view 0 is plain, as scoring sees it."""
+    plain = tf.equal(view, 0)
+    if augment.crop:
+        image = tf.cond(plain, lambda: image, lambda: augment_crop(image, augment.crop, seed))
+        image.set_shape([None, None, 3])
+    pixels = images.resize_image(image, image_size, resize)
+    if augment.flip or augment.color:
+        pixels = tf.cond(
+            plain,
+            lambda: pixels,
+            lambda: augment_pixels(pixels, augment.flip, augment.color, seed, view),
+        )
+    return pixels
+
+
+@functools.cache
+def _loader(image_size: int, resize: str) -> Any:
+    """A graph function: path -> float32 [S,S,3]."""
+
+    def load(path: tf.Tensor) -> tf.Tensor:
+        return images.load_image(path, image_size, resize)
+
+    return tf.function(load, input_signature=[tf.TensorSpec([], tf.string)])
+
+
+def _files(source: Source, positions: Iterable[int]) -> list[str]:
+    root = str(source.root)
+    return [os.path.join(root, source.paths[position]) for position in positions]
+
+
+def _strings(paths: Sequence[Path | str]) -> tf.Tensor:
+    return tf.constant([os.fspath(path) for path in paths], tf.string)
+
+
+def _batched(items: tf.data.Dataset, read: Callable[..., Any], batch_size: int) -> tf.data.Dataset:
+    return items.map(read, num_parallel_calls=devices.processors()).batch(batch_size)
+
+
+def read_ahead(batches: tf.data.Dataset, count: int) -> tf.data.Dataset:
+    """Reads in parallel and two batches ahead, and hands on in order."""
+    options = tf.data.Options()
+    options.deterministic = True
+    # Its thread recomputes the best parallelism now and then, for many seconds where there are
+    # two processors, and the end of a pipeline waits for it (TensorFlow 2.21: 8 to 20 s at times).
+    options.autotune.enabled = False
+    counted = batches.apply(tf.data.experimental.assert_cardinality(count))
+    return counted.prefetch(2).with_options(options)

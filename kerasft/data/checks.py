@@ -1,0 +1,154 @@
+"""What a set of photos must be like to be trained on, and what is only worth a warning."""
+
+import logging
+from collections import Counter
+from collections.abc import Collection
+from pathlib import Path, PurePosixPath
+
+from kerasft.data.source import Listing, Source
+from kerasft.data.splits import movable, units_of
+from kerasft.errors import UserError, did_you_mean
+from kerasft.text import count, listing
+
+log = logging.getLogger(__name__)
+
+
+def check_classes(name: str, root: Path, listed: Listing) -> tuple[str, ...]:
+    """Refuses what can be seen before any photo is read; returns the names of the classes.
+
+    Args:
+        name: what the user named.
+        root: where the photos are.
+        listed: what is there.
+
+    Raises:
+        UserError: no training images; one class; classes that are in other splits only; a group
+            that is in several splits.
+    """
+    names = listed.classes.get("train") or listed.classes.get("")
+    if not names:
+        raise UserError(
+            f"{name}: no images for training. It has some for {', '.join(listed.classes)}; "
+            "expected a split train, or no splits at all."
+        )
+    if len(names) == 1:
+        parents = {PurePosixPath(photo.path).parent.parts for photo in listed.photos}
+        is_folder = name == str(root) and "" in listed.classes
+        inner = sorted({parts[1] for parts in parents if len(parts) > 1 and is_folder})
+        hint = f" If {', '.join(inner[:3])} are classes, pass {root / names[0]}." if inner else ""
+        raise UserError(f"{name}: holds one class, {names[0]}. Expected at least two.{hint}")
+    unknown = [
+        f"{one}, in {split}.{did_you_mean(one, names)}"
+        for split, classes in listed.classes.items()
+        for one in classes
+        if one not in names
+    ]
+    if unknown:
+        raise UserError(
+            f"{name}: {len(unknown):,} of the classes have no images for training, which say what "
+            "the classes are:" + listing(unknown, 20)
+        )
+    _check_groups(name, listed)
+    return names
+
+
+def _check_groups(name: str, listed: Listing) -> None:
+    splits: dict[str, set[str]] = {}
+    for photo in listed.photos:
+        if photo.group:
+            splits.setdefault(photo.group, set()).add(photo.split)
+    torn = [f"{group}: {', '.join(sorted(of))}" for group, of in splits.items() if len(of) > 1]
+    if torn:
+        raise UserError(
+            f"{name}: {count(torn, 'group')} in several splits at once. Expected all photos of a "
+            "group in one split, or no splits, to be divided by groups:" + listing(torn, 20)
+        )
+
+
+def check_sizes(name: str, source: Source, given: Collection[str], shares: Collection[str]) -> None:
+    """Refuses classes that are too small to be split, counting images that differ, or groups.
+
+    Args:
+        name: what the user named.
+        source: its images, in the splits that it gives.
+        given: these splits; "" is none.
+        shares: the splits that are still to be taken from training.
+    """
+    for split in given:
+        if split and not len(source.indices(split)):
+            raise UserError(f"{name}: no images for {split}. Expected some.")
+    units = units_of(source.digests, source.groups)
+    labels, in_training = source.labels.tolist(), (source.splits == "train").tolist()
+    images = Counter(labels)
+    training: Counter[int] = Counter()
+    of_training: Counter[int] = Counter()
+    free: Counter[int] = Counter()
+    for unit in units:
+        found = [labels[position] for position in unit if in_training[position]]
+        training.update(found)
+        of_training.update(set(found))
+    for unit in movable(units, source.labels, source.splits, source.digests):
+        free.update({labels[position] for position in unit})
+    small = []
+    for label, one in enumerate(source.class_names):
+        has = f"{one}: {training[label]:,} image{'' if training[label] == 1 else 's'}"
+        if images[label] < 3:
+            small.append(has)
+        elif of_training[label] <= len(shares) or free[label] < len(shares):
+            differ = f"{has}, of which {free[label]:,} differ and are in no other split"
+            in_groups = f"{has} in {of_training[label]:,} groups"
+            small.append(in_groups if source.groups else differ)
+    if small:
+        what, expected = "images", "at least 3"
+        if source.groups:
+            what, expected = "groups", f"images of at least {len(shares) + 1} groups"
+        raise UserError(
+            f"{name}: too few {what} in {len(small)} of {len(source.class_names)} classes. "
+            f"Expected {expected} in each"
+            + (f", to be divided into {', '.join(['training', *shares])}:" if shares else ":")
+            + listing(small, 20)
+        )
+
+
+def check_division(name: str, source: Source, shares: Collection[str]) -> None:
+    """Refuses a division that groups of several classes have left incomplete."""
+    lacking = [
+        f"{one}: no images for {', '.join(split for split in shares if not numbers[split])}"
+        for one, numbers in source.counts().items()
+        if not all(numbers[split] for split in shares)
+    ]
+    if lacking:
+        raise UserError(
+            f"{name}: the groups hold several classes in such a way that no division was found "
+            f"with images of every class on every side:{listing(lacking, 20)}\n"
+            "  Say in a column split which group goes where, or pass --set data.test=0."
+        )
+
+
+def warn_about_copies(name: str, source: Source) -> None:
+    """Says which images have two labels, or are in two splits by what the source says."""
+    first: dict[str, int] = {}
+    labels, splits = [], []
+    for position, key in enumerate(source.digests):
+        other = first.setdefault(key, position)
+        if other == position:
+            continue
+        pair = f"{source.paths[other]} and {source.paths[position]}"
+        if source.labels[other] != source.labels[position]:
+            labels.append(pair)
+        elif source.splits[other] != source.splits[position]:
+            splits.append(pair)
+    if labels:
+        log.warning(
+            "%s: %s in two classes at once. Keep each in one:%s",
+            name,
+            count(labels, "image"),
+            listing(labels, 10),
+        )
+    if splits:
+        log.warning(
+            "%s: %s in two splits at once, which makes the figures too good:%s",
+            name,
+            count(splits, "image"),
+            listing(splits, 10),
+        )

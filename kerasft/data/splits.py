@@ -1,0 +1,335 @@
+"""Which image is for training, validation and test, and splits.csv, which keeps it.
+
+The choice depends on the contents of the files and on the seed; not on their names or the
+order in which a source lists them. What must not be divided is a unit: files with the same
+contents, which are one image, and images of the same group. All of a unit go to the same side.
+
+Shapes: N images, K classes.
+"""
+
+import csv
+import hashlib
+import io
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from kerasft.data.source import SPLITS, UNUSED
+from kerasft.errors import UserError
+from kerasft.files import replacing
+
+COLUMNS = ["path", "label", "split", "digest", "group"]
+TRIES = 20  # to divide groups so that every class is on every side
+
+
+def units_of(digests: Sequence[str], groups: Sequence[str] = ()) -> list[list[int]]:
+    """Returns what must stay on one side.
+
+    Args:
+        digests: N; equal ones are the same image.
+        groups: N names, "" is none; or ().
+
+    Returns:
+        Units in the order of their first positions; positions of a unit ascend. A chain of equal
+        digests and equal groups is one unit.
+    """
+    first = list(range(len(digests)))
+
+    def find(position: int) -> int:
+        while first[position] != position:
+            first[position] = position = first[first[position]]
+        return position
+
+    for names in (digests, groups):
+        seen: dict[str, int] = {}
+        for position, name in enumerate(names):
+            other = seen.setdefault(name, position) if name else position
+            if other != position:
+                a, b = find(other), find(position)
+                first[max(a, b)] = min(a, b)
+    units: dict[int, list[int]] = {}
+    for position in range(len(digests)):
+        units.setdefault(find(position), []).append(position)
+    return list(units.values())
+
+
+def movable(
+    units: Iterable[list[int]], labels: np.ndarray, splits: np.ndarray, digests: Sequence[str]
+) -> list[list[int]]:
+    """Returns the units that may leave the training split.
+
+    An image with two labels stays in training, with its group: whoever is measured by it is
+    wrong either way. A unit of which a part is in another split already stays too.
+
+    Args:
+        units: of `units_of`.
+        labels: int [N].
+        splits: str [N], each one of `SPLITS`.
+        digests: N.
+    """
+    in_training, label_of = (splits == "train").tolist(), labels.tolist()
+    label_of_image: dict[str, int] = {}
+    torn = {
+        digest
+        for digest, label in zip(digests, label_of, strict=True)
+        if label_of_image.setdefault(digest, label) != label
+    }
+    return [
+        unit
+        for unit in units
+        if all(in_training[position] and digests[position] not in torn for position in unit)
+    ]
+
+
+def carve(
+    labels: np.ndarray,
+    splits: np.ndarray,
+    digests: Sequence[str],
+    shares: Mapping[str, float],
+    *,
+    seed: int,
+    groups: Sequence[str] = (),
+) -> np.ndarray:
+    """Moves a share of every class's training images into other splits.
+
+    Args:
+        labels: int [N], 0 to K-1.
+        splits: str [N], each one of `SPLITS`.
+        digests: N, hexadecimal.
+        shares: split -> share of the training images of each class, 0 to 1. Each class is in
+            more units than there are shares, and in as many that are movable.
+        seed: 0 to 2**32 - 1.
+        groups: as in `units_of`.
+
+    Returns:
+        str [N], a new array. The sizes are the rounded shares as far as whole units permit. Of
+        each class at least one image is in each of these splits and in training; only where
+        groups hold several classes, it may be that no such division was found.
+    """
+    units = units_of(digests, groups)
+    free = movable(units, labels, splits, digests)
+    label_of, num_classes = labels.tolist(), int(labels.max()) + 1
+    one_image = [((label, 1),) for label in range(num_classes)]  # what most units hold
+    holds = [
+        one_image[label_of[unit[0]]]
+        if len(unit) == 1
+        else tuple(Counter(label_of[position] for position in unit).items())
+        for unit in free
+    ]
+    training = np.bincount(labels[splits == "train"], minlength=num_classes).tolist()
+    sizes = [_sizes(number, shares) for number in training]
+    wanted = {split: [of_class[split] for of_class in sizes] for split in shares}
+    # Of how many units of the training split a class has images; what can't move counts as one.
+    spread: Counter[int] = Counter()
+    can_go = [0] * num_classes
+    for one in holds:
+        for label, number in one:
+            spread[label] += 1
+            can_go[label] += number
+    spread.update(label for label in range(num_classes) if training[label] > can_go[label])
+    best: tuple[int, dict[int, str]] | None = None
+    for attempt in range(TRIES):
+        key = seed.to_bytes(4, "big") + bytes([attempt]) * bool(attempt)
+        ranks = [_rank(min(digests[position] for position in unit), key) for unit in free]
+        order = sorted(range(len(free)), key=ranks.__getitem__)
+        lacking, side = _divide(order, holds, wanted, Counter(spread))
+        if best is None or lacking < best[0]:
+            best = lacking, side
+        if not lacking:
+            break
+    assert best is not None
+    moved = splits.copy()
+    for unit, split in best[1].items():
+        moved[free[unit]] = split
+    return moved
+
+
+Holds = tuple[tuple[int, int], ...]
+"""What a unit holds: labels and their numbers of images."""
+
+
+def _rank(digest: str, key: bytes) -> bytes:
+    return hashlib.blake2b(bytes.fromhex(digest), key=key, digest_size=16).digest()
+
+
+def _sizes(n: int, shares: Mapping[str, float]) -> dict[str, int]:
+    """How many of n images go where: rounded (halves up), at least one each, one left over."""
+    sizes = {split: max(1, int(n * share + 0.5)) for split, share in shares.items()}
+    while sum(sizes.values()) >= n and max(sizes.values()) > 1:
+        sizes[max(sizes, key=lambda split: sizes[split])] -= 1
+    return sizes
+
+
+def _divide(
+    order: Sequence[int],
+    holds: Sequence[Holds],
+    wanted: Mapping[str, Sequence[int]],
+    spread: Counter[int],
+) -> tuple[int, dict[int, str]]:
+    """Chooses a side for some of the units; the others stay.
+
+    Args:
+        order: the units, those that go first in front.
+        holds: by unit.
+        wanted: split -> images of each class.
+        spread: of how many units a class has images; used up.
+
+    Returns:
+        How many classes got no image in a split, and unit -> split.
+    """
+    lacking = 0
+    side: dict[int, str] = {}
+    for later, (split, sizes) in zip(range(len(wanted))[::-1], wanted.items(), strict=True):
+        # What a unit leaves behind: one for each later split, and one for training.
+        left = [u for u in order if u not in side]
+        taken, without = _choose(left, holds, list(sizes), spread, leave=later + 1)
+        side |= dict.fromkeys(taken, split)
+        lacking += without
+    return lacking, side
+
+
+def _choose(
+    order: Sequence[int],
+    holds: Sequence[Holds],
+    room: list[int],
+    spread: Counter[int],
+    *,
+    leave: int,
+) -> tuple[list[int], int]:
+    """Chooses the units of one split, and says how many classes got none."""
+    taken: list[int] = []
+    gone: set[int] = set()
+
+    def may_go(unit: int) -> bool:
+        return unit not in gone and all(spread[label] > leave for label, _ in holds[unit])
+
+    def take(unit: int) -> None:
+        taken.append(unit)
+        gone.add(unit)
+        for label, number in holds[unit]:
+            room[label] -= number
+            spread[label] -= 1
+
+    def excess(unit: int) -> int:
+        """Images for which there is no room."""
+        return sum(number - min(number, max(0, room[label])) for label, number in holds[unit])
+
+    for whole in (True, False):  # those that fit, then those of which more than half fits
+        for unit in order:
+            most = 0 if whole else (sum(number for _, number in holds[unit]) - 1) // 2
+            if may_go(unit) and excess(unit) <= most:
+                take(unit)
+    without = set(range(len(room))) - {label for unit in taken for label, _ in holds[unit]}
+    lacking = 0
+    for label in sorted(without, key=lambda label: (spread[label], label)):
+        if any(one == label for unit in taken for one, _ in holds[unit]):
+            continue
+        having = [u for u in order if may_go(u) and any(one == label for one, _ in holds[u])]
+        if having:
+            take(min(having, key=excess))
+        else:
+            lacking += 1
+    return taken, lacking
+
+
+def thin_out(
+    labels: np.ndarray,
+    splits: np.ndarray,
+    digests: Sequence[str],
+    fraction: float,
+    *,
+    seed: int,
+    groups: Sequence[str] = (),
+) -> np.ndarray:
+    """Leaves out training images until a share of every class's is left; no other one moves.
+
+    Args:
+        labels: int [N], 0 to K-1.
+        splits: str [N], each one of `SPLITS`.
+        digests: N, hexadecimal.
+        fraction: share of the training images of each class that stays, over 0 to 1.
+        seed: 0 to 2**32 - 1.
+        groups: as in `units_of`.
+
+    Returns:
+        str [N], a new array, "unused" where "train" was and is not any more. What is left of a
+        class is its rounded share as far as whole units permit, at least one unit. What a
+        smaller fraction leaves is a part of what a larger one leaves by the same seed.
+    """
+    training = (splits == "train").tolist()
+    units = [
+        [position for position in unit if training[position]] for unit in units_of(digests, groups)
+    ]
+    key = seed.to_bytes(4, "big")
+    ranks = {min(digests[p] for p in unit): unit for unit in units if unit}
+    label_of, totals = labels.tolist(), Counter(labels[splits == "train"].tolist())
+    seen: Counter[int] = Counter()
+    first: dict[int, tuple[float, int]] = {}  # label -> place and number of its earliest unit
+    places: list[tuple[float, list[int]]] = []
+    for digest in sorted(ranks, key=lambda digest: _rank(digest, key)):
+        holds = Counter(label_of[position] for position in ranks[digest])
+        # Where the unit's middle stands in the row of its class, from 0 to 1, so that just over
+        # the half of it has to fit; of several classes the average over its images.
+        middles = {k: (seen[k] + number / 2) / totals[k] for k, number in holds.items()}
+        place = sum(middles[k] * n for k, n in holds.items()) / len(ranks[digest])
+        if len(holds) == 1:
+            (place,) = middles.values()  # exactly: a rounded sum could fall behind its share
+        seen.update(holds)
+        for label in holds:
+            first[label] = min(first.get(label, (place, len(places))), (place, len(places)))
+        places.append((place, ranks[digest]))
+    indispensable = {number for _, number in first.values()}
+    left = splits.copy()
+    for number, (place, unit) in enumerate(places):
+        if place > fraction and number not in indispensable:
+            left[unit] = UNUSED
+    return left
+
+
+def write_rows(path: Path, rows: Iterable[tuple[object, ...]]) -> None:
+    """Writes splits.csv.
+
+    Args:
+        path: where.
+        rows: the values of `COLUMNS`: path relative to the source, label (a line number of
+            classes.txt, from 0), split (one of `SPLITS`, or UNUSED), digest of the file, group
+            ("" is none).
+    """
+    with replacing(path) as part, part.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(COLUMNS)
+        writer.writerows(rows)
+
+
+def read_rows(path: Path, num_classes: int) -> list[list[str]]:
+    """Reads what `write_rows` wrote; UserError names the row that makes no sense."""
+    lines = csv.reader(io.StringIO(read_text(path), newline=""), strict=True)
+    try:
+        rows = list(lines)
+    except csv.Error as error:
+        raise UserError(f"{path}: line {lines.line_num}: {error}.") from error
+    if not rows or rows[0] != COLUMNS:
+        raise UserError(
+            f"{path}: line 1: expected {','.join(COLUMNS)}, "
+            f"got {','.join(rows[0]) if rows else 'an empty file'}."
+        )
+    labels, known = {str(label) for label in range(num_classes)}, (*SPLITS, UNUSED)
+    for number, row in enumerate(rows[1:], 2):
+        if len(row) != len(COLUMNS) or row[1] not in labels or row[2] not in known:
+            raise UserError(
+                f"{path}: line {number}: expected {','.join(COLUMNS)} with a label from 0 to "
+                f"{num_classes - 1} and a split of {', '.join(known)}, got {','.join(row)}."
+            )
+    return rows[1:]
+
+
+def read_text(path: Path) -> str:
+    """Reads a text file of a run, line ends as they are."""
+    try:
+        return path.read_bytes().decode()
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror}.") from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: is not UTF-8 text.") from error

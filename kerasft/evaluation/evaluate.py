@@ -1,0 +1,262 @@
+"""How good a model is: `evaluate_run` scores images in float32 from pixels and returns a Report.
+
+Shapes: N images, K classes, B images in a batch, S side of the model's square input.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from sklearn.metrics import confusion_matrix, f1_score, precision_recall_fscore_support
+
+from kerasft import run
+from kerasft.config.load import data_at, load_config
+from kerasft.data import scan
+from kerasft.data.batches import split_batches
+from kerasft.data.source import SPLITS, Source
+from kerasft.errors import UserError
+from kerasft.evaluation.target import open_model, prepare_for
+from kerasft.metrics import calibration_error, log_loss, wilson
+from kerasft.models.bundle import Bundle, score
+from kerasft.progress import Progress, silent
+
+LARGEST_TABLE = 20
+"""With more classes the text shows the most confused pairs instead of the whole matrix."""
+
+
+@dataclass(frozen=True)
+class ClassReport:
+    """One row of the report: a class, and how well it is found. All figures are 0 to 1."""
+
+    label: str
+    precision: float
+    recall: float
+    f1: float
+    support: int
+
+
+@dataclass(frozen=True, eq=False)
+class Report:
+    """What evaluation returns.
+
+    Attributes:
+        split: "train", "validation" or "test".
+        n: images that were scored.
+        accuracy: share whose best score is that of their label, 0 to 1.
+        ci95: Wilson's 95% interval of the accuracy.
+        top5: share whose label is among the five best scores; None with 5 classes or fewer.
+        macro_f1: mean F1 of the classes that occur, as a label or as a prediction.
+        loss: mean log loss, nats; neither smoothed nor weighted.
+        ece: expected calibration error over 15 bins of equal width, 0 to 1.
+        per_class: K rows, in the order of the classes.
+        confusion: int64 [K,K]; rows are labels, columns are predictions.
+    """
+
+    split: str
+    n: int
+    accuracy: float
+    ci95: tuple[float, float]
+    top5: float | None
+    macro_f1: float
+    loss: float
+    ece: float
+    per_class: tuple[ClassReport, ...]
+    confusion: np.ndarray
+
+    def to_json(self) -> dict:
+        """Returns the object that `kerasft evaluate --json` prints."""
+        return {
+            **vars(self),
+            "ci95": list(self.ci95),
+            "per_class": [dict(vars(row)) for row in self.per_class],
+            "confusion": self.confusion.tolist(),
+        }
+
+    def to_text(self) -> str:
+        """Returns the figures, a line per class, and what is taken for what."""
+        low, high = self.ci95
+        top5 = [] if self.top5 is None else [f"top-5 accuracy {self.top5:.3f}"]
+        lines = [
+            f"{self.split}: {self.n:,} images",
+            f"accuracy {self.accuracy:.3f} (95% interval {low:.3f} to {high:.3f})",
+            *top5,
+            f"macro F1 {self.macro_f1:.3f}",
+            f"log loss {self.loss:.4f}",
+            f"calibration error {self.ece:.3f}",
+            "",
+            *_class_lines(self.per_class),
+            "",
+            *(_matrix_lines(self) if len(self.per_class) <= LARGEST_TABLE else _pair_lines(self)),
+        ]
+        return "\n".join(lines)
+
+
+def _class_lines(rows: tuple[ClassReport, ...]) -> list[str]:
+    width = max(len("class"), *(len(row.label) for row in rows))
+    head = f"{'class':<{width}}  precision  recall     F1  images"
+    return [head] + [
+        f"{row.label:<{width}}  {row.precision:9.3f}  {row.recall:6.3f}  {row.f1:5.3f}"
+        f"  {row.support:6}"
+        for row in rows
+    ]
+
+
+def _matrix_lines(report: Report) -> list[str]:
+    """The confusion matrix; its columns have the numbers of the rows."""
+    names = [f"{i} {row.label}" for i, row in enumerate(report.per_class)]
+    width = max(len(name) for name in names)
+    cell = max(len(str(report.confusion.max(initial=0))), len(str(len(names) - 1))) + 2
+    header = "".join(f"{i:>{cell}}" for i in range(len(names)))
+    return [
+        "rows are labels, columns are predictions",
+        " " * width + header,
+        *(
+            f"{name:<{width}}" + "".join(f"{number:>{cell}}" for number in row)
+            for name, row in zip(names, report.confusion, strict=True)
+        ),
+    ]
+
+
+def _pair_lines(report: Report) -> list[str]:
+    """The ten pairs that are confused most, the most frequent first."""
+    wrong = report.confusion - np.diag(np.diag(report.confusion))
+    order = np.argsort(-wrong, axis=None, kind="stable")[:10]
+    places = [divmod(int(place), len(wrong)) for place in order]
+    return ["most confused, label -> prediction"] + [
+        f"{wrong[i, j]:6}  {report.per_class[i].label} -> {report.per_class[j].label}"
+        for i, j in places
+        if wrong[i, j]
+    ]
+
+
+def evaluate_run(
+    target: str | Path,
+    *,
+    split: str = "test",
+    data: str | Path | None = None,
+    progress: Progress = silent,
+) -> Report:
+    """Scores a model on the images of one split.
+
+    That the test split of a run was scored is counted in its run.json.
+
+    Args:
+        target: a run directory, a model file, or "imagenet:NAME".
+        split: "train", "validation" or "test". Of photos without splits that belong to no
+            run, all are scored, and the report's split is "all".
+        data: where the photos of the run are now, if they were moved; for another target the
+            photos, in classes that are named as the model's.
+        progress: told of the images as they are read and scored.
+
+    Raises:
+        UserError: an unknown split or a model file without `data` (exit code 2); no images in
+            the split; classes that the model does not know; see also `target.open_model`.
+    """
+    if split not in SPLITS:
+        raise UserError(
+            f"split: expected {', '.join(SPLITS[:-1])} or {SPLITS[-1]}, got '{split}'.",
+            exit_code=2,
+        )
+    of_run = run.open_run(Path(target)) if Path(target).is_dir() else None
+    prepare_for(target)
+    opened = open_model(target)
+    if of_run:
+        found = open_images(of_run, opened, data=data, progress=progress)
+    elif data is None:
+        raise UserError(
+            f"{target}: belongs to no run. Pass --data SRC, such as a folder of images per class.",
+            exit_code=2,
+        )
+    else:
+        found = scan.scan_for_model(data_at(data), opened.class_names, progress=progress)
+        if split == "test" and set(found.splits) == {"all"}:
+            split = "all"
+    positions = found.indices(split)
+    if not len(positions):
+        there = ", ".join(name for name in (*SPLITS, "all") if len(found.indices(name)))
+        raise UserError(f"{data or target}: no images in the {split} split. It has: {there}.")
+    batches = batches_of(found, split, opened)
+    scores, logits = score(opened, batches, total=len(positions), progress=progress)
+    if of_run and split == "test":
+        _count_test(of_run)
+    return report(scores, logits, found.labels[positions], opened.class_names, split=split)
+
+
+def open_images(
+    of_run: run.Run, opened: Bundle, *, data: str | Path | None, progress: Progress
+) -> Source:
+    """Opens the images of a run for its model.
+
+    Args:
+        of_run: the run.
+        opened: its model.
+        data: where the photos are now; None takes the place in the run's config.
+        progress: told of the files as they are read.
+
+    Raises:
+        UserError: photos that are missing or have changed; classes that are not the model's.
+    """
+    recorded = load_config(of_run.config_path).data
+    now = data_at(data, recorded) if data else recorded
+    found = scan.open_source(of_run.splits_path, of_run.classes_path, now, progress=progress)
+    if found.class_names != opened.class_names:
+        raise UserError(
+            f"{of_run.path}: classes.txt names {', '.join(found.class_names)}, model.keras names "
+            f"{', '.join(opened.class_names)}. Expected the same; one was changed since the run."
+        )
+    return found
+
+
+def batches_of(found: Source, split: str, opened: Bundle) -> Iterable:
+    """Pixels of a split in the order of its images, as a model takes them, for `score`."""
+    return split_batches(
+        found, split, image_size=opened.image_size, resize=opened.resize, batch_size=32
+    )
+
+
+def _count_test(of_run: run.Run) -> None:
+    with run.lock(of_run):
+        record = run.read_record(of_run)
+        run.write_record(of_run, {**record, "test_scored": record.get("test_scored", 0) + 1})
+
+
+def report(
+    scores: np.ndarray,
+    logits: np.ndarray,
+    labels: np.ndarray,
+    class_names: tuple[str, ...],
+    *,
+    split: str,
+) -> Report:
+    """Measures scores against labels.
+
+    Args:
+        scores: [N,K], rows sum to 1; N is at least 1.
+        logits: [N,K], of which the scores are the softmax.
+        labels: int [N], 0 to K-1.
+        class_names: K names.
+        split: where the images come from; put into the Report as it is.
+    """
+    n, k = scores.shape
+    predicted = scores.argmax(axis=1)
+    hits = predicted == labels
+    precision, recall, f1, support = precision_recall_fscore_support(
+        labels, predicted, labels=range(k), zero_division=0
+    )
+    rows = zip(class_names, precision, recall, f1, support, strict=True)
+    five_best = np.argsort(-scores, axis=1, kind="stable")[:, :5]
+    return Report(
+        split=split,
+        n=n,
+        accuracy=float(hits.mean()),
+        ci95=wilson(int(hits.sum()), n),
+        top5=float((five_best == labels[:, None]).any(axis=1).mean()) if k > 5 else None,
+        macro_f1=float(f1_score(labels, predicted, average="macro", zero_division=0)),
+        loss=log_loss(logits, labels),
+        ece=calibration_error(scores, labels),
+        per_class=tuple(
+            ClassReport(name, float(p), float(r), float(f), int(s)) for name, p, r, f, s in rows
+        ),
+        confusion=confusion_matrix(labels, predicted, labels=range(k)),
+    )

@@ -1,0 +1,141 @@
+"""What is in these photos: labels and scores for files, from a run, a model or a SavedModel.
+
+Shapes: N files that are images, K classes.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import tensorflow as tf
+
+from kerasft.data.batches import image_batches
+from kerasft.data.folders import examine, for_each_file, is_image_name, walk
+from kerasft.errors import UserError
+from kerasft.evaluation.target import open_model, prepare_for
+from kerasft.models import bundle
+from kerasft.models.bundle import Bundle
+from kerasft.progress import Event, Progress, silent
+from kerasft.text import printable
+
+BATCH = 32
+
+Scorer = Callable[[list[str], Progress], tuple[np.ndarray, Sequence[str]]]
+"""Files, at least one, to their scores [N,K] and the K names."""
+
+
+def predict(
+    target: str | Path,
+    files: Sequence[str | Path],
+    *,
+    top: int = 5,
+    progress: Progress = silent,
+) -> list[dict]:
+    """Predicts what is in image files.
+
+    Args:
+        target: a run directory, a model file, a SavedModel that kerasft exported (or the
+            folder of its versions, of which the highest number is taken), "imagenet:NAME", or a
+            file that an import wrote.
+        files: files, and folders in which images are looked for, nested ones included.
+        top: how many labels for each file, at least 1; K at most are given.
+        progress: told of the files as they are read ("images") and predicted ("check").
+
+    Returns:
+        A dict for each file, in the order of `files`, those of a folder sorted:
+        `{"file", "predictions": [{"label", "score"}, ...]}`, the best score first, or
+        `{"file", "error"}` for one that can't be read.
+
+    Raises:
+        UserError: `top` below 1 (exit code 2); see also `target.open_model`.
+    """
+    if top < 1:
+        raise UserError(f"top: expected 1 or more, got {top}.", exit_code=2)
+    prepare_for(target)
+    score = _open(target)
+    found = [entry for name in files for entry in _search(Path(name))]
+    paths = [path for path, error in found if not error]
+    reasons = dict(zip(paths, for_each_file(_problem, Path(), paths, progress), strict=True))
+    good = [path for path in paths if not reasons[path]]
+    scored = iter(_ranked(*score(good, progress), top) if good else [])
+    return [
+        {"file": printable(path), "error": error or reasons[path]}
+        if error or reasons[path]
+        else {"file": printable(path), "predictions": next(scored)}
+        for path, error in found
+    ]
+
+
+def _search(path: Path) -> list[tuple[str, str]]:
+    """(file, error) of a file, or of each image in a folder; the error is "" if there is none."""
+    if path.is_dir():
+        try:
+            below = [str(path / name) for name in walk(path) if is_image_name(name)]
+        except UserError as error:
+            return [(str(path), str(error))]
+        return [(name, "") for name in below] or [(str(path), "holds no images")]
+    return [(str(path), "" if path.exists() else "no such file")]
+
+
+def _problem(path: Path) -> str:
+    return examine(path)[1]
+
+
+def _open(target: str | Path) -> Scorer:
+    folder = Path(target)
+    if folder.is_dir() and not (folder / "saved_model.pb").is_file():
+        versions = [p.parent for p in folder.glob("*/saved_model.pb") if p.parent.name.isdecimal()]
+        folder = max(versions, key=lambda version: int(version.name), default=folder)
+    if (folder / "saved_model.pb").is_file():
+        return _of_savedmodel(folder)
+    return _of_bundle(open_model(target))
+
+
+def _of_bundle(opened: Bundle) -> Scorer:
+    def score(paths: list[str], progress: Progress) -> tuple[np.ndarray, Sequence[str]]:
+        batches = image_batches(
+            paths, image_size=opened.image_size, resize=opened.resize, batch_size=BATCH
+        )
+        scores = bundle.compute(
+            opened.model, batches, total=len(paths), what="predicting", progress=progress
+        )
+        return np.asarray(scores), opened.class_names
+
+    return score
+
+
+def _of_savedmodel(folder: Path) -> Scorer:
+    """Scores with an export, which decodes the files itself."""
+    try:
+        loaded = tf.saved_model.load(str(folder))
+    except (OSError, ValueError, tf.errors.OpError) as error:
+        raise UserError(f"{folder}: the SavedModel can't be loaded: it is damaged.") from error
+    serve = loaded.signatures.get("serving_default")
+    takes = sorted(serve.structured_input_signature[1]) if serve else []
+    gives = sorted(serve.structured_outputs) if serve else []
+    if takes != ["image_bytes"] or not {"scores", "labels"} <= set(gives):
+        raise UserError(
+            f"{folder}: not a SavedModel of `kerasft export`. Expected a signature "
+            "serving_default that takes image_bytes and returns scores and labels, "
+            f"got one that takes {takes} and returns {gives}."
+        )
+
+    def score(paths: list[str], progress: Progress) -> tuple[np.ndarray, Sequence[str]]:
+        parts, names = [], []
+        for start in range(0, len(paths), BATCH):
+            encoded = [Path(path).read_bytes() for path in paths[start : start + BATCH]]
+            result = loaded.signatures["serving_default"](image_bytes=tf.constant(encoded))
+            parts.append(result["scores"].numpy())
+            names = [name.decode() for name in result["labels"][0].numpy()]
+            done = start + len(encoded)
+            progress(Event("check", done, len(paths), figures={"what": "predicting"}))
+        return np.concatenate(parts), names
+
+    return score
+
+
+def _ranked(scores: np.ndarray, names: Sequence[str], top: int) -> Iterator[list[dict]]:
+    """Yields for each row its best labels, best first; equal scores in the classes' order."""
+    for row in scores:
+        best = np.argsort(-row, kind="stable")[:top]
+        yield [{"label": names[i], "score": float(row[i])} for i in best]

@@ -1,0 +1,281 @@
+"""Proof that an export and `model.keras` agree, each computed in a fresh process of its own.
+
+`prove` starts `python -m kerasft.parity export ...`, which knows TensorFlow and the SavedModel
+and nothing else, and `python -m kerasft.parity reference ...`, which loads `model.keras` with
+plain Keras and feeds it by `images.py`. Both see the same files and the same noise.
+
+Shapes: N images, K classes, S side of the model's square input in pixels.
+"""
+
+import json
+import struct
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from kerasft.errors import UserError
+from kerasft.processes import run_fresh
+from kerasft.progress import Progress, silent
+
+LIMIT = 1e-4
+"""Largest difference in scores. Two graphs of one net differ by about 1e-6 in float32."""
+
+BATCH_SIZES = (1, 7)
+NOISE = 8
+"""Noise images for the signature that takes pixels."""
+
+
+def prove(
+    savedmodel: Path,
+    model: Path,
+    photos: Sequence[Path],
+    *,
+    work: Path,
+    class_names: Sequence[str],
+    image_size: int,
+    resize: str,
+    progress: Progress = silent,
+) -> dict:
+    """Compares a SavedModel with the model file that it was made from, on CPU.
+
+    Inputs are `photos`, the images of `generated_images`, and noise for "serve_pixels", in
+    batches of 1 and of 7.
+
+    Args:
+        savedmodel: folder with the signatures that `export/savedmodel.py` writes.
+        model: the `.keras` file.
+        photos: image files.
+        work: an empty folder for inputs, outputs and logs; the caller removes it.
+        class_names: K names that "labels" must give, in this order.
+        image_size: S.
+        resize: "stretch", "crop" or "pad".
+        progress: told after each process, stage "check".
+
+    Returns:
+        `{"n", "max_abs_diff", "max_abs_diff_logits", "top1_agreement"}`: images, the largest
+        difference between any two scores and any two logits, the share of images
+        that get the same label from both.
+
+    Raises:
+        UserError: scores differ by more than LIMIT, or are not numbers; labels are not the
+            classes in their order; one of the processes failed.
+    """
+    inputs = [str(path) for path in photos]
+    for name, encoded in generated_images().items():
+        (work / name).write_bytes(encoded)
+        inputs.append(str(work / name))
+    task = {"inputs": inputs, "image_size": image_size, "resize": resize}
+    (work / "task.json").write_text(json.dumps(task), "utf-8")
+    jobs = {
+        f"loads the {role}": ("kerasft.export.parity", role, str(path), str(work))
+        for role, path in (("export", savedmodel), ("reference", model))
+    }
+    run_fresh(jobs, work, what="parity proof", progress=progress)
+    with np.load(work / "export.npz") as export, np.load(work / "reference.npz") as reference:
+        result = compare(dict(export), dict(reference), class_names)
+    return {"n": len(inputs), **result}
+
+
+def compare(
+    export: dict[str, np.ndarray], reference: dict[str, np.ndarray], class_names: Sequence[str]
+) -> dict:
+    """Judges what the two processes computed.
+
+    Args:
+        export: arrays by name: "scores_files_1", "logits_noise_7" and so on, [N,K]; "labels"
+            [K]; for each batch size "top_label_1" [N] and "top_score_1" [N] of the files.
+        reference: the scores and logits under the same names.
+        class_names: K names.
+
+    Returns:
+        `{"max_abs_diff", "max_abs_diff_logits", "top1_agreement"}`.
+
+    Raises:
+        UserError: they do not agree.
+    """
+
+    def largest(kind: str) -> float:
+        names = [name for name in reference if name.startswith(kind)]
+        return max_difference((export[name], reference[name]) for name in names)
+
+    scores, theirs = export["scores_files_1"], reference["scores_files_1"]
+    result = {
+        "max_abs_diff": largest("scores"),
+        "max_abs_diff_logits": largest("logits"),
+        "top1_agreement": float(np.mean(scores.argmax(axis=1) == theirs.argmax(axis=1))),
+    }
+    if not result["max_abs_diff"] <= LIMIT:  # NaN is refused too
+        raise UserError(
+            f"The export does not agree with model.keras: scores of {len(scores)} images differ "
+            f"by up to {result['max_abs_diff']:.3g} (allowed: {LIMIT:g}), logits by "
+            f"{result['max_abs_diff_logits']:.3g}; {result['top1_agreement']:.1%} get the same "
+            "label. Nothing was exported."
+        )
+    if not _names_fit(export, class_names):
+        raise UserError(
+            "The export does not agree with model.keras: its labels are not the model's classes. "
+            f"Expected {', '.join(class_names)}, got {', '.join(export['labels'].tolist())}. "
+            "Nothing was exported."
+        )
+    return result
+
+
+def _names_fit(export: dict[str, np.ndarray], class_names: Sequence[str]) -> bool:
+    """Whether labels and best labels are what the export's own scores say."""
+    fits = [export["labels"].tolist() == list(class_names)]
+    for size in BATCH_SIZES:
+        scores = export[f"scores_files_{size}"]
+        best = [class_names[i] for i in scores.argmax(axis=1)]
+        fits.append(export[f"top_label_{size}"].tolist() == best)
+        fits.append(np.array_equal(export[f"top_score_{size}"], scores.max(axis=1)))
+    return all(fits)
+
+
+def max_difference(pairs: Iterable[tuple[np.ndarray, np.ndarray]]) -> float:
+    """Largest absolute difference over pairs of arrays; NaN if one holds a NaN."""
+    return float(np.max([np.max(np.abs(ours - theirs)) for ours, theirs in pairs]))
+
+
+def compute_export(savedmodel: Path, task: dict) -> dict[str, np.ndarray]:
+    """Computes with the SavedModel, through its signatures, what `compare` takes as `export`."""
+    loaded = tf.saved_model.load(str(savedmodel))
+    serve, serve_logits, serve_pixels = (
+        loaded.signatures[name] for name in ("serving_default", "serve_logits", "serve_pixels")
+    )
+    encoded = np.array([Path(path).read_bytes() for path in task["inputs"]], object)
+    noise = noise_pixels(task["image_size"])
+    outputs: dict[str, np.ndarray] = {}
+    for size in BATCH_SIZES:
+        files = _in_batches(lambda x: serve(image_bytes=tf.constant(x)), encoded, size)
+        logits = _in_batches(lambda x: serve_logits(image_bytes=tf.constant(x)), encoded, size)
+        pixels = _in_batches(lambda x: serve_pixels(pixels=tf.constant(x)), noise, size)
+        outputs[f"scores_files_{size}"] = files["scores"]
+        outputs[f"logits_files_{size}"] = logits["logits"]
+        outputs[f"scores_noise_{size}"] = pixels["scores"]
+        outputs[f"logits_noise_{size}"] = pixels["logits"]
+        outputs[f"top_label_{size}"] = np.array([name.decode() for name in files["top_label"]])
+        outputs[f"top_score_{size}"] = files["top_score"]
+        outputs["labels"] = np.array([name.decode() for name in files["labels"][0]])
+    return outputs
+
+
+def compute_reference(model: Path, task: dict) -> dict[str, np.ndarray]:
+    """Computes the same with `model.keras` and `images.py`: what `compare` takes as `reference`."""
+    # Imported here, so that the process of the export knows nothing of either.
+    import keras
+
+    from kerasft.pixels import images
+
+    whole = keras.models.load_model(model)
+    both = keras.Model(whole.inputs[0], [whole.outputs[0], whole.get_layer("logits").output])
+
+    def compute(pixels: np.ndarray) -> dict[str, np.ndarray]:
+        scores, logits = both.predict_on_batch(pixels)
+        return {"scores": scores, "logits": logits}
+
+    def load(path: tf.Tensor) -> tf.Tensor:
+        return images.load_image(path, task["image_size"], task["resize"])
+
+    files = np.stack(list(tf.data.Dataset.from_tensor_slices(task["inputs"]).map(load)))
+    outputs: dict[str, np.ndarray] = {}
+    for size in BATCH_SIZES:
+        for name, pixels in (("files", files), ("noise", noise_pixels(task["image_size"]))):
+            computed = _in_batches(compute, pixels, size)
+            outputs[f"scores_{name}_{size}"] = computed["scores"]
+            outputs[f"logits_{name}_{size}"] = computed["logits"]
+    return outputs
+
+
+def _in_batches(
+    compute: Callable[[np.ndarray], dict], inputs: np.ndarray, size: int
+) -> dict[str, np.ndarray]:
+    parts = [compute(inputs[start : start + size]) for start in range(0, len(inputs), size)]
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
+def noise_pixels(image_size: int) -> np.ndarray:
+    """float32 [NOISE,S,S,3], 0 to 255: the same numbers in every process."""
+    shape = (NOISE, image_size, image_size, 3)
+    return np.random.default_rng(0).uniform(0, 255, shape).astype(np.float32)
+
+
+def generated_images() -> dict[str, bytes]:
+    """The kinds of image that decoders disagree on, as files by name.
+
+    Returns:
+        JPEGs with the EXIF orientations 1 to 8 (odd ones little-endian, even ones
+        big-endian), a gray JPEG, a PNG with an alpha channel and a GIF with a palette. Turned,
+        mirrored or with its channels swapped, the image that they show is another one.
+    """
+    y, x = np.mgrid[0:44, 0:60]
+    red, green, blue = 4 * x, 5 * y, np.where((x < 20) & (y < 15), 255, 40)
+    pixels = np.stack([red, green, blue], axis=-1).astype(np.uint8)
+    jpeg = tf.io.encode_jpeg(pixels, quality=95).numpy()
+    alpha = np.concatenate([pixels, (255 - red)[..., None].astype(np.uint8)], axis=-1)
+    palette = np.random.default_rng(1).integers(0, 256, (128, 3)).astype(np.uint8)
+    return {
+        **{f"exif_{turn}.jpg": with_orientation(jpeg, turn) for turn in range(1, 9)},
+        "gray.jpg": tf.io.encode_jpeg(pixels[..., :1], format="grayscale", quality=95).numpy(),
+        "alpha.png": tf.io.encode_png(alpha).numpy(),
+        "palette.gif": encode_gif(((x + 2 * y) % 128).astype(np.uint8), palette),
+    }
+
+
+def with_orientation(jpeg: bytes, orientation: int) -> bytes:
+    """Puts an EXIF block with an orientation tag into a JPEG file.
+
+    Args:
+        jpeg: the file.
+        orientation: 1 to 8. Odd ones are written little-endian, even ones big-endian.
+
+    Source: EXIF 2.32, sections 4.5 and 4.6.2: after the start of the image a segment APP1,
+        "Exif", then a TIFF header and a directory of one entry, tag 0x0112, one short.
+    """
+    order, mark = ("<", b"II") if orientation % 2 else (">", b"MM")
+    entry = struct.pack(order + "HHIHH", 0x0112, 3, 1, orientation, 0)
+    tiff = mark + struct.pack(order + "HIH", 42, 8, 1) + entry + bytes(4)
+    block = b"Exif\0\0" + tiff
+    return jpeg[:2] + b"\xff\xe1" + struct.pack(">H", len(block) + 2) + block + jpeg[2:]
+
+
+def encode_gif(indices: np.ndarray, palette: np.ndarray) -> bytes:
+    """The bytes of a GIF file, not compressed.
+
+    Args:
+        indices: uint8 [h, w], 0 to 127.
+        palette: uint8 [128, 3], RGB.
+
+    Source: GIF89a, sections 18 to 22 and appendix F. With 7 bits a pixel, codes have 8 bits
+        (128 clears the table, 129 ends) until 126 pixels have followed a clear code.
+    """
+    height, width = indices.shape
+    flat = indices.tobytes()
+    runs = [b"\x80" + flat[start : start + 100] for start in range(0, len(flat), 100)]
+    codes = b"".join(runs) + b"\x81"
+    blocks = [codes[start : start + 255] for start in range(0, len(codes), 255)]
+    return (
+        b"GIF89a"
+        + struct.pack("<HHBBB", width, height, 0xF6, 0, 0)
+        + palette.tobytes()
+        + struct.pack("<BHHHHBB", 0x2C, 0, 0, width, height, 0, 7)
+        + b"".join(bytes([len(block)]) + block for block in blocks)
+        + b"\0;"
+    )
+
+
+ROLES = {"export": compute_export, "reference": compute_reference}
+
+
+def main(role: str, path: str, work: str) -> None:
+    """Computes one side and writes `<role>.npz` into the folder that holds task.json."""
+    task = json.loads((Path(work) / "task.json").read_text("utf-8"))
+    arrays: dict[str, Any] = ROLES[role](Path(path), task)
+    np.savez(Path(work) / f"{role}.npz", **arrays)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,86 @@
+"""What replaces the top: fully connected layers, dropout, and a new softmax."""
+
+from collections.abc import Sequence
+
+import keras
+import numpy as np
+
+from kerasft.seeds import derive_seed
+
+STANDARD = "head_standardise"  # the layer that scales features
+# The layers that a head can begin with: those of `heads/solved.py`, then those of `attach`.
+FIRST = (
+    STANDARD,
+    "head_repeat",
+    "head_unit",
+    "head_dropout_0",
+    "head_dense_0",
+    "logits",
+)
+
+
+def attach(
+    base: keras.Model,
+    num_classes: int,
+    *,
+    hidden: Sequence[int],
+    dropout: float,
+    seed: int,
+    standardise: bool = False,
+) -> keras.Model:
+    """Puts a new head on a backbone.
+
+    Args:
+        base: pixels [B,S,S,3] to pooled features [B,F].
+        num_classes: K, at least 2.
+        hidden: widths of fully connected ReLU layers in front of the softmax, as in the
+            `fc6` and `fc7` of AlexNet and VGG; usually none.
+        dropout: rate in front of every Dense layer, 0 to 1.
+        seed: of the initial weights and of the dropout.
+        standardise: begin with a layer that scales the features of several backbones alike; it
+            leaves them as they are until `set_standard` tells it their mean and variance.
+
+    Returns:
+        One flat model, pixels to scores float32 [B,K] that sum to 1. Its layer "logits"
+        gives the scores' logits; its layer "scores" stays in float32 whatever precision
+        the rest is trained in.
+    """
+    x = base.outputs[0]
+    if standardise:
+        x = keras.layers.Normalization(axis=-1, name=STANDARD)(x)
+    for i, width in enumerate([*hidden, num_classes]):
+        last = i == len(hidden)
+        if dropout:
+            x = keras.layers.Dropout(
+                dropout, seed=derive_seed(seed, "dropout", i), name=f"head_dropout_{i}"
+            )(x)
+        x = keras.layers.Dense(
+            width,
+            activation=None if last else "relu",
+            kernel_initializer=keras.initializers.GlorotUniform(derive_seed(seed, "kernel", i)),
+            name="logits" if last else f"head_dense_{i}",
+        )(x)
+    scores = keras.layers.Softmax(dtype="float32", name="scores")(x)
+    return keras.Model(base.inputs[0], scores)
+
+
+def features_of(model: keras.Model) -> keras.KerasTensor:
+    """Returns what enters the head: features [B,F]; without a head, the model's output."""
+    names = {layer.name for layer in model.layers}
+    for name in FIRST:
+        if name in names:
+            return model.get_layer(name).input
+    return model.outputs[0]
+
+
+def set_standard(model: keras.Model, features: np.ndarray) -> None:
+    """Tells a head's layer STANDARD what features are like.
+
+    Args:
+        model: with such a layer.
+        features: float [N,F]. One that never differs is shifted, not scaled.
+    """
+    mean, variance = features.mean(0, np.float64), features.var(0, np.float64)
+    layer = model.get_layer(STANDARD)
+    layer.set_weights([mean, np.where(variance > 0, variance, 1), np.array(len(features))])
+    layer.finalize_state()  # recomputes what `call` uses; set_weights does not

@@ -1,0 +1,61 @@
+"""Figures that are computed from scores or logits and labels, in one place.
+
+Shapes: N images, K classes.
+"""
+
+import math
+
+import numpy as np
+
+BINS = 15
+"""Of the expected calibration error: equal widths, from 0 to 1."""
+
+
+def wilson(successes: int, n: int) -> tuple[float, float]:
+    """95% interval of a share.
+
+    Returns:
+        (low, high) within 0 and 1; (0, 1) for n = 0, when nothing is known.
+
+    Source: E. B. Wilson, Probable Inference, the Law of Succession, and Statistical
+        Inference, JASA 22 (1927). Unlike the normal approximation it holds for 0 and n successes.
+    """
+    if n == 0:
+        return 0.0, 1.0
+    z = 1.959963984540054  # 0.975 quantile of the normal distribution
+    share = successes / n
+    center = share + z * z / (2 * n)
+    spread = z * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
+    scale = 1 + z * z / n
+    return max(0.0, (center - spread) / scale), min(1.0, (center + spread) / scale)
+
+
+def log_loss(logits: np.ndarray, labels: np.ndarray) -> float:
+    """Mean of -log(score of the label), in nats, computed from logits [N,K] in float64.
+
+    From logits, because the score of a sure mistake is 0 in float32.
+    """
+    wide = np.asarray(logits, np.float64)
+    wide = wide - wide.max(axis=1, keepdims=True)
+    log_scores = wide - np.log(np.exp(wide).sum(axis=1, keepdims=True))
+    return float(-log_scores[np.arange(len(labels)), labels].mean())
+
+
+def calibration_error(scores: np.ndarray, labels: np.ndarray) -> float:
+    """How far confidence and accuracy are apart: 0 if 80% of the 0.8 are right, and so on.
+
+    Args:
+        scores: [N,K]; the best score of an image is its confidence.
+        labels: int [N].
+
+    Returns:
+        Mean over the images of |accuracy - mean confidence| of their bin, 15 bins of equal
+        width that are open on the left, as (0.8, 0.867].
+
+    Source: Guo et al., On Calibration of Modern Neural Networks, ICML 2017, equation 3.
+    """
+    confidence = scores.max(axis=1).astype(np.float64)
+    hits = (scores.argmax(axis=1) == labels).astype(np.float64)
+    bins = np.clip(np.ceil(confidence * BINS).astype(int) - 1, 0, BINS - 1)
+    gaps = np.bincount(bins, weights=hits - confidence, minlength=BINS)  # n · (accuracy - mean)
+    return float(np.abs(gaps).sum() / len(labels))

@@ -1,0 +1,272 @@
+"""Backbones: built with their preprocessing inside, filled with weights.
+
+A backbone takes pixels, float32 [B,S,S,3] RGB from 0 to 255; its own preprocessing is part of
+the model, so there is no second place where it could be forgotten or done twice.
+
+Shapes: B images in a batch; S side of the square input in pixels; F features.
+"""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from kerasft.backbones.compatibility import (
+    FULLY_CONNECTED,
+    check_features,
+    check_weights,
+    weights_of,
+)
+from kerasft.backbones.imagenet_classes import labels
+from kerasft.backbones.spec import nets_of, parse
+from kerasft.backbones.table import MODE, OURS
+from kerasft.errors import UserError
+from kerasft.models import alexnet
+from kerasft.models.blocks import choose, cut_top, net_prefix
+from kerasft.models.weights import SAMPLE, imagenet_files, load_file
+from kerasft.seeds import derive_seed
+
+# What Keras' EfficientNet v1 normalises with (keras/src/applications/efficientnet.py).
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STDDEV = (0.229, 0.224, 0.225)
+
+
+def load(
+    spec: str,
+    *,
+    weights: str,
+    image_size: int,
+    seed: int = 0,
+    features: str = "pooled",
+    leave_out: int = 0,
+) -> keras.Model:
+    """Builds one backbone or several, as `load_one` does each, into one model.
+
+    Of several, each one takes the same pixels, resized inside the model to the side that it was
+    trained with where that is smaller. Their layers get the prefix of `blocks.net_prefix`.
+
+    Args:
+        spec: see `spec.parse_all`.
+        weights: as for `load_one`; of several backbones also as many, joined by "+".
+        image_size, seed, features, leave_out: as for `load_one`.
+
+    Returns:
+        As `load_one`, F the features of all of them in their order.
+    """
+    check_weights(spec, weights)
+    nets = nets_of(spec, image_size)
+    if len(nets) == 1:
+        return load_one(
+            spec,
+            weights=weights,
+            image_size=image_size,
+            seed=seed,
+            features=features,
+            leave_out=leave_out,
+        )
+    pixels = keras.Input((image_size, image_size, 3), name="pixels")
+    of_each = []
+    of_nets = zip(nets, weights_of(weights, len(nets)), strict=True)
+    for net, ((one, side), own) in enumerate(of_nets):
+        base = load_one(
+            one,
+            weights=own,
+            image_size=side,
+            seed=derive_seed(seed, "net", net),
+            features=features,
+            leave_out=leave_out,
+        )
+        for operation in base.operations:
+            operation.name = net_prefix(net) + operation.name
+        own = pixels
+        if side < image_size:
+            own = keras.ops.image.resize(pixels, (side, side), antialias=True)
+            own._keras_history.operation.name = f"{net_prefix(net)}resize"
+        of_each.append(_put_on(own, base))
+    joined = keras.layers.Concatenate(name="features")(of_each)
+    return keras.Model(pixels, joined)
+
+
+def _put_on(tensor: keras.KerasTensor, net: keras.Model) -> keras.KerasTensor:
+    """Puts all layers of a flat net on a tensor, and returns what they make of it.
+
+    Calling the net would make it one layer, with all others inside it.
+    """
+    return keras.Function(net.inputs[0], net.outputs[0]).call(tensor)
+
+
+def load_one(
+    spec: str,
+    *,
+    weights: str,
+    image_size: int,
+    seed: int = 0,
+    features: str = "pooled",
+    leave_out: int = 0,
+) -> keras.Model:
+    """Builds a backbone with its preprocessing inside and fills it with weights.
+
+    Args:
+        spec: see `spec.parse`.
+        weights: "imagenet", "sample" (those in the package, for `table.SAMPLE_BACKBONE`),
+            "none" (random; they depend on `seed` alone), or the path of a file: .h5 (Keras
+            Applications, with or without top), .weights.h5 or .keras. A file is taken to
+            belong to ImageNet's preprocessing, as those of Keras Applications do.
+        image_size: S, at least the row's `min_size`.
+        seed: sets the global seeds of Python, NumPy and the backend.
+        features: "pooled" (average over places), "flat" (places side by side), or an inner fully
+            connected layer of `compatibility.FULLY_CONNECTED`, for which a file needs a top.
+        leave_out: blocks from the top that are left away; the features are what enters them.
+
+    Returns:
+        A flat functional model: "pixels" float32 [B,S,S,3], RGB from 0 to 255, to
+        features float32 [B,F]. (ConvNeXt keeps its four down-sampling steps as
+        `Sequential` layers.)
+
+    Raises:
+        UserError: a bad spec, a side under the minimum, options that Keras refuses,
+            features that the net does not have, ImageNet weights that can't be had, or a
+            file that is missing or does not fit.
+    """
+    backbone, _ = parse(spec)
+    if image_size < backbone.min_size:
+        raise UserError(
+            f"image size: {backbone.name} takes images of {backbone.min_size} pixels a side or "
+            f"more, got {image_size}.",
+            exit_code=2,
+        )
+    check_features(spec, features, leave_out=leave_out, weights=weights, image_size=image_size)
+    path = None if weights in ("imagenet", "none") else Path(weights)
+    if weights == "sample":
+        path = SAMPLE
+    if path is not None and not path.is_file():
+        raise UserError(
+            f"weights: there is no file {path}. Expected 'imagenet', 'sample', 'none' or a file.",
+            exit_code=2,
+        )
+    keras.utils.set_random_seed(seed)
+    known = "imagenet" if weights == "imagenet" else None
+    if features in FULLY_CONNECTED:
+        top = _build(spec, image_size, known, include_top=True)
+        net = base = cut_top(top, backbone, features)
+    else:
+        pooling = "avg" if features == "pooled" else None
+        net = _build(spec, image_size, known, include_top=False, pooling=pooling)
+        base = choose(net, backbone, features, leave_out=leave_out)
+    if path is not None:
+        _fill_from(path, net, base, spec, features)
+    return base
+
+
+def _fill_from(path: Path, net: keras.Model, base: keras.Model, spec: str, features: str) -> None:
+    """Fills a net from a file of its weights, or what is left of it from one that has no more."""
+    try:
+        load_file(net, path, name=spec)
+    except UserError as error:
+        # A run that left blocks out has saved the others; an import of a net with another last
+        # layer has left that out.
+        if len(base.weights) < len(net.weights):
+            try:
+                load_file(base, path, name=spec)
+            except UserError:
+                pass
+            else:
+                return
+        if features in FULLY_CONNECTED:
+            raise UserError(
+                f"{error}\n  Features '{features}' need a file of the whole net, with its top, for "
+                "the same side; or take head.features 'pooled' or 'flat'.",
+                exit_code=2,
+            ) from error
+        raise
+
+
+def _build(spec: str, image_size: int, weights: str | None, **arguments: Any) -> keras.Model:
+    backbone, options = parse(spec)
+    shape = (image_size, image_size, 3)
+    pixels = keras.Input(shape, name="pixels")
+    if backbone.module == OURS:
+        inputs = alexnet.preprocess_input(pixels, backbone.name)
+        return alexnet.build(backbone.name, inputs, **arguments)
+    # Symbolic: on a NumPy array preprocess_input would overwrite the caller's pixels.
+    if mode := options.pop(MODE, None):
+        inputs = keras.applications.imagenet_utils.preprocess_input(pixels, mode=mode)
+    else:
+        inputs = getattr(keras.applications, backbone.module).preprocess_input(pixels)
+    # No `name=`: EfficientNetV2 fails with one, ConvNeXt makes its weights file's name of it.
+    constructor = getattr(keras.applications, backbone.name)
+    arguments |= {"input_tensor": inputs, "input_shape": shape, "weights": weights}
+    with imagenet_files(spec, image_size):
+        net = constructor(**options, **arguments)
+    if backbone.second_rescaling and weights is None:
+        net = _with_second_rescaling(net)
+    # Keras' constructors make a list of the one input and warn whoever passes one tensor.
+    return keras.Model(net.inputs[0], net.outputs[0], name=net.name)
+
+
+def _with_second_rescaling(net: keras.Model) -> keras.Model:
+    """Rebuilds EfficientNet v1 as Keras builds it for ImageNet weights.
+
+    Keras adds a Rescaling behind the Normalization only for `weights="imagenet"`; without it
+    the same weights, read from a file, silently compute something else. The new net's
+    Normalization holds ImageNet's values too, so that all nets see the same: (x - mean) /
+    stddev of x from 0 to 1.
+
+    Source: keras/src/applications/efficientnet.py, with a reference to tensorflow issue 49930.
+        The "variance" of the published weights is the standard deviation; this scale
+        completes the division.
+    """
+    scale = [1 / math.sqrt(stddev) for stddev in IMAGENET_STDDEV]
+
+    def call(layer: Any, *args: Any, **kwargs: Any) -> Any:
+        x = layer(*args, **kwargs)
+        normalizes = isinstance(layer, keras.layers.Normalization)
+        return keras.layers.Rescaling(scale)(x) if normalizes else x
+
+    net = keras.models.clone_model(net, call_function=call)
+    for layer in net.layers:
+        if isinstance(layer, keras.layers.Normalization):
+            layer.set_weights([np.array(IMAGENET_MEAN), np.array(IMAGENET_STDDEV), np.array(0)])
+            layer.finalize_state()  # recomputes what `call` uses; set_weights does not
+    return net
+
+
+def pretrained(spec: str, file: Path | None = None) -> tuple[keras.Model, list[str]]:
+    """Loads a whole ImageNet classifier as it was published.
+
+    Args:
+        spec: see `spec.parse`.
+        file: its weights, with a top for the 1000 classes in the usual order; None takes Keras'.
+
+    Returns:
+        A model from "pixels" float32 [B,S,S,3], RGB from 0 to 255, to the layer "scores", float32
+        [B,1000] that sum to 1, with the layer "logits" in front of it; S is the row's
+        `image_size`. And the 1000 labels in that order; "crane" and "maillot" occur twice.
+
+    Raises:
+        UserError: a bad spec, files that can't be had, or one that does not hold all of it.
+    """
+    backbone, _ = parse(spec)
+    known = None if file else "imagenet"
+    check_weights(spec, known or "none")
+    net = _build(spec, backbone.image_size, known, include_top=True, classifier_activation=None)
+    if file:
+        load_file(net, file, name=spec)
+    # Keras names them so in predictions, and has no list of its own to be had without a download.
+    return add_scores(net), [label.replace(" ", "_") for label in labels()]
+
+
+def add_scores(net: keras.Model) -> keras.Model:
+    """Puts the layers "logits" and "scores" behind a classifier that ends without a softmax.
+
+    Args:
+        net: pixels to logits [B,K]; a layer of it that is called "logits" gets another name.
+    """
+    for layer in net.layers:
+        if layer.name == "logits":  # MobileNetV3 calls its last convolution so, [B,1,1,1000]
+            layer.name = "last_conv"
+    logits = keras.layers.Activation("linear", dtype="float32", name="logits")(net.outputs[0])
+    scores = keras.layers.Softmax(dtype="float32", name="scores")(logits)
+    return keras.Model(net.inputs[0], scores, name=net.name)

@@ -1,0 +1,251 @@
+"""`model.keras` with its `kerasft.json`: the model that a run ships, and what names its scores.
+
+The file is an ordinary Keras model: fresh, uncompiled, float32, without custom classes. It
+loads in plain Keras, safe mode on, where kerasft is not installed. Class names, side and
+resize rule travel in one extra member of the zip file, which Keras ignores.
+
+Shapes: B images in a batch, S side of the model's square input in pixels, K classes.
+"""
+
+import contextlib
+import functools
+import json
+import shutil
+import zipfile
+import zlib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from kerasft import files
+from kerasft.errors import UserError
+from kerasft.progress import Event, Progress, silent
+
+MEMBER = "kerasft.json"
+IMAGENET = "imagenet:"
+
+
+@dataclass(frozen=True, eq=False)
+class Bundle:
+    """A classifier and what its inputs and outputs mean.
+
+    Attributes:
+        model: pixels float32 [B,S,S,3], 0 to 255, to scores float32 [B,K] that sum to 1.
+            Preprocessing is part of it; the layer "logits" gives the scores' logits.
+        class_names: K names, in the order of the scores.
+        image_size: S.
+        resize: how an image of any shape becomes a square: "stretch", "crop" or "pad".
+    """
+
+    model: keras.Model
+    class_names: tuple[str, ...]
+    image_size: int
+    resize: str
+
+    def logits_model(self) -> keras.Model:
+        """Returns the model that ends at the logits: pixels [B,S,S,3] to float32 [B,K]."""
+        return keras.Model(self.model.inputs[0], self.model.get_layer("logits").output)
+
+    @functools.cached_property
+    def scores_and_logits(self) -> keras.Model:
+        """The model with two outputs: pixels [B,S,S,3] to [scores [B,K], logits [B,K]].
+
+        One for all splits, so that its graph is built once.
+        """
+        logits = self.model.get_layer("logits").output
+        return keras.Model(self.model.inputs[0], [self.model.outputs[0], logits])
+
+
+def save(bundle: Bundle, path: str | Path) -> None:
+    """Writes `model.keras`, whole or not at all; an older file is replaced.
+
+    What is saved is rebuilt from the model's config in float32, so neither a compiled state
+    nor a mixed-precision policy of the training gets into the file.
+
+    Args:
+        bundle: what to save; its model is left as it is.
+        path: ends in ".keras".
+
+    Raises:
+        UserError: the file can't be written (no such folder, read-only, disk full).
+    """
+    path = Path(path)
+    facts = {
+        "format": 1,
+        "class_names": list(bundle.class_names),
+        "image_size": bundle.image_size,
+        "resize": bundle.resize,
+    }
+    fresh = _fresh(bundle.model)
+    with files.replacing(path) as beside:
+        fresh.save(beside)
+        with zipfile.ZipFile(beside, "a") as archive:
+            archive.writestr(zipfile.ZipInfo(MEMBER), json.dumps(facts, indent=1))
+
+
+def copy(path: str | Path, to: str | Path) -> None:
+    """Copies a model file, whole or not at all; an older file at `to` is replaced.
+
+    Raises:
+        UserError: `path` can't be read or `to` can't be written.
+    """
+    with files.replacing(Path(to)) as beside:
+        shutil.copyfile(path, beside)
+
+
+def _fresh(model: keras.Model) -> keras.Model:
+    fresh = type(model).from_config(_in_float32(model.get_config()))
+    fresh.set_weights(model.get_weights())
+    return fresh
+
+
+def _in_float32(config: object) -> object:
+    """The config with every layer's precision policy replaced by float32.
+
+    Source: a model saved under mixed_float16 loads as mixed_float16 (Keras 3.15).
+    """
+    if isinstance(config, dict):
+        if config.get("class_name") == "DTypePolicy":
+            return {**config, "config": {"name": "float32"}}
+        return {key: _in_float32(value) for key, value in config.items()}
+    if isinstance(config, list | tuple):
+        return type(config)(_in_float32(value) for value in config)
+    return config
+
+
+def load(path: str | Path) -> Bundle:
+    """Opens a model file that `save` wrote.
+
+    Args:
+        path: a file that ends in ".keras".
+
+    Raises:
+        UserError: no such file (exit code 2); not a Keras model file; cut off or changed
+            since it was written; not written by kerasft.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"{path}: no such file.", exit_code=2)
+    with _readable(path):
+        facts = _read_facts(path)
+        bundle = Bundle(
+            model=keras.models.load_model(path, compile=False),
+            class_names=tuple(str(name) for name in facts["class_names"]),
+            image_size=int(facts["image_size"]),
+            resize=str(facts["resize"]),
+        )
+    model = bundle.model
+    side, classes = bundle.image_size, len(bundle.class_names)
+    if model.input_shape[1:] != (side, side, 3) or model.output_shape[1:] != (classes,):
+        raise UserError(
+            f"{path}: its {MEMBER} names {classes} classes and a side of {side} pixels, its model "
+            f"takes {model.input_shape[1:]} and gives {model.output_shape[1:]}."
+        )
+    return bundle
+
+
+@contextlib.contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    """Turns what a damaged file raises into one sentence that names the file."""
+    try:
+        yield
+    except zipfile.BadZipFile as error:
+        raise UserError(
+            f"{path}: not a Keras model file (.keras), or one that is damaged or cut off."
+        ) from error
+    except (OSError, ValueError, TypeError, KeyError, EOFError, zlib.error) as error:
+        first_line = (str(error).splitlines() or [type(error).__name__])[0]
+        raise UserError(f"{path}: the model can't be loaded: {first_line}") from error
+
+
+def _read_facts(path: Path) -> dict:
+    with zipfile.ZipFile(path) as archive:
+        if archive.testzip() is not None:  # reads everything, compares checksums
+            raise zipfile.BadZipFile
+        names = archive.namelist()
+        if "config.json" not in names:
+            raise zipfile.BadZipFile
+        if MEMBER not in names:
+            raise UserError(
+                f"{path}: holds no {MEMBER}, so its class names and resize rule are unknown. "
+                "Pass a model.keras that kerasft wrote."
+            )
+        return json.loads(archive.read(MEMBER))
+
+
+def compute(
+    model: keras.Model,
+    batches: Iterable,
+    *,
+    total: int = 0,
+    what: str = "scoring",
+    progress: Progress = silent,
+) -> np.ndarray | list[np.ndarray]:
+    """Runs a model over images.
+
+    Args:
+        model: takes pixels; of one or several outputs.
+        batches: pixels float32 [B,S,S,3], 0 to 255, at least one batch. They may differ
+            in B.
+        total: number of images, for the progress.
+        what: what to tell about it.
+        progress: told after each batch, stage "check".
+
+    Returns:
+        The output for all images, float32 [N,...], in their order; a list of several.
+    """
+    parts: list[list[np.ndarray]] = []
+    done = size = 0
+    for pixels in batches:
+        count = len(pixels)
+        size = max(size, count)
+        # One size of batches is traced once. `predict` would do that too, but of a dataset
+        # Keras 3.15 starts a second pass and throws away what that reads (`EpochIterator`).
+        outputs = model.predict_on_batch(filled(pixels, size))
+        parts.append([output[:count] for output in keras.tree.flatten(outputs)])
+        done += count
+        progress(Event("check", done, max(done, total), figures={"what": what}))
+    joined = [np.concatenate(part) for part in zip(*parts, strict=True)]
+    return joined if len(joined) > 1 else joined[0]
+
+
+def filled(pixels: Any, size: int) -> np.ndarray:
+    """Returns the batch [B,S,S,3] with black images behind it up to `size` of them.
+
+    As a NumPy array, the one that every backend of Keras takes.
+    """
+    plain = np.asarray(pixels)
+    missing = size - len(plain)
+    if not missing:
+        return plain
+    return np.concatenate([plain, np.zeros((missing, *plain.shape[1:]), plain.dtype)])
+
+
+def score(
+    opened: Bundle, batches: Iterable, *, total: int = 0, progress: Progress = silent
+) -> tuple[np.ndarray, np.ndarray]:
+    """Runs a classifier over images.
+
+    Args:
+        opened: the model.
+        batches: pixels float32 [B,S,S,3], 0 to 255; see `bundle.compute`.
+        total: N, for the progress.
+        progress: told after each batch, stage "check".
+
+    Returns:
+        (scores, logits), both float32 [N,K], in the order of the batches.
+
+    Raises:
+        UserError: a score is not a number: the training went wrong.
+    """
+    scores, logits = compute(opened.scores_and_logits, batches, total=total, progress=progress)
+    if not np.isfinite(logits).all():
+        raise UserError(
+            "The model's scores are not numbers (NaN or infinite), so nothing can be measured. "
+            "Its training went wrong: train again with a lower learning rate."
+        )
+    return scores, logits

@@ -1,0 +1,275 @@
+"""The cut: a model split into a frozen prefix and a trained suffix.
+
+    pixels -- prefix --| cut |-- suffix -- logits
+
+A phase counts blocks from the top (`blocks.py`); the cut is where they begin.
+
+A cell of NASNet takes what the two cells before it made, so between its cells two tensors
+are alive. The halves hand over one all the same, in which the two lie in a row: what is
+mixed or fed does not have to know. So it is where several backbones are cut at once: the first
+block from the top is that of each of them, and so on.
+
+The freeze is proven, not assumed: `fingerprint` before a phase, `prove_frozen` on the
+model that the phase saved.
+"""
+
+import hashlib
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+
+import keras
+import numpy as np
+
+from kerasft.backbones.table import Backbone
+from kerasft.errors import PhaseFailed, UserError
+from kerasft.heads.trained import features_of
+from kerasft.models.blocks import Block, backbone_nodes, list_blocks
+
+
+@dataclass(frozen=True, eq=False)
+class Cut:
+    """A model split in two; both halves share its layers and variables.
+
+    Attributes:
+        prefix: pixels [B,S,S,3] to the activations at the cut, or None for a cut at the
+            pixels.
+        suffix: activations at the cut to logits float32 [B,K].
+        blocks: the suffix's blocks from the top; empty if only the head is trained.
+        parts: the prefix by backbone: pixels to the activations of each, in their own shape.
+            In a row they are those of the prefix.
+    """
+
+    prefix: keras.Model | None
+    suffix: keras.Model
+    blocks: tuple[Block, ...]
+    parts: tuple[keras.Model, ...]
+
+
+def split(model: keras.Model, blocks: int | str | None, *backbones: Backbone) -> Cut:
+    """Cuts a whole model in front of its top blocks.
+
+    Args:
+        model: pixels to scores, with the layers of `trained.attach`.
+        blocks: how many blocks from the top the suffix has. 0: the head alone. "all", or
+            the number of all blocks: a cut at the pixels.
+        backbones: the row that names the blocks, or the rows of several.
+
+    Raises:
+        UserError: there are fewer blocks than that.
+    """
+    found = list_blocks(model, *backbones)
+    count = depth(blocks, len(found))
+    if not 0 <= count <= len(found):
+        name = min(backbones, key=lambda backbone: backbone.blocks).name
+        raise UserError(
+            f"blocks: {name} has {len(found)} blocks, got {count}. "
+            f"Take 0 to {len(found)}; `kerasft blocks {name}` lists them.",
+            exit_code=2,
+        )
+    logits = model.get_layer("logits").output
+    pixels = model.inputs[0]
+    taken = tuple(found[:count])
+    if count == len(found):
+        return Cut(None, keras.Model(pixels, logits), taken, ())
+    if count:
+        tensors, nets = found[count - 1].inputs, found[count - 1].nets
+        pairs = list(zip(tensors, nets, strict=True))
+        of_net = [[t for t, n in pairs if n == net] for net in range(len(backbones))]
+    else:
+        tensors = (features_of(model),)
+        of_net = [[tensor] for tensor in _features_of_each(model, len(backbones))]
+    parts = tuple(
+        keras.Model(pixels, _row(own, f"cut_{count}_net{net}")) for net, own in enumerate(of_net)
+    )
+    if len(tensors) == 1:
+        prefix, suffix = keras.Model(pixels, tensors[0]), keras.Model(tensors[0], logits)
+    else:
+        joined = _row(tensors, f"cut_{count}")
+        prefix, suffix = keras.Model(pixels, joined), _from_row(tensors, logits, f"cut_{count}")
+    return Cut(prefix, suffix, taken, parts)
+
+
+def _features_of_each(model: keras.Model, count: int) -> list[keras.KerasTensor]:
+    """The features of each backbone, [B,F] each."""
+    features = features_of(model)
+    if count == 1:
+        return [features]
+    nodes = backbone_nodes(model)
+    joined = next(node for node in nodes if any(t is features for t in node.output_tensors))
+    return list(joined.input_tensors)
+
+
+def depth(blocks: int | str | None, deepest: int) -> int:
+    """Reads the `blocks` of a phase as a number.
+
+    Args:
+        blocks: a number or "all"; not None any more, `training/plan.py` has settled it.
+        deepest: how many blocks there are.
+    """
+    assert blocks is not None
+    return deepest if blocks == "all" else int(blocks)
+
+
+def _row(tensors: Sequence[keras.KerasTensor], name: str) -> keras.KerasTensor:
+    """Makes one tensor of several: [B,F], their numbers in a row; a single one stays.
+
+    Args:
+        tensors: alive at the cut, [B, ...] each.
+        name: for the layers that are added; automatic names could be in the model already.
+    """
+    if len(tensors) == 1:
+        return tensors[0]
+    flat = [keras.layers.Flatten(name=f"{name}_flat_{i}")(t) for i, t in enumerate(tensors)]
+    return keras.layers.Concatenate(name=name)(flat)
+
+
+def _from_row(
+    tensors: Sequence[keras.KerasTensor], logits: keras.KerasTensor, name: str
+) -> keras.Model:
+    """Makes the suffix that takes such a row apart again.
+
+    Args:
+        tensors: as for `_row`.
+        logits: what the suffix ends with.
+        name: as for `_row`.
+
+    Returns:
+        [B,F] to the logits, flat, of the same layers.
+    """
+    widths = [math.prod(tensor.shape[1:]) for tensor in tensors]
+    row = keras.Input((sum(widths),), name=f"{name}_row")
+    parts = [
+        keras.layers.Reshape(tensor.shape[1:], name=f"{name}_part_{i}")(part)
+        for i, (tensor, part) in enumerate(
+            zip(
+                tensors,
+                keras.ops.split(row, list(accumulate(widths))[:-1], axis=1),
+                strict=True,
+            )
+        )
+    ]
+    # `call`, not `__call__`: that would make the suffix one layer, with all others inside it.
+    return keras.Model(row, keras.Model(list(tensors), logits).call(parts))
+
+
+def freeze(cut: Cut, batch_norm: str) -> list[str]:
+    """Marks what a phase trains. Compile after calling this.
+
+    Flags are set on every single layer, outer ones first, because an outer
+    `trainable = False` hides an inner True, and an outer True thaws every
+    BatchNormalization inside (the `trainable` setter of `keras.Layer`).
+
+    Args:
+        cut: of a whole model.
+        batch_norm: "frozen" stops every BatchNormalization of the suffix too: its
+            statistics come from ImageNet, and small batches would ruin them. "train"
+            releases those of the suffix, never of the prefix, and has their statistics
+            follow within a phase's steps (MOMENTUM).
+
+    Returns:
+        Names of the BatchNormalization layers that learn, in the order of the graph.
+    """
+    for layer in _layers(cut.prefix) if cut.prefix is not None else []:
+        layer.trainable = False
+    released = []
+    for layer in _layers(cut.suffix):
+        is_norm = isinstance(layer, keras.layers.BatchNormalization)
+        layer.trainable = batch_norm == "train" or not is_norm
+        if is_norm and layer.trainable:
+            layer.momentum = min(layer.momentum, MOMENTUM)
+            released.append(layer.name)
+    return released
+
+
+# Of the moving averages of BatchNormalization. With Keras' 0.99, and 0.999 in MobileNets, they
+# still hold what they began with after the few hundred steps of a small set, and validation is at
+# chance. 0.9 is what PyTorch's nets are trained with.
+MOMENTUM = 0.9
+
+
+def thaw(model: keras.Model) -> None:
+    """Sets every layer's `trainable` to True, the state in which models are saved."""
+    for layer in _layers(model):
+        layer.trainable = True
+
+
+def may_change(model: keras.Model, cut: Cut, batch_norm: str) -> set[int]:
+    """Returns which of `model.weights` a phase is allowed to change.
+
+    Told by where a layer lies and what it is, not by its `trainable` flag, so that the proof
+    also catches a flag that was set wrongly.
+
+    Args:
+        model: the whole model.
+        cut: of it.
+        batch_norm: "frozen" or "train", as for `freeze`.
+    """
+    still = [keras.layers.Normalization]
+    still += [keras.layers.BatchNormalization] if batch_norm == "frozen" else []
+    learning = {
+        id(variable)
+        for layer in _layers(cut.suffix)
+        if not layer._layers and not isinstance(layer, tuple(still))
+        for variable in layer.weights
+    }
+    return {i for i, variable in enumerate(model.weights) if id(variable) in learning}
+
+
+def fingerprint(model: keras.Model) -> list[tuple[str, str]]:
+    """Returns path and digest of each of `model.weights`, in their order."""
+    return [
+        (weight.path, hashlib.blake2b(_bytes(weight), digest_size=16).hexdigest())
+        for weight in model.weights
+    ]
+
+
+def digest_of(start: Sequence[tuple[str, str]]) -> str:
+    """One digest of a `fingerprint`, without the paths: auto-names differ by process."""
+    return hashlib.blake2b("".join(d for _, d in start).encode(), digest_size=16).hexdigest()
+
+
+def prove_frozen(
+    start: Sequence[tuple[str, str]], saved: keras.Model, trained: set[int], phase: str
+) -> None:
+    """Compares the model that a phase saved with the phase's start, variable by variable.
+
+    Args:
+        start: `fingerprint` of the whole model when the phase began.
+        saved: the model as it was saved, loaded again.
+        trained: positions in `model.weights` that may differ (`may_change`).
+        phase: its name, for the message.
+
+    Raises:
+        PhaseFailed: a frozen variable moved. It names all of them (the first ten).
+    """
+    end = fingerprint(saved)
+    if len(end) != len(start):
+        raise PhaseFailed(
+            f"Phase '{phase}': the saved model has {len(end)} variables, "
+            f"the phase began with {len(start)}. Nothing of this phase was kept."
+        )
+    moved = [
+        path
+        for i, ((path, before), (_, after)) in enumerate(zip(start, end, strict=True))
+        if i not in trained and before != after
+    ]
+    if moved:
+        more = f"\n  and {len(moved) - 10} more" if len(moved) > 10 else ""
+        raise PhaseFailed(
+            f"Phase '{phase}': {len(moved)} frozen variables moved while it trained:\n  "
+            + "\n  ".join(moved[:10])
+            + more
+            + "\nNothing of this phase was kept. This is a defect of kerasft or of Keras, not "
+            "of the photos: please report it with the run's run.json."
+        )
+
+
+def _bytes(variable: keras.Variable) -> bytes:
+    return np.ascontiguousarray(keras.ops.convert_to_numpy(variable)).tobytes()
+
+
+def _layers(model: keras.Model) -> list[keras.layers.Layer]:
+    """All layers, those inside nested models included, outer ones first."""
+    return list(model._flatten_layers(include_self=False, recursive=True))

@@ -1,0 +1,319 @@
+"""Weights of backbones: ImageNet's, as Keras finds them, and files that users name.
+
+A net that a file does not fit is given up; the error says which names are on one side only.
+"""
+
+import http.client
+import logging
+import re
+import sys
+import warnings
+import zipfile
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, redirect_stdout
+from pathlib import Path
+from typing import Any
+
+import h5py
+import keras
+import numpy as np
+
+from kerasft.backbones.chains import CHAINS
+from kerasft.backbones.compatibility import check_backbone
+from kerasft.backbones.imagenet_files import models_folder
+from kerasft.errors import UserError
+
+logger = logging.getLogger(__name__)
+
+# The weights in the package, float16; scripts/pretrain_sample.py made them.
+SAMPLE = Path(__file__).with_name("sample_weights.h5")
+
+
+@contextmanager
+def imagenet_files(spec: str, image_size: int) -> Iterator[None]:
+    """Within it, Keras finds or downloads its files; what goes wrong is a UserError.
+
+    Keras prints its downloads; they go to stderr here, because stdout is for results.
+
+    Args:
+        spec: the backbone as the user wrote it.
+        image_size: side of its input in pixels.
+
+    Raises:
+        UserError: a file that can't be had (it names file, folder and address), a damaged one,
+            or arguments that the constructor refuses.
+    """
+    with warnings.catch_warnings(record=True) as caught, redirect_stdout(sys.stderr):
+        warnings.simplefilter("always")
+        try:
+            yield
+        except (OSError, http.client.HTTPException) as error:
+            raise UserError(_trouble(spec, error)) from error
+        except (ValueError, TypeError, OverflowError) as error:
+            if "corrupted file" in str(error):  # the digest of a finished download is wrong
+                raise UserError(_trouble(spec, error)) from error
+            raise UserError(f"backbone '{spec}': Keras refuses it. {error}", exit_code=2) from error
+        except Exception as error:
+            # Keras raises a bare Exception for a download that fails (`get_file`).
+            if "URL fetch failure" not in str(error):
+                raise
+            raise UserError(_trouble(spec, error)) from error
+    for warning in caught:
+        if "will be loaded as the default" in str(warning.message):
+            # MobileNets warn for every side that has no weights of its own. That is how all
+            # other backbones work too, so it is worth a sentence, not a Python warning.
+            logger.info(
+                "%s has no ImageNet weights made for %d pixels a side; those of 224 are taken.",
+                spec,
+                image_size,
+            )
+        else:
+            warnings.warn_explicit(
+                warning.message, warning.category, warning.filename, warning.lineno
+            )
+
+
+def _trouble(spec: str, error: Exception) -> str:
+    """Says what to put where."""
+    folder = models_folder()
+    failed = re.search(r"URL fetch failure on (\S+): (?:None -- )?(.*)", str(error), re.DOTALL)
+    if failed:
+        address, reason = failed.groups()
+        return (
+            f"weights: the ImageNet files of {spec} are not here and can't be downloaded: "
+            f"{reason.strip()}.\n"
+            f"  Put the file {address.rsplit('/', 1)[-1]}\n"
+            f"  into the folder {folder}\n"
+            f"  (KERAS_HOME/models, if KERAS_HOME is set and can be written to). It comes from\n"
+            f"  {address}\n"
+            "  Or choose other weights: 'sample' (in the package, to try it out), 'none' or a file."
+        )
+    message = f"weights: the ImageNet files of {spec} can't be had: {error}.\n"
+    damaged = [path.name for path in sorted(folder.glob("*.h5")) if not _opens(path)]
+    if damaged:
+        return f"{message}  Damaged in {folder}: {', '.join(damaged)}. Delete it to load it anew."
+    return f"{message}  Keras keeps them in {folder}."
+
+
+def _opens(path: Path) -> bool:
+    try:
+        h5py.File(path).close()
+    except OSError:
+        return False
+    return True
+
+
+Arrays = list[tuple[str, Any]]  # (name of the layer, one of its arrays), in the net's order
+
+
+def load_file(net: keras.Model, path: Path, *, name: str) -> None:
+    """Fills a freshly built net from a file.
+
+    What the file holds behind the net's last layer (a top) is left out, and the log says so.
+
+    Args:
+        net: all its layers trainable, as they are built: .h5 files depend on that.
+        path: an existing file. Its contents tell what it is: HDF5 as Keras 2 and Keras
+            Applications write it, `.weights.h5` of Keras 3, or a `.keras` model.
+        name: what to call the net in messages.
+
+    Raises:
+        UserError: not such a file, damaged, or it does not fit. Drop the net then.
+    """
+    check_backbone(path, name)
+    wanted = _arrays(net)
+    if zipfile.is_zipfile(path):
+        donor = _open_model(path)
+        _check_scaling(net, donor, path, name)
+        if name.partition(":")[0] in CHAINS:
+            _check_chain(net, donor, path, name)
+        _fill(wanted, _arrays(donor), path, name)
+    elif h5py.is_hdf5(path):
+        try:
+            with h5py.File(path, "r") as file:
+                group = file.get("model_weights", file)
+                if "layer_names" in group.attrs or "layer_names0" in group.attrs:
+                    _fill(_legacy_arrays(net), _stored(group), path, name)
+                else:
+                    _fill_from_keras3(net, file, path, name)
+        except (OSError, KeyError) as error:
+            raise UserError(f"{path}: is damaged: {error}.") from error
+    else:
+        raise UserError(
+            f"{path}: expected weights (.h5, .weights.h5) or a model (.keras), got neither; or "
+            "the file is damaged."
+        )
+    for layer in net.layers:
+        if isinstance(layer, keras.layers.Normalization):
+            layer.finalize_state()  # recomputes what its `call` uses
+
+
+def _layers(model: keras.Model) -> Iterator[Any]:
+    for layer in model.layers:
+        if isinstance(layer, keras.Model):
+            yield from _layers(layer)
+        else:
+            yield layer
+
+
+def _arrays(model: keras.Model) -> Arrays:
+    return [(layer.name, weight) for layer in _layers(model) for weight in layer.weights]
+
+
+def _legacy_arrays(model: keras.Model) -> Arrays:
+    """The order of HDF5 files: within a layer, what is trained comes first.
+
+    Source: `_legacy_weights` in keras/src/legacy/saving/legacy_h5_format.py.
+    """
+    return [
+        (layer.name, weight)
+        for layer in model.layers
+        for weight in layer.trainable_weights + layer.non_trainable_weights
+    ]
+
+
+def _stored(group: Any) -> Arrays:
+    return [
+        (layer, group[layer][weight])
+        for layer in _strings(group, "layer_names")
+        for weight in _strings(group[layer], "weight_names")
+    ]
+
+
+def _strings(group: Any, name: str) -> list[str]:
+    """Reads a list of names, which Keras splits over name0, name1, ... when it is long."""
+    parts = [name] if name in group.attrs else []
+    while f"{name}{len(parts)}" in group.attrs:
+        parts.append(f"{name}{len(parts)}")
+    found = [text for part in parts for text in group.attrs[part]]
+    return [text.decode() if isinstance(text, bytes) else str(text) for text in found]
+
+
+def _open_model(path: Path) -> keras.Model:
+    try:
+        return keras.models.load_model(path, compile=False)
+    except Exception as error:  # whatever Keras raises for a foreign or damaged zip file
+        reason = str(error).strip().partition("\n")[0]
+        raise UserError(f"{path}: Keras can't open it as a model: {reason}") from error
+
+
+def _check_scaling(net: keras.Model, donor: keras.Model, path: Path, name: str) -> None:
+    """Refuses an EfficientNet that was trained without ImageNet's second Rescaling."""
+    ours, theirs = _normalizers(net), _normalizers(donor)
+    # A head may have such layers of its own; they come last.
+    if keras.layers.Normalization in theirs and ours != theirs[: len(ours)]:
+        said = [", ".join(kind.__name__ for kind in kinds) for kinds in (ours, theirs)]
+        raise UserError(
+            f"{path}: was trained on pixels scaled otherwise: {name} begins with {said[0]}, the "
+            f"file's model with {said[1]}."
+        )
+
+
+def _check_chain(net: keras.Model, donor: keras.Model, path: Path, name: str) -> None:
+    """Refuses a model with the same weights in another order of operations.
+
+    AlexNet and CaffeNet have the same shapes, and so has VGG that sees pixels scaled otherwise.
+    """
+    before, chain = _kinds(net)
+    before_it, its_chain = _kinds(donor)
+    scaled_otherwise = before_it and before_it != before  # Keras' own nets have nothing there
+    if scaled_otherwise or its_chain[: len(chain)] != chain:
+        what = "scales pixels otherwise" if scaled_otherwise else "has its layers in another order"
+        raise UserError(f"{path}: is the model of another net than {name}: it {what}.")
+
+
+def _kinds(model: keras.Model) -> tuple[list[str], list[str]]:
+    """Kinds of all operations before the first convolution, and from it to the last weights."""
+    operations = [o for o in model.operations if not isinstance(o, keras.layers.InputLayer)]
+    kinds = [type(operation).__name__ for operation in operations]
+    weighty = [i for i, o in enumerate(operations) if getattr(o, "weights", [])]
+    if not weighty:
+        return kinds, []
+    return kinds[: weighty[0]], kinds[weighty[0] : weighty[-1] + 1]
+
+
+def _normalizers(model: keras.Model) -> list[type]:
+    kinds = (keras.layers.Rescaling, keras.layers.Normalization)
+    return [type(layer) for layer in _layers(model) if isinstance(layer, kinds)]
+
+
+def _fill(wanted: Arrays, stored: Arrays, path: Path, name: str) -> None:
+    fits = len(stored) >= len(wanted) and all(
+        tuple(mine.shape) == tuple(its.shape)
+        for (_, mine), (_, its) in zip(wanted, stored, strict=False)
+    )
+    if not fits:
+        raise UserError(_difference(wanted, stored, path, name))
+    for (_, mine), (_, its) in zip(wanted, stored, strict=False):
+        mine.assign(np.asarray(its))
+    if left_out := list(dict.fromkeys(layer for layer, _ in stored[len(wanted) :])):
+        logger.info("%s: the top is not used: %s.", path, ", ".join(left_out))
+
+
+def _fill_from_keras3(net: keras.Model, file: Any, path: Path, name: str) -> None:
+    """Keras finds the places itself: they are made of the layers' classes, not their names."""
+    if not path.name.endswith(".weights.h5"):
+        raise UserError(f"{path}: holds weights of Keras 3; its name must end in .weights.h5.")
+    try:
+        with warnings.catch_warnings():
+            # Keras only warns of some layers that it could not fill.
+            warnings.filterwarnings("error", "Skipping nested container")
+            net.load_weights(path)
+    except (ValueError, UserWarning) as error:
+        stored: Arrays = []
+
+        def visit(place: str, group: Any) -> None:
+            if place.endswith("vars"):
+                layer = str(group.attrs.get("name", place))
+                stored.extend((layer, group[key]) for key in sorted(group, key=int))
+
+        file.visititems(visit)
+        raise UserError(_difference(_arrays(net), stored, path, name)) from error
+
+
+def _difference(wanted: Arrays, stored: Arrays, path: Path, name: str) -> str:
+    """Says which names are on one side only, and which shapes differ."""
+    mine, its = _shapes(wanted), _shapes(stored)
+    differ = [
+        f"{layer} ({name} {_written(mine[layer])}, file {_written(its[layer])})"
+        for layer in mine
+        if layer in its and mine[layer] != its[layer]
+    ]
+    lines = [
+        _listed(f"only in {name}", [layer for layer in mine if layer not in its]),
+        _listed("only in the file", [layer for layer in its if layer not in mine]),
+        _listed("different shapes", differ),
+    ]
+    if not any(lines):
+        lines = ["  the same names in another order"]
+    return "\n".join([f"{path}: does not fit {name}:", *filter(None, lines)])
+
+
+AUTO_NAMES = re.compile(
+    r"((?:separable_|depthwise_)?conv2d|(?:(?:batch|layer)_)?normalization|dense)(_\d+)?"
+)
+
+
+def _shapes(arrays: Arrays) -> dict[str, list[tuple[int, ...]]]:
+    """Layer -> its shapes; auto-named layers are numbered anew, their numbers mean nothing."""
+    shapes: dict[str, list[tuple[int, ...]]] = {}
+    stable: dict[str, str] = {}
+    counts: dict[str, int] = {}
+    for layer, array in arrays:
+        auto = AUTO_NAMES.fullmatch(layer)
+        if auto and layer not in stable:
+            counts[auto[1]] = counts.get(auto[1], 0) + 1
+            stable[layer] = f"{auto[1]} number {counts[auto[1]]}"
+        shapes.setdefault(stable.get(layer, layer), []).append(tuple(array.shape))
+    return shapes
+
+
+def _written(shapes: Iterable[tuple[int, ...]]) -> str:
+    return " ".join("x".join(str(side) for side in shape) or "scalar" for shape in shapes)
+
+
+def _listed(title: str, names: Sequence[str]) -> str:
+    if not names:
+        return ""
+    more = f" and {len(names) - 10} more" if len(names) > 10 else ""
+    return f"  {title}: {', '.join(names[:10])}{more}"

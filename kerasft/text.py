@@ -1,0 +1,68 @@
+"""Text for people: sizes in bytes, counts, lists, and names out of files."""
+
+import re
+from collections.abc import Sized
+
+from kerasft.errors import UserError
+
+_UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
+
+
+def size_text(size: int) -> str:
+    """36,200,000 bytes as "36.2 MB", 12 as "12 bytes"."""
+    if size < 1000:
+        return "1 byte" if size == 1 else f"{size} bytes"
+    value = size / 1000
+    for unit in ("kB", "MB", "GB"):
+        if value < 999.95:  # above, a digit after the point would make it 1000.0
+            return f"{value:.1f} {unit}"
+        value /= 1000
+    return f"{value:.1f} TB"
+
+
+def parse_size(text: str) -> int:
+    """Returns the bytes that a text such as "20GB", "1.5 tb" or "1000000" stands for.
+
+    Raises:
+        UserError: it is none. Exit code 2.
+    """
+    # So many digits and no more: a float holds them.
+    match = re.fullmatch(r"(\d{1,18}(?:\.\d{1,18})?) ?([kmgt]?b|)", text.strip(), re.I | re.A)
+    if match is None:
+        raise UserError(
+            f"SIZE: expected a number with kB, MB, GB or TB, such as 20GB, or plain bytes, "
+            f"got '{text}'.",
+            exit_code=2,
+        )
+    return round(float(match[1]) * _UNITS[match[2].upper()])
+
+
+# Characters that no line of splits.csv or of a message can hold; surrogates are how
+# Python shows the bytes of a name that is not UTF-8.
+_UNWRITABLE = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
+
+
+def is_writable(name: str) -> bool:
+    """True for a name that a line of splits.csv, of classes.txt and of a message can hold."""
+    return not _UNWRITABLE.search(name)
+
+
+def printable(name: str) -> str:
+    """A file's name for messages and reports: what can't be written shows as `\\x07`."""
+    return _UNWRITABLE.sub(lambda found: found[0].encode("unicode_escape").decode(), name)
+
+
+def count(things: Sized, noun: str) -> str:
+    """`count(["a"], "image")` is "1 image", of two it is "2 images"."""
+    return f"{len(things):,} {noun}{'' if len(things) == 1 else 's'}"
+
+
+def listing(lines: list[str], most: int) -> str:
+    """The first lines, each on a line of its own, and how many more there are."""
+    more = [f"and {len(lines) - most:,} more"] if len(lines) > most else []
+    return "".join(f"\n  {line}" for line in [*lines[:most], *more])
+
+
+def quoted(name: str) -> str:
+    """A name out of a file, in quotes, as messages can hold it: printable, and not too long."""
+    return repr(name if len(name) <= 60 else f"{name[:60]}...")

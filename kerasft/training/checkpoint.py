@@ -1,0 +1,204 @@
+"""Everything that a resumed phase needs, under one digest.
+
+`checkpoints/state.json` is the commit point: it names the files that belong to it with
+their digests, and is written last. Until it is replaced the older state is whole.
+
+    state.json          phase, epoch, best epoch, seconds, metrics; names and digests of:
+    state-<epoch>.npz   the suffix's weights, optimizer slots, seed generators
+    best-<epoch>.npz    the suffix's weights at the best epoch
+
+Keras' own BackupAndRestore keeps neither the best epoch nor the patience that is left, and
+the state of a dropout's SeedGenerator is in neither `.keras` nor `.weights.h5`.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from kerasft.errors import UserError
+from kerasft.files import replacing, write_atomic
+from kerasft.seeds import derive_seed
+
+START = "start.keras"  # the model from which a later phase began
+
+
+@dataclass
+class PhaseState:
+    """How far a phase has come.
+
+    Attributes:
+        phase: its name.
+        start: digest of the weights that it began with.
+        epoch: epochs done.
+        best_epoch: from 1; 0 before the first epoch.
+        best_loss: validation log loss of the best epoch.
+        seconds: spent so far, over all interruptions.
+        lines: this phase's lines of metrics.jsonl.
+    """
+
+    phase: str
+    start: str = ""
+    epoch: int = 0
+    best_epoch: int = 0
+    best_loss: float = float("inf")
+    seconds: float = 0.0
+    lines: list[dict] = field(default_factory=list)
+
+
+def seed_states(model: keras.Model) -> list[keras.Variable]:
+    """State variables of the model's random layers (dropout, stochastic depth)."""
+    return [v for v in model.variables if v.path.split("/")[-1] == "seed_generator_state"]
+
+
+def reset_seeds(model: keras.Model, seed: int) -> None:
+    """Starts every random layer afresh, whatever the model has computed before."""
+    for i, state in enumerate(seed_states(model)):
+        state.assign(np.array([derive_seed(seed, "layer", i), 0], "uint32"))
+
+
+def weights_of(model: keras.Model) -> list[np.ndarray]:
+    """Copies of a model's weights, in their order."""
+    return [np.array(keras.ops.convert_to_numpy(weight)) for weight in model.weights]
+
+
+def save(
+    folder: Path,
+    progress: PhaseState,
+    suffix: keras.Model,
+    optimizer: keras.optimizers.Optimizer,
+    best: list[np.ndarray],
+) -> None:
+    """Commits the state after an epoch; an older one stays until this is whole.
+
+    Args:
+        folder: the run's `checkpoints`, which exists.
+        progress: how far the phase has come.
+        suffix: as it is now.
+        optimizer: with its slots built.
+        best: `weights_of` the suffix at `progress.best_epoch`.
+
+    Raises:
+        UserError: the disk is full or cannot be written.
+    """
+    arrays = {
+        "weight": weights_of(suffix),
+        "slot": _values(optimizer.variables),
+        "seed": _values(seed_states(suffix)),
+    }
+    files = {f"state-{progress.epoch}.npz": arrays}
+    best_name = f"best-{progress.best_epoch}.npz"
+    digests = _read_json(folder).get("files", {})
+    if best_name not in digests:
+        files[best_name] = {"weight": best}
+    digests = {name: digest for name, digest in digests.items() if name == best_name}
+    for name, content in files.items():
+        digests[name] = _write_arrays(folder / name, content)
+    facts = {"progress": asdict(progress), "files": digests}
+    write_atomic(folder / "state.json", json.dumps(facts))
+    _remove_others(folder, keep={*digests, "state.json", START})
+
+
+def load(folder: Path, phase: str) -> PhaseState | None:
+    """Reads how far a phase had come; None if it has no state, or another phase's."""
+    facts = _read_json(folder)
+    if not facts or facts["progress"]["phase"] != phase:
+        return None
+    return PhaseState(**facts["progress"])
+
+
+def restore(
+    folder: Path, suffix: keras.Model, optimizer: keras.optimizers.Optimizer
+) -> list[np.ndarray]:
+    """Puts a saved state back.
+
+    Args:
+        folder: the run's `checkpoints`, whose state belongs to this phase.
+        suffix: of the same cut.
+        optimizer: of the same phase, built.
+
+    Returns:
+        The suffix's weights at the best epoch.
+
+    Raises:
+        UserError: a file of the state is missing or was changed.
+    """
+    content: dict[str, dict[str, list[np.ndarray]]] = {}
+    for name, digest in _read_json(folder)["files"].items():
+        path = folder / name
+        if not path.is_file() or _digest(path) != digest:
+            raise UserError(
+                f"{path}: the checkpoint is missing or was changed since it was written, so "
+                "the phase cannot go on from it. Train again into another directory."
+            )
+        content[name.split("-")[0]] = _read_arrays(path)
+    state, best = content["state"], content["best"]
+    _assign(suffix.weights, state["weight"])
+    _assign(optimizer.variables, state["slot"])
+    _assign(seed_states(suffix), state["seed"])
+    return best["weight"]
+
+
+def clear(folder: Path) -> None:
+    """Removes the state of a phase that has ended."""
+    (folder / "state.json").unlink(missing_ok=True)
+    _remove_others(folder, keep=set())
+
+
+def assign_weights(model: keras.Model, weights: list[np.ndarray]) -> None:
+    """Puts `weights_of` back."""
+    _assign(model.weights, weights)
+
+
+def _assign(variables: Iterable, values: list[np.ndarray]) -> None:
+    for variable, value in zip(variables, values, strict=True):
+        variable.assign(value)
+
+
+def _values(variables: Iterable) -> list[np.ndarray]:
+    return [np.array(keras.ops.convert_to_numpy(variable)) for variable in variables]
+
+
+def _write_arrays(path: Path, arrays: dict[str, list[np.ndarray]]) -> str:
+    flat: dict[str, Any] = {
+        f"{kind}-{i}": a for kind, many in arrays.items() for i, a in enumerate(many)
+    }
+    with replacing(path) as temporary, open(temporary, "wb") as file:
+        np.savez(file, **flat)
+    return _digest(path)
+
+
+def _read_arrays(path: Path) -> dict[str, list[np.ndarray]]:
+    arrays: dict[str, list[np.ndarray]] = {"weight": [], "slot": [], "seed": []}
+    with np.load(path, allow_pickle=False) as file:
+        for name in file.files:  # in the order in which they were written
+            arrays[name.split("-")[0]].append(file[name])
+    return arrays
+
+
+def _digest(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "blake2b").hexdigest()
+
+
+def _read_json(folder: Path) -> dict:
+    path = folder / "state.json"
+    if not path.is_file():
+        return {}
+    try:
+        return json.loads(path.read_text("utf-8"))
+    except ValueError as error:
+        raise UserError(
+            f"{path}: not a checkpoint of kerasft ({error}). Train again into another directory."
+        ) from None
+
+
+def _remove_others(folder: Path, *, keep: set[str]) -> None:
+    for path in folder.iterdir() if folder.is_dir() else []:
+        if path.name not in keep:
+            path.unlink()

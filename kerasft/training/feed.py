@@ -1,0 +1,221 @@
+"""What a phase is fed in training: order, views, mixing, targets, from photos or from a store.
+
+Any epoch's order, views and shares can be had without the earlier epochs', for stored and live
+feeding alike: what a resumed run needs (`Dataset.shuffle` would start again).
+
+Shapes: N training images, K classes, E epochs, V views, B batch.
+"""
+
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from kerasft.activations.context import Setting
+from kerasft.activations.keys import views_of
+from kerasft.activations.store import Rows, Stored, release
+from kerasft.config.fields import Phase
+from kerasft.data.batches import Epoch, read_ahead, targets_of, training_batches, with_mixed_targets
+from kerasft.seeds import derive_seed
+
+
+class Epochs(Sequence[Epoch]):
+    """Order, views and shares of some epochs, the same for stored and for live feeding.
+
+    Each is made when it is looked at: all of them at once are large.
+    """
+
+    def __init__(self, setting: Setting, seed: int, n: int, epochs: range) -> None:
+        """Args: seed: the phase's. n: N. epochs: which, counted from 0."""
+        self._seed, self._n, self._epochs = seed, n, epochs
+        self._mixup = setting.config.augment.mixup
+        new = setting.config.augment.views == 0
+        self._views = None if new else np.array([seed for _, seed in views_of(setting.config)])
+
+    def __len__(self) -> int:
+        return len(self._epochs)
+
+    def __getitem__(self, position: Any) -> Any:
+        seed, epoch, n = self._seed, self._epochs[position], self._n
+        rows = epoch_order(seed, epoch, n)
+        shares = mixup_shares(seed, epoch, n, self._mixup)[rows] if self._mixup else None
+        if self._views is None:
+            new = np.full(n, derive_seed(seed, "augment", epoch))
+            return Epoch(rows, np.full(n, -1), new, shares)
+        which = epoch_views(seed, epoch, n, len(self._views))[rows]
+        return Epoch(rows, which, self._views[which], shares)
+
+
+def training_feed(
+    setting: Setting, phase: Phase, epochs: Sequence[Epoch], stored: Stored | None
+) -> Iterable:
+    """Batches (x, y) or (x, y, w) of some epochs; see `batches.training_batches`.
+
+    Args:
+        setting: the run.
+        phase: says batch size and class weights.
+        epochs: as `Epochs` makes them.
+        stored: the activations at the cut; None reads pixels.
+    """
+    source, config = setting.source, setting.config
+    labels, classes = setting.labels("train"), len(source.class_names)
+    weights = class_weights(phase, labels, classes)
+    if stored:
+        return stored_batches(
+            stored.train,
+            labels,
+            epochs,
+            num_classes=classes,
+            batch_size=phase.batch_size,
+            sample_weights=weights,
+        )
+    return training_batches(
+        source,
+        epochs,
+        image_size=setting.image_size,
+        resize=config.data.resize,
+        batch_size=phase.batch_size,
+        augment=config.augment,
+        sample_weights=weights,
+    )
+
+
+def class_weights(phase: Phase, labels: np.ndarray, num_classes: int) -> np.ndarray | None:
+    """float32 [K]: with "balanced", each class weighs as much as any other in the loss."""
+    if phase.class_weight == "none":
+        return None
+    counts = np.bincount(labels, minlength=num_classes)
+    return (len(labels) / (num_classes * counts)).astype("float32")
+
+
+CHUNK = 64  # neighbouring images that stay together in the first, coarse shuffle
+BUFFER = 4096  # images that are mixed freely after it
+
+
+def epoch_order(seed: int, epoch: int, n: int) -> np.ndarray:
+    """Returns the order in which one epoch visits the training images.
+
+    Whole chunks of neighbours are shuffled first, then the images within a buffer of
+    many chunks: a store on disk can be read in long stretches, and up to `BUFFER`
+    images the result is a uniform shuffle.
+
+    Args:
+        seed: the phase's seed.
+        epoch: counted from 0. Any epoch's order can be had without the earlier ones,
+            which is what a resumed run needs (`Dataset.shuffle` starts again).
+        n: number of training images.
+
+    Returns:
+        int64 [n], a permutation of 0 .. n - 1.
+    """
+    rng = np.random.default_rng(derive_seed(seed, "order", epoch))
+    starts = np.arange(0, n, CHUNK)
+    rng.shuffle(starts)
+    chunks = [np.arange(start, min(start + CHUNK, n)) for start in starts.tolist()]
+    order = np.concatenate([np.empty(0, np.int64), *chunks])
+    for start in range(0, n, BUFFER):
+        rng.shuffle(order[start : start + BUFFER])
+    return order
+
+
+def epoch_views(seed: int, epoch: int, n: int, views: int) -> np.ndarray:
+    """Returns which view of each training image one epoch shows.
+
+    Args:
+        seed: the phase's seed.
+        epoch: counted from 0.
+        n: number of training images.
+        views: of each image, 1 or more.
+
+    Returns:
+        int64 [n], 0 to views - 1; by the image's position, not by when it comes.
+    """
+    return np.random.default_rng(derive_seed(seed, "view", epoch)).integers(0, views, n)
+
+
+def mixup_shares(seed: int, epoch: int, n: int, alpha: float) -> np.ndarray:
+    """Returns how much of itself each training image keeps in one epoch.
+
+    Args:
+        seed: the phase's seed.
+        epoch: counted from 0.
+        n: number of training images.
+        alpha: of the Beta distribution, over 0.
+
+    Returns:
+        float32 [n], 0.5 to 1: the larger of the two shares, so that an image stays nearer to
+        itself than to its partner.
+
+    Source: Zhang et al. 2018, "mixup: Beyond Empirical Risk Minimization", with a share per
+        image, as fastai does it.
+    """
+    drawn = np.random.default_rng(derive_seed(seed, "mixup", epoch)).beta(alpha, alpha, n)
+    return np.maximum(drawn, 1 - drawn).astype("float32")
+
+
+SLICE_BYTES = 16 << 20  # of a store, read at once
+
+
+def stored_batches(
+    views: Sequence[Rows],
+    labels: np.ndarray,
+    epochs: Sequence[Epoch],
+    *,
+    num_classes: int,
+    batch_size: int,
+    sample_weights: np.ndarray | None = None,
+) -> tf.data.Dataset:
+    """Stored activations with labels, for some epochs of training.
+
+    Read in slices of many batches, ascending within a slice, so that there is no Python per
+    batch and the disk is read in stretches; two or three slices are in memory.
+
+    Args:
+        views: V arrays [N, ...], memory-mapped, a row per training image.
+        labels: int [N].
+        epochs: as for `training_batches`; `views` are 0 to V - 1.
+        num_classes: K.
+        batch_size: B.
+        sample_weights: float [K], the weight of each class; None is no weights.
+
+    Returns:
+        As `training_batches`, x in the dtype of the store.
+    """
+    shape, dtype = views[0].shape[1:], views[0].dtype
+    target = targets_of(labels, num_classes, sample_weights)
+    row_bytes = math.prod(shape) * dtype.itemsize
+    step = max(1, SLICE_BYTES // (row_bytes * batch_size)) * batch_size
+
+    def slices() -> Iterator[tuple]:
+        for one in epochs:
+            for start in range(0, len(one.rows), step):
+                part = slice(start, start + step)
+                shares = () if one.shares is None else (one.shares[part],)
+                yield one.rows[part], _gathered(views, one.rows[part], one.views[part]), *shares
+
+    def batched(rows: tf.Tensor, x: tf.Tensor, *shares: tf.Tensor) -> tf.data.Dataset:
+        parts = tf.data.Dataset.from_tensor_slices((rows, x, *shares)).batch(batch_size)
+        return parts.map(lambda rows, x, *shares: ((x, *shares) if shares else x, *target(rows)))
+
+    first = epochs[0]
+    signature = [tf.TensorSpec([None], tf.int64), tf.TensorSpec([None, *shape], dtype)]
+    if first.shares is not None:
+        signature.append(tf.TensorSpec([None], tf.float32))
+    read = tf.data.Dataset.from_generator(slices, output_signature=tuple(signature))
+    batches = read.prefetch(1).flat_map(batched)
+    return read_ahead(
+        with_mixed_targets(batches, first), len(epochs) * math.ceil(len(first.rows) / batch_size)
+    )
+
+
+def _gathered(views: Sequence[Rows], rows: np.ndarray, which: np.ndarray) -> np.ndarray:
+    """Row `rows[i]` of view `which[i]`, for all i."""
+    gathered = np.empty((len(rows), *views[0].shape[1:]), views[0].dtype)
+    for view in np.unique(which):
+        places = np.flatnonzero(which == view)
+        places = places[np.argsort(rows[places], kind="stable")]  # ascending on the disk
+        gathered[places] = views[view][rows[places]]
+        release(views[view])
+    return gathered

@@ -1,0 +1,254 @@
+"""The learning-rate finder: a phase is tried at rates that rise from step to step.
+
+The run is left as it is; the answer is a suggestion with its plot. Source: Smith, Cyclical
+Learning Rates for Training Neural Networks, 2017, section 3.3 ("LR range test").
+
+A batch of 32 photos is easy or hard by chance, which hides the small changes of a net that is
+trained already. So what is looked at is how far a batch's loss lies below or above what the
+untouched weights give for the same batch.
+
+Shapes: T steps.
+"""
+
+import csv
+import io
+import itertools
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from kerasft import plots
+from kerasft.activations.context import Setting
+from kerasft.activations.prefix_pass import activations_at
+from kerasft.backbones import spec
+from kerasft.config.fields import AnyPhase, Phase, Solved
+from kerasft.config.load import load_config
+from kerasft.errors import UserError
+from kerasft.files import write_atomic
+from kerasft.models.cut import freeze, split
+from kerasft.models.live import LiveModel, set_precision
+from kerasft.progress import Event, Progress, silent
+from kerasft.run import Run, lock, open_run, read_record
+from kerasft.seeds import derive_seed
+from kerasft.training.feed import Epochs, training_feed
+from kerasft.training.plan import for_device, of_older_version, settle
+from kerasft.training.rates import build_optimizer, rate_groups
+from kerasft.training.reopen import config_of, next_phase, open_photos, prepare_again
+from kerasft.training.start import initial_model
+
+LOWEST, HIGHEST = 1e-7, 1.0
+FELL = 0.02  # share of the first loss: a smaller fall is noise
+TOO_FAR = 1.0  # share of the first loss: a smoothed loss that much above it ends the search
+
+
+def find_rate(
+    run_dir: Path,
+    *,
+    flags: Mapping[str, object] | None = None,
+    sets: Sequence[str] = (),
+    data: str | Path | None = None,
+    from_start: bool = False,
+    steps: int = 100,
+    progress: Progress = silent,
+) -> dict:
+    """Suggests the learning rate of a phase, from steps at rates from 1e-7 to 1.
+
+    Args:
+        run_dir: of a finished run; it gets `find-lr.png` and `find-lr.csv`, nothing else of it
+            changes.
+        flags, sets: of the phase that `unfreeze-and-continue` would append, `phases.-1`; with
+            `from_start` of the run's first phase, `phases.0`.
+        data: where the photos are now, if they were moved.
+        from_start: try the run's first phase, from the weights that the run began with.
+        steps: T, at least 20.
+        progress: told of the steps, stage "check".
+
+    Returns:
+        `{"run", "phase", "blocks", "from_start", "steps", "suggested", "rates", "losses",
+        "changes", "smoothed", "plot", "csv"}`: the lists have a number per step, of the batch's
+        loss, of its difference to what the untouched weights give (0 at the lowest rates), and
+        of that difference smoothed. "suggested" is None where the loss did not fall.
+
+    Raises:
+        UserError: as `train.continue_run`; too few steps (exit code 2).
+    """
+    if steps < 20:
+        raise UserError(f"steps: expected 20 or more, got {steps}.", exit_code=2)
+    run = open_run(run_dir)
+    with lock(run):
+        if from_start:
+            setting, model = _first_phase(run, flags or {}, sets, data, progress)
+        else:
+            setting, model = next_phase(
+                run, flags=flags or {}, sets=sets, data=data, progress=progress
+            )
+        index = 0 if from_start else len(setting.config.phases) - 1
+        rates, losses, before = _range_test(setting, index, model, steps)
+        changes = losses - before
+        # Dropout, which is off where the untouched weights are measured, shifts them all alike.
+        changes -= np.median(changes[: max(1, len(changes) // 5)])
+        smoothed = _smoothed(changes)
+        suggested = suggest(rates, smoothed, first=float(before.mean()))
+        phase = _trained(setting.config.phases[index])
+        plot, table = run.path / "find-lr.png", run.path / "find-lr.csv"
+        plots.save_rates(plot, rates, changes, smoothed, suggested, title=_title(phase))
+        _write_table(table, rates, losses, changes, smoothed)
+    return {
+        "run": str(run.path),
+        "phase": phase.name,
+        "blocks": phase.blocks,
+        "from_start": from_start,
+        "steps": len(rates),
+        "suggested": suggested,
+        "rates": rates.tolist(),
+        "losses": losses.tolist(),
+        "changes": changes.tolist(),
+        "smoothed": smoothed.tolist(),
+        "plot": str(plot),
+        "csv": str(table),
+    }
+
+
+def _first_phase(
+    run: Run,
+    flags: Mapping[str, object],
+    sets: Sequence[str],
+    data: str | Path | None,
+    progress: Progress,
+) -> tuple[Setting, keras.Model]:
+    asked = of_older_version(load_config(run.config_path, flags=flags, sets=sets))
+    first, where = _open(_trained(asked.phases[0])), config_of(run, data).data
+    config = asked.model_copy(update={"phases": (first,), "data": where})
+    device = prepare_again(config, read_record(run))
+    config = for_device(config, device)
+    found = open_photos(run, config.data, progress)
+    model = initial_model(config, len(found.class_names))
+    config, _ = settle(config, found, model, str(device["device"]))
+    return Setting(run, config, found, progress, device), model
+
+
+def _trained(phase: AnyPhase) -> Phase:
+    """The phase; one that is solved is refused (exit code 2)."""
+    if isinstance(phase, Solved):
+        raise UserError(
+            f"Phase '{phase.name}' is solved by '{phase.method}': it takes no steps, so it has no "
+            "learning rate.",
+            exit_code=2,
+        )
+    return phase
+
+
+def _open(phase: Phase) -> Phase:
+    """Whether it is stored is decided anew: what was typed may have moved the cut."""
+    return phase.model_copy(update={"stored": None})
+
+
+def _range_test(
+    setting: Setting, index: int, model: keras.Model, steps: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Returns rates, losses, and losses of the untouched weights, float64 [T] each.
+
+    T is smaller than `steps` if the loss has risen far before.
+    """
+    config = setting.config
+    phase = _trained(config.phases[index])
+    assert phase.blocks is not None  # settled
+    cut = split(model, phase.blocks, *spec.rows_of(config.model.backbone))
+    freeze(cut, phase.batch_norm)
+    stored = activations_at(setting, index, model, cut) if phase.stored else None
+    set_precision(model, phase.precision)  # this model is thrown away
+    live = LiveModel(None if stored else cut.prefix, cut.suffix)
+    optimizer = build_optimizer(phase, rate_groups(phase, cut), cut.suffix, steps, _Rising(steps))
+    live.compile(
+        optimizer=optimizer,
+        loss=keras.losses.CategoricalCrossentropy(
+            from_logits=True, label_smoothing=phase.label_smoothing
+        ),
+    )
+
+    n = len(setting.source.indices("train"))
+    epochs = range(math.ceil(steps / math.ceil(n / phase.batch_size)))
+    seed = derive_seed(config.seed, "find-lr")
+
+    def feed() -> Iterable:
+        every = Epochs(setting, seed, n, epochs)
+        return itertools.islice(training_feed(setting, phase, every, stored), steps)
+
+    before = []
+    for done, batch in enumerate(feed(), start=1):
+        before.append(_loss(live.test_on_batch(*batch)))
+        live.reset_metrics()
+        setting.progress(Event("check", done, 2 * steps, figures={"what": "rates"}))
+    first, mean, losses = float(np.mean(before)), 0.0, []
+    for done, batch in enumerate(feed(), start=1):
+        losses.append(_loss(live.train_on_batch(*batch)))
+        live.reset_metrics()
+        setting.progress(Event("check", steps + done, 2 * steps, figures={"what": "rates"}))
+        mean = 0.8 * mean + 0.2 * (losses[-1] - before[done - 1])
+        if not mean < TOO_FAR * first:  # also where it is no number
+            break
+    finite = [loss for loss in losses if math.isfinite(loss)]
+    t = len(finite)
+    return _rates(steps)[:t], np.array(finite), np.array(before[:t])
+
+
+class _Rising:
+    """Makes the schedule of a group of layers: its factor times `_rates`."""
+
+    def __init__(self, steps: int) -> None:
+        self._steps = steps
+
+    def __call__(self, factor: float) -> keras.optimizers.schedules.LearningRateSchedule:
+        return keras.optimizers.schedules.ExponentialDecay(
+            LOWEST * factor, self._steps - 1, HIGHEST / LOWEST
+        )
+
+
+def _rates(steps: int) -> np.ndarray:
+    return np.geomspace(LOWEST, HIGHEST, steps)
+
+
+def _loss(result: Any) -> float:
+    return float(np.ravel(result)[0])
+
+
+def _smoothed(values: np.ndarray) -> np.ndarray:
+    """Means over neighbours, weighted by a Hann window a fifth of all steps wide."""
+    width = min(len(values), max(3, len(values) // 5) | 1)
+    window = np.hanning(width + 2)[1:-1]
+    known = np.convolve(np.ones(len(values)), window, "same")
+    return np.convolve(values, window, "same") / known
+
+
+def suggest(rates: np.ndarray, smoothed: np.ndarray, *, first: float) -> float | None:
+    """The rate at which the loss falls fastest, per decade of the rate, before its lowest point.
+
+    Args:
+        rates: [T], equal ratios.
+        smoothed: [T], change of the loss.
+        first: loss of the untouched weights.
+
+    Returns:
+        A rate with two digits; None if the loss falls by less than a fiftieth of `first`.
+    """
+    lowest = int(np.argmin(smoothed))
+    if lowest == 0 or smoothed[0] - smoothed[lowest] < FELL * first:
+        return None
+    steepest = int(np.argmin(np.gradient(smoothed)[: lowest + 1]))
+    return float(f"{rates[steepest]:.1e}")
+
+
+def _title(phase: Phase) -> str:
+    return f"Phase {phase.name}, {phase.blocks} blocks, batches of {phase.batch_size}"
+
+
+def _write_table(path: Path, *columns: np.ndarray) -> None:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["learning_rate", "loss", "change", "smoothed_change"])
+    writer.writerows(zip(*(column.tolist() for column in columns), strict=True))
+    write_atomic(path, text.getvalue())

@@ -1,0 +1,265 @@
+"""Fits a suffix, epoch by epoch, so that it can be interrupted after each of them."""
+
+import logging
+import math
+import time
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from typing import Any
+
+import keras
+import numpy as np
+
+from kerasft.activations.context import SCORING_BATCH, Setting
+from kerasft.activations.store import Rows, Stored, release
+from kerasft.config.fields import Phase
+from kerasft.errors import PhaseFailed, UserError
+from kerasft.metrics import log_loss
+from kerasft.models import bundle
+from kerasft.models.cut import Cut
+from kerasft.models.live import LiveModel
+from kerasft.progress import Event, Part
+from kerasft.run import read_metrics, write_metrics
+from kerasft.training import checkpoint
+from kerasft.training.checkpoint import PhaseState
+from kerasft.training.feed import Epochs, training_feed
+from kerasft.training.rates import Group, batches_seen, build_optimizer, rate_groups, rates_at
+
+log = logging.getLogger("kerasft")
+
+
+def fit(
+    setting: Setting, phase: Phase, cut: Cut, seed: int, *, start: str, stored: Stored | None
+) -> tuple[PhaseState, Part]:
+    """Trains a phase until its last epoch, or until patience ends.
+
+    Args:
+        setting: the run; what its checkpoints hold of this phase is continued.
+        phase: how to train.
+        cut: of the whole model, after `cut.freeze`. Its suffix has the best epoch's weights
+            afterwards.
+        seed: the phase's.
+        start: digest of the whole model as the phase begins (`cut.digest_of`).
+        stored: the activations at the cut; None computes them from pixels in every step.
+
+    Returns:
+        How far it came, at least one epoch; and the time that all its epochs took.
+
+    Raises:
+        PhaseFailed: the loss is not a number from the start.
+        UserError: the disk is full, or the phase was begun from other weights.
+    """
+    train = setting.source.indices("train")
+    steps = math.ceil(len(train) / phase.batch_size)
+    groups = rate_groups(phase, cut)
+    optimizer = build_optimizer(phase, groups, cut.suffix, steps)
+    checkpoint.reset_seeds(cut.suffix, seed)
+    model = LiveModel(None if stored else cut.prefix, cut.suffix)
+    model.compile(
+        optimizer=optimizer,
+        loss=keras.losses.CategoricalCrossentropy(
+            from_logits=True, label_smoothing=phase.label_smoothing
+        ),
+        metrics=["accuracy"],
+    )
+    keeper = _Keeper(setting, phase, groups, cut.suffix, optimizer, start, stored)
+    first, earlier = keeper.now.epoch, keeper.now.seconds
+    part = Part("epochs", steps * (phase.epochs - first), setting.progress, phase.name)
+    if not keeper.ended():
+        epochs = range(first, phase.epochs)
+        model.fit(
+            training_feed(setting, phase, Epochs(setting, seed, len(train), epochs), stored),
+            initial_epoch=first,
+            epochs=phase.epochs,
+            steps_per_epoch=steps,
+            shuffle=False,  # in order already; with True Keras warns that it does nothing
+            verbose=0,
+            callbacks=[keeper, _Watcher(setting, phase, steps, part)],
+        )
+    checkpoint.assign_weights(cut.suffix, keeper.best)
+    part.end()
+    part.add(earlier)
+    return keeper.now, part
+
+
+class _Keeper(keras.callbacks.Callback):
+    """After every epoch: scores validation, keeps the best, commits the state, may stop.
+
+    In the place of Keras' ModelCheckpoint, EarlyStopping and BackupAndRestore, which forget
+    each other's state when a run is resumed.
+
+    Attributes:
+        now: how far the phase has come; of an earlier process, if the run is resumed.
+        best: the suffix's weights at the best epoch so far.
+    """
+
+    def __init__(
+        self,
+        setting: Setting,
+        phase: Phase,
+        groups: list[Group],
+        suffix: keras.Model,
+        optimizer: keras.optimizers.Optimizer,
+        start: str,
+        stored: Stored | None,
+    ) -> None:
+        super().__init__()
+        self._stored = stored
+        self._setting, self._phase, self._groups = setting, phase, groups
+        self._suffix, self._optimizer = suffix, optimizer
+        self._train = len(setting.source.indices("train"))
+        self._steps = math.ceil(self._train / phase.batch_size)
+        self._earlier = [x for x in read_metrics(setting.run) if x["phase"] != phase.name]
+        self._labels = setting.labels("validation")
+        # One pipeline for all epochs, made when it is needed.
+        self._validation: Iterator | None = None
+        self._began = 0.0
+
+        folder = setting.run.checkpoints
+        found = checkpoint.load(folder, phase.name)
+        self.now = found or PhaseState(phase.name, start)
+        self.best = checkpoint.weights_of(suffix)
+        if found:
+            if found.start != start:
+                raise UserError(
+                    f"{setting.run.path}: the weights that phase '{phase.name}' began with are "
+                    "not what they were when it was interrupted. Put the weights file back, or "
+                    "train into another directory."
+                )
+            self.best = checkpoint.restore(folder, suffix, optimizer)
+            # The state is committed before the line is written; a kill may fall between.
+            write_metrics(setting.run, self._earlier + found.lines)
+
+    def ended(self) -> bool:
+        """Whether the last epoch is done, or patience has ended, or the loss is no number."""
+        waited = self.now.epoch - self.now.best_epoch
+        out_of_patience = 0 < self._phase.patience <= waited
+        return self.now.epoch >= self._phase.epochs or out_of_patience or self._diverged()
+
+    def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
+        self._began = time.perf_counter()
+
+    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
+        assert logs is not None  # Keras passes the epoch's loss and metrics
+        stepped = self._to_mean()
+        line: dict[str, Any] = {
+            "phase": self._phase.name,
+            "epoch": epoch + 1,
+            "loss": float(logs["loss"]),
+            "accuracy": float(logs["accuracy"]),
+            **self._score_validation(epoch),
+            "learning_rates": rates_at(
+                self._phase, self._groups, self._steps, batches_seen(self._optimizer) - 1
+            ),
+        }
+        if self._phase.precision != "float32":
+            line["precision"] = self._phase.precision  # of the figures too, unlike the run's
+        if self._stored:
+            line["activations"] = self._stored.dtype  # stored, in this dtype
+        now = self.now
+        now.epoch, now.lines = epoch + 1, [*now.lines, line]
+        improved = line["val_loss"] < now.best_loss
+        if improved:
+            now.best_epoch, now.best_loss = now.epoch, line["val_loss"]
+            self.best = checkpoint.weights_of(self._suffix)
+        if stepped is not None:
+            checkpoint.assign_weights(self._suffix, stepped)
+        if self._diverged():
+            self._say_diverged()
+        seconds = time.perf_counter() - self._began
+        now.seconds += seconds
+        checkpoint.save(
+            self._setting.run.checkpoints, now, self._suffix, self._optimizer, self.best
+        )
+        write_metrics(self._setting.run, self._earlier + now.lines)
+        self._report(line, self._train / seconds, improved)
+        self.model.stop_training = self.ended()
+
+    def _to_mean(self) -> list[np.ndarray] | None:
+        """Puts the running mean into the suffix, if there is one; returns what was in it."""
+        if not self._phase.ema:
+            return None
+        stepped = checkpoint.weights_of(self._suffix)
+        self._optimizer.finalize_variable_values(self._suffix.trainable_variables)
+        return stepped
+
+    def _score_validation(self, epoch: int) -> dict[str, float]:
+        logits = np.asarray(bundle.compute(self.model, self._validation_batches(epoch)))
+        return {
+            "val_loss": log_loss(logits, self._labels),
+            "val_accuracy": float(np.mean(logits.argmax(axis=1) == self._labels)),
+        }
+
+    def _validation_batches(self, epoch: int) -> Iterable:
+        if self._stored:
+            return _read(self._stored.validation)
+        if self._validation is None:
+            times = self._phase.epochs - epoch
+            self._validation = iter(self._setting.batches("validation", times=times))
+        return islice(self._validation, math.ceil(len(self._labels) / SCORING_BATCH))
+
+    def _diverged(self) -> bool:
+        return any(not math.isfinite(x["loss"] + x["val_loss"]) for x in self.now.lines[-1:])
+
+    def _say_diverged(self) -> None:
+        now, name = self.now, self._phase.name
+        message = f"Phase '{name}': the loss is not a number any more in epoch {now.epoch}"
+        advice = f"A learning rate lower than {self._phase.learning_rate:g} may help."
+        if now.best_epoch == 0:
+            raise PhaseFailed(f"{message}, so there is nothing to keep. {advice}")
+        log.warning("%s; the phase ends with epoch %d. %s", message, now.best_epoch, advice)
+
+    def _report(self, line: dict, images_per_second: float, best: bool) -> None:
+        figures = {
+            **{name: line[name] for name in ("loss", "accuracy", "val_loss", "val_accuracy")},
+            "learning_rate": max(line["learning_rates"].values()),
+            "images_per_second": images_per_second,
+            "best": best,
+        }
+        event = Event("epoch", self.now.epoch, self._phase.epochs, self._phase.name, figures)
+        self._setting.progress(event)
+
+
+def _read(rows: Rows) -> Iterator[np.ndarray]:
+    """A mapped store in batches, given back afterwards."""
+    for start in range(0, len(rows), SCORING_BATCH):
+        yield rows[start : start + SCORING_BATCH]
+    release(rows)
+
+
+class _Watcher(keras.callbacks.Callback):
+    """Tells how an epoch goes on, at most five times a second."""
+
+    def __init__(self, setting: Setting, phase: Phase, steps: int, part: Part) -> None:
+        super().__init__()
+        self._progress, self._phase, self._steps = setting.progress, phase, steps
+        self._part, self._first = part, steps * phase.epochs - part.total
+        # Scoring an image takes a third of a training step: the forward half, no update.
+        train, validation = (len(setting.source.indices(s)) for s in ("train", "validation"))
+        self._with_scoring = 1 + validation / (3 * train)
+        self._epoch = 0
+        self._began = self._told = 0.0
+
+    def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
+        self._epoch = epoch
+        self._began = time.perf_counter()
+
+    def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
+        now = time.perf_counter()
+        done = self._steps * self._epoch + batch + 1 - self._first
+        self._part.step(done, factor=self._with_scoring)
+        if now - self._told < 0.2 or not logs:
+            return
+        self._told = now
+        per_step = (now - self._began) / (batch + 1)
+        left = self._steps * (self._phase.epochs - self._epoch) - batch - 1
+        figures = {
+            "epoch": self._epoch + 1,
+            "epochs": self._phase.epochs,
+            "loss": float(logs["loss"]),
+            "accuracy": float(logs["accuracy"]),
+            "images_per_second": self._phase.batch_size / per_step,
+            "seconds_left": per_step * left,
+        }
+        event = Event("batch", batch + 1, self._steps, self._phase.name, figures)
+        self._progress(event)

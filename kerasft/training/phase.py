@@ -1,0 +1,187 @@
+"""One phase: fill what is above the cut, prove the freeze, score from pixels, judge."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from kerasft.activations.context import Setting
+from kerasft.activations.store import Stored
+from kerasft.config.fields import Solved
+from kerasft.errors import PhaseFailed, UserError
+from kerasft.metrics import log_loss
+from kerasft.models import bundle
+from kerasft.models.bundle import Bundle, score
+from kerasft.models.cut import prove_frozen
+from kerasft.models.tta import trained_part, with_views
+from kerasft.progress import Event, Part
+from kerasft.seeds import derive_seed
+from kerasft.training import checkpoint
+from kerasft.training.fill import Filled, solve_head, train_suffix
+from kerasft.training.start import start_model
+
+CANDIDATE = "candidate.keras"  # the phase's model as saved, until it is proven and judged
+
+
+def run_phase(
+    setting: Setting, index: int, best_so_far: float, built: keras.Model | None = None
+) -> tuple[dict, Bundle]:
+    """Runs one phase, or what an interruption left of it.
+
+    Args:
+        setting: the run.
+        index: of the phase in the run's config.
+        best_so_far: validation log loss of the run's model.keras; infinity if there is none.
+        built: the `initial_model` of the run, where it is there already.
+
+    Returns:
+        What run.json records of the phase, and its model as it was saved. `improved` says
+        whether model.keras is now this phase's model; on a tie the earlier one stays.
+
+    Raises:
+        PhaseFailed: a frozen variable moved; the loss is not a number from the start; the
+            activations can't be stored, or their figures are not those of the saved model.
+            model.keras is then what it was.
+        UserError: the disk is full, or what the phase began with was changed meanwhile.
+    """
+    phase = setting.config.phases[index]
+    seed = derive_seed(setting.config.seed, "phase", index)
+    setting.run.checkpoints.mkdir(exist_ok=True)
+    if checkpoint.load(setting.run.checkpoints, phase.name) is None:
+        checkpoint.clear(setting.run.checkpoints)  # what an earlier phase left when it was killed
+    model = built or start_model(setting, index)
+    if isinstance(phase, Solved):
+        filled = solve_head(setting, index, phase, model, seed)
+    else:
+        filled = train_suffix(setting, index, phase, model, seed)
+
+    scoring = Part("scoring", len(setting.labels("validation")), setting.progress, phase.name)
+    candidate, saved = _save_and_prove(setting, phase.name, filled)
+    scored = figures_of(setting, saved, "validation", scoring)
+    scoring.end()
+    line, stored = filled.line, filled.stored
+    gap = _gap(setting, saved, scored, line)
+    if stored:
+        refuse_gap(index, phase.name, gap, scored["n"])
+    improved = scored["loss"] < best_so_far
+    if improved:
+        candidate.replace(setting.run.model_path)
+    done = {
+        "name": phase.name,
+        "blocks": phase.blocks,
+        **filled.facts,
+        **_timed([*filled.parts, scoring]),
+        "activations": _stored_json(setting, stored),
+        "gap": gap,
+        "train_loss": line["loss"],
+        "train_accuracy": line["accuracy"],
+        "val_loss": line["val_loss"],
+        "val_accuracy": line["val_accuracy"],
+        "frozen_proof": "equal",
+        "improved": improved,
+        "validation": scored,
+    }
+    return done, saved
+
+
+def _gap(setting: Setting, saved: Bundle, scored: dict, best: dict) -> dict[str, float]:
+    """How far the epoch's figures are from those of the saved model without test-time views."""
+    plain = scored
+    if setting.config.augment.test_time != "none":
+        plain = figures_of(setting, replace(saved, model=trained_part(saved.model)), "validation")
+    return {key: abs(plain[key] - best[f"val_{key}"]) for key in ("accuracy", "loss")}
+
+
+def _timed(parts: list[Part]) -> dict:
+    return {
+        "seconds": round(sum(part.seconds for part in parts), 2),
+        "parts": [part.to_json() for part in parts],
+    }
+
+
+def _stored_json(setting: Setting, stored: Stored | None) -> dict | None:
+    if stored is None:
+        return None
+    return {
+        "found": stored.found,
+        "views": len(stored.train),
+        "bytes": stored.bytes,
+        "dtype": stored.dtype,
+        "engine": setting.config.cache.engine,
+        "precision": setting.config.cache.precision,
+        "difference": stored.difference,
+    }
+
+
+def refuse_gap(index: int, name: str, gap: dict[str, float], n: int) -> None:
+    """The figures of a store have to be those of the model that is shipped.
+
+    One point of accuracy is allowed, and one image where that is more.
+
+    Args:
+        index: of the phase.
+        name: of the phase.
+        gap: difference of the validation accuracy, 0 to 1.
+        n: validation images.
+
+    Raises:
+        PhaseFailed: they are further apart.
+    """
+    allowed = max(0.01, 1 / n) + 1e-9
+    if gap["accuracy"] > allowed:
+        raise PhaseFailed(
+            f"Phase '{name}': validation accuracy is {100 * gap['accuracy']:.1f} points apart "
+            f"between the stored activations and the saved model on pixels; at most "
+            f"{100 * allowed:.1f} are allowed. Nothing of this phase was kept.\n"
+            f"  Train it in float32, or without a store: --set phases.{index}.precision=float32, "
+            f"--set phases.{index}.stored=false."
+        )
+
+
+def _save_and_prove(setting: Setting, phase: str, filled: Filled) -> tuple[Path, Bundle]:
+    """Saves the phase's model, loads it again and proves the freeze."""
+    config = setting.config
+    path = setting.run.checkpoints / CANDIDATE
+    whole = Bundle(
+        model=with_views(filled.model, config.augment.test_time),
+        class_names=setting.source.class_names,
+        image_size=setting.image_size,
+        resize=config.data.resize,
+    )
+    bundle.save(whole, path)
+    saved = bundle.load(path)
+    try:
+        prove_frozen(filled.start, saved.model, filled.trained, phase)
+    except UserError:
+        path.unlink()
+        raise
+    return path, saved
+
+
+def figures_of(setting: Setting, saved: Bundle, split_name: str, part: Part | None = None) -> dict:
+    """Scores a model as it was saved, in float32 and from pixels, on one split.
+
+    Args:
+        setting: the run.
+        saved: the model.
+        split_name: "validation" or "test".
+        part: told how many images are scored.
+
+    Returns:
+        `{"accuracy", "loss", "n"}`; the loss is the unsmoothed, unweighted log loss, nats.
+    """
+    labels = setting.labels(split_name)
+    batches = setting.batches(split_name)
+
+    def progress(event: Event) -> None:
+        setting.progress(event)
+        if part:
+            part.step(event.done)
+
+    _, logits = score(saved, batches, total=len(labels), progress=progress)
+    return {
+        "accuracy": float(np.mean(logits.argmax(axis=1) == labels)),
+        "loss": log_loss(logits, labels),
+        "n": len(labels),
+    }

@@ -1,0 +1,149 @@
+"""Learning rates: one optimizer for a phase, with a rate for each group of layers."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+
+from kerasft.config.fields import Phase
+from kerasft.models.cut import Cut
+
+
+@dataclass(frozen=True)
+class Group:
+    """Layers of a suffix that learn at the same rate.
+
+    Attributes:
+        name: "head", "backbone", a block's name, or "all".
+        factor: what the phase's learning rate is multiplied with.
+        layers: names of its layers.
+    """
+
+    name: str
+    factor: float
+    layers: frozenset[str]
+
+
+def rate_groups(phase: Phase, cut: Cut) -> list[Group]:
+    """Divides a suffix's layers by their learning rate.
+
+    The head learns at `head_learning_rate_multiplier` times the phase's rate (Caffe's recipe
+    "fine-tuning for style recognition": a larger rate for the new layer), the block that is
+    the n-th from the top at `layer_decay ** n` times (ELECTRA, Clark et al. 2020, appendix A).
+
+    Returns:
+        The head's group first, then from the top; one group if all factors are equal.
+    """
+    blocks = [(b.name, phase.layer_decay**n, b.layers) for n, b in enumerate(cut.blocks, start=1)]
+    inside = {layer for _, _, layers in blocks for layer in layers}
+    head = frozenset(layer.name for layer in cut.suffix.layers) - inside
+    groups = [Group("head", phase.head_learning_rate_multiplier, head)]
+    if phase.layer_decay != 1:
+        groups += [Group(name, factor, frozenset(layers)) for name, factor, layers in blocks]
+    elif blocks:
+        groups.append(Group("backbone", 1.0, frozenset(inside)))
+    if len({group.factor for group in groups}) == 1:
+        return [Group("all", groups[0].factor, head | inside)]
+    return groups
+
+
+def schedule(phase: Phase, factor: float, steps_per_epoch: int) -> float | Callable:
+    """Returns a group's learning rate: a number, or a Keras schedule of the step.
+
+    Warm-up rises from 0 to the rate over `phase.warmup` epochs; "cosine" then falls to 0 at
+    the end of the phase's last epoch (Loshchilov and Hutter 2017, without restarts).
+    """
+    rate = phase.learning_rate * factor
+    if phase.schedule == "constant" and not phase.warmup:
+        return rate
+    warmup = round(phase.warmup * steps_per_epoch)
+    return keras.optimizers.schedules.CosineDecay(
+        initial_learning_rate=0.0 if warmup else rate,
+        decay_steps=max(1, phase.epochs * steps_per_epoch - warmup),
+        alpha=1.0 if phase.schedule == "constant" else 0.0,  # 1: no decay, warm-up only
+        warmup_target=rate if warmup else None,
+        warmup_steps=warmup,
+    )
+
+
+def build_optimizer(
+    phase: Phase,
+    groups: list[Group],
+    suffix: keras.Model,
+    steps_per_epoch: int,
+    rate_of: Callable[[float], Any] | None = None,
+) -> keras.optimizers.Optimizer:
+    """Builds a phase's optimizer, and its slots for the suffix's trainable variables.
+
+    With one group it is a stock optimizer, with several `keras.optimizers.MultiOptimizer`
+    over stock optimizers, in a `LossScaleOptimizer` for "mixed_float16" (whose small
+    gradients would be 0 otherwise).
+
+    Args:
+        phase: which optimizer, rate and schedule.
+        groups: of `rate_groups`.
+        suffix: after `cut.freeze`.
+        steps_per_epoch: batches in one epoch.
+        rate_of: makes the schedule of a group from its factor; None takes the phase's.
+    """
+    rate_of = rate_of or (lambda factor: schedule(phase, factor, steps_per_epoch))
+    # Decay pulls weights to 0; a bias or the scale of a norm has no reason to go there. By
+    # shape, since names do not tell: ConvNeXt's LayerScale calls its scale "variable".
+    spared = [variable for variable in suffix.trainable_variables if len(variable.shape) < 2]
+    one_each = [_stock(phase, rate_of(group.factor), spared) for group in groups]
+    optimizer = one_each[0]
+    if len(groups) > 1:
+        of_path = {
+            variable.path: one
+            for group, one in zip(groups, one_each, strict=True)
+            for layer in suffix.layers
+            if layer.name in group.layers
+            for variable in layer.trainable_variables
+        }
+        optimizer = keras.optimizers.MultiOptimizer(lambda variable: of_path[variable.path])
+    if phase.precision == "mixed_float16":
+        optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
+    optimizer.build(suffix.trainable_variables)
+    return optimizer
+
+
+def batches_seen(optimizer: keras.optimizers.Optimizer) -> int:
+    """How many batches an optimizer of `build_optimizer` has been given: what schedules count.
+
+    Not `iterations`, which is divided by the batches of a step when gradients are accumulated,
+    except for a MultiOptimizer (Keras 3.15). Batches that a LossScaleOptimizer passed over
+    because their gradients overflowed are not counted.
+    """
+    return int(getattr(optimizer, "inner_optimizer", optimizer)._iterations)
+
+
+def rates_at(
+    phase: Phase, groups: list[Group], steps_per_epoch: int, step: int
+) -> dict[str, float]:
+    """Returns each group's learning rate at one batch (from 0), for metrics.jsonl.
+
+    Computed from the schedule, since a MultiOptimizer's rate cannot be read.
+    """
+    rates = {}
+    for group in groups:
+        rate = schedule(phase, group.factor, steps_per_epoch)
+        rates[group.name] = float(rate(step) if callable(rate) else rate)
+    return rates
+
+
+def _stock(phase: Phase, rate: float | Callable, spared: list) -> keras.optimizers.Optimizer:
+    common: dict[str, Any] = {"learning_rate": rate}
+    if phase.accumulate > 1:
+        common["gradient_accumulation_steps"] = phase.accumulate
+    if phase.ema:
+        # Keras updates the mean after every batch (3.15, `_backend_apply_gradients`), so the
+        # batches of one step keep together what the phase says for a step.
+        common |= {"use_ema": True, "ema_momentum": phase.ema ** (1 / phase.accumulate)}
+    if phase.optimizer == "sgd":
+        return keras.optimizers.SGD(momentum=phase.momentum, **common)
+    if phase.optimizer == "adamw":
+        optimizer = keras.optimizers.AdamW(weight_decay=phase.weight_decay, **common)
+        optimizer.exclude_from_weight_decay(var_list=spared)
+        return optimizer
+    return keras.optimizers.Adam(**common)

@@ -1,0 +1,138 @@
+"""An existing run, opened again: its config, photos and device as it had them."""
+
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import keras
+
+from kerasft import devices
+from kerasft.activations.context import Setting
+from kerasft.config.fields import Config, Data
+from kerasft.config.load import append_phase, data_at, load_config
+from kerasft.data import scan
+from kerasft.data.source import Source
+from kerasft.errors import UserError
+from kerasft.models.bundle import load as load_bundle
+from kerasft.models.tta import trained_part
+from kerasft.progress import Progress
+from kerasft.run import Run, read_record
+from kerasft.training.plan import for_device, of_older_version, settle
+
+log = logging.getLogger("kerasft")
+
+
+def next_phase(
+    run: Run,
+    *,
+    flags: Mapping[str, object],
+    sets: Sequence[str],
+    data: str | Path | None,
+    progress: Progress,
+    found: Source | None = None,
+) -> tuple[Setting, keras.Model]:
+    """Opens a finished run as its next phase will find it. Writes nothing.
+
+    Args:
+        run: locked.
+        flags, sets, data, progress, found: as for `continue_run`.
+
+    Returns:
+        The run's setting, with the new phase in its config, settled; and the model that the
+        phase begins with.
+
+    Raises:
+        UserError: as `continue_run`.
+    """
+    record, config = read_record(run), config_of(run, data)
+    if not is_finished(record, config):
+        raise UserError(
+            f"{run.path} was interrupted before it was finished. Finish it first: "
+            f"kerasft train --run {run.path} --resume"
+        )
+    device = prepare_again(config, record)  # before the model is loaded: threads are set once
+    longer = append_phase(for_device(config, device), flags=flags, sets=sets)
+    found = found or open_photos(run, config.data, progress)
+    model = trained_part(load_bundle(run.model_path).model)
+    done = len(record["phases"])
+    config, _ = settle(longer, found, model, str(device["device"]), done=done)
+    return Setting(run, config, found, progress, device), model
+
+
+def is_finished(record: dict, config: Config) -> bool:
+    """Whether all phases of a run are trained."""
+    # Both: a new phase is written into the config before the record says "running".
+    return record["status"] == "finished" and len(record["phases"]) == len(config.phases)
+
+
+def config_of(run: Run, data: Data | str | Path | None) -> Config:
+    """The config of a run.
+
+    Args:
+        run: an existing one.
+        data: where its photos are now, if they were moved.
+    """
+    config = of_older_version(load_config(run.config_path))
+    if not data:
+        return config
+    now = data if isinstance(data, Data) else data_at(data, config.data)
+    place = {"source": now.source, "data_dir": now.data_dir}
+    return config.model_copy(update={"data": config.data.model_copy(update=place)})
+
+
+def open_photos(run: Run, data: Data, progress: Progress) -> Source:
+    """The photos of a run, as its splits.csv has them."""
+    return scan.open_source(run.splits_path, run.classes_path, data, progress=progress)
+
+
+def prepare_again(config: Config, record: dict) -> dict[str, object]:
+    """Sets the device as the run's record has it, as far as this machine can; returns it."""
+    device = devices.prepare(config.device, threads=record["threads"])
+    of_run = {"backend": "tensorflow", **record}  # runs of version 0.1.0 do not say it
+    before, now = (
+        f"{facts['backend']} on {facts['device']} with {facts['threads']} threads"
+        for facts in (of_run, device)
+    )
+    if before != now:
+        log.warning(
+            "The run was computed by %s so far and goes on by %s: expect slightly other numbers.",
+            before,
+            now,
+        )
+    return device
+
+
+def refuse_contradiction(run: Run, config: Config) -> None:
+    """Stops a resume whose flags or file differ from the run's config (exit code 2)."""
+    typed = _flat(config.model_dump(exclude_unset=True))  # a default was not typed
+    stored = _flat(load_config(run.config_path).model_dump())
+    # Photos may have been moved; what the run resolved may still be open in the file.
+    differ = [
+        f"  {key}: the run has {stored.get(key)!r}, got {value!r}."
+        for key, value in typed.items()
+        if key not in ("data.source", "data.data_dir")
+        and value is not None
+        and stored.get(key) != value
+        and not (value == "auto" and key.startswith("cache."))
+    ]
+    if differ:
+        raise UserError(
+            f"{run.path} cannot be resumed with another config:\n"
+            + "\n".join(differ)
+            + "\nLeave these out, or choose another --run.",
+            exit_code=2,
+        )
+
+
+def _flat(tree: object, prefix: str = "") -> dict[str, object]:
+    if isinstance(tree, dict):
+        items = [(str(key), value) for key, value in tree.items()]
+    elif isinstance(tree, tuple | list) and tree and isinstance(tree[0], dict):
+        items = [(str(i), value) for i, value in enumerate(tree)]
+    else:
+        return {prefix: tree}
+    return {
+        key: value
+        for name, branch in items
+        for key, value in _flat(branch, f"{prefix}.{name}" if prefix else name).items()
+    }

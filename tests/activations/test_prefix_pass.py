@@ -1,0 +1,341 @@
+"""Stored activations: equal to live ones, found again, never taken for others."""
+
+import dataclasses
+import json
+import shutil
+
+import numpy as np
+import pytest
+from drawing import draw_photos
+from tiny_run import SECOND, small, train_head, weights, without_seconds
+
+from kerasft.activations import eviction as stores_of_user
+from kerasft.activations import keys, prefix_pass
+from kerasft.activations.context import Setting
+from kerasft.activations.keys import bytes_at, passes, views_of
+from kerasft.activations.prefix_pass import activations_at
+from kerasft.backbones.table import BACKBONES
+from kerasft.config.load import append_phase, load_config
+from kerasft.data.scan import scan_source
+from kerasft.errors import PhaseFailed, UserError
+from kerasft.models.cut import split
+from kerasft.progress import silent
+from kerasft.run import Run
+from kerasft.training.plan import resolve_new
+from kerasft.training.train import continue_run, train_run
+
+pytestmark = pytest.mark.usefixtures("tiny_backbone")
+
+CPU = {"device": "cpu", "name": "", "threads": 2}
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    """An empty cache."""
+    monkeypatch.setenv("KERASFT_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory):
+    return draw_photos(tmp_path_factory.mktemp("drawn"))
+
+
+@pytest.fixture(scope="module")
+def filled(tiny_backbone, drawn, tmp_path_factory):
+    """Setting, model and stores of one pass, which no test changes; and their folder."""
+    folder = tmp_path_factory.mktemp("cache")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("KERASFT_CACHE", str(folder))
+        setting, model = setting_of(drawn)
+        yield setting, model, at_the_head(setting, model), folder
+
+
+@pytest.fixture
+def known(filled, monkeypatch):
+    """The folder of `filled` as the cache."""
+    monkeypatch.setenv("KERASFT_CACHE", str(filled[3]))
+
+
+@pytest.fixture(scope="module")
+def trained(tiny_backbone, tmp_path_factory):
+    return train_head(tmp_path_factory.mktemp("activations"))
+
+
+def stores(folder):
+    return sorted(path.name for path in folder.glob("*.npy"))
+
+
+def setting_of(photos, *sets, **machine):
+    config = small(photos, *sets)
+    found = scan_source(config.data, seed=0)
+    config, model, _ = resolve_new(config, found, "cpu")
+    return Setting(Run(photos), config, found, silent, CPU | machine), model
+
+
+def at_the_head(setting, model):
+    return activations_at(setting, 0, model, split(model, 0, BACKBONES["Tiny"]))
+
+
+def found(setting, model, dtype="float16"):
+    return prefix_pass.find(setting, setting.config.phases[0], model, 0, dtype)
+
+
+def test_one_pass_stores_every_view_at_the_phases_cut_and_at_the_next(filled, known):
+    setting, model, stored, folder = filled
+    assert views_of(setting.config)[0] == (0, 0)
+    assert [array.shape for array in stored.train] == [(24, 4), (24, 4)]
+    assert (stored.validation.shape, stored.dtype, stored.found) == ((6, 4), "float16", False)
+    assert len(stores(folder)) == 6  # two cuts, 2 + 1 views
+    head = setting.config.phases[0]
+    assert passes(setting.config, head, setting.source) == 2 * 24 + 6
+    cut = split(model, 0, BACKBONES["Tiny"])
+    assert bytes_at(setting.config, head, setting.source, cut) == stored.bytes == 54 * 4 * 2
+    again = at_the_head(setting, model)
+    assert (again.found, again.part) == (True, None)
+    np.testing.assert_array_equal(again.train[1], stored.train[1])
+
+
+def test_what_is_stored_is_what_the_prefix_computes_of_the_same_pixels(filled):
+    setting, model, stored, _ = filled
+    prefix = split(model, 0, BACKBONES["Tiny"]).prefix
+    for array, name in ((stored.train[0], "train"), (stored.validation, "validation")):
+        (pixels,) = setting.batches(name)
+        exact = prefix.predict_on_batch(np.asarray(pixels))
+        np.testing.assert_allclose(array, exact, rtol=1e-3)  # float16 has 11 bits
+    assert np.abs(np.float32(stored.train[1]) - np.float32(stored.train[0])).max() > 0.01
+
+
+def test_the_same_and_what_does_not_touch_the_prefix_find_the_store(drawn, filled, known):
+    assert found(*setting_of(drawn))
+    assert found(*setting_of(drawn, "head.hidden=[8]", "head.dropout=0.0"))
+    assert found(*setting_of(drawn, "phases.0.learning_rate=0.5", "augment.mixup=0.2"))
+
+
+CHANGES = {
+    "crop": (["augment.crop=0.4"], {}),
+    "flip": (["augment.flip=false"], {}),
+    "color": (["augment.color=0.1"], {}),
+    "resize": (["data.resize=pad"], {}),
+    "side": (["model.image_size=40"], {}),
+    "engine": (["cache.engine=keras"], {}),
+    "precision": (["cache.precision=bfloat16"], {}),
+    "threads": ([], {"threads": 3}),
+    "device": ([], {"device": "gpu:0"}),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_what_could_change_the_numbers_misses_the_store(change, drawn, filled, known):
+    sets, machine = CHANGES[change]
+    assert found(*setting_of(drawn, *sets, **machine)) is None
+
+
+def test_the_dtype_is_a_part_of_the_key(filled, known):
+    assert found(*filled[:2], dtype="float32") is None
+
+
+def test_another_seed_of_the_views_misses_the_store_but_not_its_plain_view(filled, cache):
+    setting, model, _, folder = filled
+    shutil.copytree(folder, cache)
+    config = setting.config.model_copy(update={"seed": 1})
+    assert not at_the_head(dataclasses.replace(setting, config=config), model).found
+    assert len(set(stores(cache)) - set(stores(folder))) == 2  # view 1 at two cuts
+
+
+def test_another_photo_misses_the_store(drawn, filled, known, tmp_path):
+    photos = shutil.copytree(drawn, tmp_path / "photos")
+    assert found(*setting_of(photos))  # the same files elsewhere
+    shutil.copy(sorted((photos / "cross").iterdir())[0], sorted((photos / "circle").iterdir())[0])
+    assert found(*setting_of(photos)) is None
+
+
+def test_other_weights_miss_the_store(drawn, filled, known):
+    setting, model = setting_of(drawn)
+    kernel = model.get_layer("block_2_a_conv").kernel
+    kernel.assign(kernel * 1.000001)  # the smallest change counts
+    assert found(setting, model) is None
+
+
+@pytest.mark.parametrize("part", ["_versions", "DECODING"])
+def test_another_version_of_a_library_or_of_the_decoding_misses(part, filled, known, monkeypatch):
+    assert found(*filled[:2])
+    monkeypatch.setattr(keys, part, {"_versions": lambda: ["99"], "DECODING": 99}[part])
+    assert found(*filled[:2]) is None
+
+
+def test_values_that_float16_cannot_hold_are_stored_in_float32(drawn, cache):
+    setting, model = setting_of(drawn)
+    norm = model.get_layer("block_2_a_norm")
+    norm.gamma.assign(norm.gamma * 1e6)
+    stored = at_the_head(setting, model)
+    assert (stored.dtype, float(np.max(stored.train[0])) > 65504) == ("float32", True)
+    assert {np.load(path).dtype for path in cache.glob("*.npy")} == {np.dtype("float32")}
+    assert at_the_head(setting, model).found
+
+
+def test_an_overflow_at_the_cut_of_the_next_phase_leaves_this_one_as_it_is(drawn, cache):
+    setting, model = setting_of(drawn)
+    norm = model.get_layer("block_1_a_norm")  # huge in front of block 2, tamed by its norm
+    norm.gamma.assign(norm.gamma * 1e6)
+    after = model.get_layer("block_2_a_conv")
+    after.kernel.assign(after.kernel * 1e-6)
+    stored = at_the_head(setting, model)
+    assert stored.dtype == "float16"
+    assert len(stores(cache)) == 3  # the phase's own
+
+
+def test_a_photo_that_went_away_is_one_sentence_and_leaves_no_store(drawn, tmp_path, cache):
+    photos = shutil.copytree(drawn, tmp_path / "photos")
+    setting, model = setting_of(photos)
+    setting.source.root.joinpath(setting.source.paths[3]).unlink()
+    with pytest.raises(UserError) as caught:
+        at_the_head(setting, model)
+    assert "a photo went away or was changed while it was used" in str(caught.value)
+    assert setting.source.paths[3] in str(caught.value)
+    assert stores(cache) == []
+
+
+def test_a_float32_store_that_was_asked_for_is_not_taken_by_a_run_that_did_not_ask(
+    drawn, filled, cache
+):
+    at_the_head(*setting_of(drawn, "cache.dtype=float32"))
+    assert found(*filled[:2], dtype="float32") is None  # it would depend on what others ran
+
+
+def test_values_that_do_not_fit_the_dtype_that_was_asked_for_are_refused(drawn, cache):
+    setting, model = setting_of(drawn, "cache.dtype=float16")
+    norm = model.get_layer("block_2_a_norm")
+    norm.gamma.assign(norm.gamma * 1e6)
+    with pytest.raises(UserError) as caught:
+        at_the_head(setting, model)
+    assert str(caught.value) == (
+        "Phase 'head': the frozen part computes values that float16 cannot hold. "
+        "Train this phase without a store: --set phases.0.stored=false."
+    )
+    assert stores(cache) == []
+
+
+def test_weights_that_give_no_numbers_are_refused_and_leave_no_store(drawn, cache):
+    setting, model = setting_of(drawn)
+    norm = model.get_layer("block_2_a_norm")
+    norm.beta.assign(norm.beta + np.inf)
+    with pytest.raises(UserError, match="Its weights are damaged, or do not belong to this net"):
+        at_the_head(setting, model)
+    assert stores(cache) == []
+
+
+def test_a_pass_that_was_interrupted_leaves_no_store(drawn, cache):
+    class Interrupted(Exception):
+        pass
+
+    def interrupt(event):
+        if event.stage == "pass":
+            raise Interrupted
+
+    setting, model = setting_of(drawn)
+    with pytest.raises(Interrupted):
+        at_the_head(dataclasses.replace(setting, progress=interrupt), model)
+    assert [path.name for path in cache.iterdir() if path.suffix == ".npy"] == []
+    assert not at_the_head(setting, model).found
+
+
+def test_stores_of_later_cuts_that_do_not_fit_are_left_out(drawn, cache, monkeypatch):
+    setting, model = setting_of(drawn)
+    own = 54 * 4 * 2
+    lack = stores_of_user.lack_of_room
+
+    def small_disk(folder, needed, keep=()):
+        return "the disk is small" if needed > own else lack(folder, needed, keep=keep)
+
+    monkeypatch.setattr(stores_of_user, "lack_of_room", small_disk)
+    assert not at_the_head(setting, model).found
+    assert len(stores(cache)) == 3
+    monkeypatch.setattr(stores_of_user, "lack_of_room", lambda *_, **__: "the disk is full")
+    stores_of_user.clear(cache)
+    with pytest.raises(PhaseFailed) as caught:
+        at_the_head(setting, model)
+    assert str(caught.value) == (
+        "Phase 'head': The activations cannot be stored: the disk is full. Make room with "
+        "`kerasft cache clear`. Train this phase without a store: --set phases.0.stored=false."
+    )
+
+
+def losses(run):
+    lines = (run / "metrics.jsonl").read_text().splitlines()
+    return [[row[key] for key in ("loss", "val_loss")] for row in map(json.loads, lines)]
+
+
+@pytest.mark.parametrize("views", [1, 2])
+def test_stored_and_live_train_alike_with_the_same_seed(views, trained):
+    runs = []
+    for mode in ("on", "off"):
+        runs.append(trained.folder / f"{mode}-{views}")
+        sets = [f"augment.views={views}", f"cache.mode={mode}", "augment.mixup=0.4"]
+        train_run(small(trained.photos, *sets), runs[-1])
+        result = continue_run(runs[-1], flags=SECOND)
+        stored = [bool(phase["activations"]) for phase in result["phases"]]
+        assert stored == [mode == "on"] * 2
+    # float16 at the cut rounds to 5e-4 of a value; twelve steps later the losses differ less.
+    np.testing.assert_allclose(losses(runs[0]), losses(runs[1]), rtol=5e-4)
+
+
+def test_a_warm_run_has_the_bits_of_a_cold_one(trained, cache):
+    cold, warm = trained.folder / "cold", trained.folder / "warm"
+    first = train_run(small(trained.photos), cold)
+    second = train_run(small(trained.photos), warm)
+    assert [r["phases"][0]["activations"]["found"] for r in (first, second)] == [False, True]
+    assert without_seconds(first) == without_seconds(second)
+    assert weights(cold) == weights(warm)
+    assert (cold / "metrics.jsonl").read_bytes() == (warm / "metrics.jsonl").read_bytes()
+
+
+def test_unfreezing_finds_what_training_the_head_has_stored(trained):
+    result = continue_run(trained.copy("second"), flags=SECOND)
+    assert result["phases"][1]["activations"]["found"] is True
+    assert [part["name"] for part in result["phases"][1]["parts"]] == ["epochs", "scoring"]
+
+
+def test_a_run_whose_cache_was_cleared_goes_on_to_the_same_bits(trained, cache):
+    whole = trained.copy("not-cleared")
+    continue_run(whole, flags=SECOND)
+    stores_of_user.clear(cache)
+    cleared = trained.copy("cleared")
+    result = continue_run(cleared, flags=SECOND)
+    assert result["phases"][1]["activations"]["found"] is False
+    assert weights(whole) == weights(cleared)
+
+
+def test_metrics_say_that_their_figures_come_from_a_store(trained):
+    row = json.loads((trained.run / "metrics.jsonl").read_text().splitlines()[0])
+    assert row["activations"] == "float16"
+    assert trained.result["phases"][0]["gap"]["loss"] < 1e-3
+
+
+def test_the_settled_config_says_what_was_chosen(trained):
+    config = load_config(trained.run / "config.toml")
+    assert dict(config.cache) == {
+        "mode": "auto",
+        "engine": "folded",
+        "precision": "float32",
+        "dtype": "auto",
+    }
+    assert (config.augment.views, config.phases[0].stored) == (2, True)
+    longer = append_phase(config)
+    assert longer.phases[1].stored is None
+
+
+def test_real_photos_and_a_real_net_train_alike_stored_and_live(assets, tmp_path, cache):
+    for name in ("ants", "bees"):
+        (tmp_path / "photos" / name).mkdir(parents=True)
+        for path in sorted((assets / "datasets" / "ants_bees" / name).iterdir())[:16]:
+            shutil.copy(path, tmp_path / "photos" / name)
+    results = []
+    for mode in ("on", "off"):
+        sets = [f"cache.mode={mode}", "augment.views=2", "phases.0.epochs=3", "phases.0.blocks=2"]
+        sets.append("phases.0.learning_rate=1e-5")  # a high one makes large of small differences
+        flags = {"data.source": str(tmp_path / "photos"), "model.backbone": "MobileNet:alpha=0.25"}
+        train_run(load_config(None, flags=flags, sets=sets), tmp_path / mode)
+        results.append(losses(tmp_path / mode))
+    # Two engines and float16 at the cut, three steps of Adam: 2e-3 of a loss.
+    np.testing.assert_allclose(results[0], results[1], rtol=2e-3)

@@ -1,0 +1,78 @@
+from kerasft.backbones.imagenet_files import list_backbones
+from kerasft.cli.backbones import backbones_text, blocks_text
+
+PLAIN = {"image_size": 224, "min_size": 32, "features": 1024, "blocks": 14, "options": []}
+PLAIN |= {"variants": [], "on_this_machine": False}
+REPORT = {
+    "folder": "/home/ada/.keras/models",
+    "backbones": [
+        {
+            **PLAIN,
+            "name": "MobileNet",
+            "parameters": 3_228_864,
+            "download_bytes": 12_915_456,
+            "options": ["alpha", "depth_multiplier"],
+            "variants": [
+                {"spec": "MobileNet:alpha=0.25", "on_this_machine": True},
+                {"spec": "MobileNet:alpha=0.5", "on_this_machine": False},
+            ],
+        },
+        {
+            **PLAIN,
+            "name": "ConvNeXtXLarge",
+            "parameters": 348_147_968,
+            "features": 2048,
+            "download_bytes": 1_392_591_872,
+            "on_this_machine": True,
+        },
+        {
+            **PLAIN,
+            "name": "CaffeNet",
+            "image_size": 227,
+            "min_size": 67,
+            "parameters": 2_334_080,
+            "features": 256,
+            "download_bytes": None,
+        },
+    ],
+}
+
+
+def test_a_backbone_is_a_line_then_come_the_options_and_what_to_do_next():
+    assert backbones_text(REPORT).splitlines() == [
+        "name            side  smallest   parameters  features  blocks  download  here",
+        "MobileNet        224        32    3,228,864     1,024      14     13 MB  no",
+        "ConvNeXtXLarge   224        32  348,147,968     2,048      14  1,393 MB  yes",
+        "CaffeNet         227        67    2,334,080       256      14    import  no",
+        "",
+        "Sides are in pixels. About so much is downloaded when it is first used; it is here if",
+        "it lies in /home/ada/.keras/models.",
+        "Weights of those with 'import' are files of Caffe (`kerasft import-caffe`) or PyTorch",
+        "(`kerasft import-torch`); for PyTorch's VGG the backbone is VGG16:mode=torch.",
+        "",
+        "Options follow a colon, as in MobileNet:alpha=0.75. There are ImageNet weights for",
+        "  MobileNet  alpha=0.25 (here), alpha=0.5",
+        "Any other value, and depth_multiplier of MobileNet, needs --weights none.",
+        "",
+        "Next: `kerasft train --data PHOTOS/ --backbone NAME` trains with one of them, and",
+        "`kerasft blocks NAME` lists what can be unfrozen after that.",
+    ]
+
+
+def test_the_real_table_is_narrow_enough_for_a_terminal(monkeypatch):
+    monkeypatch.setenv("KERAS_HOME", "/home/ada/.keras")
+    lines = backbones_text(list_backbones()).splitlines()
+    assert max(map(len, lines)) < 90
+    assert len(lines) == 44 + 15
+
+
+def test_a_block_of_one_layer_and_one_of_many():
+    rows = [
+        {"name": "block_16", "layers": ["expand", "relu", "project"], "parameters": 1234},
+        {"name": "stem", "layers": ["Conv1"], "parameters": 56},
+    ]
+    assert blocks_text(rows) == (
+        "     block     parameters  layers\n"
+        "  1  block_16       1,234  3: expand ... project\n"
+        "  2  stem              56  1: Conv1"
+    )

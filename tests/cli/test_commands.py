@@ -1,0 +1,795 @@
+"""The command line: what is parsed, what is printed where, and the exit status.
+
+The one library function that a command calls is replaced; at the end all commands run for
+real, one after the other, on drawn photos.
+"""
+
+import importlib
+import json
+import logging
+import os
+import re
+import shlex
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import cli_reference
+import click
+import keras
+import pytest
+from click.testing import CliRunner
+from drawing import draw_photos
+from tiny import TINY, tiny_constructor
+
+from kerasft.backbones.table import BACKBONES
+from kerasft.cli.main import main
+from kerasft.config.load import load_config
+from kerasft.errors import UserError
+from kerasft.progress import Event
+
+RESULT = {
+    "run": "runs/photos",
+    "seconds": 83.4,
+    "phases": [
+        {
+            "name": "head",
+            "epochs": 20,
+            "best_epoch": 14,
+            "seconds": 83.4,
+            "train_loss": 0.31,
+            "train_accuracy": 0.91,
+            "val_loss": 0.4121,
+            "val_accuracy": 0.867,
+            "frozen_proof": "equal",
+            "trainable_parameters": 6405,
+            "improved": True,
+            "parts": [{"name": "epochs", "predicted_seconds": 80.2, "seconds": 83.4}],
+        }
+    ],
+    "validation": {"accuracy": 0.867, "loss": 0.4121, "n": 225},
+    "test": {"accuracy": 0.88, "loss": 0.39, "n": 225, "ci95": [0.831, 0.916]},
+}
+
+
+class Calls:
+    """Stands in for one library function: keeps what it was called with, returns `result`."""
+
+    def __init__(self, result, act):
+        self.result, self.act = result, act
+        self.arguments, self.options = None, None
+
+    def __call__(self, *arguments, **options):
+        self.arguments, self.options = arguments, options
+        if self.act is not None:
+            self.act(options["progress"])
+        return self.result
+
+
+@pytest.fixture
+def replace(monkeypatch):
+    """`replace("training.train.train_run", result, act)`: its result, and what it does before."""
+
+    def replace(name, result=None, act=None):
+        module, function = name.rsplit(".", 1)
+        calls = Calls(result, act)
+        monkeypatch.setattr(importlib.import_module(f"kerasft.{module}"), function, calls)
+        return calls
+
+    return replace
+
+
+def raising(error):
+    def act(progress):
+        raise error
+
+    return act
+
+
+@pytest.fixture(autouse=True)
+def inside_an_empty_folder(tmp_path, monkeypatch):
+    folder = tmp_path / "here"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+
+
+def kerasft(line):
+    return CliRunner().invoke(main, shlex.split(line), prog_name="kerasft")
+
+
+# train
+
+
+def test_train_needs_only_the_photos(replace):
+    calls = replace("training.train.train_run", RESULT)
+    done = kerasft("train --data photos")
+    assert done.exit_code == 0
+    config, run = calls.arguments
+    assert config.data.source == str(Path("photos").absolute())
+    assert config.model.backbone == "MobileNetV2"
+    assert [phase.name for phase in config.phases] == ["head"]
+    assert run == Path("runs/photos")
+    assert calls.options["resume"] is False
+
+
+def test_every_flag_of_train_reaches_its_field(replace):
+    calls = replace("training.train.train_run", RESULT)
+    done = kerasft(
+        "train --data photos --backbone ResNet50 --weights none --image-size 96 --epochs 7 "
+        "--learning-rate 0.01 --batch-size 4 --seed 3 --device cpu --run here "
+        "--set head.dropout=0.5 --set phases.0.optimizer=sgd"
+    )
+    assert done.exit_code == 0, done.stderr
+    config, run = calls.arguments
+    phase = config.phases[0]
+    assert (config.model.backbone, config.model.weights) == ("ResNet50", "none")
+    assert (config.model.image_size, config.seed, config.device) == (96, 3, "cpu")
+    assert (phase.epochs, phase.learning_rate, phase.batch_size) == (7, 0.01, 4)
+    assert (config.head.dropout, phase.optimizer) == (0.5, "sgd")
+    assert run == Path("here")
+
+
+def test_a_flag_that_was_not_typed_leaves_the_file_alone(replace):
+    calls = replace("training.train.train_run", RESULT)
+    Path("mine.toml").write_text(
+        'seed = 5\n[data]\nsource = "photos"\n[[phases]]\nname = "head"\nblocks = 0\n'
+        "epochs = 9\nlearning_rate = 0.002\n"
+    )
+    assert kerasft("train mine.toml --batch-size 8").exit_code == 0
+    config = calls.arguments[0]
+    assert config.seed == 5
+    assert (config.phases[0].epochs, config.phases[0].batch_size) == (9, 8)
+
+
+def test_train_without_config_and_data_says_what_to_pass():
+    done = kerasft("train")
+    assert done.exit_code == 2
+    assert done.stdout == ""
+    assert "data.source" in done.stderr and "--data" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_an_unknown_option_is_an_error_of_the_command_line():
+    done = kerasft("train --data photos --epoch 3")
+    assert done.exit_code == 2
+    assert "No such option" in done.stderr and "--epoch" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "wrong"),
+    [
+        ("--set head.features=fc7", "features 'fc7' are those of an inner fully connected layer"),
+        ("--set head.features=flatt", "got 'flatt'. Did you mean 'flat'?"),
+        ("--backbone VGG16 --set head.leave_out=5", "VGG16 has 5 blocks, so leave_out is at most"),
+        (
+            "--backbone VGG16 --image-size 96 --set head.features=fc6",
+            "the ImageNet weights of features 'fc6' are for 224 pixels a side, got 96",
+        ),
+        ("--set data.fraction=0", "data.fraction (--set): expected more than 0, got 0."),
+        ("--set data.fraction=1.5", "data.fraction (--set): expected at most 1, got 1.5."),
+        ("--set data.fraction=half", "data.fraction (--set): expected float, got 'half'."),
+    ],
+)
+def test_a_choice_of_images_or_features_that_cannot_be_is_refused(options, wrong):
+    done = kerasft(f"train --data photos {options}")
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert wrong in done.stderr and "Traceback" not in done.stderr
+
+
+def test_the_summary_of_train_fits_a_screen(replace):
+    replace("training.train.train_run", RESULT)
+    assert kerasft("train --data photos").stdout == (
+        "Phase head: epoch 14 of 20 was the best, validation accuracy 0.867, loss 0.4121; "
+        "6,405 parameters trained, the frozen ones compared: equal; 1:23 "
+        "(epochs 1:23, predicted 1:20)\n"
+        "\n"
+        "Validation: accuracy 0.867, loss 0.4121, 225 images\n"
+        "Test: accuracy 0.880 (95% interval 0.831 to 0.916), loss 0.3900, 225 images\n"
+        "Run directory: runs/photos, 1:23 of training\n"
+        "\n"
+        "Next:\n"
+        "  kerasft evaluate runs/photos\n"
+        "  kerasft predict runs/photos PHOTO.jpg\n"
+        "  kerasft unfreeze-and-continue runs/photos\n"
+        "  kerasft export runs/photos\n"
+    )
+
+
+def test_resume_takes_the_config_of_the_run(replace):
+    calls = replace("training.train.train_run", RESULT)
+    Path("run").mkdir()
+    Path("run/config.toml").write_text('seed = 8\n[data]\nsource = "../photos"\n')
+    assert kerasft("train --run run --resume").exit_code == 0
+    assert calls.arguments[0].seed == 8
+    assert calls.options["resume"] is True
+
+
+def test_resume_without_a_run_is_refused():
+    done = kerasft("train --data photos --resume")
+    assert done.exit_code == 2
+    assert done.stderr == "Error: --resume needs --run DIR: which run is to go on?\n"
+
+
+def test_a_dry_run_prints_the_plan_and_trains_nothing(replace):
+    plan = {
+        "backbone": "MobileNetV2",
+        "image_size": 224,
+        "weights": "imagenet",
+        "images": {"ants": {"train": 135, "validation": 29, "test": 29}},
+        "unused": 0,
+        "groups": 0,
+        "skipped": [],
+        "blocks": [{"name": "block_16", "layers": 10, "parameters": 886720}],
+        "parameters": 2257984,
+        "phases": [
+            {
+                "name": "head",
+                "blocks": 0,
+                "epochs": 20,
+                "steps": 100,
+                "learning_rate": 0.001,
+                "trainable_parameters": 1281,
+                "stored": True,
+                "why": "569 images through the frozen part instead of 3,280",
+                "passes": 569,
+                "bytes": 1_456_640,
+            },
+            {
+                "name": "unfreeze",
+                "blocks": 3,
+                "epochs": 2,
+                "steps": 10,
+                "learning_rate": 0.0001,
+                "trainable_parameters": 1512001,
+                "stored": False,
+                "why": "asked for",
+                "passes": 328,
+                "bytes": 0,
+            },
+        ],
+    }
+    replace("training.train.plan_run", plan)
+    trained = replace("training.train.train_run")
+    done = kerasft("train --data photos --dry-run")
+    assert done.stdout == (
+        "MobileNetV2, weights imagenet, 224 x 224 pixels, 2,257,984 parameters in 1 blocks\n"
+        "\n"
+        "class   train  validation    test\n"
+        "ants      135          29      29\n"
+        "\n"
+        "Phase head: the head, 1,281 parameters, up to 20 epochs (100 steps), learning rate 0.001\n"
+        "  activations are stored, 1.5 MB: 569 images through the frozen part instead of 3,280\n"
+        "Phase unfreeze: the head and 3 blocks, 1,512,001 parameters, up to 2 epochs (10 steps), "
+        "learning rate 0.0001\n"
+        "  activations are not stored: asked for\n"
+        "\n"
+        "Nothing was trained or written: this was a dry run.\n"
+    )
+    assert trained.arguments is None
+    assert json.loads(kerasft("train --data photos --dry-run --json").stdout) == plan
+    replace("training.train.plan_run", {**plan, "groups": 12})
+    assert (
+        "    29\n12 groups, each in one split\n" in kerasft("train --data photos --dry-run").stdout
+    )
+    replace("training.train.plan_run", {**plan, "unused": 1221})
+    assert (
+        "    29\n1,221 more images for training are not used (data.fraction)\n"
+        in kerasft("train --data photos --dry-run").stdout
+    )
+
+
+# unfreeze-and-continue
+
+
+def test_the_flags_of_unfreeze_reach_the_new_phase(replace):
+    calls = replace("training.train.continue_run", RESULT)
+    done = kerasft(
+        "unfreeze-and-continue runs/photos --blocks 3 --epochs 4 --learning-rate 1e-5 "
+        "--batch-size 16 --data moved --set phases.-1.optimizer=sgd"
+    )
+    assert done.exit_code == 0
+    assert calls.arguments == (Path("runs/photos"),)
+    assert calls.options["flags"] == {
+        "phases.-1.blocks": 3,
+        "phases.-1.epochs": 4,
+        "phases.-1.learning_rate": 1e-5,
+        "phases.-1.batch_size": 16,
+    }
+    assert calls.options["sets"] == ("phases.-1.optimizer=sgd",)
+    assert calls.options["data"] == "moved"
+    assert calls.options["resume"] is False
+
+
+def test_all_unfreezes_every_block(replace):
+    calls = replace("training.train.continue_run", RESULT)
+    kerasft("unfreeze-and-continue runs/photos --all")
+    assert calls.options["flags"] == {"phases.-1.blocks": "all"}
+
+
+def test_all_and_a_number_of_blocks_exclude_each_other(replace):
+    calls = replace("training.train.continue_run", RESULT)
+    done = kerasft("unfreeze-and-continue runs/photos --all --blocks 3")
+    assert done.exit_code == 2
+    assert done.stderr == "Error: --blocks and --all exclude each other: pass one of them.\n"
+    assert calls.arguments is None
+
+
+def test_a_phase_that_did_not_help_is_said_to_have_not_helped(replace):
+    last = {**RESULT["phases"][0], "name": "unfreeze", "improved": False}
+    replace("training.train.continue_run", {**RESULT, "phases": [*RESULT["phases"], last]})
+    done = kerasft("unfreeze-and-continue runs/photos")
+    assert "The last phase did not help: model.keras is still the earlier one." in done.stdout
+
+
+# evaluate, predict, export, blocks
+
+
+class SomeReport:
+    def to_json(self):
+        return {"split": "validation", "loss": float("inf")}
+
+    def to_text(self):
+        return "a table"
+
+
+def test_evaluate_prints_the_table_of_the_split_asked_for(replace):
+    calls = replace("evaluation.evaluate.evaluate_run", SomeReport())
+    done = kerasft("evaluate runs/photos --split validation --data moved")
+    assert done.stdout == "a table\n"
+    assert str(calls.arguments[0]) == "runs/photos"
+    assert calls.options["split"] == "validation"
+    assert calls.options["data"] == "moved"
+
+
+def test_a_number_that_json_does_not_have_is_null(replace):
+    replace("evaluation.evaluate.evaluate_run", SomeReport())
+    done = kerasft("evaluate runs/photos --json")
+    assert done.stdout == '{"split": "validation", "loss": null}\n'
+
+
+PREDICTIONS = [
+    {
+        "file": "a.jpg",
+        "predictions": [{"label": "ant", "score": 0.91}, {"label": "bee", "score": 0.09}],
+    },
+    {"file": "b.jpg", "error": "is truncated"},
+]
+
+
+def test_predict_lists_every_file_and_ends_with_1_if_one_cannot_be_read(replace):
+    calls = replace("evaluation.predict.predict", PREDICTIONS)
+    done = kerasft("predict runs/photos a.jpg b.jpg --top 2")
+    assert done.stdout == "a.jpg\n  0.910  ant\n  0.090  bee\nb.jpg: error: is truncated\n"
+    assert done.exit_code == 1
+    assert calls.options["top"] == 2
+    assert [str(file) for file in calls.arguments[1]] == ["a.jpg", "b.jpg"]
+
+
+def test_predict_as_json_lists_the_error_too(replace):
+    replace("evaluation.predict.predict", PREDICTIONS)
+    done = kerasft("predict runs/photos a.jpg b.jpg --json")
+    assert json.loads(done.stdout) == PREDICTIONS
+    assert done.exit_code == 1
+
+
+def test_predict_ends_with_0_if_all_can_be_read(replace):
+    replace("evaluation.predict.predict", PREDICTIONS[:1])
+    assert kerasft("predict imagenet:MobileNetV2 a.jpg").exit_code == 0
+
+
+EXPORT = {
+    "path": "out/1",
+    "n": 75,
+    "max_abs_diff": 2.4e-7,
+    "max_abs_diff_logits": 1.9e-6,
+    "top1_agreement": 1.0,
+}
+
+
+def test_export_says_how_closely_it_agrees(replace):
+    calls = replace("export.savedmodel.export_run", EXPORT)
+    done = kerasft("export runs/photos --to out")
+    assert done.stdout == (
+        "SavedModel: out/1\n"
+        "Compared with model.keras on 75 images: scores differ by at most 2.4e-07, logits by "
+        "1.9e-06, same label on 100.0%.\n"
+        "\n"
+        "Next:\n"
+        "  kerasft predict out/1 PHOTO.jpg\n"
+    )
+    assert calls.options["to"] == Path("out")
+    assert json.loads(kerasft("export runs/photos --json").stdout) == EXPORT
+    assert calls.options["data"] is None
+
+
+def test_export_takes_the_place_that_photos_were_moved_to(replace):
+    calls = replace("export.savedmodel.export_run", EXPORT)
+    assert kerasft("export runs/photos --data moved").exit_code == 0
+    assert calls.options["data"] == "moved"
+
+
+RATE = {
+    "run": "runs/my photos",
+    "phase": "unfreeze",
+    "blocks": 3,
+    "from_start": False,
+    "steps": 100,
+    "suggested": 0.00025,
+    "rates": [1e-7],
+    "losses": [0.5],
+    "changes": [0.0],
+    "smoothed": [0.0],
+    "plot": "runs/my photos/find-lr.png",
+    "csv": "runs/my photos/find-lr.csv",
+}
+
+
+def test_find_lr_says_the_rate_and_the_command_that_takes_it(replace):
+    calls = replace("training.find_lr.find_rate", RATE)
+    done = kerasft("find-lr 'runs/my photos' --blocks 3 --batch-size 8 --steps 60 --data moved")
+    assert (done.exit_code, done.stderr) == (0, "")
+    assert done.stdout == (
+        "Suggested learning rate of phase unfreeze: 0.00025, where the loss falls fastest. Lower "
+        "is safer: for many epochs take a third of it.\n"
+        "Plot: runs/my photos/find-lr.png\n"
+        "\n"
+        "Next:\n"
+        "  kerasft unfreeze-and-continue 'runs/my photos' --blocks 3 --learning-rate 0.00025\n"
+    )
+    assert calls.options["flags"] == {"phases.-1.blocks": 3, "phases.-1.batch_size": 8}
+    assert (calls.options["steps"], calls.options["data"]) == (60, "moved")
+    assert json.loads(kerasft("find-lr r --json").stdout) == RATE
+
+
+def test_find_lr_from_the_start_is_about_the_first_phase(replace):
+    calls = replace("training.find_lr.find_rate", {**RATE, "from_start": True, "blocks": "all"})
+    done = kerasft("find-lr runs/photos --all --from-start")
+    assert calls.options["flags"] == {"phases.0.blocks": "all"}
+    assert done.stdout.endswith("Next:\n  kerasft train ... --learning-rate 0.00025\n")
+
+
+def test_find_lr_without_a_fall_suggests_nothing(replace):
+    replace("training.find_lr.find_rate", {**RATE, "suggested": None})
+    assert kerasft("find-lr runs/photos").stdout == (
+        "No rate from 1e-07 to 1 makes the loss of phase unfreeze fall much within 100 steps: it "
+        "is trained as far as that goes. Keep the default.\n"
+        "Plot: runs/my photos/find-lr.png\n"
+    )
+
+
+# what goes where
+
+
+@pytest.mark.parametrize("exit_code", [1, 2])
+def test_an_error_for_people_is_one_message_with_its_exit_status(replace, exit_code):
+    error = UserError("photos: is empty.", exit_code=exit_code)
+    replace("training.train.train_run", act=raising(error))
+    done = kerasft("train --data photos --json")
+    assert done.exit_code == exit_code
+    assert done.stderr == "Error: photos: is empty.\n"
+    assert done.stdout == ""
+
+
+def test_a_bug_keeps_its_traceback(replace):
+    replace("training.train.train_run", act=raising(ZeroDivisionError("a bug")))
+    assert isinstance(kerasft("train --data photos").exception, ZeroDivisionError)
+
+
+def test_progress_the_log_and_stray_prints_stay_off_stdout(replace):
+    def act(progress):
+        progress(Event("images", 36, 36))
+        figures = {"blocks": 0, "trainable_parameters": 771, "epochs": 2}
+        progress(Event("phase", 0, 1, "head", figures))
+        print("Downloading data")
+        logging.getLogger("kerasft").info("The GPU is used.")
+        logging.getLogger("kerasft.source").warning("a.jpg is in two classes.")
+
+    replace("training.train.train_run", RESULT, act)
+    done = kerasft("train --data photos --json")
+    assert json.loads(done.stdout) == RESULT
+    assert done.stderr == (
+        "36 images read\n"
+        "head: trains the head, 771 parameters, up to 2 epochs\n"
+        "Downloading data\n"
+        "The GPU is used.\n"
+        "Warning: a.jpg is in two classes.\n"
+    )
+
+
+def interrupt_after_writing(path):
+    def act(progress):
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        Path(path).write_text("seed = 1\n")
+        raise KeyboardInterrupt
+
+    return act
+
+
+def test_ctrl_c_names_the_command_that_resumes_training(replace):
+    replace("training.train.train_run", act=interrupt_after_writing("my run/config.toml"))
+    done = kerasft("train --data photos --run 'my run'")
+    assert done.exit_code == 130
+    assert done.stderr == "\nInterrupted. Go on with: kerasft train --run 'my run' --resume\n"
+
+
+def test_ctrl_c_names_the_command_that_resumes_an_unfreeze(replace):
+    replace("training.train.continue_run", act=interrupt_after_writing("runs/a/config.toml"))
+    done = kerasft("unfreeze-and-continue runs/a")
+    assert done.exit_code == 130
+    again = "kerasft unfreeze-and-continue runs/a --resume"
+    assert done.stderr == f"\nInterrupted. Go on with: {again}\n"
+
+
+def test_ctrl_c_before_anything_was_written_offers_no_resume(replace):
+    replace("training.train.train_run", act=raising(KeyboardInterrupt))
+    done = kerasft("train --data photos")
+    assert done.exit_code == 130
+    assert done.stderr == (
+        "\nInterrupted. Nothing had been trained yet: start again with the same command.\n"
+    )
+
+
+def test_ctrl_c_while_predicting_says_only_that(replace):
+    replace("evaluation.predict.predict", act=raising(KeyboardInterrupt))
+    done = kerasft("predict runs/photos a.jpg")
+    assert (done.exit_code, done.stderr) == (130, "\nInterrupted.\n")
+
+
+# help
+
+
+COMMANDS = [
+    "blocks",
+    "compare",
+    "evaluate",
+    "export",
+    "find-lr",
+    "backbones",
+    "import-caffe",
+    "import-torch",
+    "predict",
+    "sample-data",
+    "train",
+    "unfreeze-and-continue",
+]
+COMPARISON = {
+    "methods": [],
+    "images": {"train": 1, "validation": 1, "test": 1},
+    "left_out": [],
+    "pass_seconds": 0.0,
+    "mapping": [],
+    "winner": None,
+    "curve": {},
+    "advice": "Take svm.",
+    "out": "compare/photos",
+    "kept": None,
+}
+IMPORTED = {
+    **{"backbone": "CaffeNet", "file": "net.h5", "bytes": 1, "parameters": 1, "top": True},
+    **{"layers": [], "left_out": [], "unused": []},
+}
+GROUPS = ["cache"]  # its commands are tested in test_cli_tables.py
+
+
+def examples(command):
+    text = click.Context(main if command is None else main.commands[command]).command.help
+    _, _, after = text.partition("Example:\n")
+    return [line.strip() for line in after.splitlines() if line.strip()]
+
+
+def test_there_are_these_commands():
+    assert sorted(main.commands) == sorted(COMMANDS + GROUPS)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_explains_itself_with_an_example_and_every_option(command):
+    assert examples(command)
+    for parameter in main.commands[command].params:
+        if isinstance(parameter, click.Option):
+            assert parameter.help, parameter.name
+
+
+@pytest.mark.parametrize("command", [None, *COMMANDS])
+def test_the_examples_of_the_help_run(command, replace):
+    replace("training.train.train_run", RESULT)
+    replace("training.train.continue_run", RESULT)
+    replace("evaluation.evaluate.evaluate_run", SomeReport())
+    replace("evaluation.predict.predict", PREDICTIONS[:1])
+    replace("export.savedmodel.export_run", EXPORT)
+    replace("training.find_lr.find_rate", RATE)
+    replace("compare.compare.compare_ways", COMPARISON)
+    replace("importers.caffe.import_caffe", IMPORTED)
+    replace("importers.torchvision.import_torch", IMPORTED)
+    replace("sample.draw.draw_sample", {"images": 5, "folder": "flowers", "classes": {"lily": 5}})
+    for line in examples(command):
+        program, _, rest = line.partition(" ")
+        assert program == "kerasft"
+        done = kerasft(rest)
+        assert done.exit_code == 0, done.stderr
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_can_print_json(command):
+    assert "as_json" in [parameter.name for parameter in main.commands[command].params]
+
+
+def test_the_version_is_the_one_of_the_package():
+    from kerasft import __version__
+
+    assert kerasft("--version").stdout == f"kerasft, version {__version__}\n"
+    assert re.fullmatch(r"\d+\.\d+\.\d+", __version__)
+
+
+def test_the_reference_in_the_readme_is_what_help_prints():
+    readme = cli_reference.README.read_text("utf-8")
+    assert readme == cli_reference.with_reference(readme), "run: python scripts/cli_reference.py"
+
+
+# the real commands, one after the other, on drawn photos
+
+SMALL = "--weights none --image-size 32 --batch-size 8"
+
+
+@pytest.fixture(scope="module")
+def walk(tmp_path_factory):
+    """The folder in which all commands have run, and what each of them ended with."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(BACKBONES, "Tiny", TINY)
+        patch.setattr(keras.applications, "Tiny", tiny_constructor, raising=False)
+        folder = tmp_path_factory.mktemp("walk")
+        patch.chdir(folder)
+        yield folder, run_all_commands(folder)
+
+
+def run_all_commands(folder):
+    draw_photos(folder / "photos")
+    (folder / "broken.jpg").write_bytes(b"not a photo")
+    return {
+        "train": kerasft(
+            f"train --data photos --run run --backbone Tiny {SMALL} --epochs 2 --json"
+        ),
+        "again": kerasft("train --data photos --run run"),
+        "resume": kerasft("train --run run --resume"),
+        "unfreeze": kerasft("unfreeze-and-continue run --blocks 2 --epochs 1 --json"),
+        "evaluate": kerasft("evaluate run --split validation --json"),
+        "table": kerasft("evaluate run/model.keras --data photos"),
+        "predict": kerasft("predict run photos/cross broken.jpg --top 2 --json"),
+        "export": kerasft("export run --json"),
+        "use": kerasft("predict run/export/1 photos/cross/cross-000.png --top 2 --json"),
+    }
+
+
+def answer(done):
+    assert done.exit_code == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def test_train_leaves_a_run_that_its_json_describes(walk):
+    folder, done = walk
+    result = answer(done["train"])
+    assert result["run"] == "run"
+    assert [phase["name"] for phase in result["phases"]] == ["scratch"]
+    phase = result["phases"][0]
+    assert phase["epochs"] == 2
+    assert phase["frozen_proof"] == "equal"
+    assert result["validation"]["n"] == 6  # 15% of 12, rounded, for each of 3 classes
+    assert result["test"]["n"] == 6
+    low, high = result["test"]["ci95"]
+    assert 0 <= low <= result["test"]["accuracy"] <= high <= 1
+    run = folder / "run"
+    assert (run / "classes.txt").read_text() == "circle\ncross\nstripes\n"
+    assert len((run / "splits.csv").read_text().splitlines()) == 1 + 36
+    best = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert best[phase["best_epoch"] - 1]["val_loss"] == phase["val_loss"]
+    assert load_config(run / "config.toml").model.backbone == "Tiny"
+
+
+def test_progress_of_a_real_training_is_a_line_per_epoch(walk):
+    lines = walk[1]["train"].stderr.splitlines()
+    assert lines[0] == "36 images read"
+    assert re.match(r"scratch: trains the head and 3 blocks, [1-9][\d,]+ parameters", lines[1])
+    epochs = [line for line in lines if line.startswith("scratch epoch")]
+    assert [line.partition(":")[0] for line in epochs] == [
+        "scratch epoch 1/2",
+        "scratch epoch 2/2",
+    ]
+    for name in ("loss", "accuracy", "learning rate", "images/s", "left"):
+        assert name in epochs[0]
+
+
+def test_a_run_that_exists_is_refused_with_the_option_that_goes_on(walk):
+    done = walk[1]["again"]
+    assert done.exit_code != 0
+    assert done.stderr.startswith("Error: run already holds a")
+    assert "--resume" in done.stderr
+    assert done.stdout == ""
+
+
+def test_resuming_a_finished_run_says_so_and_ends_with_0(walk):
+    done = walk[1]["resume"]
+    assert done.exit_code == 0
+    assert "run is finished" in done.stderr
+    assert "Validation: accuracy" in done.stdout
+
+
+def test_unfreeze_and_continue_appends_its_phase_to_the_run(walk):
+    folder, done = walk
+    result = answer(done["unfreeze"])
+    assert [phase["name"] for phase in result["phases"]] == ["scratch", "unfreeze"]
+    assert result["phases"][1]["frozen_proof"] == "equal"
+    assert result["phases"][1]["improved"] in (True, False)
+    config = load_config(folder / "run" / "config.toml")
+    assert [(phase.name, phase.epochs) for phase in config.phases] == [
+        ("scratch", 2),
+        ("unfreeze", 1),
+    ]
+    assert config.phases[1].blocks == 2
+
+
+def test_evaluate_gives_the_figures_that_training_reported(walk):
+    report = answer(walk[1]["evaluate"])
+    assert set(report) == {
+        *("split", "n", "accuracy", "ci95", "top5", "macro_f1", "loss", "ece"),
+        *("per_class", "confusion"),
+    }
+    trained = answer(walk[1]["unfreeze"])["validation"]
+    assert report["n"] == 6
+    assert report["accuracy"] == trained["accuracy"]
+    assert report["loss"] == pytest.approx(trained["loss"], rel=1e-5)  # other batches, other sums
+
+
+def test_evaluate_of_a_model_file_is_a_table_with_all_classes(walk):
+    done = walk[1]["table"]
+    assert done.exit_code == 0, done.stderr
+    for name in ("circle", "cross", "stripes"):
+        assert name in done.stdout
+
+
+def test_predict_goes_on_behind_a_broken_file(walk):
+    done = walk[1]["predict"]
+    assert done.exit_code == 1
+    results = json.loads(done.stdout)
+    assert len(results) == 13
+    assert [result["file"] for result in results if "error" in result] == ["broken.jpg"]
+    for result in results[:12]:
+        assert [set(best) for best in result["predictions"]] == [{"label", "score"}] * 2
+
+
+def test_the_export_agrees_and_predicts_the_same(walk):
+    folder, done = walk
+    result = answer(done["export"])
+    assert (folder / "run" / "export" / "1" / "saved_model.pb").is_file()
+    assert result["max_abs_diff"] < 1e-4
+    assert result["top1_agreement"] == 1.0
+    exported = answer(done["use"])[0]["predictions"]
+    own = json.loads(done["predict"].stdout)[0]["predictions"]
+    assert [best["label"] for best in exported] == [best["label"] for best in own]
+    assert [best["score"] for best in exported] == pytest.approx(
+        [best["score"] for best in own],
+        abs=1e-5,  # float32, other kernels
+    )
+
+
+@pytest.mark.slow
+def test_ctrl_c_in_the_middle_of_training_and_then_the_command_it_names(photos):
+    program = [sys.executable, "-m", "kerasft"]
+    command = (
+        f"train --data {photos} --run run --backbone MobileNet:alpha=0.25 {SMALL} --epochs 20 "
+        "--set phases.0.patience=0"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(cli_reference.README.parent)}
+    process = subprocess.Popen(
+        [*program, *shlex.split(command)], stderr=subprocess.PIPE, text=True, env=environment
+    )
+    for line in process.stderr:
+        if line.startswith("scratch epoch 2/20"):
+            process.send_signal(signal.SIGINT)
+            break
+    rest = process.stderr.read()
+    assert process.wait() == 130
+    assert rest.endswith("\nInterrupted. Go on with: kerasft train --run run --resume\n")
+    assert "Traceback" not in rest
+    resumed = kerasft("train --run run --resume --json")
+    assert answer(resumed)["phases"][0]["epochs"] == 20
+    assert "scratch epoch 1/20" not in resumed.stderr

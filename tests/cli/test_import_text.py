@@ -1,0 +1,35 @@
+from kerasft.cli.imports import import_text
+
+RESULT = {
+    "backbone": "CaffeNet",
+    "file": "caffenet.h5",
+    "bytes": 243_860_000,
+    "parameters": 60_965_224,
+    "top": True,
+    "layers": [{"layer": "conv1", "from": "conv1"}, {"layer": "fc6", "from": "fc6"}],
+    "left_out": [],
+    "unused": [],
+}
+
+
+def test_all_that_fits_is_a_line_and_what_to_do_next():
+    assert import_text(RESULT).splitlines() == [
+        "Wrote caffenet.h5 (244 MB): 60,965,224 parameters of CaffeNet, 2 layers.",
+        "",
+        "Next: kerasft train --data PHOTOS/ --weights caffenet.h5",
+    ]
+
+
+def test_what_does_not_fit_is_named_and_what_the_mean_was():
+    more = {"top": False, "unused": ["fc9", "loss3"], "mean": [104.0, 116.5, 122.25]}
+    more["left_out"] = ["fc8_flickr (fc8): expected weights 1000x4096, got 20x4096."]
+    assert import_text({**RESULT, **more, "mean_spread": 13.25}).splitlines() == [
+        "Wrote caffenet.h5 (244 MB): 60,965,224 parameters of CaffeNet, 2 layers.",
+        "Mean of blue, green, red: 104.00, 116.50, 122.25; the mean image differs from it by 13.2 "
+        "at most.",
+        "Does not fit, and is left out:",
+        "  fc8_flickr (fc8): expected weights 1000x4096, got 20x4096.",
+        "Not used: 'fc9', 'loss3'.",
+        "",
+        "Next: kerasft train --data PHOTOS/ --weights caffenet.h5",
+    ]

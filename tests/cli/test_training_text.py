@@ -1,0 +1,27 @@
+"""What training commands leave on the screen."""
+
+from kerasft.cli.train import summary_text
+
+
+def test_a_run_without_test_images_says_so():
+    phase = {
+        "name": "head",
+        "epochs": 2,
+        "best_epoch": 1,
+        "seconds": 1.0,
+        "val_loss": 0.5,
+        "val_accuracy": 0.5,
+        "trainable_parameters": 10,
+        "frozen_proof": "equal",
+        "parts": [
+            {"name": "prefix pass", "predicted_seconds": 29.4, "seconds": 31.0},
+            {"name": "scoring", "predicted_seconds": None, "seconds": 2.0},
+        ],
+    }
+    result = {"run": "a b", "seconds": 1.0, "phases": [phase], "test": None}
+    text = summary_text({**result, "validation": {"accuracy": 0.5, "loss": 0.5, "n": 4}})
+    assert "Test: no images" in text
+    assert "; 0:01 (prefix pass 0:31, predicted 0:29; scoring 0:02)" in text
+    del phase["parts"]  # a run of version 0.1.0
+    assert "the frozen ones compared: equal; 0:01\n" in summary_text({**result, "validation": None})
+    assert "kerasft export 'a b'" in text

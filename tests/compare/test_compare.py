@@ -1,0 +1,417 @@
+"""Comparisons on drawn photos: what is trained, what is found again, what is left behind."""
+
+import csv
+import json
+import shutil
+
+import h5py
+import pytest
+from drawing import draw_photos
+from PIL import Image
+from tiny_run import presplit, small
+
+from kerasft.compare.compare import (
+    _checked,
+    _places,
+    _predicted,
+    _refuse_another,
+    _settled,
+    compare_ways,
+)
+from kerasft.compare.trials import Asked, Contest, Place, config_of, photos_of
+from kerasft.config.load import load_config
+from kerasft.errors import UserError
+from kerasft.models import bundle
+from kerasft.progress import silent
+from kerasft.run import Run, read_record
+from kerasft.training.train import continue_run, train_run
+
+pytestmark = pytest.mark.usefixtures("tiny_backbone")
+FLAGS = {"model.weights": "none", "model.image_size": 32}
+SETS = ("augment.views=2",)
+
+
+def asked(photos, *ways, **more):
+    flags = {**FLAGS, "data.source": str(photos)}
+    more = {"ways": ways, "sets": SETS, "backbones": ("Tiny",), "flags": flags} | more
+    return Asked(**more)
+
+
+class Told(list):
+    """The entries that a comparison has told of: "knn", or "knn: note"."""
+
+    def __call__(self, event):
+        if event.stage == "entry":
+            note = event.figures["note"]
+            self.append(event.figures["name"] + (f": {note}" if note else ""))
+
+
+@pytest.fixture(scope="module")
+def compared(tiny_backbone, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("compare")
+    photos = draw_photos(folder / "photos")
+    told = Told()
+    result = compare_ways(asked(photos, "knn", "linear"), folder / "out", keep=True, progress=told)
+    return folder, told, result
+
+
+def test_all_ways_are_trained_the_one_that_others_go_on_from_first(compared):
+    _, told, result = compared
+    assert told == ["linear", "knn"]
+    assert [row["name"] for row in result["methods"]] == ["linear", "knn"]
+    assert result["images"] == {"train": 24, "validation": 6, "test": 6}
+    for row in result["methods"]:
+        assert (row["backbone"], row["seeds"], row["stopped"]) == ("Tiny", 1, False)
+        assert 0 <= row["test_accuracy"] <= 1 and 0 <= row["ci95"][0] < row["ci95"][1] <= 1
+        assert row["seconds"] > 0 and row["ms_per_image"] > 0 and row["size_mb"] > 0
+        assert row["classes"] == 3
+    settings = {row["name"]: row["settings"][0] for row in result["methods"]}
+    assert list(settings["knn"]) == ["k"] and list(settings["linear"]) == ["learning_rate"]
+
+
+def test_as_many_settings_are_tried_for_each_way_and_validation_chooses(compared):
+    folder, _, _ = compared
+    entry = json.loads((folder / "out" / "entries" / "Tiny-linear-seed0-1.json").read_text())
+    assert len(entry["tried"]) == 3
+    best = min(entry["tried"], key=lambda one: one["val_loss"])
+    assert entry["settings"] == best["settings"]
+    assert entry["val_loss"] == pytest.approx(best["val_loss"], rel=1e-5)
+    assert sum(entry["val_right"]) / 6 == entry["val_accuracy"]
+
+
+@pytest.mark.slow
+def test_unfreezing_goes_on_from_the_linear_head_that_was_chosen(photos, tmp_path):
+    told = Told()
+    result = compare_ways(asked(photos, "unfreeze"), tmp_path / "out", progress=told)
+    assert told == ["unfreeze"]
+    entries = {path.name for path in (tmp_path / "out" / "entries").iterdir()}
+    assert entries == {"Tiny-linear-seed0-1.json", "Tiny-unfreeze-seed0-1.json"}
+    (row,) = result["methods"]
+    assert (row["name"], row["stopped"]) == ("unfreeze", False)
+
+
+def test_the_winner_stays_as_a_run_that_goes_on(compared):
+    folder, _, result = compared
+    kept = folder / "out" / "winner"
+    assert result["kept"] == str(kept)
+    assert not (folder / "out" / "runs").exists()
+    row = next(r for r in result["methods"] if r["name"] == result["winner"]["name"])
+    record = read_record(Run(kept))
+    assert record["test"]["accuracy"] == row["test_accuracy"]
+    assert record["test_scored"] == 1
+    assert bundle.load(kept / "model.keras").class_names == ("circle", "cross", "stripes")
+    assert load_config(kept / "config.toml").data.source == str(folder / "photos")
+    if row["name"] != "knn":
+        copy = shutil.copytree(kept, folder / "out" / "copy")
+        continue_run(copy, flags={"phases.-1.blocks": 1, "phases.-1.epochs": 1})
+
+
+def test_the_files_hold_what_was_returned(compared):
+    folder, _, result = compared
+    out = folder / "out"
+    assert json.loads((out / "compare.json").read_text()) == result
+    with (out / "compare.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["name"] for row in rows] == ["linear", "knn"]
+    assert float(rows[0]["val_accuracy"]) == result["methods"][0]["val_accuracy"]
+    with Image.open(out / "compare.png") as image:
+        assert image.width == 840
+
+
+def test_what_is_finished_is_not_done_again_and_ways_can_be_added(compared):
+    folder, _, before = compared
+    entries = folder / "out" / "entries"
+    made = {path.name: path.stat().st_mtime_ns for path in entries.iterdir()}
+    ways = ("linear", "knn", "bayes")
+    result = compare_ways(asked(folder / "photos", *ways), folder / "out")
+    after = {path.name: path.stat().st_mtime_ns for path in entries.iterdir()}
+    assert {name: after[name] for name in made} == made
+    assert set(after) - set(made) == {"Tiny-bayes-seed0-1.json"}
+    rows = {row["name"]: row for row in result["methods"]}
+    for row in before["methods"]:
+        same = {key: value for key, value in rows[row["name"]].items() if key != "p_vs_best"}
+        assert same == {key: value for key, value in row.items() if key != "p_vs_best"}
+
+
+def test_another_comparison_does_not_get_into_the_same_folder(compared, tmp_path):
+    folder, _, _ = compared
+    others = draw_photos(tmp_path / "others", per_class=7)
+    with pytest.raises(UserError) as refused:
+        compare_ways(asked(others, "knn"), folder / "out")
+    assert str(refused.value) == (
+        f"{folder / 'out'} holds a comparison with other photos. Choose another --out, or remove "
+        "it."
+    )
+    assert refused.value.exit_code == 2
+
+
+def test_a_backbone_may_be_added_with_weights_of_its_own_and_none_gets_others(photos, tmp_path):
+    with h5py.File(tmp_path / "tiny.h5", "w") as file:
+        file.attrs["kerasft_backbone"] = "Tiny"
+    ours = f"{tmp_path}/tiny.h5"
+
+    def begin(weights, *backbones):
+        flags = {**FLAGS, "data.source": str(photos), "model.weights": weights}
+        contest = Contest(
+            tmp_path, asked(photos, "knn", flags=flags, backbones=backbones), 0.0, silent
+        )
+        photos_of(contest, Place(0, 1.0, backbones[0], "knn"))
+        _refuse_another(contest)
+
+    begin(ours, "Tiny")
+    begin(f"{ours}+none", "Tiny", "MobileNetV2")
+    begin(ours, "Tiny")
+    with pytest.raises(UserError, match="holds a comparison with other weights"):
+        begin("none", "MobileNetV2", "Tiny")
+
+
+def test_a_way_that_the_budget_stops_is_marked_and_goes_on_later(photos, tmp_path):
+    told = Told()
+    result = compare_ways(asked(photos, "knn"), tmp_path / "out", budget=0, progress=told)
+    assert told == ["knn: stopped: the budget was used up"]
+    (row,) = result["methods"]
+    assert (row["stopped"], row["val_accuracy"], row["p_vs_best"]) == (True, None, None)
+    assert result["winner"] is None
+    assert result["advice"] == "Nothing was finished, so there is nothing to advise."
+    again = compare_ways(asked(photos, "knn"), tmp_path / "out")
+    assert again["winner"] == {"name": "knn", "backbone": "Tiny"}
+
+
+DEFAULT = ("knn", "bayes", "lda", "logistic", "svm", "rbf-svm", "linear", "fc", "unfreeze")
+
+
+def made_before(out, *ways, ms=1000.0, seed=0):
+    """Entries as an earlier comparison of these 24, 6 and 6 photos would have left them."""
+    (out / "entries").mkdir(parents=True, exist_ok=True)
+    for way in ways:
+        place = Place(seed, 1.0, "Tiny", way)
+        right = [1, 0, 1, 0, 1, 0]
+        entry = {
+            **{"name": way, "backbone": "Tiny", "seed": seed, "fraction": 1.0, "note": ""},
+            **{"stopped": False, "notes": [], "tried": [], "mapping": [], "settings": {}},
+            **{"val_accuracy": 0.5, "val_loss": 1.0, "val_right": right, "converged": True},
+            **{"test_accuracy": 0.5, "test_loss": 1.0, "test_right": right, "n_test": 6},
+            **{"macro_f1": 0.5, "classes": 3, "seconds": 1.0, "pass_seconds": 0.0},
+            **{"ms_per_image": ms, "size_mb": 1.0, "run": f"runs/{place.name}"},
+        }
+        (out / "entries" / f"{place.name}.json").write_text(json.dumps(entry))
+    return out
+
+
+def names(result):
+    return [row["name"] for row in result["methods"]]
+
+
+# Scoring an image takes 1 s in those entries, training it 3 s, or 5 s where BatchNormalization
+# learns too: full 2,160 s for its 3 rates, 10 epochs and 24 images; scratch 36,000 s for its 100.
+
+
+@pytest.mark.slow
+def test_a_generous_budget_has_time_for_all(photos, tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        "kerasft.compare.ways.FACTORS", (1.0,)
+    )  # one rate, not three: 720 s for full
+    out, told = made_before(tmp_path / "out", *DEFAULT, "scratch"), Told()
+    train_run(small(photos), out / "runs" / "Tiny-linear-seed0-1")  # full goes on from it
+    result = compare_ways(asked(photos, ways=None), out, budget=1000, progress=told)
+    assert sorted(names(result)) == sorted([*DEFAULT, "full", "scratch"])
+    assert told[-2:] == ["full", "scratch"]
+    full = next(row for row in result["methods"] if row["name"] == "full")
+    assert not full["stopped"] and 0 < full["ms_per_image"] < 1000  # trained, not only found
+    assert result["left_out"] == []
+    assert json.loads((out / "compare.json").read_text()) == result
+
+
+@pytest.mark.slow
+def test_a_generous_budget_has_time_for_training_from_scratch(photos, tmp_path):
+    out, told = made_before(tmp_path / "out", *DEFAULT, "full"), Told()
+    result = compare_ways(asked(photos, ways=None), out, budget=1e6, progress=told)
+    assert told[-2:] == ["full", "scratch"]
+    assert not any(row["stopped"] for row in result["methods"])
+    assert result["left_out"] == []
+
+
+def test_a_budget_for_the_default_ways_alone_leaves_the_others_out_and_stops_nothing(
+    photos, tmp_path
+):
+    out = made_before(tmp_path / "out", *DEFAULT)
+    result = compare_ways(asked(photos, ways=None), out, budget=1000)
+    assert sorted(names(result)) == sorted(DEFAULT)
+    assert not any(row["stopped"] for row in result["methods"])
+    assert [(one["name"], round(one["seconds"])) for one in result["left_out"]] == [
+        ("full", 2160),
+        ("scratch", 36000),
+    ]
+
+
+def test_without_a_budget_or_with_ways_that_are_named_nothing_is_added(photos, tmp_path):
+    out = made_before(tmp_path / "out", *DEFAULT, ms=1e-6)
+    for ways, budget in ((None, None), (DEFAULT, 1e6)):
+        result = compare_ways(asked(photos, ways=ways), out, budget=budget)
+        assert sorted(names(result)) == sorted(DEFAULT)
+        assert result["left_out"] == []
+
+
+def test_what_is_finished_takes_nothing_of_a_budget(photos, tmp_path):
+    out = made_before(tmp_path / "out", *DEFAULT, "full", "scratch")
+    result = compare_ways(asked(photos, ways=None), out, budget=0)
+    assert sorted(names(result)) == sorted([*DEFAULT, "full", "scratch"])
+    assert result["left_out"] == []
+
+
+def test_a_way_has_time_for_all_seeds_or_is_left_out(photos, tmp_path):
+    out = tmp_path / "out"
+    for seed in (0, 1):
+        made_before(out, *DEFAULT, seed=seed)
+    result = compare_ways(asked(photos, ways=None, seeds=2), out, budget=3000)
+    assert result["left_out"][0]["seconds"] == pytest.approx(2 * 2160)
+    made_before(out, "full", seed=0)  # half of it is done
+    made_before(out, "scratch", seed=0)
+    made_before(out, "scratch", seed=1)
+    told = []
+    result = compare_ways(asked(photos, ways=None, seeds=2), out, budget=1, progress=told.append)
+    assert result["left_out"][0]["seconds"] == pytest.approx(2160)
+    assert (result["methods"][-1]["name"], result["methods"][-1]["seeds"]) == ("scratch", 2)
+    counted = [(event.done, event.total) for event in told if event.stage == "entry"]
+    assert counted[-3:] == [(18, 18), (19, 20), (20, 20)]
+
+
+def test_what_a_budget_has_left_is_told_where_nothing_says_what_an_image_takes(photos, tmp_path):
+    result = compare_ways(asked(photos, ways=None), tmp_path / "out", budget=0)
+    assert result["left_out"] == [
+        {"name": name, "backbone": "Tiny", "seconds": None, "left": 0.0}
+        for name in ("full", "scratch")
+    ]
+
+
+def test_seconds_are_predicted_from_rates_epochs_images_and_what_scoring_one_takes(
+    photos, tmp_path
+):
+    def predicted(way, *ms, fraction=1.0, backbone="Tiny", weights="none"):
+        flags = {"data.source": str(photos), "model.weights": weights}
+        contest = Contest(tmp_path, asked(photos, flags=flags), 0.0, silent)
+        contest.entries += [{"backbone": backbone, "ms_per_image": one} for one in ms]
+        contest.entries.append({"backbone": "VGG16", "ms_per_image": 0.5})
+        return _predicted(contest, Place(0, fraction, backbone, way))
+
+    # 3 x 2 ms x 24 images x 10 epochs x 3 rates; in the slower entries it is the head that takes
+    # longer, and what was stopped has no time at all.
+    assert predicted("full", 7.0, None, 2.0) == pytest.approx(4.32)
+    # 5 x 2 ms, because BatchNormalization learns too, x 24 images x 100 epochs x 3 rates
+    assert predicted("scratch", 2.0) == pytest.approx(72.0)
+    assert predicted("scratch", 2.0, fraction=0.5) == pytest.approx(36.0)  # 12 images
+    assert predicted("scratch", None) == float("inf")
+    # On the weights of the sample what goes on from a head is trained for 20 epochs.
+    small_net = {"backbone": "MobileNetV2:alpha=0.35", "weights": "sample"}
+    assert predicted("full", 2.0, **small_net) == pytest.approx(8.64)
+
+
+def test_neither_winner_nor_advice_know_the_test_labels(photos, tmp_path):
+    results = []
+    for name, swap in (("plain", False), ("permuted", True)):
+        source = presplit(photos, tmp_path / f"photos-{name}", swap_test=swap)
+        results.append(compare_ways(asked(source, "knn"), tmp_path / name))
+    plain, permuted = results
+    assert [r["test_accuracy"] for r in plain["methods"]] != [
+        r["test_accuracy"] for r in permuted["methods"]
+    ]
+    for key in ("winner", "advice"):
+        assert plain[key] == permuted[key]
+    for one, other in zip(plain["methods"], permuted["methods"], strict=True):
+        assert one["val_accuracy"] == other["val_accuracy"]
+        assert one["settings"] == other["settings"]
+
+
+def test_two_nets_together_and_fractions_are_compared(photos, tmp_path):
+    told = Told()
+    what = asked(photos, "lda", fractions=(0.5, 1.0), backbones=("Tiny+Tiny:alpha=1",))
+    result = compare_ways(what, tmp_path / "out", progress=told)
+    assert told == ["lda"] * 2
+    (row,) = result["methods"]
+    assert (row["backbone"], row["seeds"]) == ("Tiny+Tiny:alpha=1", 1)
+    curve = result["curve"]["lda on Tiny+Tiny:alpha=1"]
+    assert [share for share, _ in curve] == [0.5, 1.0]
+    assert curve[1][1] == result["methods"][0]["val_accuracy"]
+    assert (tmp_path / "out" / "curve.png").is_file()
+
+
+def test_the_weights_bring_their_net_to_all_ways_where_none_is_named():
+    brought = _settled(Asked({"data.source": "photos", "model.weights": "sample"}))
+    assert brought.backbones == ("MobileNetV2:alpha=0.35",)
+    assert brought.flags["model.image_size"] == 96  # from scratch too, which has no weights
+    plain = _settled(Asked({"data.source": "photos"}))
+    assert (plain.backbones, list(plain.flags)) == (("MobileNetV2",), ["data.source"])
+    named = _settled(Asked({"data.source": "photos"}, backbones=("VGG16", "VGG19")))
+    assert named.backbones == ("VGG16", "VGG19")
+
+
+def test_of_several_weights_each_backbone_takes_its_own(tmp_path):
+    with h5py.File(tmp_path / "caffenet.h5", "w") as file:
+        file.attrs["kerasft_backbone"] = "CaffeNet"
+    weights = f"{tmp_path}/caffenet.h5+imagenet"
+    what = _settled(
+        Asked(
+            {"data.source": "photos", "model.weights": weights},
+            backbones=("CaffeNet", "MobileNetV2", "CaffeNet+MobileNetV2"),
+            ways=("as-is", "svm"),
+        )
+    )
+    places = _places(what, _checked(what))
+    assert [(place.way, place.backbone) for place in places] == [
+        ("svm", "CaffeNet"),
+        ("as-is", "MobileNetV2"),
+        ("svm", "MobileNetV2"),
+        ("svm", "CaffeNet+MobileNetV2"),
+    ]
+    contest = Contest(tmp_path, what, 0.0, silent)
+    assert [config_of(contest, place).model.weights for place in places] == [
+        f"{tmp_path}/caffenet.h5",
+        *("imagenet", "imagenet"),
+        weights,
+    ]
+
+
+def test_all_that_is_wrong_with_the_options_is_told_at_once(photos, tmp_path):
+    what = asked(photos, "svn", "knn", "knn", seeds=0, fractions=(0.0, 1.0))
+    with pytest.raises(UserError) as refused:
+        compare_ways(what, tmp_path / "out")
+    assert str(refused.value).splitlines() == [
+        "the options are wrong:",
+        "  --methods: expected some of as-is, knn, bayes, lda, logistic, svm, rbf-svm, linear, fc, "
+        "unfreeze, full, scratch, got 'svn'. Did you mean 'svm'?",
+        "  --methods: knn is named twice.",
+        "  --seeds: expected 1 or more, got 0.",
+        "  --fractions: expected numbers over 0 and at most 1, got 0.",
+    ]
+    assert refused.value.exit_code == 2
+    assert not (tmp_path / "out").exists()
+
+
+def test_several_nets_cannot_be_used_as_they_are(photos, tmp_path):
+    what = asked(photos, "as-is", backbones=("Tiny+Tiny:alpha=1",))
+    with pytest.raises(UserError, match="as-is is for one backbone with the weights of ImageNet"):
+        compare_ways(what, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_one_class_is_refused_before_anything_is_trained(tmp_path):
+    photos = draw_photos(tmp_path / "photos")
+    for name in ("cross", "stripes"):
+        shutil.rmtree(photos / name)
+    with pytest.raises(UserError, match="class"):
+        compare_ways(asked(photos, "knn"), tmp_path / "out")
+
+
+@pytest.mark.slow
+def test_real_nets_on_real_photos_as_they_are_and_with_their_features(assets, tmp_path):
+    source = tmp_path / "photos"
+    for name in ("ants", "bees"):
+        (source / name).mkdir(parents=True)
+        for file in sorted((assets / "datasets" / "ants_bees" / name).iterdir())[:40]:
+            shutil.copy(file, source / name)
+    what = Asked({"data.source": str(source)}, (), ("MobileNetV2",), ("as-is", "svm"))
+    result = compare_ways(what, tmp_path / "out")
+    assert result["mapping"] == ["ants: ant (310)", "bees: bee (309)"]
+    as_is, svm = sorted(result["methods"], key=lambda row: row["name"])
+    assert as_is["classes"] == svm["classes"] == 2
+    assert as_is["val_accuracy"] >= 0.75 and svm["val_accuracy"] >= 0.75

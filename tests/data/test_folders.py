@@ -1,0 +1,213 @@
+import os
+
+import pytest
+
+from kerasft.data.folders import (
+    digest,
+    examine,
+    find_classes,
+    find_files,
+    for_each_file,
+    place_of_folder,
+    walk,
+)
+from kerasft.errors import UserError
+from kerasft.progress import silent
+from kerasft.text import listing
+
+PIXEL = (  # a GIF of one white pixel
+    b"GIF89a\x01\x00\x01\x00\x80\x00\x00\xff\xff\xff\x00\x00\x00,\x00\x00\x00\x00\x01\x00\x01"
+    b"\x00\x00\x02\x02D\x01\x00;"
+)
+
+
+def make(root, *paths):
+    for path in paths:
+        (root / path).parent.mkdir(parents=True, exist_ok=True)
+        (root / path).write_bytes(path.encode())
+    return root
+
+
+def message_of(call, *arguments):
+    with pytest.raises(UserError) as error:
+        call(*arguments)
+    return str(error.value)
+
+
+def test_folders_are_classes(tmp_path):
+    make(tmp_path, "cat/1.jpg", "dog/2.png", "README.txt")
+    (tmp_path / "empty").mkdir()
+    assert find_classes(tmp_path) == {"": {"cat": ["cat/1.jpg"], "dog": ["dog/2.png"], "empty": []}}
+
+
+def test_folders_inside_a_class_belong_to_it(tmp_path):
+    make(tmp_path, "cat/b/c/1.jpg", "cat/a.jpg", "dog/1.jpg")
+    assert find_classes(tmp_path)[""]["cat"] == ["cat/a.jpg", "cat/b/c/1.jpg"]
+
+
+@pytest.mark.parametrize("name", ["validation", "val", "valid", "Val"])
+def test_folders_of_splits_are_respected(tmp_path, name):
+    make(tmp_path, "train/cat/1.jpg", f"{name}/cat/2.jpg", "test/cat/3.jpg")
+    assert find_classes(tmp_path) == {
+        "train": {"cat": ["train/cat/1.jpg"]},
+        "validation": {"cat": [f"{name}/cat/2.jpg"]},
+        "test": {"cat": ["test/cat/3.jpg"]},
+    }
+
+
+def test_a_class_may_be_called_train(tmp_path):
+    make(tmp_path, "car/1.jpg", "train/1.jpg", "ship/1.jpg")
+    assert sorted(find_classes(tmp_path)[""]) == ["car", "ship", "train"]
+
+
+def test_folders_of_splits_with_others_beside_them_are_ambiguous(tmp_path):
+    make(tmp_path, "train/cat/1.jpg", "test/cat/1.jpg", "unlabelled/cat/1.jpg")
+    assert message_of(find_classes, tmp_path) == (
+        f"{tmp_path}: holds folders of splits (test, train) and others beside them (unlabelled). "
+        "Expected either a folder per class or only train, validation and test.\n"
+        "  Move the others away."
+    )
+
+
+def test_a_test_folder_alone_and_two_validation_folders_are_refused(tmp_path):
+    make(tmp_path / "a", "test/cat/1.jpg", "val/cat/1.jpg")
+    assert "holds test, val but no folder train" in message_of(find_classes, tmp_path / "a")
+    make(tmp_path / "b", "train/cat/1.jpg", "val/cat/1.jpg", "valid/cat/1.jpg")
+    assert "val and valid, which both mean the validation split" in message_of(
+        find_classes, tmp_path / "b"
+    )
+
+
+def test_what_systems_leave_behind_is_passed_over(tmp_path):
+    make(tmp_path, "cat/1.jpg", "cat/.DS_Store", "cat/Thumbs.db", "cat/Desktop.ini", "cat/Icon\r")
+    make(tmp_path, ".cache/1.jpg", "__MACOSX/cat/1.jpg", "dog/notes.txt")
+    assert find_classes(tmp_path) == {"": {"cat": ["cat/1.jpg"], "dog": ["dog/notes.txt"]}}
+
+
+def test_links_are_followed_and_circles_end(tmp_path):
+    make(tmp_path, "photos/cat/1.jpg", "elsewhere/2.jpg")
+    (tmp_path / "photos/dog").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "photos/cat/3.jpg").symlink_to(tmp_path / "elsewhere/2.jpg")
+    (tmp_path / "photos/cat/again").symlink_to(tmp_path / "photos")
+    assert list(walk(tmp_path / "photos")) == ["cat/1.jpg", "cat/3.jpg", "dog/2.jpg"]
+
+
+def test_a_path_that_is_no_folder_is_a_mistake_in_typing(tmp_path):
+    make(tmp_path, "file")
+    for name, problem in [("nowhere", "no such folder"), ("file", "is a file")]:
+        with pytest.raises(UserError, match=problem) as error:
+            find_classes(tmp_path / name)
+        assert error.value.exit_code == 2
+    with pytest.raises(UserError, match=r"no such folder.*Sets of TFDS are named tfds:NAME\."):
+        find_classes(tmp_path / "tdfs:mnist")
+
+
+def test_an_empty_folder_is_refused(tmp_path):
+    assert message_of(find_classes, tmp_path).startswith(f"{tmp_path}: is empty. Expected a folder")
+
+
+def test_images_beside_the_class_folders_are_refused(tmp_path):
+    make(tmp_path, "1.JPG", "2.png", "cat/3.jpg", "dog/4.jpg")
+    assert message_of(find_classes, tmp_path) == (
+        f"{tmp_path}: holds 2 images outside of class folders, such as 1.JPG. Expected a folder "
+        "of images per class.\n  Move them into folders named after their classes, or away."
+    )
+
+
+def test_a_class_whose_name_no_line_can_hold_is_refused(tmp_path):
+    make(tmp_path, "cat\nfish/1.jpg", "dog/2.jpg")
+    assert message_of(find_classes, tmp_path).endswith("are not UTF-8. Rename: cat\\nfish.")
+
+
+def test_an_image_has_a_digest_and_no_fault(tmp_path):
+    (tmp_path / "a.gif").write_bytes(PIXEL)
+    expected = "3fa0e9d3e6722c36adc6b7d494414294"  # b2sum -l 128
+    assert examine(tmp_path / "a.gif") == (expected, "")
+    assert digest(tmp_path / "a.gif") == expected
+
+
+def test_the_reason_says_what_is_wrong_with_a_file(tmp_path):
+    (tmp_path / "empty.jpg").touch()
+    assert examine(tmp_path / "empty.jpg")[1] == "is empty"
+    (tmp_path / "link.jpg").symlink_to(tmp_path / "nowhere")
+    assert examine(tmp_path / "link.jpg") == ("", "cannot be read: No such file or directory")
+    os.mkfifo(tmp_path / "pipe.jpg")
+    assert examine(tmp_path / "pipe.jpg") == ("", "is not a regular file")
+    with open(tmp_path / "film.jpg", "wb") as film:
+        film.truncate(600 << 20)  # a sparse file: takes no space
+    assert examine(tmp_path / "film.jpg") == ("", "has 600 MiB, more than 512")
+    (tmp_path / "bell\a.gif").write_bytes(PIXEL)
+    assert examine(tmp_path / "bell\a.gif")[1].startswith("has a name with control characters")
+
+
+def test_a_missing_file_and_a_pipe_have_no_digest(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    assert digest(tmp_path / "pipe") == ""
+    assert digest(tmp_path / "nowhere") == ""
+
+
+def test_progress_counts_the_files_and_ends_with_all(tmp_path):
+    make(tmp_path, *(f"{number}.jpg" for number in range(250)))
+    events = []
+    for_each_file(digest, tmp_path, [f"{number}.jpg" for number in range(250)], events.append)
+    assert [events[0].done, events[-1].done, events[-1].total] == [2, 250, 250]
+    assert len(events) == 125
+    assert {event.stage for event in events} == {"images"}
+
+
+def test_results_come_in_the_order_of_the_files(tmp_path):
+    names = [f"{number}.jpg" for number in range(50)]
+    make(tmp_path, *names)
+    assert for_each_file(lambda path: path.name, tmp_path, names, silent) == names
+
+
+def test_a_fault_in_reading_is_not_swallowed(tmp_path):
+    def fail(path):
+        raise RuntimeError(path.name)
+
+    with pytest.raises(RuntimeError, match=r"0\.jpg"):
+        for_each_file(fail, tmp_path, [f"{number}.jpg" for number in range(9)], silent)
+
+
+def test_moved_files_are_found_by_what_they_hold(tmp_path):
+    make(tmp_path, "cat/1.jpg", "cat/2.jpg", "dog/3.jpg")
+    paths = ["cat/1.jpg", "cat/2.jpg", "dog/3.jpg"]
+    digests = [digest(tmp_path / path) for path in paths]
+    assert find_files(place_of_folder(str(tmp_path), tmp_path), paths, digests, silent) == paths
+    (tmp_path / "cat").rename(tmp_path / "a cat ü")
+    (tmp_path / "dog/3.jpg").rename(tmp_path / "new.jpg")
+    assert find_files(place_of_folder(str(tmp_path), tmp_path), paths, digests, silent) == [
+        "a cat ü/1.jpg",
+        "a cat ü/2.jpg",
+        "new.jpg",
+    ]
+
+
+def test_files_that_changed_places_are_found(tmp_path):
+    make(tmp_path, "1.jpg", "2.jpg")
+    digests = [digest(tmp_path / "1.jpg"), digest(tmp_path / "2.jpg")]
+    found = find_files(
+        place_of_folder(str(tmp_path), tmp_path), ["2.jpg", "1.jpg"], digests, silent
+    )
+    assert found == ["1.jpg", "2.jpg"]
+
+
+def test_missing_and_changed_files_are_named_at_once(tmp_path):
+    make(tmp_path, "1.jpg", "2.jpg", "3.jpg")
+    paths = ["1.jpg", "2.jpg", "3.jpg"]
+    digests = [digest(tmp_path / path) for path in paths]
+    (tmp_path / "1.jpg").unlink()
+    (tmp_path / "3.jpg").write_bytes(b"edited")
+    assert message_of(
+        find_files, place_of_folder(str(tmp_path), tmp_path), paths, digests, silent
+    ) == (
+        f"{tmp_path}: 2 of the 3 images of the run are not there as they were, under any name:\n"
+        "  1.jpg: is missing\n"
+        "  3.jpg: has changed\n"
+        "  If the photos were moved, pass --data FOLDER. Changed photos need a new run."
+    )
+
+
+def test_long_lists_end_with_a_count():
+    assert listing(["a", "b", "c"], 2) == "\n  a\n  b\n  and 1 more"
+    assert listing(["a", "b"], 2) == "\n  a\n  b"

@@ -1,0 +1,320 @@
+import logging
+import shutil
+
+import pytest
+from drawing import draw_photos
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from kerasft.config.fields import Data
+from kerasft.data.source import Photo
+from kerasft.data.tables import find_csv, find_parquet
+from kerasft.errors import UserError
+from kerasft.progress import silent
+
+THREE = "a.jpg,cat\nsub/b.jpg,dog\nc.jpg,cat\n"
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Three files; a table of photos reads none of them."""
+    (tmp_path / "sub").mkdir()
+    for path in ("a.jpg", "sub/b.jpg", "c.jpg"):
+        (tmp_path / path).touch()
+    return tmp_path
+
+
+def read(folder, text, **settings):
+    (folder / "labels.csv").write_text(text)
+    return find_csv(Data(source=folder / "labels.csv", **settings), silent).read()
+
+
+def refusal(folder, text):
+    """The message, without the name of the table that it begins with."""
+    with pytest.raises(UserError) as error:
+        read(folder, text)
+    start = f"{folder / 'labels.csv'}: "
+    assert str(error.value).startswith(start)
+    assert error.value.exit_code == 1
+    return str(error.value).removeprefix(start)
+
+
+def test_paths_are_relative_to_the_folder_of_the_table(folder):
+    (folder / "labels.csv").write_text("path,label\n" + THREE)
+    place = find_csv(Data(source=folder / "labels.csv"), silent)
+    assert (place.name, place.root) == (str(folder / "labels.csv"), folder)
+    listed = place.read()
+    assert listed.photos == [
+        Photo("a.jpg", "cat"),
+        Photo("sub/b.jpg", "dog"),
+        Photo("c.jpg", "cat"),
+    ]
+    assert listed.classes == {"": ("cat", "dog")}
+
+
+def test_columns_may_come_in_any_order_and_case_with_others_beside_them(folder):
+    listed = read(
+        folder,
+        "Width;Split;LABEL; Path ;Group\n10;Train;cat;a.jpg;x\n9;VAL;dog;sub/b.jpg;\n"
+        "8;test;cat;c.jpg;y\n",
+    )
+    assert listed.photos == [
+        Photo("a.jpg", "cat", "train", "x"),
+        Photo("sub/b.jpg", "dog", "validation", ""),
+        Photo("c.jpg", "cat", "test", "y"),
+    ]
+    assert listed.classes == {"train": ("cat",), "validation": ("dog",), "test": ("cat",)}
+
+
+@pytest.mark.parametrize("split", ["validation", "val", "valid", "Val"])
+def test_validation_has_three_names(folder, split):
+    listed = read(folder, f"path,label,split\na.jpg,cat,train\nc.jpg,cat,{split}\n")
+    assert listed.photos[1].split == "validation"
+
+
+def test_columns_that_are_passed_over_are_told(folder, caplog):
+    caplog.set_level(logging.INFO)
+    read(folder, "path,label,patient,width\na.jpg,cat,ada,10\n")
+    assert caplog.messages == [
+        f"{folder / 'labels.csv'}: columns that are passed over: patient, width"
+    ]
+
+
+def test_a_column_of_splits_that_is_empty_says_nothing(folder):
+    assert read(folder, "path,label,split\na.jpg,cat,\nc.jpg,dog,\n").classes == {
+        "": ("cat", "dog")
+    }
+
+
+def test_names_that_can_only_mean_one_thing_are_understood(folder):
+    listed = read(folder, "filename,class\n" + THREE)
+    assert listed.photos[1] == Photo("sub/b.jpg", "dog")
+    listed = read(folder, "image,path,label\nx.jpg,a.jpg,cat\n")  # the column's own name wins
+    assert listed.photos == [Photo("a.jpg", "cat")]
+    assert refusal(folder, "file,image,label\na.jpg,x,cat\n") == (
+        "file and image all mean the column path. Keep one, or call the right one path."
+    )
+
+
+def test_absolute_paths_below_the_folder_are_fine_and_so_are_those_of_windows(folder):
+    link = folder.parent / f"{folder.name} link"
+    link.symlink_to(folder)
+    text = f"path,label\n{folder}/a.jpg,cat\nsub\\b.jpg,dog\n./x/../c.jpg,cat\n"
+    paths = ["a.jpg", "sub/b.jpg", "c.jpg"]
+    assert [photo.path for photo in read(folder, text).photos] == paths
+    assert [photo.path for photo in read(link, text).photos] == paths
+
+
+def test_all_rows_that_make_no_sense_are_named_at_once(folder):
+    assert refusal(
+        folder,
+        "path,label,split\n"
+        ",cat,train\n"
+        "a.jpg,,train\n"
+        "../b.jpg,cat,train\n"
+        "/etc/passwd,cat,train\n"
+        "a.jpg,cat,trian\n"
+        "bell\a.jpg,cat,train\n"
+        "a.jpg,c\aat,train\n"
+        "a.jpg,cat\n"
+        "a.jpg,cat,train\n"
+        "./a.jpg,cat,train\n"
+        "c.jpg,cat,\n"
+        "gone.jpg,cat,train\n",
+    ).splitlines() == [
+        "11 of its rows can't be used:",
+        "  line 2: names no file",
+        "  line 3: has no label",
+        f"  line 4: ../b.jpg is not below {folder}, the folder of the table. Move the table there",
+        f"  line 5: /etc/passwd is not below {folder}, the folder of the table. Move the table "
+        "there",
+        "  line 6: split: expected train, validation or test, got 'trian'. Did you mean 'train'?",
+        "  line 7: has a path with control characters, or one that is not UTF-8",
+        "  line 8: has control characters",
+        "  line 9: has more or fewer fields than the header",
+        "  line 11: a.jpg is in line 10 already",
+        "  line 12: c.jpg has no split, others have one",
+        "  line 13: gone.jpg is missing",
+    ]
+
+
+def test_of_many_missing_files_twenty_are_named(folder):
+    lines = "".join(f"{number}.jpg,cat\n" for number in range(23))
+    message = refusal(folder, f"path,label\n{THREE}{lines}")
+    assert message.startswith("23 of its rows can't be used:\n  line 5: 0.jpg is missing\n")
+    assert message.endswith("  line 24: 19.jpg is missing\n  and 3 more")
+
+
+def test_if_all_files_are_missing_the_folder_is_named_and_where_they_may_be(folder):
+    assert refusal(folder, "path,label\nb.jpg,cat\n").splitlines()[-1] == (
+        f"  Paths are relative to {folder}, the folder of the table. There is sub/b.jpg."
+    )
+
+
+def test_missing_files_can_be_skipped_like_those_that_are_no_images(folder):
+    listed = read(folder, "path,label\na.jpg,cat\ngone.jpg,dog\n", bad_images="skip")
+    assert [photo.path for photo in listed.photos] == ["a.jpg", "gone.jpg"]
+
+
+def test_columns_that_are_missing_are_named_with_what_there_is(folder):
+    header = "Expected a header with path,label and, where there are any, split and group"
+    assert refusal(folder, "path,labels\na.jpg,cat\n") == (
+        f"no column label. Did you mean 'labels'? {header}, got path, labels."
+    )
+    assert refusal(folder, "a.jpg,cat\nb.jpg,dog\n") == f"no column path. {header}, got a.jpg, cat."
+    assert refusal(folder, "") == f"no column path. {header}, got an empty file."
+    assert refusal(folder, "path,label\n") == "lists no photos. Expected a row for each."
+
+
+def test_a_column_that_is_split_but_for_a_slip_is_not_passed_over(folder):
+    assert refusal(folder, "path,label,spilt\na.jpg,cat,train\n") == (
+        "unknown column 'spilt'. Did you mean 'split'? Rename it, or remove it."
+    )
+    assert refusal(folder, "path,label,groups\na.jpg,cat,x\n").startswith("unknown column 'groups'")
+    read(folder, "path,label,slice,date\na.jpg,cat,1,2\n")
+
+
+def test_a_table_that_is_not_there_is_a_mistake_in_typing(tmp_path):
+    with pytest.raises(UserError, match=r"labels\.csv: no such file") as error:
+        find_csv(Data(source=tmp_path / "labels.csv"), silent).read()
+    assert error.value.exit_code == 2
+
+
+cells = st.sampled_from(
+    ["path", "label", "split", "a.jpg", "sub/b.jpg", "..", "train", "1", "0.5", '"', "\0", "\\", ""]
+) | st.text(max_size=3)
+
+
+@settings(
+    max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(st.lists(st.lists(cells, max_size=4), max_size=6), st.sampled_from(",;\t"), st.booleans())
+def test_whatever_is_in_a_table_it_is_photos_of_the_folder_or_one_refusal(
+    folder, rows, mark, headed
+):
+    text = "path,label,split\n".replace(",", mark) * headed
+    text += "\n".join(mark.join(row) for row in rows)
+    (folder / "labels.csv").write_text(text, "utf-8", "surrogatepass")
+    try:
+        listed = find_csv(Data(source=folder / "labels.csv"), silent).read()
+    except UserError as error:
+        assert str(error).startswith(f"{folder / 'labels.csv'}: ")
+    else:
+        assert {photo.path for photo in listed.photos} <= {"a.jpg", "sub/b.jpg", "labels.csv"}
+
+
+# multi-label and regression
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [
+        ["cat|dog", "cat", "dog"],
+        ["cat|dog", "cat|bird"],
+        ["cat; dog", "dog", "bird"],
+        ["cat,dog", "cat", "dog"],
+    ],
+)
+def test_several_labels_in_a_cell_are_multi_label(folder, labels):
+    text = "".join(f'{number}.jpg,"{label}"\n' for number, label in enumerate(labels))
+    message = refusal(folder, "path,label\n" + text)
+    assert message.startswith(f"several labels in one cell, such as '{labels[0]}': multi-label, ")
+    assert "which is not what kerasft does" in message
+
+
+@pytest.mark.parametrize(
+    "labels", [["cat, big", "cat, small", "cat"], ["apple, red", "pear, red"], ["a|", "b|"]]
+)
+def test_names_of_classes_may_hold_commas(folder, labels):
+    for number in range(len(labels)):
+        (folder / f"{number}.jpg").touch()
+    text = "".join(f'{number}.jpg,"{label}"\n' for number, label in enumerate(labels))
+    assert [p.class_name for p in read(folder, "path,label\n" + text).photos] == labels
+
+
+def test_columns_of_0_and_1_are_multi_label(folder):
+    message = refusal(folder, "path,cat,dog,width\na.jpg,1,0,10\nc.jpg,1,1,10\n")
+    assert message.startswith("no column label, but columns of 0 and 1 (cat, dog): multi-label, ")
+    assert "write that column's name into a column label" in message
+
+
+def test_a_photo_in_two_rows_with_two_labels_is_multi_label(folder):
+    assert refusal(folder, "path,label\na.jpg,cat\na.jpg,dog\n").splitlines() == [
+        "1 of its rows can't be used:",
+        "  line 3: a.jpg has the label dog, and cat in line 2",
+        "  Photos with several labels are multi-label, which is not what kerasft does: its "
+        "classifiers give each photo one label.",
+    ]
+
+
+def test_labels_that_are_numbers_and_mostly_differ_are_regression(folder):
+    text = "".join(f"{number}.jpg,{number / 7:.3f}\n" for number in range(10))
+    assert refusal(folder, "path,label\n" + text).startswith(
+        "the labels are numbers that mostly differ, such as 0.000: regression, which is not what"
+    )
+
+
+@pytest.mark.parametrize("labels", [["1", "2", "3"], ["1.5", "2.5", "1.5", "2.5", "1.5", "3"]])
+def test_numbers_may_be_the_names_of_classes(folder, labels):
+    for number in range(len(labels)):
+        (folder / f"{number}.jpg").touch()
+    text = "".join(f"{number}.jpg,{label}\n" for number, label in enumerate(labels))
+    assert [p.class_name for p in read(folder, "path,label\n" + text).photos] == labels
+
+
+# Parquet
+
+
+def parquet(folder, **columns):
+    pyarrow = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    parquet.write_table(pyarrow.table(columns), folder / "labels.parquet")
+    return find_parquet(Data(source=folder / "labels.parquet"), silent)
+
+
+def test_a_parquet_file_lists_what_the_csv_file_lists(folder):
+    place = parquet(
+        folder,
+        path=["a.jpg", "sub/b.jpg", "c.jpg"],
+        label=["cat", "dog", "cat"],
+        split=["train", "train", "test"],
+        group=[7, None, 8],
+    )
+    assert place.read().photos == [
+        Photo("a.jpg", "cat", "train", "7"),
+        Photo("sub/b.jpg", "dog", "train", ""),
+        Photo("c.jpg", "cat", "test", "8"),
+    ]
+
+
+def test_labels_of_a_parquet_file_may_be_whole_numbers(folder):
+    place = parquet(folder, path=["a.jpg", "c.jpg"], label=[3, 4])
+    assert place.read().classes == {"": ("3", "4")}
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        ({"path": ["a.jpg"], "label": [["a", "b"]]}, "its labels are lists: multi-label"),
+        ({"path": ["a.jpg"], "label": [{"x": 1}]}, "the column label holds struct<x: int64>"),
+        ({"image": [{"bytes": b"x"}], "label": ["a"]}, "Expected text, the path of a file."),
+        ({"path": [1], "label": ["a"]}, "the column path holds number. Expected text"),
+        ({"path": ["a.jpg"], "cat": [1], "dog": [0]}, "columns of 0 and 1 (cat, dog)"),
+        ({"path": ["a.jpg"], "label": [None]}, "row 1: has no label"),
+        ({"path": ["a.jpg"], "label": [float("nan")]}, "row 1: has no label"),
+        ({"path": ["x.jpg"], "label": ["a"]}, "row 1: x.jpg is missing"),
+    ],
+)
+def test_a_parquet_file_for_another_task_is_refused(folder, columns, message):
+    with pytest.raises(UserError) as error:
+        parquet(folder, **columns).read()
+    assert message in str(error.value)
+
+
+def test_odd_names_survive(tmp_path):
+    draw_photos(tmp_path / "photos", classes=["x", "y"], per_class=1)
+    shutil.move(tmp_path / "photos/x/x-000.png", tmp_path / 'photos/"a", b\u202f.png')
+    (tmp_path / "photos/labels.csv").write_text('path,label\n"""a"", b\u202f.png",x\n')
+    listed = find_csv(Data(source=tmp_path / "photos/labels.csv"), silent).read()
+    assert listed.photos == [Photo('"a", b\u202f.png', "x")]

@@ -1,0 +1,202 @@
+import logging
+import os
+import shutil
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from small_run import NAMES, small_bundle, small_run
+
+from kerasft.errors import UserError
+from kerasft.evaluation.predict import predict
+from kerasft.export.savedmodel import write_savedmodel
+from kerasft.models import bundle
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    return small_run(tmp_path_factory.mktemp("predict"))
+
+
+@pytest.fixture(scope="module")
+def exported(trained):
+    """A folder of versions, the newest of which is 10."""
+    folder = trained.parent / "served"
+    opened = bundle.load(trained / "model.keras")
+    reversed_names = bundle.Bundle(opened.model, NAMES[::-1], 32, "stretch")
+    write_savedmodel(reversed_names, folder / "9")
+    write_savedmodel(opened, folder / "10")
+    return folder
+
+
+@pytest.fixture
+def some(trained, tmp_path):
+    """A folder with three images in two folders, a text, and hidden files."""
+    folder = tmp_path / "some"
+    (folder / "inner").mkdir(parents=True)
+    source = trained.parent / "photos"
+    shutil.copy(source / "circle" / "circle-001.jpg", folder / "b.jpg")
+    shutil.copy(source / "cross" / "cross-000.png", folder / "inner" / "c.PNG")
+    shutil.copy(source / "stripes" / "stripes-000.png", folder / "a.png")
+    (folder / "notes.txt").write_text("not an image, and not named as one")
+    shutil.copy(folder / "b.jpg", folder / ".hidden.jpg")
+    return folder
+
+
+def labels_of(result):
+    return [entry["label"] for entry in result["predictions"]]
+
+
+def test_a_run_predicts_where_its_gpu_is_missing(trained, some, tmp_path, caplog):
+    run = tmp_path / "run"
+    shutil.copytree(trained, run)
+    config = (run / "config.toml").read_text("utf-8")
+    (run / "config.toml").write_text(config.replace('"auto"', '"gpu:63"', 1), "utf-8")
+    with caplog.at_level(logging.INFO, "kerasft"):
+        assert predict(run, [some / "b.jpg"]) == predict(trained, [some / "b.jpg"])
+    assert caplog.messages[0] == f"{run}: computed on gpu:63, which is not here."
+
+
+def test_predictions_are_the_scores_of_the_model_best_first(trained, some):
+    (result,) = predict(trained, [some / "a.png"])
+    model = keras.models.load_model(trained / "model.keras")
+    # PNG is lossless, so Keras' own reader and PIL's resize give nearly the same pixels.
+    image = keras.utils.load_img(some / "a.png", target_size=(32, 32), interpolation="bilinear")
+    scores = model.predict_on_batch(keras.utils.img_to_array(image)[None])[0]
+    expected = sorted(zip(scores, NAMES, strict=True), reverse=True)
+    assert result["file"] == str(some / "a.png")
+    assert labels_of(result) == [name for _, name in expected]
+    found = [entry["score"] for entry in result["predictions"]]
+    # PIL rounds to whole gray levels twice, once per axis.
+    np.testing.assert_allclose(found, [score for score, _ in expected], atol=0.02)
+    assert sum(found) == pytest.approx(1, abs=1e-6)
+
+
+def test_top_limits_the_labels_and_may_be_more_than_there_are(trained, some):
+    assert len(predict(trained, [some / "a.png"], top=1)[0]["predictions"]) == 1
+    assert len(predict(trained, [some / "a.png"], top=50)[0]["predictions"]) == 3
+    with pytest.raises(UserError, match="expected 1 or more, got 0"):
+        predict(trained, [some / "a.png"], top=0)
+
+
+def test_a_folder_is_searched_for_images_and_sorted(trained, some):
+    files = [result["file"] for result in predict(trained, [some])]
+    assert files == [str(some / name) for name in ("a.png", "b.jpg", "inner/c.PNG")]
+
+
+def test_files_come_in_the_order_given(trained, some):
+    wanted = [some / "b.jpg", some / "a.png", some / "b.jpg"]
+    results = predict(trained, wanted)
+    assert [result["file"] for result in results] == [str(path) for path in wanted]
+    assert results[0] == results[2] != results[1]
+
+
+def test_bad_files_get_an_error_and_the_others_are_predicted(trained, some, tmp_path):
+    (some / "empty.jpg").write_bytes(b"")
+    (some / "text.jpg").write_text("hello")
+    (some / "cut.jpg").write_bytes((some / "b.jpg").read_bytes()[:600])
+    (tmp_path / "nothing").mkdir()
+    results = predict(trained, [some, tmp_path / "absent.jpg", tmp_path / "nothing"])
+    errors = {os.path.basename(r["file"]): r["error"] for r in results if "error" in r}
+    assert errors == {
+        "empty.jpg": "is empty",
+        "text.jpg": "is not a JPEG, PNG, GIF, BMP or WebP image",
+        "cut.jpg": "is truncated",
+        "absent.jpg": "no such file",
+        "nothing": "holds no images",
+    }
+    good = [os.path.basename(r["file"]) for r in results if "predictions" in r]
+    assert good == ["a.png", "b.jpg", "c.PNG"]
+    alone = predict(trained, [some / "b.jpg"])[0]["predictions"]
+    among = results[[os.path.basename(r["file"]) for r in results].index("b.jpg")]["predictions"]
+    assert [e["label"] for e in among] == [e["label"] for e in alone]
+    assert among[0]["score"] == pytest.approx(alone[0]["score"], abs=1e-6)  # other batch size
+
+
+def test_only_bad_files_are_only_errors(trained, tmp_path):
+    assert predict(trained, [tmp_path / "absent.jpg"]) == [
+        {"file": str(tmp_path / "absent.jpg"), "error": "no such file"}
+    ]
+
+
+def test_more_files_than_a_batch_keep_their_names(trained):
+    photos = trained.parent / "photos"
+    results = predict(trained, [photos])
+    assert len(results) == 36
+    last = predict(trained, [results[35]["file"]])[0]
+    assert last["file"] == results[35]["file"]
+    assert last["predictions"][0]["score"] == pytest.approx(
+        results[35]["predictions"][0]["score"], abs=1e-6
+    )
+
+
+def test_a_model_file_predicts_as_its_run(trained, some):
+    assert predict(trained / "model.keras", [some]) == predict(str(trained), [str(some)])
+
+
+@pytest.mark.parametrize("version", ["10", ""])
+def test_a_savedmodel_predicts_as_its_run_and_the_newest_version_is_taken(
+    trained, exported, some, version
+):
+    ours, theirs = predict(trained, [some]), predict(exported / version, [some])
+    assert [labels_of(result) for result in theirs] == [labels_of(result) for result in ours]
+    for a, b in zip(ours, theirs, strict=True):
+        assert a["predictions"][0]["score"] == pytest.approx(b["predictions"][0]["score"], abs=1e-5)
+
+
+def test_a_savedmodel_gets_bad_files_too(exported, some):
+    (some / "text.jpg").write_text("hello")
+    results = predict(exported, [some])
+    assert ["error" in result for result in results] == [False, False, False, True]
+
+
+def test_a_savedmodel_of_another_program_is_refused(tmp_path):
+    module = tf.Module()
+    module.f = tf.function(lambda x: x + 1, input_signature=[tf.TensorSpec([None], name="x")])
+    tf.saved_model.save(module, str(tmp_path / "other"), module.f)
+    with pytest.raises(UserError, match=r"not a SavedModel of `kerasft export`.*takes \['x'\]"):
+        predict(tmp_path / "other", [tmp_path])
+
+
+def test_a_damaged_savedmodel_is_refused(tmp_path):
+    (tmp_path / "saved_model.pb").write_bytes(b"hello")
+    with pytest.raises(UserError, match="the SavedModel can't be loaded"):
+        predict(tmp_path, [tmp_path])
+
+
+def test_a_folder_that_is_no_model_and_an_absent_one_are_refused(tmp_path):
+    with pytest.raises(UserError, match="is not a run"):
+        predict(tmp_path, [tmp_path])
+    with pytest.raises(UserError, match="no such") as caught:
+        predict(tmp_path / "absent", [tmp_path])
+    assert caught.value.exit_code == 2
+
+
+def test_progress_counts_files_read_and_predicted(trained, some):
+    told = []
+    predict(trained, [some], progress=told.append)
+    assert {event.stage for event in told} == {"images", "check"}
+    assert [(e.done, e.total) for e in told if e.stage == "check"] == [(3, 3)]
+
+
+def test_names_with_odd_characters_are_printable(trained, some):
+    shutil.copy(some / "a.png", some / "line\nbreak.png")
+    (result,) = predict(trained, [some / "line\nbreak.png"])
+    assert result["file"].endswith("line\\x0abreak.png") or result["file"].endswith(
+        r"line\nbreak.png"
+    )
+
+
+def test_a_pretrained_net_knows_its_1000_labels(assets):
+    flower = sorted((assets / "datasets" / "flowers5" / "daisy").iterdir())[0]
+    (result,) = predict("imagenet:MobileNet:alpha=0.75", [flower], top=3)
+    assert len(result["predictions"]) == 3
+    assert result["predictions"][0]["label"] == "daisy"
+
+
+def test_equal_scores_are_listed_in_the_order_of_the_classes(tmp_path, some):
+    opened = small_bundle()
+    opened.model.get_layer("logits").kernel.assign(np.zeros((8, 3)))
+    bundle.save(opened, tmp_path / "model.keras")
+    assert labels_of(predict(tmp_path / "model.keras", [some / "a.png"])[0]) == list(NAMES)

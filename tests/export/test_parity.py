@@ -1,0 +1,177 @@
+import io
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from drawing import draw_photos
+from PIL import Image
+from small_run import NAMES, small_bundle
+
+from kerasft.errors import UserError
+from kerasft.export import parity
+from kerasft.export.savedmodel import write_savedmodel
+from kerasft.models import bundle
+from kerasft.pixels import images
+
+
+def sides():
+    """What two processes that agree hand over: 4 images, 8 of noise, 3 classes."""
+    rng = np.random.default_rng(0)
+    logits = {"files": rng.normal(size=(4, 3)), "noise": rng.normal(size=(8, 3))}
+    reference = {}
+    for name, values in logits.items():
+        for size in (1, 7):
+            scores = np.exp(values) / np.exp(values).sum(axis=1, keepdims=True)
+            reference[f"scores_{name}_{size}"] = scores
+            reference[f"logits_{name}_{size}"] = values
+    best = reference["scores_files_1"].argmax(axis=1)
+    export = {name: values.copy() for name, values in reference.items()}
+    export["labels"] = np.array(NAMES)
+    for size in (1, 7):
+        export[f"top_label_{size}"] = np.array(NAMES)[best]
+        export[f"top_score_{size}"] = reference["scores_files_1"].max(axis=1)
+    return export, reference
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """A model file, some photos, and the model as SavedModel."""
+    folder = tmp_path_factory.mktemp("parity")
+    opened = small_bundle()
+    bundle.save(opened, folder / "model.keras")
+    write_savedmodel(opened, folder / "saved")
+    draw_photos(folder / "photos", per_class=3)
+    return folder
+
+
+def prove(made, name, work, **changes):
+    arguments = {"class_names": NAMES, "image_size": 32, "resize": "stretch"} | changes
+    photos = sorted((made / "photos").rglob("*.*"))
+    return parity.prove(made / name, made / "model.keras", photos, work=work, **arguments)
+
+
+def test_an_export_of_the_same_model_agrees(made, tmp_path):
+    told = []
+    result = prove(made, "saved", tmp_path, progress=told.append)
+    assert list(result) == ["n", "max_abs_diff", "max_abs_diff_logits", "top1_agreement"]
+    assert (result["n"], result["top1_agreement"]) == (9 + 11, 1.0)  # 9 photos, 11 generated
+    assert 0 <= result["max_abs_diff"] < 1e-5  # the last digits of float32
+    assert 0 <= result["max_abs_diff_logits"] < 1e-4  # logits are about ten times as large
+    assert [(event.stage, event.done, event.total) for event in told] == [
+        ("check", 0, 2), ("check", 1, 2), ("check", 2, 2),
+    ]  # fmt: skip
+
+
+def test_an_export_that_resizes_in_another_way_is_refused(made, tmp_path):
+    with pytest.raises(UserError, match=r"scores of 20 images differ by up to 0\.\d+ \(allowed"):
+        prove(made, "saved", tmp_path, resize="crop")
+
+
+def test_an_export_that_cannot_be_loaded_is_refused(made, tmp_path):
+    with pytest.raises(UserError, match="the process that loads the export ended with status 1"):
+        prove(made, "absent", tmp_path)
+
+
+def test_the_process_of_the_export_imports_no_kerasft_that_knows_models(made, tmp_path):
+    (tmp_path / "photo.jpg").write_bytes(parity.generated_images()["exif_1.jpg"])
+    task = {"inputs": [str(tmp_path / "photo.jpg")], "image_size": 32, "resize": "stretch"}
+    (tmp_path / "task.json").write_text(json.dumps(task))
+    code = (
+        "import sys\nfrom kerasft.export import parity\n"
+        f"parity.main('export', {str(made / 'saved')!r}, {str(tmp_path)!r})\n"
+        "print(sorted(name for name in sys.modules if name.startswith('kerasft.')))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == (
+        "['kerasft.errors', 'kerasft.export', 'kerasft.export.parity', 'kerasft.processes', "
+        "'kerasft.progress']\n"
+    )
+    with np.load(tmp_path / "export.npz") as written:
+        assert written["scores_files_1"].shape == (1, 3)
+
+
+def test_sides_that_agree_pass_with_differences_of_0():
+    assert parity.compare(*sides(), NAMES) == {
+        "max_abs_diff": 0.0, "max_abs_diff_logits": 0.0, "top1_agreement": 1.0,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["scores_files_1", "scores_files_7", "scores_noise_7"])
+@pytest.mark.parametrize("error", [1.1e-4, -1.1e-4, np.nan])
+def test_one_score_that_is_off_by_more_than_the_limit_is_refused(name, error):
+    export, reference = sides()
+    export[name][2, 1] += error
+    with pytest.raises(UserError, match="does not agree"):
+        parity.compare(export, reference, NAMES)
+
+
+def test_the_largest_differences_of_scores_and_logits_are_reported():
+    export, reference = sides()
+    export["scores_noise_1"][0, 0] += 9e-5
+    export["logits_files_7"][3, 2] -= 0.5  # logits are reported; only scores are judged
+    result = parity.compare(export, reference, NAMES)
+    assert result["max_abs_diff"] == pytest.approx(9e-5)
+    assert result["max_abs_diff_logits"] == pytest.approx(0.5)
+
+
+def test_labels_in_another_order_are_refused():
+    export, reference = sides()
+    export["labels"] = np.array(["cross", "circle", "stripes"])
+    with pytest.raises(UserError, match=r"labels are not the model's classes.*got cross, circle"):
+        parity.compare(export, reference, NAMES)
+
+
+@pytest.mark.parametrize("name", ["top_label_7", "top_score_1"])
+def test_a_best_label_or_score_that_is_not_the_best_is_refused(name):
+    export, reference = sides()
+    export[name] = np.roll(export[name], 1)
+    with pytest.raises(UserError, match="does not agree"):
+        parity.compare(export, reference, NAMES)
+
+
+def test_generated_images_are_of_every_kind_that_is_named():
+    generated = parity.generated_images()
+    assert list(generated) == [
+        "exif_1.jpg", "exif_2.jpg", "exif_3.jpg", "exif_4.jpg", "exif_5.jpg", "exif_6.jpg",
+        "exif_7.jpg", "exif_8.jpg", "gray.jpg", "alpha.png", "palette.gif",
+    ]  # fmt: skip
+    modes = {name: Image.open(io.BytesIO(encoded)).mode for name, encoded in generated.items()}
+    assert (modes["exif_1.jpg"], modes["gray.jpg"]) == ("RGB", "L")
+    assert (modes["alpha.png"], modes["palette.gif"]) == ("RGBA", "P")
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_an_orientation_is_read_back_by_pillow_and_in_the_graph(orientation):
+    encoded = parity.generated_images()[f"exif_{orientation}.jpg"]
+    assert Image.open(io.BytesIO(encoded)).getexif()[0x0112] == orientation
+    assert int(images.exif_orientation(tf.constant(encoded))) == orientation
+
+
+def test_the_eight_orientations_show_eight_different_images():
+    generated = parity.generated_images()
+    shown = [
+        images.resize_image(images.decode_image(generated[f"exif_{i}.jpg"]), 32, "stretch").numpy()
+        for i in range(1, 9)
+    ]
+    gaps = [np.abs(a - b).mean() for i, a in enumerate(shown) for b in shown[:i]]
+    assert min(gaps) > 5  # gray levels
+
+
+def test_a_gif_decodes_to_its_palette():
+    indices = np.arange(128 * 3, dtype=np.uint8).reshape(16, 24) % 128
+    palette = np.random.default_rng(0).integers(0, 256, (128, 3)).astype(np.uint8)
+    encoded = parity.encode_gif(indices, palette)
+    np.testing.assert_array_equal(np.array(Image.open(io.BytesIO(encoded)).convert("RGB")),
+                                  palette[indices])  # fmt: skip
+    np.testing.assert_array_equal(tf.io.decode_gif(encoded)[0], palette[indices])
+
+
+def test_noise_is_the_same_in_every_process():
+    noise = parity.noise_pixels(32)
+    assert (noise.shape, noise.dtype) == ((8, 32, 32, 3), np.float32)
+    assert 0 <= noise.min() < 1 and 254 < noise.max() <= 255
+    # The first draw of NumPy's default_rng(0), which is stable by its documentation, times 255.
+    assert noise[0, 0, 0, 0] == pytest.approx(0.6369616873 * 255)

@@ -1,0 +1,248 @@
+import json
+import os
+import shutil
+import struct
+import zlib
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from small_run import NAMES, small_run, swapped, without_kerasft
+
+from kerasft.errors import UserError
+from kerasft.export import parity, savedmodel
+from kerasft.export.savedmodel import EXPORTERS, export_run, write_savedmodel
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    return small_run(tmp_path_factory.mktemp("export"))
+
+
+@pytest.fixture(scope="module")
+def exported(trained):
+    return export_run(trained)
+
+
+@pytest.fixture(scope="module")
+def signatures(exported):
+    loaded = tf.saved_model.load(exported["path"])
+    yield loaded.signatures  # the functions live as long as what was loaded
+
+
+@pytest.fixture(scope="module")
+def photos(trained):
+    return sorted((trained.parent / "photos").rglob("*.*"))
+
+
+def png_that_claims(width, height):
+    """A PNG of a few bytes whose header says another size than its pixels have."""
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    chunks = [(b"IHDR", header), (b"IDAT", zlib.compress(bytes(1000))), (b"IEND", b"")]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+        for kind, body in chunks
+    )
+
+
+def test_the_result_says_where_it_is_and_how_closely_it_agrees(trained, exported):
+    assert exported["path"] == str(trained / "export" / "1")
+    assert (exported["n"], exported["top1_agreement"]) == (6 + 11, 1.0)  # validation, generated
+    assert 0 <= exported["max_abs_diff"] < 1e-5
+
+
+def test_the_folder_has_the_layout_of_tf_serving_and_its_proof(exported):
+    version = Path(exported["path"])
+    assert {"saved_model.pb", "variables", "parity.json"} <= set(os.listdir(version))
+    proof = json.loads((version / "parity.json").read_text())
+    assert {name: proof[name] for name in exported if name != "path"} == {
+        name: exported[name] for name in exported if name != "path"
+    }
+    assert proof["limit"] == 1e-4
+
+
+def test_the_version_can_be_read_by_other_users(exported):
+    # Temporary folders are private; a server usually is another user.
+    assert Path(exported["path"]).stat().st_mode & 0o055 == 0o055
+
+
+def test_signatures_are_those_of_the_reference(signatures):
+    shapes = {
+        name: {
+            **{k: (v.dtype, v.shape.as_list()) for k, v in f.structured_input_signature[1].items()},
+            **{k: (v.dtype, v.shape.as_list()) for k, v in f.structured_outputs.items()},
+        }
+        for name, f in signatures.items()
+    }
+    assert shapes == {
+        "serving_default": {
+            "image_bytes": (tf.string, [None]),
+            "scores": (tf.float32, [None, 3]),
+            "labels": (tf.string, [None, 3]),
+            "top_label": (tf.string, [None]),
+            "top_score": (tf.float32, [None]),
+        },
+        "serve_logits": {"image_bytes": (tf.string, [None]), "logits": (tf.float32, [None, 3])},
+        "serve_pixels": {
+            "pixels": (tf.float32, [None, 32, 32, 3]),
+            "scores": (tf.float32, [None, 3]),
+            "logits": (tf.float32, [None, 3]),
+        },
+    }
+
+
+def test_labels_and_best_are_in_the_order_of_the_scores(signatures, photos):
+    encoded = tf.constant([path.read_bytes() for path in photos[::6]])
+    result = signatures["serving_default"](image_bytes=encoded)
+    assert result["labels"].numpy().tolist() == [[b"circle", b"cross", b"stripes"]] * 6
+    scores = result["scores"].numpy()
+    np.testing.assert_allclose(scores.sum(axis=1), 1, atol=1e-6)
+    np.testing.assert_array_equal(result["top_score"].numpy(), scores.max(axis=1))
+    best = [NAMES[i].encode() for i in scores.argmax(axis=1)]
+    assert result["top_label"].numpy().tolist() == best
+
+
+def test_an_empty_batch_gives_empty_outputs(signatures):
+    result = signatures["serving_default"](image_bytes=tf.constant([], tf.string))
+    shapes = {name: value.shape.as_list() for name, value in result.items()}
+    assert shapes == {"scores": [0, 3], "labels": [0, 3], "top_label": [0], "top_score": [0]}
+    assert signatures["serve_logits"](image_bytes=tf.constant([], tf.string))["logits"].shape == (
+        0, 3,
+    )  # fmt: skip
+
+
+def test_images_of_different_sizes_and_formats_share_a_batch(signatures):
+    generated = parity.generated_images()
+    both = [generated["palette.gif"], generated["exif_6.jpg"]]  # 60 x 44 and 44 x 60
+    together = signatures["serving_default"](image_bytes=tf.constant(both))["scores"].numpy()
+    alone = [
+        signatures["serving_default"](image_bytes=tf.constant([one]))["scores"].numpy()[0]
+        for one in both
+    ]
+    np.testing.assert_allclose(together, alone, atol=1e-6)
+
+
+def test_a_bomb_is_refused_by_its_header(signatures):
+    bomb = png_that_claims(60_000, 60_000)  # 10.8 GB once decoded
+    with pytest.raises(tf.errors.InvalidArgumentError, match="60000"):
+        signatures["serving_default"](image_bytes=tf.constant([bomb]))
+
+
+@pytest.mark.parametrize("junk", [b"", b"hello", b"\xff\xd8\xff"])
+def test_a_file_that_is_no_image_fails_the_call(signatures, junk):
+    with pytest.raises(tf.errors.InvalidArgumentError, match="image"):
+        signatures["serving_default"](image_bytes=tf.constant([junk]))
+
+
+def test_pixels_give_the_scores_of_the_model(trained, signatures):
+    pixels = np.random.default_rng(3).uniform(0, 255, (5, 32, 32, 3)).astype("float32")
+    result = signatures["serve_pixels"](pixels=tf.constant(pixels))
+    model = keras.models.load_model(trained / "model.keras")
+    np.testing.assert_allclose(result["scores"], model.predict_on_batch(pixels), atol=1e-5)
+
+
+def test_the_export_is_used_where_kerasft_cannot_be_imported(exported, photos, signatures):
+    code = (
+        "import tensorflow as tf\n"
+        f"loaded = tf.saved_model.load({exported['path']!r})\n"
+        f"encoded = tf.constant([open({str(photos[0])!r}, 'rb').read()])\n"
+        "print(loaded.signatures['serving_default'](image_bytes=encoded)['scores'].numpy().tolist())"
+    )
+    scores = json.loads(without_kerasft(code, Path(exported["path"]).parent).splitlines()[-1])
+    ours = signatures["serving_default"](image_bytes=tf.constant([photos[0].read_bytes()]))
+    np.testing.assert_allclose(scores, ours["scores"], atol=1e-6)
+
+
+INPUTS = ["--inputs", "pixels=pixels.npy"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["show", "--all"], "inputs['image_bytes'] tensor_info:"),
+        (
+            ["run", "--tag_set", "serve", "--signature_def", "serve_pixels", *INPUTS],
+            "Result for output key scores:",
+        ),
+    ],
+)
+def test_saved_model_cli_shows_and_runs_it(exported, tmp_path, arguments, expected):
+    np.save(tmp_path / "pixels.npy", np.zeros((2, 32, 32, 3), "float32"))
+    command = ["saved_model_cli", arguments[0], "--dir", exported["path"], *arguments[1:]]
+    code = f"sys.argv = {command}\nfrom tensorflow.python.tools.saved_model_cli import main\nmain()"
+    assert expected in without_kerasft(code, tmp_path)
+
+
+def test_no_class_of_kerasft_is_named_in_the_file(exported):
+    graph = (Path(exported["path"]) / "saved_model.pb").read_bytes()
+    assert b"image_bytes" in graph  # the control
+    found = tf.saved_model.load(exported["path"])
+    assert type(found).__module__.partition(".")[0] == "tensorflow"
+
+
+def test_the_next_export_has_the_next_number_and_takes_its_rule_of_resizing(tmp_path):
+    to = tmp_path / "served" / "flowers"
+    (to / "9").mkdir(parents=True)
+    (to / "notes").mkdir()
+    trained = small_run(tmp_path, resize="pad")
+    (tmp_path / "photos").rename(tmp_path / "elsewhere")
+    result = export_run(trained, to=to, data=tmp_path / "elsewhere")
+    assert result["path"] == str(to / "10")
+    assert result["max_abs_diff"] < 1e-5
+    assert sorted(os.listdir(to)) == ["10", "9", "notes"]
+
+
+def test_an_export_with_red_and_blue_swapped_is_refused_and_leaves_nothing_behind(
+    trained, exported, monkeypatch
+):
+    def write_swapped(opened, folder):
+        write_savedmodel(swapped(opened), folder)
+
+    monkeypatch.setitem(EXPORTERS, "savedmodel", write_swapped)
+    with pytest.raises(UserError, match=r"scores of 17 images differ by up to 0\.\d+") as caught:
+        export_run(trained)
+    assert caught.value.exit_code == 1
+    assert os.listdir(trained / "export") == ["1"]  # the control: it agreed
+
+
+def test_photos_that_are_gone_are_named_and_nothing_is_left(trained, tmp_path):
+    shutil.copytree(trained, tmp_path / "run", ignore=shutil.ignore_patterns("export"))
+    with pytest.raises(UserError, match=r"photos: no such folder.*pass --data"):
+        export_run(tmp_path / "run", to=tmp_path / "served")
+    assert os.listdir(tmp_path) == ["run"]
+
+
+def test_a_place_that_cannot_be_written_is_named(trained, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="file/served: the export can't be written"):
+        export_run(trained, to=tmp_path / "file" / "served")
+
+
+def test_a_damaged_model_is_refused_and_nothing_is_left(trained, tmp_path):
+    shutil.copytree(trained, tmp_path / "run", ignore=shutil.ignore_patterns("export"))
+    model = tmp_path / "run" / "model.keras"
+    model.write_bytes(model.read_bytes()[:1000])
+    with pytest.raises(UserError, match=r"model\.keras: not a Keras model file"):
+        export_run(tmp_path / "run")
+    assert not (tmp_path / "run" / "export").exists()
+
+
+def test_a_folder_that_is_no_run_and_a_run_without_model_are_refused(tmp_path):
+    with pytest.raises(UserError, match="is not a run"):
+        export_run(tmp_path)
+    (tmp_path / "run.json").write_text("{}")
+    with pytest.raises(UserError, match="no model yet"):
+        export_run(tmp_path)
+    assert os.listdir(tmp_path) == ["run.json"]
+
+
+def test_64_validation_images_are_spread_over_all():
+    from kerasft.data.source import Source
+
+    names = tuple(f"{i:03}.jpg" for i in range(200))
+    splits = np.array(["validation"] * 190 + ["test"] * 10)
+    source = Source(Path("photos"), ("a",), names, np.zeros(200, np.int32), splits, names)
+    chosen = [path.name for path in savedmodel._photos(source)]
+    assert (len(chosen), len(set(chosen)), chosen[0], chosen[-1]) == (64, 64, "000.jpg", "189.jpg")

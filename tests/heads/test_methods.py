@@ -1,0 +1,214 @@
+"""Each method equals scikit-learn run by hand: written out here, without the module's functions."""
+
+import numpy as np
+import pytest
+from sklearn.calibration import CalibratedClassifierCV
+from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+from sklearn.frozen import FrozenEstimator
+from sklearn.linear_model import LogisticRegression
+from sklearn.naive_bayes import GaussianNB
+from sklearn.neighbors import KNeighborsClassifier
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.svm import SVC, LinearSVC
+from solved import FEATURES, examples
+
+from kerasft.errors import UserError
+from kerasft.heads import methods
+from kerasft.heads.methods import METHODS, TRIES
+from kerasft.heads.solved import Examples
+from kerasft.heads.solver import solve
+
+
+def platt(pipeline, validation, weights=None):
+    platt = CalibratedClassifierCV(FrozenEstimator(pipeline), method="sigmoid")
+    return platt.fit(validation.features, validation.labels, sample_weight=weights)
+
+
+def svm(x, y, validation, p):
+    pipeline = make_pipeline(StandardScaler(), LinearSVC(C=p["C"], random_state=0, max_iter=10000))
+    return platt(pipeline.fit(x, y), validation)
+
+
+def rbf_svm(x, y, validation, p):
+    pipeline = make_pipeline(StandardScaler(), SVC(C=p["C"], gamma=p["gamma"]))
+    return platt(pipeline.fit(x, y), validation)
+
+
+def bayes(x, y, validation, p):
+    return GaussianNB(var_smoothing=p["var_smoothing"]).fit(x.astype("float64"), y)
+
+
+def lda(x, y, validation, p):
+    model = LinearDiscriminantAnalysis(solver="lsqr", shrinkage=p["shrinkage"])
+    return model.fit(x.astype("float64"), y)
+
+
+def logistic(x, y, validation, p):
+    return make_pipeline(StandardScaler(), LogisticRegression(C=p["C"], max_iter=1000)).fit(x, y)
+
+
+def knn(x, y, validation, p):
+    return KNeighborsClassifier(p["k"], metric="cosine").fit(x, y)
+
+
+BY_HAND = {
+    "svm": svm,
+    "rbf-svm": rbf_svm,
+    "bayes": bayes,
+    "lda": lda,
+    "logistic": logistic,
+    "knn": knn,
+}
+
+
+def test_every_method_is_run_by_hand_below():
+    assert list(METHODS) == list(BY_HAND)
+
+
+@pytest.mark.parametrize("num_classes", [2, 4])
+@pytest.mark.parametrize("method", METHODS)
+def test_a_solution_is_what_scikit_learn_gives_by_hand(method, num_classes):
+    train = examples([40] * num_classes, seed=0)
+    validation = examples([20] * num_classes, seed=1)
+    test = examples([50] * num_classes, seed=2)
+    solution = solve(method, train, validation, num_classes=num_classes)
+    by_hand = BY_HAND[method](train.features, train.labels, validation, solution.parameters)
+    scores = solution.estimator.predict_proba(test.features)
+    # The floor of neighbours changes up to 5e-5; the others differ by the order of sums.
+    limit = 5e-5 if method == "knn" else 1e-6
+    np.testing.assert_allclose(scores, by_hand.predict_proba(test.features), rtol=0, atol=limit)
+    assert np.mean(scores.argmax(axis=1) == test.labels) > 1.5 / num_classes  # it learns
+    assert len(np.unique(scores.argmax(axis=1))) == num_classes
+
+
+@pytest.mark.parametrize("num_classes", [2, 3])
+def test_lda_of_more_features_than_images_is_that_of_scikit_learn_too(num_classes):
+    train = examples([15] * num_classes, seed=0, features=70)
+    solution = solve("lda", train, train, num_classes=num_classes)
+    by_hand = lda(train.features, train.labels, None, solution.parameters)
+    test = examples([50] * num_classes, seed=1, features=70).features
+    np.testing.assert_allclose(
+        solution.estimator.predict_proba(test), by_hand.predict_proba(test), rtol=0, atol=1e-8
+    )
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_tries_as_many_settings(method):
+    settings = METHODS[method].settings(1280, 277)
+    assert len(settings) == len({str(setting) for setting in settings}) == TRIES == 3
+
+
+def test_neighbours_are_never_more_than_the_images():
+    assert METHODS["knn"].settings(1280, 10) == [{"k": 10}, {"k": 10}, {"k": 3}]
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_balanced_classes_give_the_rare_one_higher_scores(method):
+    train, validation = examples([90, 20], seed=0), examples([45, 10], seed=1)
+    rare = examples([100, 100], seed=2)
+    plain, balanced = (
+        solve(method, train, validation, num_classes=2, class_weight=weight)
+        .estimator.predict_proba(rare.features)[:, 1]
+        .mean()
+        for weight in ("none", "balanced")
+    )
+    assert balanced > plain + 0.02
+
+
+def test_balanced_neighbours_count_by_one_over_the_size_of_their_class():
+    train = examples([90, 30], seed=0)
+    solution = solve("knn", train, train, num_classes=2, class_weight="balanced")
+    test = examples([20, 20], seed=2).features
+    shares = knn(train.features, train.labels, None, solution.parameters).predict_proba(test)
+    expected = shares * [1, 3]
+    expected /= expected.sum(axis=1, keepdims=True)
+    np.testing.assert_allclose(solution.estimator.predict_proba(test), expected, atol=5e-5)
+
+
+def test_balanced_lda_and_bayes_have_equal_priors():
+    train = examples([90, 30], seed=0)
+    test = examples([20, 20], seed=2).features
+    solution = solve("lda", train, train, num_classes=2, class_weight="balanced")
+    by_hand = LinearDiscriminantAnalysis(
+        solver="lsqr", shrinkage=solution.parameters["shrinkage"], priors=[0.5, 0.5]
+    ).fit(train.features.astype("float64"), train.labels)
+    np.testing.assert_allclose(
+        solution.estimator.predict_proba(test), by_hand.predict_proba(test), rtol=0, atol=1e-8
+    )
+    solution = solve("bayes", train, train, num_classes=2, class_weight="balanced")
+    np.testing.assert_allclose(solution.form.log_priors, np.log([0.5, 0.5]))
+
+
+def test_balanced_svms_weigh_the_images_of_platt_scaling_too():
+    train, validation = examples([90, 30], seed=0), examples([45, 15], seed=1)
+    solution = solve("svm", train, validation, num_classes=2, class_weight="balanced")
+    svm = LinearSVC(
+        C=solution.parameters["C"], class_weight="balanced", random_state=0, max_iter=10000
+    )
+    pipeline = make_pipeline(StandardScaler(), svm).fit(train.features, train.labels)
+    weights = np.where(validation.labels == 0, 60 / 90, 60 / 30)
+    with pytest.warns(UserWarning, match="Since FrozenEstimator"):
+        by_hand = platt(pipeline, validation, weights)
+    test = examples([20, 20], seed=2).features
+    np.testing.assert_allclose(
+        solution.estimator.predict_proba(test), by_hand.predict_proba(test), rtol=0, atol=1e-6
+    )
+
+
+@pytest.mark.parametrize("method", ["svm", "rbf-svm", "logistic"])
+def test_a_feature_that_is_constant_but_for_rounding_is_not_blown_up(method):
+    train, validation = examples([40, 40], seed=0), examples([20, 20], seed=1)
+    noise = np.random.default_rng(0).choice([-3e-8, 0, 3e-8], len(train.labels))
+    train.features[:, -1] += noise.astype("float32")
+    assert 0 < train.features[:, -1].std() < 1e-6
+    mean, scale = solve(method, train, validation, num_classes=2).form.scaler
+    assert scale[-1] == 1.0
+    assert mean[-1] == pytest.approx(0.5)
+    np.testing.assert_allclose(scale[:-1], train.features[:, :-1].std(axis=0), rtol=1e-5)
+
+
+def test_saturated_scores_are_reported_and_others_are_not():
+    labels = np.arange(80) % 2
+    x = np.random.default_rng(0).normal(labels, 1, (3, 80)).T.astype("float32")
+    some = Examples(x, labels)
+    assert solve("bayes", some, some, num_classes=2).notes == ()
+    # Each feature 40 times: a classifier that takes them for independent is far too sure.
+    often = Examples(np.repeat(x, 40, axis=1), labels)
+    (note,) = solve("bayes", often, often, num_classes=2).notes
+    assert "% of the validation images get a score that is 1 but for a millionth" in note
+
+
+def test_platt_scaling_that_turns_decisions_round_is_reported():
+    train, validation = examples([40] * 3, seed=0), examples([20] * 3, seed=1)
+    right = solve("svm", train, validation, num_classes=3)
+    assert not any("round" in note for note in right.notes)
+    swapped = Examples(validation.features, np.array([1, 0, 2])[validation.labels])
+    (note,) = solve("svm", train, swapped, num_classes=3).notes
+    assert note.startswith("Platt scaling turned classes 0, 1 round: on the 60 validation images")
+
+
+def test_platt_scaling_takes_one_validation_image_of_a_class():
+    train, validation = examples([40] * 3, seed=0), examples([5, 5, 1], seed=1)
+    solution = solve("rbf-svm", train, validation, num_classes=3)
+    assert solution.estimator.predict_proba(train.features).shape == (120, 3)
+
+
+def test_the_size_of_stored_photos_is_told():
+    train, validation = examples([40, 40], seed=0), examples([20, 20], seed=1)
+    solution = solve("knn", train, validation, num_classes=2)
+    assert solution.notes == ("The head holds the features of 80 training images, 0.0 MB.",)
+    solution = solve("rbf-svm", train, validation, num_classes=2)
+    count = len(solution.form.vectors)
+    assert solution.notes == (f"The head holds {count} support vectors, 0.0 MB.",)
+    assert solution.form.vectors.shape == (count, FEATURES)
+
+
+def test_lda_refuses_what_has_no_spread_and_what_is_too_large(monkeypatch):
+    flat = Examples(np.array([[0, 1], [1, 0]] * 6, "float32"), np.array([0, 1] * 6))
+    with pytest.raises(UserError, match="training images of each class have the same features"):
+        solve("lda", flat, flat, num_classes=2)
+    monkeypatch.setattr(methods, "LARGEST_MATRIX", 11)
+    train = examples([40, 40], seed=0)
+    with pytest.raises(UserError, match=r"12 here, expected 11 at most\. Take logistic"):
+        solve("lda", train, train, num_classes=2)

@@ -1,0 +1,334 @@
+"""One decode and one resize: right against Pillow, the same in every place they run."""
+
+import io
+import struct
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from encoded import ANIMATION, FILES, blocks, encode, exif
+from PIL import Image, ImageOps
+
+from kerasft.pixels import images
+
+
+def by_pillow(encoded: bytes) -> np.ndarray:
+    picture = ImageOps.exif_transpose(Image.open(io.BytesIO(encoded)))
+    return np.asarray(picture.convert("RGB")).astype(int)
+
+
+def decode(encoded: bytes) -> np.ndarray:
+    image = images.decode_image(encoded)
+    assert image.dtype == tf.uint8
+    return image.numpy().astype(int)
+
+
+@pytest.mark.parametrize("endian", ["<", ">"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_rotated_jpeg_comes_out_upright(orientation, endian):
+    encoded = encode(blocks(), "JPEG", quality=95, subsampling=0, exif=exif(orientation, endian))
+    # TensorFlow's fast inverse cosine transform is off by 12 at hard edges; a wrong turn by 200.
+    np.testing.assert_allclose(decode(encoded), by_pillow(encoded), atol=15)
+
+
+@pytest.mark.parametrize("endian", ["<", ">"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_rotated_webp_comes_out_upright(orientation, endian):
+    encoded = encode(blocks(), "WEBP", lossless=True, exif=exif(orientation, endian))
+    np.testing.assert_array_equal(decode(encoded), by_pillow(encoded))
+
+
+def test_the_eight_orientations_differ():  # the control of the tests above
+    seen = {
+        decode(encode(blocks(), "WEBP", lossless=True, exif=exif(n))).tobytes() for n in range(1, 9)
+    }
+    assert len(seen) == 8
+
+
+@pytest.mark.parametrize("file_format", ["PNG", "GIF", "BMP", "WEBP"])
+@pytest.mark.parametrize("mode", ["RGB", "L", "P", "RGBA"])
+def test_every_kind_of_pixel_decodes_as_pillow_does(file_format, mode):
+    picture = blocks().quantize(8) if mode == "P" else blocks().convert(mode)
+    if mode == "RGBA" and file_format != "GIF":
+        picture.putalpha(100)
+    options = {"lossless": True} if file_format == "WEBP" else {}
+    encoded = encode(picture, file_format, **options)
+    np.testing.assert_array_equal(decode(encoded), by_pillow(encoded))
+
+
+def test_a_lossy_webp_with_transparency_decodes():
+    picture = blocks().convert("RGBA")
+    picture.putalpha(100)
+    image = decode(encode(picture, "WEBP", quality=95))
+    # Lossy WebP halves the colours' resolution: off at the edges, right in the mean.
+    assert np.abs(image - np.asarray(blocks()).astype(int)).mean() < 4
+
+
+def test_a_cmyk_jpeg_becomes_rgb():
+    encoded = encode(blocks().convert("CMYK"), "JPEG", quality=95, subsampling=0)
+    np.testing.assert_allclose(decode(encoded), by_pillow(encoded), atol=18)
+
+
+def test_of_16_bits_the_high_byte_is_kept():
+    gray = np.array([[0, 255, 256], [0x1234, 0xFEFF, 0xFFFF]], "uint16")
+    encoded = encode(Image.fromarray(gray), "PNG")
+    np.testing.assert_array_equal(decode(encoded)[..., 0], [[0, 0, 1], [0x12, 0xFE, 0xFF]])
+
+
+@pytest.mark.parametrize("name", ["animated gif", "animated webp"])
+def test_of_an_animation_the_first_frame_is_taken(name):
+    first = np.asarray(ANIMATION[0]).astype(int)
+    # Lossy WebP halves the colours' resolution: off at the edges, right in the mean.
+    assert np.abs(decode(FILES[name]) - first).mean() < (0.01 if "gif" in name else 4)
+
+
+def test_a_frame_that_lies_inside_its_canvas_is_taken_alone():
+    encoded = encode(blocks().quantize(8), "GIF")
+    place = encoded.index(b",\0\0\0\0")
+    moved = bytearray(encoded)
+    moved[place + 1 : place + 5] = struct.pack("<HH", 7, 9)
+    moved[6:10] = struct.pack("<HH", 100, 100)
+    np.testing.assert_array_equal(decode(bytes(moved)), decode(encoded))
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_truncated_file_is_refused_rather_than_half_gray(name):
+    encoded, whole = FILES[name], decode(FILES[name])
+    cuts = [*range(1, 12), *range(12, len(encoded), max(1, len(encoded) // 25))]
+    refused = 0
+    for cut in cuts:
+        reason = images.check_image(encoded[:-cut])
+        if reason is None:  # behind the first frame
+            np.testing.assert_array_equal(decode(encoded[:-cut]), whole)
+        else:
+            assert reason in ("is truncated", "is not a JPEG, PNG, GIF, BMP or WebP image")
+            refused += 1
+    assert refused > 5
+    assert refused == len(cuts) or name in ("gif", "animated gif", "animated webp", "extended webp")
+
+
+def png_that_says(width: int, height: int) -> bytes:
+    return b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR" + struct.pack(">II", width, height) + bytes(50)
+
+
+BOMBS = {
+    "png": (png_that_says(40000, 40000), "40000x40000"),
+    "largest png": (png_that_says(2**32 - 1, 2**32 - 1), "4294967295x4294967295"),
+    "jpeg": (
+        b"\xff\xd8\xff\xc0\0\x11\x08\xff\xff\xff\xfe\3" + bytes(50),
+        "65534x65535",
+    ),
+    "gif": (b"GIF89a\1\0\1\0\0\0\0,\0\0\0\0\xff\xff\xff\xff" + bytes(50), "65535x65535"),
+    "bmp": (
+        FILES["bmp"][:18] + struct.pack("<ii", 50000, -50000) + FILES["bmp"][26:],
+        "50000x50000",
+    ),
+    "webp": (
+        b"RIFF\x20\0\0\0WEBPVP8L\0\1\0\0\x2f\xff\xff\xff\x0f" + bytes(50),
+        "16384x16384",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BOMBS)
+def test_a_decompression_bomb_is_refused_by_its_header(name):
+    encoded, size = BOMBS[name]
+    expected = f"has {size} pixels, more than the 100,000,000 that kerasft reads"
+    assert images.check_image(encoded) == expected
+    with pytest.raises(tf.errors.InvalidArgumentError, match="has more than 100,000,000 pixels"):
+        images.decode_image(encoded)
+
+
+def test_a_jpeg_cannot_hide_its_frame_behind_more_segments_than_are_walked():
+    harmless = b"\xff\xc4\0\x07\x08\0\1\0\1"  # reads like a frame of 1 x 1
+    frame = BOMBS["jpeg"][0][2:]
+    for number in (10, 5000):
+        reason = images.check_image(b"\xff\xd8" + number * harmless + frame)
+        assert reason.startswith("has 65534x65535" if number == 10 else "is damaged: no size")
+
+
+def test_an_image_of_the_largest_size_passes_the_check_of_its_header():
+    assert images.check_image(png_that_says(10000, 10000)) == "is truncated"
+    assert "has 10000x10001 pixels" in images.check_image(png_that_says(10000, 10001))
+
+
+@pytest.mark.parametrize(
+    ("encoded", "reason"),
+    [
+        (b"", "is empty"),
+        (b"hello", "is not a JPEG, PNG, GIF, BMP or WebP image"),
+        (b"II*\0" + bytes(50), "is a TIFF file; kerasft reads JPEG, PNG, GIF, BMP and WebP"),
+        (b"\0\0\0\x20ftypavif", "is an AVIF file; kerasft reads JPEG, PNG, GIF, BMP and WebP"),
+        (b"\0\0\0\x20ftypheic", "is a HEIF file; kerasft reads JPEG, PNG, GIF, BMP and WebP"),
+        (b"%PDF-1.7", "is a PDF file; kerasft reads JPEG, PNG, GIF, BMP and WebP"),
+        (FILES["jpeg"][:50], "is truncated"),
+        (b"\xff\xd8\xff\xd9" + bytes(50), "is damaged: no size in its header"),
+        (png_that_says(0, 5), "is damaged: its header says no pixels"),
+        (
+            encode(blocks().convert("1"), "BMP"),
+            "is a BMP file that is compressed or has fewer than 8 bits per pixel",
+        ),
+    ],
+)
+def test_the_reason_is_said_for_people(encoded, reason):
+    assert images.check_image(encoded) == reason
+
+
+def test_a_damaged_file_is_told_from_a_truncated_one():
+    encoded = bytearray(FILES["png"])
+    encoded[60] ^= 0xFF
+    assert images.check_image(bytes(encoded)) == "is damaged"
+
+
+# What each file of the folder is; None: it decodes.
+TIFF = "is a TIFF file; kerasft reads JPEG, PNG, GIF, BMP and WebP"
+NASTY = {
+    "animated_photo.gif": None,
+    "background_outside_palette.gif": None,
+    "broken_data_stream.png": "is truncated",
+    "chi_animated.gif": None,
+    "decompression_bomb.gif": "is truncated",  # 65535 x 1321 at most, and no pixels follow
+    "exif_landscape_3.jpg": None,
+    "exif_orientation3.webp": None,
+    "exif_orientation8_hopper.jpg": None,
+    "exif_portrait_5.jpg": None,
+    "gray.jpg": None,
+    "gray16_trns.png": None,
+    "gray_alpha.png": None,
+    "hopper.heif": "is a HEIF file; kerasft reads JPEG, PNG, GIF, BMP and WebP",
+    "hopper.webp": None,
+    "hopper_jpg.tif": TIFF,
+    "made_UPPER.JPG": None,
+    "made_empty.jpg": "is empty",
+    "made_png_named_as.jpg": None,
+    "made_text_named.jpg": "is not a JPEG, PNG, GIF, BMP or WebP image",
+    "made_truncated_header.jpg": "is truncated",
+    "multipicture.mpo": None,
+    "noise16.tif": TIFF,
+    "palette.gif": None,
+    "palette_trns.png": None,
+    "photo2.webp": None,
+    "png16_apng.png": None,
+    "rgb24.bmp": None,
+    "rgba.png": None,
+    "trns_1x1.png": None,
+    "truncated_image.png": "is truncated",
+}
+
+
+def test_every_nasty_file_gets_its_verdict(assets):
+    verdicts = {
+        path.name: images.check_image(path.read_bytes())
+        for path in sorted((assets / "nasty").iterdir())
+    }
+    assert verdicts == NASTY
+
+
+@pytest.mark.parametrize("name", [name for name, reason in NASTY.items() if reason is None])
+def test_every_nasty_file_that_decodes_looks_as_in_pillow(assets, name):
+    encoded = (assets / "nasty" / name).read_bytes()
+    image = decode(encoded)
+    if name == "gray16_trns.png":  # Pillow cuts 16 bits off at 255
+        gray = np.asarray(Image.open(io.BytesIO(encoded))).astype(int)
+        np.testing.assert_array_equal(image, np.repeat(gray[..., None] >> 8, 3, 2))
+        return
+    reference = by_pillow(encoded)
+    assert image.shape == reference.shape
+    # JPEG decoders round differently; all else is exact.
+    assert np.abs(image - reference).max() <= (8 if name.endswith(("jpg", "JPG", "mpo")) else 0)
+
+
+def test_white_stays_white_and_halves_stay_in_place():
+    picture = np.zeros((30, 40, 3), "uint8")
+    picture[:, 20:] = 255
+    small = images.resize_image(picture, 4, "stretch").numpy()
+    assert small.shape == (4, 4, 3)
+    np.testing.assert_allclose(small[0, :, 0], [0, 0, 255, 255], atol=40)  # the filter is 2 wide
+    white = images.resize_image(np.full((300, 400, 3), 255, "uint8"), 224, "stretch").numpy()
+    assert white.min() > 254.99 and white.max() == 255.0
+
+
+def test_fine_stripes_become_gray_not_moire():
+    stripes = np.zeros((64, 64, 3), "uint8")
+    stripes[:, ::2] = 255
+    small = images.resize_image(stripes, 16, "stretch").numpy()
+    np.testing.assert_allclose(small[:, 1:-1], 127.5, atol=1)
+
+
+def test_crop_keeps_the_central_square():
+    picture = np.zeros((20, 60, 3), "uint8")
+    picture[:, 20:40] = 200
+    assert images.resize_image(picture, 10, "crop").numpy().min() == 200
+    assert images.resize_image(picture.transpose(1, 0, 2), 10, "crop").numpy().min() == 200
+
+
+def test_pad_keeps_the_whole_image_between_black_borders():
+    small = images.resize_image(np.full((20, 40, 3), 200, "uint8"), 8, "pad").numpy()
+    np.testing.assert_allclose(
+        small[..., 0], np.repeat([[0], [0], [200], [200], [200], [200], [0], [0]], 8, 1), atol=1e-3
+    )
+    narrow = images.resize_image(np.full((1000, 1, 3), 200, "uint8"), 8, "pad").numpy()
+    np.testing.assert_allclose(narrow[0, :, 0], [0, 0, 0, 200, 0, 0, 0, 0], atol=1e-3)
+
+
+def test_an_unknown_resize_mode_is_refused():
+    with pytest.raises(ValueError, match="expected one of stretch, crop, pad, got 'zoom'"):
+        images.resize_image(np.zeros((4, 4, 3)), 4, "zoom")
+
+
+class Server(tf.Module):
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.string)])
+    def pixels(self, encoded):
+        return tf.map_fn(
+            lambda one: images.resize_image(images.decode_image(one), 32, "crop"),
+            encoded,
+            fn_output_signature=tf.TensorSpec([32, 32, 3], tf.float32),
+        )
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("saved")
+    tf.saved_model.save(Server(), folder)
+    return tf.saved_model.load(folder)
+
+
+def eager_pixels() -> np.ndarray:
+    return np.stack(
+        [images.resize_image(images.decode_image(e), 32, "crop") for e in FILES.values()]
+    )
+
+
+def test_a_saved_model_sees_the_same_pixels(saved):
+    np.testing.assert_array_equal(saved.pixels(list(FILES.values())), eager_pixels())
+
+
+def test_a_saved_model_refuses_a_bomb(saved):
+    with pytest.raises(tf.errors.InvalidArgumentError, match="has more than 100,000,000 pixels"):
+        saved.pixels([BOMBS["png"][0]])
+
+
+def test_a_pipeline_sees_the_same_pixels(tmp_path):
+    paths = []
+    for position, encoded in enumerate(FILES.values()):
+        paths.append(str(tmp_path / f"{position}.jpg"))
+        (tmp_path / f"{position}.jpg").write_bytes(encoded)
+    pipeline = tf.data.Dataset.from_tensor_slices(paths).map(
+        lambda path: images.load_image(path, 32, "crop"), num_parallel_calls=2
+    )
+    assert pipeline.element_spec.shape == [32, 32, 3]
+    np.testing.assert_array_equal(list(pipeline.as_numpy_iterator()), eager_pixels())
+
+
+def test_a_pipeline_knows_what_a_decoded_image_is():
+    pipeline = tf.data.Dataset.from_tensors(FILES["jpeg"]).map(images.decode_image)
+    assert pipeline.element_spec.shape.as_list() == [None, None, 3]
+    assert pipeline.element_spec.dtype == tf.uint8
+
+
+def test_reading_stays_on_the_cpu():
+    graph = images.decode_image.get_concrete_function().graph.as_graph_def()
+    nodes = [*graph.node, *(node for part in graph.library.function for node in part.node_def)]
+    gathers = [node.device for node in nodes if node.op == "GatherV2"]
+    assert len(gathers) > 5
+    assert set(gathers) == {"/device:CPU:0"}

@@ -1,0 +1,96 @@
+"""What test_other_backends.py runs in a process of its own: Keras on JAX or on PyTorch.
+
+    KERAS_BACKEND=jax python tests/other_backend.py FOLDER
+
+FOLDER holds `photos` and `begun`, a run that TensorFlow began. Each command prints its JSON, and
+the last line says what else was found.
+"""
+
+import json
+import logging
+import os
+import shlex
+import sys
+from pathlib import Path
+
+import keras
+from tiny import TINY, batch, tiny_constructor, tiny_model
+from tiny_run import small
+
+from kerasft.activations import engines
+from kerasft.backbones.table import BACKBONES
+from kerasft.cli.main import main
+from kerasft.config.fields import Config
+from kerasft.config.load import to_toml
+from kerasft.models.cut import split
+from kerasft.training.train import train_run
+
+
+def own(folder: Path) -> Config:
+    """Trains one block live, in bfloat16, at two rates and with dropout."""
+    return small(
+        folder / "photos",
+        "phases.0.blocks=1",
+        "phases.0.precision=mixed_bfloat16",
+        "phases.0.head_learning_rate_multiplier=10",
+        "cache.mode=off",
+    )
+
+
+def walk(folder: Path) -> list[str]:
+    """Every command in turn, as it is typed; returns what the log said.
+
+    A run of its own, then the one that TensorFlow began, which goes on with stored activations.
+    """
+    said: list[str] = []
+    handler = logging.Handler()
+    handler.emit = lambda record: said.append(record.getMessage())
+    logging.getLogger("kerasft").addHandler(handler)
+    (folder / "own.toml").write_text(to_toml(own(folder), folder), "utf-8")
+    begun, photo = folder / "begun", next((folder / "photos" / "cross").iterdir())
+    for line in (
+        f"train {folder / 'own.toml'} --run {folder / 'own'}",
+        f"unfreeze-and-continue {begun} --blocks 1 --epochs 1 --batch-size 8 --learning-rate 1e-4",
+        f"evaluate {begun}",
+        f"export {begun}",
+        f"predict {begun} {photo}",
+        f"predict {begun / 'export'} {photo}",
+    ):
+        main([*shlex.split(line), "--json"], standalone_mode=False)
+    return said
+
+
+class Stopped(Exception):
+    """In the place of a process that is killed."""
+
+
+def interrupt(event) -> None:
+    if event.stage == "epoch" and event.done == 1:
+        raise Stopped
+
+
+def train_with_a_stop(folder: Path) -> None:
+    """The run of `walk` once more, interrupted after its first epoch."""
+    config = own(folder)
+    try:
+        train_run(config, folder / "stopped", progress=interrupt)
+    except Stopped:
+        train_run(config, folder / "stopped", resume=True)
+
+
+def error_of_bfloat16() -> float:
+    prefix = split(tiny_model(), 0, TINY).prefix
+    exact, rough = (
+        engines.build(prefix, "keras", precision)(batch(32)[0])[0]
+        for precision in ("float32", "bfloat16")
+    )
+    return engines.relative_error(exact, rough)
+
+
+if __name__ == "__main__":
+    BACKBONES["Tiny"], keras.applications.Tiny = TINY, tiny_constructor
+    place = Path(sys.argv[1])
+    os.environ["KERASFT_CACHE"] = str(place / "cache")
+    found = {"said": walk(place), "bfloat16": error_of_bfloat16()}
+    train_with_a_stop(place)
+    print(json.dumps(found))

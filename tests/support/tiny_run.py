@@ -1,0 +1,98 @@
+"""Whole runs that take seconds: the net Tiny on 36 drawn photos, 32 pixels."""
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from drawing import draw_photos
+
+from kerasft.config.fields import Config
+from kerasft.config.load import append_phase, load_config
+from kerasft.models import bundle
+from kerasft.models.cut import fingerprint
+from kerasft.training.train import train_run
+
+FLAGS = {
+    "model.backbone": "Tiny",
+    "model.weights": "none",
+    "model.image_size": 32,
+    "augment.flip": True,
+    "augment.crop": 0.5,
+    "augment.views": 2,  # with 4, two epochs would not pay a store
+    "phases.0.name": "head",
+    "phases.0.blocks": 0,
+    "phases.0.epochs": 2,
+    "phases.0.batch_size": 8,
+}
+SECOND = {
+    "phases.-1.blocks": 1,
+    "phases.-1.epochs": 2,
+    "phases.-1.batch_size": 8,
+    "phases.-1.learning_rate": 1e-4,
+}
+ONE_MORE = {**SECOND, "phases.-1.epochs": 1}
+
+
+def small(photos: Path, *sets: str, **flags: object) -> Config:
+    """One phase: the head on the frozen net, two epochs of 3 steps, augmented, stored."""
+    return load_config(None, flags={**FLAGS, "data.source": str(photos), **flags}, sets=sets)
+
+
+def both_phases(photos: Path) -> Config:
+    """The same, then the top block."""
+    return append_phase(small(photos), flags=SECOND)
+
+
+@dataclass
+class Trained:
+    """Runs that several tests look at; those who change one take a copy.
+
+    Copies lie beside the original, because a run's config names the photos relative to it.
+    """
+
+    folder: Path
+    result: dict
+
+    @property
+    def run(self) -> Path:
+        return self.folder / "head"
+
+    @property
+    def photos(self) -> Path:
+        return self.folder / "photos"
+
+    def copy(self, name: str) -> Path:
+        return Path(shutil.copytree(self.run, self.folder / name))
+
+
+def train_head(folder: Path) -> Trained:
+    """Draws photos and trains the first phase on them."""
+    photos = draw_photos(folder / "photos")
+    return Trained(folder, train_run(small(photos), folder / "head"))
+
+
+def weights(run: Path) -> list[tuple[str, str]]:
+    """Path and digest of every variable of a run's model.keras."""
+    return fingerprint(bundle.load(run / "model.keras").model)
+
+
+def without_seconds(result: dict) -> dict:
+    """A result without what differs between two runs that compute the same."""
+    hidden = ("seconds", "run", "parts")
+    result = {k: v for k, v in result.items() if k not in hidden}
+    phases = [{k: v for k, v in p.items() if k not in hidden} for p in result["phases"]]
+    for phase in phases:  # the one that came first had to compute them
+        phase["activations"] = {**(phase["activations"] or {}), "found": None}
+    return {**result, "phases": phases}
+
+
+def presplit(photos, folder, *, swap_test):
+    """Class folders become train/, validation/ and test/; `swap_test` permutes test labels."""
+    names = ["circle", "cross", "stripes"]
+    for position, name in enumerate(names):
+        for number, file in enumerate(sorted((photos / name).iterdir())):
+            split = "test" if number < 3 else "validation" if number < 6 else "train"
+            shown = names[(position + 1) % 3] if swap_test and split == "test" else name
+            (folder / split / shown).mkdir(parents=True, exist_ok=True)
+            shutil.copy(file, folder / split / shown / file.name)
+    return folder

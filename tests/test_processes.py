@@ -1,0 +1,29 @@
+import pytest
+
+from kerasft.errors import UserError
+from kerasft.processes import run_fresh
+
+
+def test_jobs_run_beside_each_other_and_are_told(tmp_path):
+    told = []
+    jobs = {name: ("zipfile", "-c", str(tmp_path / name), __file__) for name in ("one", "two")}
+    run_fresh(jobs, tmp_path, what="packing", progress=told.append)
+    assert (tmp_path / "one").is_file() and (tmp_path / "two").is_file()
+    assert [(event.stage, event.done, event.total) for event in told] == [
+        ("check", 0, 2), ("check", 1, 2), ("check", 2, 2),
+    ]  # fmt: skip
+
+
+def test_a_process_sees_kerasft_and_computes_with_tensorflow_on_the_cpu(tmp_path, monkeypatch):
+    (tmp_path / "look.py").write_text(
+        "import os, kerasft\n"
+        "raise SystemExit(f\"{os.environ['KERAS_BACKEND']} {os.environ['CUDA_VISIBLE_DEVICES']}\")",
+        "utf-8",
+    )
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setenv("KERAS_BACKEND", "jax")
+    with pytest.raises(UserError) as error:
+        run_fresh({"looks": ("look",)}, tmp_path, what="test")
+    assert str(error.value) == (
+        "The test failed: the process that looks ended with status 1: tensorflow -1"
+    )

@@ -1,0 +1,56 @@
+import pytest
+
+from kerasft.errors import UserError
+from kerasft.text import parse_size, size_text
+
+
+@pytest.mark.parametrize(
+    ("size", "text"),
+    [
+        (0, "0 bytes"),
+        (1, "1 byte"),
+        (999, "999 bytes"),
+        (1000, "1.0 kB"),
+        (36_200_000, "36.2 MB"),
+        (20 * 10**9, "20.0 GB"),
+        (1_500_000_000_000, "1.5 TB"),
+        (12_345_000_000_000_000, "12345.0 TB"),
+    ],
+)
+def test_a_size_has_a_digit_after_the_point_and_a_unit_of_a_power_of_ten(size, text):
+    assert size_text(size) == text
+
+
+def test_what_rounds_to_a_thousand_takes_the_next_unit():
+    assert size_text(999_949) == "999.9 kB"
+    assert size_text(999_950) == "1.0 MB"
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [
+        ("20GB", 20_000_000_000),
+        ("500MB", 500_000_000),
+        ("1.5TB", 1_500_000_000_000),
+        ("1.1 gb", 1_100_000_000),
+        ("3kB", 3_000),
+        ("12B", 12),
+        ("123456", 123456),
+        ("0", 0),
+    ],
+)
+def test_a_size_can_be_typed_with_or_without_a_unit(text, size):
+    assert parse_size(text) == size
+
+
+@pytest.mark.parametrize(
+    "text", ["", "GB", "twenty", "20GiB", "20 G", "-5GB", "1e9", "1,5GB", "inf", "9" * 400, "٣GB"]
+)
+def test_what_is_no_size_is_refused_with_what_was_expected(text):
+    with pytest.raises(UserError) as refused:
+        parse_size(text)
+    assert str(refused.value) == (
+        "SIZE: expected a number with kB, MB, GB or TB, such as 20GB, or plain bytes, "
+        f"got '{text}'."
+    )
+    assert refused.value.exit_code == 2

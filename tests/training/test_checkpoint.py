@@ -1,0 +1,136 @@
+import json
+
+import keras
+import numpy as np
+import pytest
+from tiny import TINY, batch, tiny_model
+
+from kerasft.errors import UserError
+from kerasft.models.cut import freeze, split
+from kerasft.models.live import LiveModel
+from kerasft.training import checkpoint
+from kerasft.training.checkpoint import PhaseState
+
+
+def trained(epochs, *, model=None):
+    """A live model with dropout after some epochs of Adam, its suffix and optimizer."""
+    cut = split(model or tiny_model(dropout=0.5), 1, TINY)
+    freeze(cut, "frozen")
+    checkpoint.reset_seeds(cut.suffix, 3)
+    live = LiveModel(cut.prefix, cut.suffix)
+    optimizer = keras.optimizers.Adam(0.01)
+    optimizer.build(cut.suffix.trainable_variables)
+    live.compile(optimizer, keras.losses.CategoricalCrossentropy(True))
+    fit(live, epochs)
+    return live, cut.suffix, optimizer
+
+
+def fit(live, epochs):
+    if epochs:
+        live.fit(*batch(), batch_size=4, epochs=epochs, shuffle=False, verbose=0)
+
+
+def test_a_restored_phase_goes_on_bit_for_bit(tmp_path):
+    _, whole, _ = trained(3)
+    live, suffix, optimizer = trained(1)
+    progress = PhaseState("head", epoch=1, best_epoch=1, best_loss=0.5, lines=[{"epoch": 1}])
+    checkpoint.save(tmp_path, progress, suffix, optimizer, checkpoint.weights_of(suffix))
+
+    live, resumed, optimizer = trained(0)
+    best = checkpoint.restore(tmp_path, resumed, optimizer)
+    fit(live, 2)
+    for expected, given in zip(
+        checkpoint.weights_of(whole), checkpoint.weights_of(resumed), strict=True
+    ):
+        np.testing.assert_array_equal(given, expected)
+    for expected, given in zip(checkpoint.weights_of(suffix), best, strict=True):
+        np.testing.assert_array_equal(given, expected)
+    assert checkpoint.load(tmp_path, "head") == progress
+
+
+def test_without_the_seed_state_a_resumed_phase_differs(tmp_path):  # the control
+    _, whole, _ = trained(3)
+    _, suffix, optimizer = trained(1)
+    checkpoint.save(
+        tmp_path, PhaseState("head", epoch=1), suffix, optimizer, checkpoint.weights_of(suffix)
+    )
+    live, resumed, optimizer = trained(0)
+    checkpoint.restore(tmp_path, resumed, optimizer)
+    checkpoint.reset_seeds(resumed, 4)
+    fit(live, 2)
+    assert not np.array_equal(checkpoint.weights_of(whole)[0], checkpoint.weights_of(resumed)[0])
+
+
+def test_best_epoch_and_loss_survive_and_older_files_go(tmp_path):  # fact 8
+    _, suffix, optimizer = trained(0)
+    best = checkpoint.weights_of(suffix)
+    for epoch, best_epoch in ((1, 1), (2, 1), (3, 3)):
+        now = PhaseState("head", "", epoch, best_epoch, best_loss=0.25, seconds=1.5)
+        checkpoint.save(tmp_path, now, suffix, optimizer, best)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["best-3.npz", "state-3.npz", "state.json"]
+    loaded = checkpoint.load(tmp_path, "head")
+    assert (loaded.epoch, loaded.best_epoch, loaded.best_loss, loaded.seconds) == (3, 3, 0.25, 1.5)
+
+
+def test_the_state_of_another_phase_is_not_taken(tmp_path):
+    _, suffix, optimizer = trained(0)
+    checkpoint.save(
+        tmp_path, PhaseState("head", epoch=1), suffix, optimizer, checkpoint.weights_of(suffix)
+    )
+    assert checkpoint.load(tmp_path, "unfreeze") is None
+    assert checkpoint.load(tmp_path / "absent", "head") is None
+
+
+def test_an_interrupted_write_leaves_the_older_state_whole(tmp_path):
+    _, suffix, optimizer = trained(1)
+    checkpoint.save(
+        tmp_path,
+        PhaseState("head", epoch=1, best_epoch=1),
+        suffix,
+        optimizer,
+        checkpoint.weights_of(suffix),
+    )
+    (tmp_path / "state-2.npz").write_bytes(b"half")  # killed before state.json was replaced
+    assert checkpoint.load(tmp_path, "head").epoch == 1
+    checkpoint.restore(tmp_path, suffix, optimizer)
+
+
+def test_a_changed_checkpoint_is_refused(tmp_path):
+    _, suffix, optimizer = trained(1)
+    checkpoint.save(
+        tmp_path,
+        PhaseState("head", epoch=1, best_epoch=1),
+        suffix,
+        optimizer,
+        checkpoint.weights_of(suffix),
+    )
+    path = tmp_path / "state-1.npz"
+    path.write_bytes(path.read_bytes()[:-1] + b"x")
+    with pytest.raises(UserError, match=r"state-1\.npz: the checkpoint is missing or was changed"):
+        checkpoint.restore(tmp_path, suffix, optimizer)
+    (tmp_path / "state.json").write_text("{")
+    with pytest.raises(UserError, match="not a checkpoint of kerasft"):
+        checkpoint.load(tmp_path, "head")
+
+
+def test_clear_removes_everything(tmp_path):
+    _, suffix, optimizer = trained(0)
+    checkpoint.save(
+        tmp_path,
+        PhaseState("head", epoch=1, best_epoch=1),
+        suffix,
+        optimizer,
+        checkpoint.weights_of(suffix),
+    )
+    assert json.loads((tmp_path / "state.json").read_text())["progress"]["epoch"] == 1
+    checkpoint.clear(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_random_layers_start_alike_whatever_was_computed_before():
+    _, one, _ = trained(0)
+    _, other, _ = trained(2)
+    checkpoint.reset_seeds(other, 3)
+    for a, b in zip(checkpoint.seed_states(one), checkpoint.seed_states(other), strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert len(checkpoint.seed_states(one)) == 1

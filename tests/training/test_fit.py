@@ -1,0 +1,60 @@
+"""Accumulated gradients and a running mean of the weights, in whole runs of seconds."""
+
+import json
+
+import numpy as np
+import pytest
+from tiny_run import small, weights, without_seconds
+
+from kerasft.models import bundle
+from kerasft.training.train import train_run
+
+pytestmark = pytest.mark.usefixtures("tiny_backbone")
+
+
+def metrics(run):
+    return [json.loads(line) for line in (run / "metrics.jsonl").read_text("utf-8").splitlines()]
+
+
+def test_the_running_mean_is_validated_and_kept_while_training_goes_on_without_it(photos, tmp_path):
+    sets = ("phases.0.epochs=3", "phases.0.learning_rate=0.05")
+    train_run(small(photos, *sets), tmp_path / "plain")
+    result = train_run(small(photos, *sets, "phases.0.ema=0.8"), tmp_path / "mean")
+    plain, mean = metrics(tmp_path / "plain"), metrics(tmp_path / "mean")
+    assert [line["loss"] for line in mean] == [line["loss"] for line in plain]
+    assert all(a["val_loss"] != b["val_loss"] for a, b in zip(mean, plain, strict=True))
+    best = min(line["val_loss"] for line in mean)
+    # float16 activations and a saved file lie between the two
+    assert result["validation"]["loss"] == pytest.approx(best, rel=1e-3)
+
+
+@pytest.mark.parametrize("groups", ["phases.0.layer_decay=0.5", "phases.0.layer_decay=1.0"])
+def test_a_run_with_accumulation_and_a_mean_resumes_to_the_same_bits(groups, photos, tmp_path):
+    # 3 batches an epoch: gradients are left over at the end of the first.
+    sets = ["phases.0.accumulate=2", "phases.0.ema=0.9", "phases.0.epochs=3", groups]
+    sets += ["phases.0.blocks=1"]
+    config = small(photos, *sets, **{"phases.0.blocks": 1})
+    whole = train_run(config, tmp_path / "whole")
+
+    def stop(event):
+        if (event.stage, event.done) == ("epoch", 1):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train_run(config, tmp_path / "part", progress=stop)
+    resumed = train_run(config, tmp_path / "part", resume=True)
+    assert without_seconds(resumed) == without_seconds(whole)
+    assert weights(tmp_path / "part") == weights(tmp_path / "whole")
+    assert metrics(tmp_path / "part") == metrics(tmp_path / "whole")
+
+
+def test_gradients_that_are_accumulated_over_the_epoch_move_the_weights_once(photos, tmp_path):
+    sets = ["phases.0.epochs=1", "augment.mixup=0", "head.dropout=0", "phases.0.optimizer=sgd"]
+    config = small(photos, *sets, "phases.0.accumulate=3", "phases.0.batch_size=8")
+    train_run(config, tmp_path / "three")
+    once = small(photos, *sets, **{"phases.0.batch_size": 24})
+    train_run(once, tmp_path / "one")
+    a, b = (bundle.load(tmp_path / name / "model.keras").model for name in ("three", "one"))
+    assert len(metrics(tmp_path / "one")) == 1
+    for mine, its in zip(a.get_weights(), b.get_weights(), strict=True):
+        np.testing.assert_allclose(mine, its, atol=1e-6)  # sums in another order

@@ -1,0 +1,117 @@
+"""JAX and PyTorch, each in a process of its own: all commands, the same bits, the same figures.
+
+PyTorch is left out where it is not installed; it is not among what the tests need.
+"""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from importlib.metadata import version
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+from drawing import draw_photos
+from tiny_run import ONE_MORE, small, weights
+
+from kerasft.data import batches
+from kerasft.models import bundle
+from kerasft.run import open_run, read_metrics, read_record
+from kerasft.training.train import continue_run, train_run
+
+pytestmark = pytest.mark.usefixtures("tiny_backbone")
+
+BACKENDS = ("jax", "torch")
+
+
+@pytest.fixture(scope="module")
+def begun(tmp_path_factory, tiny_backbone):
+    """A run whose head TensorFlow has trained; `on` has gone on with it, in TensorFlow too."""
+    folder = tmp_path_factory.mktemp("tensorflow")
+    photos = draw_photos(folder / "photos")
+    # Without dropout, whose random numbers are each backend's own.
+    train_run(small(photos, "head.dropout=0"), folder / "begun")
+    shutil.copytree(folder / "begun", folder / "on")
+    continue_run(folder / "on", flags=ONE_MORE)
+    return folder
+
+
+@pytest.fixture(scope="module", params=BACKENDS)
+def elsewhere(request, begun, tmp_path_factory):
+    """(backend, folder, what each command printed, what else other_backend.py found)."""
+    if find_spec(request.param) is None:
+        pytest.skip(f"{request.param} is not installed")
+    folder = tmp_path_factory.mktemp(request.param)
+    for name in ("photos", "begun"):
+        shutil.copytree(begun / name, folder / name)
+    root = Path(__file__).resolve().parent.parent.parent
+    script = root / "tests" / "support" / "other_backend.py"
+    searched = [str(root), str(root / "scripts")]
+    environment = {
+        **os.environ,
+        "KERAS_BACKEND": request.param,
+        "PYTHONPATH": os.pathsep.join([*searched, os.environ.get("PYTHONPATH", "")]),
+    }
+    done = subprocess.run(
+        [sys.executable, str(script), str(folder)], env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    *printed, facts = map(json.loads, done.stdout.splitlines())
+    return request.param, folder, printed, facts
+
+
+def test_all_commands_work_on_another_backend(elsewhere):
+    backend, folder, (own, carried, evaluated, exported, *predicted), _ = elsewhere
+    proofs = [phase["frozen_proof"] for phase in (*own["phases"], *carried["phases"])]
+    assert proofs == ["equal", "equal", "equal"]
+    record = read_record(open_run(folder / "own"))
+    assert (record["backend"], record["device"]) == (backend, "cpu")
+    assert record["versions"][backend] == version(backend)
+    # Computed again, from files: the last digits of float32.
+    assert evaluated["loss"] == pytest.approx(carried["test"]["loss"], abs=1e-6)
+    assert exported["max_abs_diff"] < 1e-5  # both sides of it are TensorFlow
+    by_model, by_export = (
+        {best["label"]: best["score"] for best in answer[0]["predictions"]} for answer in predicted
+    )
+    assert by_model == pytest.approx(by_export, abs=1e-5)
+
+
+def test_an_interrupted_run_goes_on_to_the_same_bits(elsewhere):
+    _, folder, _, _ = elsewhere
+    own, stopped = (open_run(folder / name) for name in ("own", "stopped"))
+    assert stopped.metrics_path.read_bytes() == own.metrics_path.read_bytes()
+    digests = [[digest for _, digest in weights(run.path)] for run in (own, stopped)]
+    assert digests[0] == digests[1]
+
+
+def test_its_model_gives_the_same_scores_on_tensorflow(elsewhere):
+    _, folder, (*_, by_model, _), _ = elsewhere
+    opened = bundle.load(folder / "begun" / "model.keras")
+    pixels = batches.image_batches([by_model[0]["file"]], image_size=32, resize="stretch")
+    scores = dict(zip(opened.class_names, bundle.compute(opened.model, pixels)[0], strict=True))
+    theirs = {best["label"]: best["score"] for best in by_model[0]["predictions"]}
+    # The same sums in float32 in another order: 1e-7 for scores of 0 to 1.
+    assert scores == pytest.approx(theirs, abs=1e-5)
+
+
+def test_the_frozen_part_computes_in_bfloat16_when_it_is_asked_to(elsewhere):
+    # bfloat16 rounds to 4e-3; two computations in float32 differ by 1e-6.
+    assert 5e-4 < elsewhere[3]["bfloat16"] < 2e-2
+
+
+def test_what_tensorflow_began_goes_on_with_the_same_figures(elsewhere, begun):
+    backend, folder, _, found = elsewhere
+    threads = read_record(open_run(begun / "begun"))["threads"]
+    assert (
+        f"The run was computed by tensorflow on cpu with {threads} threads so far and goes on by "
+        f"{backend} on cpu with {threads} threads: expect slightly other numbers."
+    ) in found["said"]
+    ours, theirs = (read_metrics(open_run(run))[-1] for run in (begun / "on", folder / "begun"))
+    assert [(line["phase"], line["epoch"]) for line in (ours, theirs)] == [("unfreeze", 1)] * 2
+    # The same weights, images, order, views and shares, so that only rounding is left: 1e-7 of
+    # a loss of 1.1, and three steps of Adam, 1e-4 each, in directions that rounding may turn.
+    # (Another order, of seed 1, gives a loss that is 3e-3 away.)
+    for figure in ("loss", "val_loss"):
+        assert theirs[figure] == pytest.approx(ours[figure], abs=1e-5)

@@ -1,0 +1,195 @@
+"""What a config leaves open, settled before anything is trained."""
+
+import logging
+
+import pytest
+from drawing import draw_photos
+from tiny_run import SECOND, small
+
+from kerasft.activations import engines, eviction, precision
+from kerasft.config.load import append_phase, load_config, to_toml
+from kerasft.data.scan import scan_source
+from kerasft.errors import UserError
+from kerasft.training import plan
+from kerasft.training.plan import resolve_new, settle
+
+pytestmark = pytest.mark.usefixtures("tiny_backbone")
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+    return draw_photos(tmp_path_factory.mktemp("resolve") / "photos")
+
+
+def resolved(photos, *sets, **flags):
+    config = small(photos, *sets, **flags)
+    return resolve_new(config, scan_source(config.data, seed=0), "cpu")
+
+
+def why(photos, *sets, **flags):
+    (one,) = resolved(photos, *sets, **flags)[2]
+    return one.stored, one.why, one.passes
+
+
+@pytest.mark.parametrize(
+    ("sets", "views"),
+    [
+        ([], 4),
+        (["augment.crop=0.0", "augment.color=0.5"], 4),
+        (["augment.crop=0.0"], 2),
+        (["augment.crop=0.0", "augment.flip=false"], 1),
+        (["phases.0.blocks=all"], 0),  # nothing is frozen: a new one in every epoch costs nothing
+    ],
+)
+def test_as_many_views_as_differ_at_most_four(photos, sets, views):
+    assert resolved(photos, *sets, **{"augment.views": None})[0].augment.views == views
+
+
+def test_side_and_blocks_come_from_the_backbone(photos):
+    config = small(photos, **{"model.image_size": None})
+    config = append_phase(append_phase(config, flags={"phases.-1.epochs": 1}))
+    settled, model, _ = resolve_new(config, scan_source(config.data, seed=0), "cpu")
+    assert settled.model.image_size == 224
+    assert [phase.blocks for phase in settled.phases] == [0, 1, 2]
+    assert model.input_shape == (None, 224, 224, 3)
+
+
+def test_a_store_pays_where_it_saves_passes(photos):
+    # 24 training images and 6 of validation, 2 epochs: 2 x 24 + 6 with two views.
+    assert why(photos) == (True, "54 images through the frozen part instead of 60", 54)
+    assert why(photos, "augment.views=3") == (
+        False,
+        "78 images would go through the frozen part once, without a store 60",
+        60,
+    )
+
+
+def test_what_is_asked_for_comes_before_what_pays(photos):
+    assert why(photos, "augment.views=3", "cache.mode=on")[0]
+    assert why(photos, "augment.views=3", "phases.0.stored=true")[0]
+    assert why(photos, "cache.mode=off") == (False, "asked for", 60)
+    assert why(photos, "cache.mode=on", "phases.0.stored=false") == (False, "asked for", 60)
+
+
+def test_new_views_in_every_epoch_and_a_cut_at_the_pixels_store_nothing(photos):
+    assert why(photos, "cache.mode=on", "augment.views=0") == (
+        False,
+        "augment.views = 0 makes a new view in every epoch",
+        60,
+    )
+    assert why(photos, "cache.mode=on", "phases.0.blocks=all") == (False, "nothing is frozen", 0)
+
+
+def test_without_room_a_store_is_left_out_or_refused_where_it_was_asked_for(
+    photos, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("KERASFT_CACHE", str(tmp_path))
+    eviction.set_limit(tmp_path, 100)
+    stored, reason, passes = why(photos)
+    assert (stored, passes) == (False, 60)
+    assert reason.startswith("432 bytes are needed, the cache's limit is 100 bytes")
+    with pytest.raises(UserError) as caught:
+        why(photos, "cache.mode=on")
+    assert str(caught.value).startswith(
+        "Phase 'head': The activations cannot be stored: 432 bytes are needed, the cache's limit"
+    )
+
+
+def test_the_reason_against_a_store_is_said(photos, caplog):
+    with caplog.at_level(logging.INFO, logger="kerasft"):
+        resolved(photos, "augment.views=0")
+    assert caplog.messages == [
+        "head: the activations are not stored: augment.views = 0 makes a new view in every epoch."
+    ]
+
+
+def test_a_settled_config_is_settled_the_same_again(photos, tmp_path):
+    config, model, storing = resolved(photos)
+    (tmp_path / "config.toml").write_text(to_toml(config, tmp_path))
+    again = load_config(tmp_path / "config.toml")
+    assert again == config
+    assert settle(again, scan_source(again.data, seed=0), model, "cpu") == (config, storing)
+
+
+def test_a_new_phase_leaves_what_was_settled(photos):
+    config, model, _ = resolved(photos, "cache.engine=keras")
+    longer = append_phase(config, flags={**SECOND, "phases.-1.epochs": 9})
+    settled, storing = settle(longer, scan_source(longer.data, seed=0), model, "cpu", done=1)
+    assert settled.cache == config.cache
+    assert [one.stored for one in storing] == [True]
+
+
+def test_a_finished_phase_is_not_decided_again(photos, tmp_path, monkeypatch):
+    config, model, _ = resolved(photos)
+    monkeypatch.setenv("KERASFT_CACHE", str(tmp_path))
+    eviction.set_limit(tmp_path, 100)  # too small for the head by now
+    longer = append_phase(config, flags=SECOND)
+    settled, (new,) = settle(longer, scan_source(longer.data, seed=0), model, "cpu", done=1)
+    assert [phase.stored for phase in settled.phases] == [True, False]
+    assert new.why.startswith("27.6 kB are needed, the cache's limit is 100 bytes")
+
+
+@pytest.mark.parametrize(
+    ("sets", "why"),
+    [
+        (["augment.views=0"], "augment.views = 0 makes a new view in every epoch"),
+        (["phases.0.blocks=3"], "nothing is frozen"),
+    ],
+)
+def test_a_store_that_cannot_be_is_refused_where_the_phase_asks_for_it(photos, sets, why):
+    with pytest.raises(UserError) as caught:
+        resolved(photos, "phases.0.stored=true", *sets)
+    assert str(caught.value) == f"phases[0].stored: expected false, since {why}; got true."
+    assert caught.value.exit_code == 2
+
+
+def test_the_folded_engine_is_refused_where_it_cannot_run(photos):
+    config = small(photos, "cache.engine=folded")
+    with pytest.raises(UserError) as caught:
+        resolve_new(config, scan_source(config.data, seed=0), "gpu:0")
+    assert str(caught.value) == (
+        "cache.engine: 'folded' is for a CPU and Keras on TensorFlow; here Keras computes with "
+        "tensorflow on gpu:0. Leave it out, or take 'keras'."
+    )
+
+
+@pytest.mark.parametrize(("device", "engine"), [("cpu", "folded"), ("gpu:0", "keras")])
+def test_a_run_that_moved_to_another_device_goes_on_with_an_engine_of_it(photos, device, engine):
+    config = small(photos, "cache.engine=folded")
+    assert plan.for_device(config, {"device": device}).cache.engine == engine
+
+
+def test_a_run_of_an_older_version_goes_on_as_it_was_trained(photos):
+    old = small(photos, **{"augment.views": None})
+    config = plan.of_older_version(old)
+    assert (config.augment.views, config.augment.mixup) == (0, 0.0)
+    assert [phase.stored for phase in config.phases] == [False]
+    assert plan.of_older_version(config) is config
+
+
+@pytest.mark.parametrize(
+    ("speed", "difference", "taken"),
+    [(1.8, 0.005, "bfloat16"), (1.1, 0.005, "float32"), (1.8, 0.1, "float32")],
+)
+def test_bfloat16_is_taken_where_it_is_faster_and_close(
+    photos, tmp_path, monkeypatch, caplog, speed, difference, taken
+):
+    monkeypatch.setenv("KERASFT_CACHE", str(tmp_path))
+    monkeypatch.setattr(engines, "computes_bfloat16", lambda: True)
+    monkeypatch.setattr(precision, "WORTH_MEASURING", 10)
+    measured = iter([{"speed": speed, "difference": difference}])
+    monkeypatch.setattr(precision, "compare_precisions", lambda *_: next(measured))
+    with caplog.at_level(logging.INFO, logger="kerasft"):
+        config = resolved(photos)[0]
+    assert config.cache.precision == taken
+    said = "taken" if taken == "bfloat16" else "not taken"
+    assert caplog.messages == [
+        f"bfloat16 for the frozen part: {speed:.1f} times as fast as float32, activations differ "
+        f"by {100 * difference:.1f}%: {said}."
+    ]
+    assert resolved(photos)[0].cache.precision == taken  # remembered, not measured again
+
+
+def test_few_images_are_not_worth_measuring(photos, monkeypatch):
+    monkeypatch.setattr(engines, "computes_bfloat16", lambda: True)
+    assert resolved(photos)[0].cache.precision == "float32"

@@ -1,0 +1,167 @@
+import keras
+import numpy as np
+import pytest
+from tiny import TINY, batch, tiny_model, weights_by_name
+
+from kerasft.config.fields import Phase
+from kerasft.models.cut import freeze, split
+from kerasft.models.live import LiveModel
+from kerasft.training.rates import batches_seen, build_optimizer, rate_groups, rates_at
+
+
+def a_phase(**fields):
+    return Phase(**{"name": "p", "blocks": 2, "epochs": 4, "learning_rate": 0.1} | fields)
+
+
+def a_cut(blocks=2):
+    cut = split(tiny_model(), blocks, TINY)
+    freeze(cut, "frozen")
+    return cut
+
+
+def test_one_rate_for_all_is_one_group_and_a_stock_optimizer():
+    cut = a_cut()
+    groups = rate_groups(a_phase(), cut)
+    assert [(g.name, g.factor) for g in groups] == [("all", 1.0)]
+    assert type(build_optimizer(a_phase(), groups, cut.suffix, 5)) is keras.optimizers.Adam
+
+
+def test_the_head_can_learn_at_a_larger_rate_than_the_blocks():
+    phase = a_phase(head_learning_rate_multiplier=10)
+    groups = rate_groups(phase, a_cut())
+    assert rates_at(phase, groups, 5, 0) == {"head": 1.0, "backbone": 0.1}
+
+
+def test_the_rate_decays_by_block_from_the_top():
+    phase = a_phase(layer_decay=0.5)
+    groups = rate_groups(phase, a_cut())
+    assert rates_at(phase, groups, 5, 0) == {"head": 0.1, "block_2": 0.05, "block_1": 0.025}
+
+
+def step(phase, cut):
+    """One step; returns by how much each kernel moved, in units of its gradient."""
+    live = LiveModel(cut.prefix, cut.suffix)
+    groups = rate_groups(phase, cut)
+    live.compile(
+        build_optimizer(phase, groups, cut.suffix, 5), keras.losses.CategoricalCrossentropy(True)
+    )
+    before = weights_by_name(cut.suffix)
+    pixels, labels = batch()
+    live.fit(pixels, labels, batch_size=16, verbose=0)
+    after = weights_by_name(cut.suffix)
+    return {path: after[path] - before[path] for path in before if path.endswith("kernel")}
+
+
+def test_a_step_of_each_group_is_its_rate_times_the_same_gradient():
+    plain = step(a_phase(optimizer="sgd", momentum=0.0), a_cut())
+    both = {"head_learning_rate_multiplier": 10, "layer_decay": 0.5}
+    grouped = step(a_phase(optimizer="sgd", momentum=0.0, **both), a_cut())
+    for path, factor in {"logits": 10, "block_2_a_conv": 0.5, "block_1_a_conv": 0.25}.items():
+        expected = factor * plain[f"{path}/kernel"]
+        np.testing.assert_allclose(grouped[f"{path}/kernel"], expected, rtol=1e-3, atol=1e-7)
+
+
+def test_warm_up_rises_to_the_rate_and_cosine_falls_to_zero():
+    phase = a_phase(schedule="cosine", warmup=1.0)
+    groups = rate_groups(phase, a_cut())
+    rates = [rates_at(phase, groups, 10, step)["all"] for step in (0, 5, 10, 25, 40)]
+    np.testing.assert_allclose(rates, [0.0, 0.05, 0.1, 0.05, 0.0], atol=1e-8)
+
+
+def test_a_constant_rate_can_warm_up():
+    phase = a_phase(warmup=1.0)
+    groups = rate_groups(phase, a_cut())
+    rates = [rates_at(phase, groups, 10, step)["all"] for step in (0, 5, 10, 39)]
+    np.testing.assert_allclose(rates, [0.0, 0.05, 0.1, 0.1], atol=1e-8)
+
+
+def test_weight_decay_leaves_biases_alone():
+    phase = a_phase(optimizer="adamw", weight_decay=0.5)
+    cut = a_cut(0)
+    optimizer = build_optimizer(phase, rate_groups(phase, cut), cut.suffix, 5)
+    kernel, bias = cut.suffix.trainable_variables
+    kernel.assign(np.ones(kernel.shape))
+    bias.assign(np.ones(bias.shape))
+    optimizer.apply([np.zeros(kernel.shape, "float32"), np.zeros(bias.shape, "float32")])
+    np.testing.assert_allclose(kernel, np.full(kernel.shape, 0.95), rtol=1e-6)  # 1 - 0.1 * 0.5
+    np.testing.assert_array_equal(bias, np.ones(bias.shape))
+
+
+@pytest.mark.parametrize("fields", [{}, {"head_learning_rate_multiplier": 10}])
+def test_float16_trains_with_a_scaled_loss(fields):
+    phase = a_phase(optimizer="sgd", precision="mixed_float16", **fields)
+    cut = a_cut()
+    optimizer = build_optimizer(phase, rate_groups(phase, cut), cut.suffix, 5)
+    assert type(optimizer) is keras.optimizers.LossScaleOptimizer
+    moved = step(phase, a_cut())
+    assert all(np.isfinite(m).all() and np.abs(m).max() > 0 for m in moved.values())
+
+
+def test_a_new_phase_begins_schedule_and_slots_anew():  # fact 6: decided, not an accident
+    phase = a_phase(schedule="cosine")
+    cut = a_cut(0)
+    groups = rate_groups(phase, cut)
+    first = build_optimizer(phase, groups, cut.suffix, 5)
+    first.apply([np.ones(v.shape, "float32") for v in cut.suffix.trainable_variables])
+    assert int(first.iterations) == 1
+    second = build_optimizer(phase, groups, cut.suffix, 5)
+    assert int(second.iterations) == 0
+    slots = [v for v in second.variables if "momentum" in v.path or "velocity" in v.path]
+    assert len(slots) == 4
+    assert all(np.abs(v.numpy()).max() == 0 for v in slots)
+
+
+def weights_after(phase, batch_size, *, epochs=1):
+    cut = a_cut()
+    optimizer = build_optimizer(phase, rate_groups(phase, cut), cut.suffix, 4)
+    live = LiveModel(cut.prefix, cut.suffix)
+    live.compile(optimizer, keras.losses.CategoricalCrossentropy(True))
+    pixels, labels = batch(16)
+    live.fit(pixels, labels, batch_size=batch_size, epochs=epochs, shuffle=False, verbose=0)
+    return weights_by_name(cut.suffix), optimizer, cut
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam", "adamw"])
+@pytest.mark.parametrize("layer_decay", [1.0, 0.5])
+def test_two_accumulated_batches_are_one_of_twice_the_size(optimizer, layer_decay):
+    fields = {"optimizer": optimizer, "layer_decay": layer_decay, "learning_rate": 0.01}
+    halves, _, _ = weights_after(a_phase(accumulate=2, **fields), 4)
+    whole, _, _ = weights_after(a_phase(**fields), 8)
+    for path in whole:
+        # Adam divides by the gradient's size: where it is 1e-7, the order of a sum shows.
+        np.testing.assert_allclose(halves[path], whole[path], atol=2e-5, err_msg=path)
+
+
+@pytest.mark.parametrize("fields", [{}, {"layer_decay": 0.5}, {"precision": "mixed_float16"}])
+def test_schedules_count_batches_whatever_a_step_is_made_of(fields):
+    phase = a_phase(accumulate=4, **fields)
+    _, optimizer, _ = weights_after(phase, 4, epochs=3)
+    assert batches_seen(optimizer) == 12  # four in an epoch
+
+
+@pytest.mark.parametrize("layer_decay", [1.0, 0.5])
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_the_running_mean_keeps_its_share_at_each_step(accumulate, layer_decay):
+    """By hand: m = w1, then m = 0.75 m + 0.25 w for each step after the first."""
+    phase = a_phase(ema=0.75, accumulate=accumulate, layer_decay=layer_decay, optimizer="sgd")
+    cut = a_cut()
+    optimizer = build_optimizer(phase, rate_groups(phase, cut), cut.suffix, 4)
+    live = LiveModel(cut.prefix, cut.suffix)
+    live.compile(optimizer, keras.losses.CategoricalCrossentropy(True))
+    pixels, labels = batch(16)
+    seen = []
+    for start in range(0, 16, 4):
+        live.train_on_batch(pixels[start : start + 4], labels[start : start + 4])
+        seen.append(weights_by_name(cut.suffix))
+    share = 0.75 ** (1 / accumulate)  # Keras updates with every batch
+    first = accumulate - 1  # until the first step there is nothing to average
+    mean = seen[first - 1 if first else 0]
+    for i, now in enumerate(seen):
+        keep = 0.0 if i < accumulate else share
+        mean = {path: keep * mean[path] + (1 - keep) * now[path] for path in now}
+    optimizer.finalize_variable_values(cut.suffix.trainable_variables)
+    kept = weights_by_name(cut.suffix)
+    trained = [v.path for v in cut.suffix.trainable_variables]
+    assert any(np.abs(kept[path] - seen[-1][path]).max() > 1e-4 for path in trained)
+    for path in trained:
+        np.testing.assert_allclose(kept[path], mean[path], atol=1e-6, err_msg=path)

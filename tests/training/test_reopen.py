@@ -1,0 +1,56 @@
+"""An existing run, opened again: what may differ from it, and what stays as it was."""
+
+import pytest
+from tiny_run import SECOND, small, train_head
+
+from kerasft.config.load import load_config
+from kerasft.errors import UserError
+from kerasft.progress import silent
+from kerasft.run import open_run
+from kerasft.training.reopen import config_of, next_phase
+from kerasft.training.train import train_run
+
+pytestmark = pytest.mark.usefixtures("tiny_backbone")
+
+
+@pytest.fixture(scope="module")
+def trained(tiny_backbone, tmp_path_factory):
+    return train_head(tmp_path_factory.mktemp("reopen"))
+
+
+def test_the_next_phase_is_settled_and_nothing_is_written(trained):
+    run = open_run(trained.copy("next"))
+    before = {path.name: path.read_bytes() for path in run.path.iterdir()}
+    setting, model = next_phase(run, flags=SECOND, sets=(), data=None, progress=silent)
+    assert [phase.name for phase in setting.config.phases] == ["head", "unfreeze"]
+    assert (setting.config.phases[1].blocks, setting.config.phases[1].stored) == (1, True)
+    assert model.output_shape == (None, 3)
+    assert {path.name: path.read_bytes() for path in run.path.iterdir()} == before
+
+
+def test_photos_that_are_elsewhere_now_change_nothing_else_of_the_config(trained, tmp_path):
+    run = open_run(trained.run)
+    recorded, now = config_of(run, None), config_of(run, tmp_path)
+    assert (recorded.data.source, now.data.source) == (str(trained.photos), str(tmp_path))
+    place = {"source": recorded.data.source}
+    assert now.model_copy(update={"data": now.data.model_copy(update=place)}) == recorded
+
+
+def test_an_auto_that_was_settled_meanwhile_does_not_contradict(trained):
+    sets = ["cache.engine=auto", "cache.precision=auto"]
+    assert train_run(small(trained.photos, *sets), trained.run, resume=True) == trained.result
+    with pytest.raises(UserError, match=r"cache\.engine: the run has 'folded', got 'keras'"):
+        train_run(small(trained.photos, "cache.engine=keras"), trained.run, resume=True)
+
+
+def test_defaults_of_a_file_do_not_contradict_what_was_typed_at_the_start(trained, tmp_path):
+    assert train_run(small(trained.photos, seed=0), trained.run, resume=True) == trained.result
+    (tmp_path / "mine.toml").write_text("[model]\nbackbone = 'Tiny'\nweights = 'none'\n")
+    loaded = load_config(
+        tmp_path / "mine.toml", flags={"data.source": str(trained.photos), "phases.0.blocks": 0}
+    )
+    with pytest.raises(UserError) as caught:  # only what the default phase says itself
+        train_run(loaded, trained.run, resume=True)
+    assert [line.split(":")[0] for line in str(caught.value).splitlines()[1:-1]] == [
+        "  phases.0.epochs"
+    ]

@@ -1,0 +1,294 @@
+"""Runs from config to model.keras on drawn photos: equal bits, resume, what is left behind."""
+
+import json
+import shutil
+
+import keras
+import pytest
+from tiny_run import (
+    SECOND,
+    both_phases,
+    presplit,
+    small,
+    train_head,
+    weights,
+    without_seconds,
+)
+
+from kerasft.config.load import load_config
+from kerasft.errors import UserError
+from kerasft.evaluation.evaluate import evaluate_run
+from kerasft.models import bundle
+from kerasft.training.train import continue_run, plan_run, train_run
+
+pytestmark = pytest.mark.usefixtures("tiny_backbone")
+
+
+@pytest.fixture(scope="module")
+def trained(tiny_backbone, tmp_path_factory):
+    """The first phase of a small run, and its photos."""
+    return train_head(tmp_path_factory.mktemp("train"))
+
+
+@pytest.fixture(scope="module")
+def whole(trained):
+    """Both phases in one `train`."""
+    run = trained.folder / "whole"
+    return run, train_run(both_phases(trained.photos), run)
+
+
+def same_files(one, other, *names):
+    return all((one / name).read_bytes() == (other / name).read_bytes() for name in names)
+
+
+def test_a_run_leaves_what_the_design_says_and_counts_every_image(trained):
+    run, result = trained.run, trained.result
+    assert sorted(p.name for p in run.iterdir()) == [
+        ".lock",
+        "classes.txt",
+        "config.toml",
+        "metrics.jsonl",
+        "model.keras",
+        "run.json",
+        "splits.csv",
+    ]
+    assert (run / "classes.txt").read_text() == "circle\ncross\nstripes\n"
+    assert list(result) == ["run", "seconds", "phases", "best_phase", "validation", "test"]
+    assert (result["validation"]["n"], result["test"]["n"]) == (6, 6)  # 2 of 12, three classes
+    head = result["phases"][0]
+    assert (head["name"], head["epochs"], head["frozen_proof"]) == ("head", 2, "equal")
+    assert head["trainable_parameters"] == 4 * 3 + 3
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert [(line["phase"], line["epoch"]) for line in lines] == [("head", 1), ("head", 2)]
+    assert lines[0]["learning_rates"] == {"all": 0.001}
+    best = lines[head["best_epoch"] - 1]
+    assert (head["train_loss"], head["val_loss"]) == (best["loss"], best["val_loss"])
+    assert best["val_loss"] == min(line["val_loss"] for line in lines)
+    record = json.loads((run / "run.json").read_text())
+    assert (record["status"], record["seed"], record["test_scored"]) == ("finished", 0, 1)
+    assert record["versions"]["keras"] == keras.__version__
+
+
+def test_the_same_seed_gives_the_same_bytes_and_another_does_not(trained):
+    again, other = trained.folder / "again", trained.folder / "other"
+    result = train_run(small(trained.photos), again)
+    assert same_files(trained.run, again, "metrics.jsonl", "splits.csv", "config.toml")
+    assert without_seconds(result) == without_seconds(trained.result)
+    assert weights(again) == weights(trained.run)
+    train_run(small(trained.photos, seed=1), other)
+    assert not same_files(trained.run, other, "metrics.jsonl")
+
+
+def test_two_phases_in_one_config_give_the_bits_of_the_two_commands(trained, whole):
+    run, result = whole
+    two = trained.copy("two-commands")
+    second = continue_run(two, flags=SECOND)
+    assert without_seconds(second) == without_seconds(result)
+    assert same_files(run, two, "metrics.jsonl", "splits.csv", "config.toml")
+    assert weights(run) == weights(two)
+
+
+def test_a_runs_config_trains_the_same_bits_again(trained, whole):
+    again = trained.folder / "from-config"
+    train_run(load_config(whole[0] / "config.toml"), again)
+    assert weights(again) == weights(whole[0])
+
+
+class Interrupted(Exception):
+    """Stands for Ctrl-C at a chosen place."""
+
+
+def interrupt_at(*place):
+    def progress(event):
+        if (event.stage, event.phase, event.done) == place:
+            raise Interrupted
+
+    return progress
+
+
+@pytest.mark.parametrize("place", [("epoch", "head", 1), ("epoch", "unfreeze", 2)])
+def test_an_interrupted_run_resumes_to_the_same_bits(place, trained, whole):
+    config = both_phases(trained.photos)
+    run = trained.folder / f"interrupted-{place[1]}"
+    with pytest.raises(Interrupted):
+        train_run(config, run, progress=interrupt_at(*place))
+    with pytest.raises(UserError, match="was interrupted before it was finished"):
+        continue_run(run, flags={})
+    resumed = train_run(config, run, resume=True)
+    assert without_seconds(resumed) == without_seconds(whole[1])
+    assert same_files(run, whole[0], "metrics.jsonl", "config.toml")
+    assert weights(run) == weights(whole[0])
+    assert not (run / "checkpoints").exists()
+
+
+def test_an_interrupted_unfreezing_resumes_to_the_same_bits(trained, whole):
+    run = trained.copy("interrupted-unfreezing")
+    with pytest.raises(Interrupted):
+        continue_run(run, flags=SECOND, progress=interrupt_at("epoch", "unfreeze", 1))
+    continue_run(run, flags={}, resume=True)
+    assert weights(run) == weights(whole[0])
+
+
+def test_a_permuted_test_split_changes_nothing_but_the_test_figures(photos, tmp_path):
+    results = []
+    for name, swap in (("plain", False), ("permuted", True)):
+        source = presplit(photos, tmp_path / f"photos-{name}", swap_test=swap)
+        results.append(without_seconds(train_run(both_phases(source), tmp_path / name)))
+    plain, permuted = results
+    assert plain.pop("test")["loss"] != permuted.pop("test")["loss"]
+    assert plain == permuted
+    assert weights(tmp_path / "plain") == weights(tmp_path / "permuted")
+
+
+def test_unfreezing_again_goes_deeper_by_the_default(trained):
+    run = trained.copy("deeper")
+    for _ in range(2):
+        result = continue_run(run, flags={"phases.-1.epochs": 1})
+    assert [(p["name"], p["blocks"]) for p in result["phases"]] == [
+        ("head", 0),
+        ("unfreeze", 1),
+        ("unfreeze-2", 2),
+    ]
+
+
+def test_an_epoch_that_does_not_help_uses_up_patience(trained):
+    sets = ["phases.0.learning_rate=1e-12", "phases.0.patience=2", "phases.0.epochs=9"]
+    result = train_run(small(trained.photos, *sets), trained.folder / "patience")
+    assert result["phases"][0]["epochs"] - result["phases"][0]["best_epoch"] == 2
+    assert result["phases"][0]["epochs"] < 9
+
+
+SETTINGS = {
+    "everything": [
+        "phases.0.class_weight=balanced",
+        "phases.0.label_smoothing=0.1",
+        "phases.0.schedule=cosine",
+        "phases.0.layer_decay=0.5",
+        "phases.0.batch_norm=train",
+        "head.hidden=[8]",
+        "data.resize=pad",
+        "augment.color=0.3",
+    ],
+    "bfloat16": ["phases.0.precision=mixed_bfloat16", "data.resize=crop"],
+}
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_every_setting_trains_and_the_saved_model_is_float32(name, trained):
+    run = trained.folder / name
+    train_run(small(trained.photos, "phases.0.blocks=1", "phases.0.epochs=1", *SETTINGS[name]), run)
+    model = bundle.load(run / "model.keras").model
+    assert {layer.compute_dtype for layer in model.layers} == {"float32"}
+    record = json.loads((run / "run.json").read_text())
+    released = {"everything": ["block_2_a_norm"], "bfloat16": []}[name]
+    assert record["phases"][0]["batch_norm_trained"] == released
+
+
+def test_a_plan_trains_and_writes_nothing(trained, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    plan = plan_run(both_phases(trained.photos))
+    assert list(tmp_path.iterdir()) == []
+    assert plan["images"]["circle"] == {"train": 8, "validation": 2, "test": 2}
+    assert [(p["name"], p["blocks"], p["steps"]) for p in plan["phases"]] == [
+        ("head", 0, 6),
+        ("unfreeze", 1, 6),
+    ]
+    assert [block["name"] for block in plan["blocks"]] == ["block_2", "block_1", "stem"]
+
+
+def test_an_existing_run_is_refused_and_a_finished_one_has_nothing_to_resume(trained):
+    with pytest.raises(UserError, match="--resume"):
+        train_run(small(trained.photos), trained.run)
+    assert train_run(small(trained.photos), trained.run, resume=True) == trained.result
+    with pytest.raises(UserError) as caught:
+        train_run(small(trained.photos, seed=5), trained.run, resume=True)
+    assert str(caught.value) == (
+        f"{trained.run} cannot be resumed with another config:\n"
+        "  seed: the run has 0, got 5.\n"
+        "Leave these out, or choose another --run."
+    )
+    assert caught.value.exit_code == 2
+
+
+@pytest.mark.parametrize(
+    "setting", ["phases.0.blocks=99", "model.backbone=MobilNet", "data.source=nowhere"]
+)
+def test_a_refused_config_leaves_nothing_behind(setting, trained, tmp_path):
+    with pytest.raises(UserError):
+        train_run(small(trained.photos, setting), tmp_path / "runs" / "run")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_more_blocks_than_there_are_leaves_the_run_as_it_was(trained):
+    run = trained.copy("more-blocks")
+    before = {path.name: path.read_bytes() for path in run.iterdir()}
+    with pytest.raises(UserError, match="Tiny has 3 blocks, got 99"):
+        continue_run(run, flags={"phases.-1.blocks": 99})
+    assert {path.name: path.read_bytes() for path in run.iterdir()} == before
+
+
+def test_photos_that_were_moved_are_found_with_data(trained, tmp_path):
+    run = shutil.copytree(trained.run, tmp_path / "run")
+    elsewhere = shutil.copytree(trained.photos, tmp_path / "elsewhere")
+    with pytest.raises(UserError, match="--data"):
+        continue_run(run, flags={"phases.-1.epochs": 1})
+    result = continue_run(run, flags={"phases.-1.epochs": 1}, data=elsewhere)
+    assert len(result["phases"]) == 2
+    assert load_config(run / "config.toml").data.source == str(elsewhere)
+
+
+def test_what_a_killed_process_left_of_an_earlier_phase_is_not_taken(trained, whole):
+    run = trained.copy("killed")
+    checkpoints = run / "checkpoints"
+    checkpoints.mkdir()
+    shutil.copy(whole[0] / "model.keras", checkpoints / "start.keras")  # of another phase
+    facts = {
+        "progress": {"phase": "head", "epoch": 2},
+        "files": {"best-1.npz": "0", "best-2.npz": "0"},
+    }
+    (checkpoints / "state.json").write_text(json.dumps(facts))
+    continue_run(run, flags=SECOND)
+    assert weights(run) == weights(whole[0])
+    assert same_files(run, whole[0], "metrics.jsonl")
+
+
+def test_a_resumed_phase_with_other_flags_is_refused(trained):
+    run = trained.copy("other-flags")
+    with pytest.raises(Interrupted):
+        continue_run(run, flags=SECOND, progress=interrupt_at("epoch", "unfreeze", 1))
+    with pytest.raises(UserError, match=r"phases\.1\.epochs: the run has 2, got 50"):
+        continue_run(run, flags={"phases.-1.epochs": 50}, resume=True)
+
+
+def test_phases_without_blocks_go_deeper_one_after_the_other(trained):
+    later = "\n".join(
+        f'[[phases]]\nname = "{name}"\nepochs = 1\nlearning_rate = 1e-4' for name in ("a", "b", "c")
+    )
+    path = trained.folder / "deeper.toml"
+    path.write_text(
+        f'[data]\nsource = "photos"\n[model]\nbackbone = "Tiny"\nweights = "none"\n'
+        f'[[phases]]\nname = "head"\nblocks = 0\nepochs = 1\nlearning_rate = 1e-3\n{later}\n'
+    )
+    assert [p["blocks"] for p in plan_run(load_config(path))["phases"]] == [0, 1, 2, 3]
+
+
+def test_a_share_of_the_photos_goes_through_the_whole_life_of_a_run(trained, tmp_path):
+    half = small(trained.photos, "data.fraction=0.5")
+    assert (plan_run(half)["unused"], plan_run(half)["images"]["cross"]["train"]) == (12, 4)
+    run = tmp_path / "half"
+    result = train_run(half, run)
+    assert (result["validation"]["n"], result["test"]["n"]) == (6, 6)
+    rows = [line.split(",") for line in (run / "splits.csv").read_text().splitlines()[1:]]
+    whole = [x.split(",") for x in (trained.run / "splits.csv").read_text().splitlines()[1:]]
+    assert [r[2] for r in rows].count("unused") == 12
+    for row, other in zip(rows, whole, strict=True):
+        assert row[2] in (other[2], "unused") and row[:2] + row[3:] == other[:2] + other[3:]
+    moved = shutil.copytree(trained.photos, tmp_path / "moved")
+    for row in rows:
+        if row[2] == "unused":
+            (moved / row[0]).unlink()
+    continue_run(run, flags={**SECOND, "phases.-1.epochs": 1}, data=moved)
+    assert evaluate_run(run, split="train", data=moved).n == 12
+    assert evaluate_run(run, data=moved).n == 6
+    with pytest.raises(UserError, match=r"data\.fraction: the run has 0\.5, got 0\.25"):
+        train_run(small(trained.photos, "data.fraction=0.25"), run, resume=True)
