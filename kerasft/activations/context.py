@@ -15,7 +15,7 @@ SCORING_BATCH = 32
 
 
 @dataclass(frozen=True)
-class Setting:
+class RunContext:
     """A run: where it is, what was asked for, the photos, whom to tell, and what computes.
 
     `machine` is what run.json records of it: `{"backend", "device", "name", "threads"}`.

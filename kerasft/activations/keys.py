@@ -16,7 +16,7 @@ import numpy as np
 
 from kerasft import __version__
 from kerasft.activations import engines
-from kerasft.activations.context import Setting
+from kerasft.activations.context import RunContext
 from kerasft.activations.store import Key
 from kerasft.backbones import compatibility
 from kerasft.backbones.spec import nets_of, rows_of
@@ -26,11 +26,11 @@ from kerasft.models.cut import Cut, digest_of, fingerprint, split
 from kerasft.seeds import derive_seed
 
 DECODING = 1  # of images.py and augment.py: raise it where the same file gives other pixels
-FED = ("train", "validation")  # the splits whose activations a phase needs
+TRAIN_AND_VALIDATION = ("train", "validation")  # the splits whose activations a phase needs
 
 
 @dataclass(frozen=True)
-class Need:
+class StoreSpec:
     """One store: a view of a split's images at a cut.
 
     Attributes:
@@ -69,7 +69,7 @@ def views_of(config: Config) -> list[tuple[int, int]]:
 
 def passes(config: Config, phase: AnyPhase, source: Source) -> int:
     """How often an image goes through the prefix to fill the stores of a phase."""
-    train, validation = (len(source.indices(name)) for name in FED)
+    train, validation = (len(source.indices(name)) for name in TRAIN_AND_VALIDATION)
     return train * len(views_for(config, phase)) + validation
 
 
@@ -80,44 +80,44 @@ def bytes_at(config: Config, phase: AnyPhase, source: Source, cut: Cut) -> int:
     return passes(config, phase, source) * math.prod(cut.prefix.output_shape[1:]) * item
 
 
-def needs_at(
-    setting: Setting, phase: AnyPhase, model: keras.Model, blocks: int, dtype: str
-) -> list[Need]:
+def store_specs_at(
+    context: RunContext, phase: AnyPhase, model: keras.Model, blocks: int, dtype: str
+) -> list[StoreSpec]:
     """All stores that a phase needs at a cut: its training views in order, then validation.
 
     Of several backbones one store each, in their order, for every view.
 
     Args:
-        setting: the run, its config settled.
+        context: the run, its config settled.
         phase: says which views.
         model: the whole model.
         blocks: how many are above the cut.
         dtype: of the stores, "float16" or "float32".
     """
-    config, source = setting.config, setting.source
+    config, source = context.config, context.source
     cut = split(model, blocks, *rows_of(config.model.backbone))
     common = {
         **_where(config, blocks),
-        "image_size": setting.image_size,
+        "image_size": context.image_size,
         "resize": config.data.resize,
         "decoding": DECODING,
         "dtype": dtype,
         "engine": config.cache.engine,
         "precision": config.cache.precision,
         "versions": _versions(),
-        "machine": [*engines.processor(), *map(str, setting.machine.values())],
+        "machine": [*engines.processor(), *map(str, context.machine.values())],
     }
     if dtype == "float32" and config.cache.dtype == "auto":
         common["overflow"] = True  # not the one that somebody else has asked for
-    nets = nets_of(config.model.backbone, setting.image_size)
+    nets = nets_of(config.model.backbone, context.image_size)
     of_nets = []
     for (spec, side), part in zip(nets, cut.parts, strict=True):
         of_net = {**common, "backbone": spec, "weights": digest_of(fingerprint(part))}
-        if side < setting.image_size:  # of nothing else a key says whether others are beside it
+        if side < context.image_size:  # of nothing else a key says whether others are beside it
             of_net["resized"] = side
         of_nets.append(of_net)
     needs = []
-    for name in FED:
+    for name in TRAIN_AND_VALIDATION:
         positions = source.indices(name)
         listing = "".join(f"{position} {source.digests[position]}\n" for position in positions)
         files = hashlib.blake2b(listing.encode(), digest_size=16).hexdigest()
@@ -130,7 +130,7 @@ def needs_at(
             for net, (of_net, part) in enumerate(zip(of_nets, cut.parts, strict=True)):
                 shape = (len(positions), *part.output_shape[1:])
                 key = Key({**of_net, **of_view})
-                needs.append(Need(key, name, (number, seed), blocks, net, shape))
+                needs.append(StoreSpec(key, name, (number, seed), blocks, net, shape))
     return needs
 
 

@@ -20,8 +20,8 @@ import numpy as np
 
 from kerasft import cache
 from kerasft.activations import engines, eviction, store
-from kerasft.activations.context import Setting
-from kerasft.activations.keys import FED, Need, needs_at, views_for
+from kerasft.activations.context import RunContext
+from kerasft.activations.keys import TRAIN_AND_VALIDATION, StoreSpec, store_specs_at, views_for
 from kerasft.activations.store import Stored
 from kerasft.backbones.spec import default_blocks, rows_of
 from kerasft.config.fields import AnyPhase, Config, Solved
@@ -37,11 +37,11 @@ log = logging.getLogger("kerasft")
 SHARE_FOR_LATER = 0.1  # of the cache's limit: what the stores of a later cut may take
 
 
-def activations_at(setting: Setting, index: int, model: keras.Model, cut: Cut) -> Stored:
+def activations_at(context: RunContext, index: int, model: keras.Model, cut: Cut) -> Stored:
     """Returns the activations that a phase trains on.
 
     Args:
-        setting: the run, its config settled.
+        context: the run, its config settled.
         index: of the phase.
         model: the whole model that the phase begins with, in float32.
         cut: of it, with a prefix.
@@ -51,13 +51,13 @@ def activations_at(setting: Setting, index: int, model: keras.Model, cut: Cut) -
             computes values that are not numbers.
         UserError: the disk is full, or a photo went away.
     """
-    blocks, phase = len(cut.blocks), setting.config.phases[index]
-    for dtype in _dtypes(setting.config):
-        found = find(setting, phase, model, blocks, dtype)
+    blocks, phase = len(cut.blocks), context.config.phases[index]
+    for dtype in _dtypes(context.config):
+        found = find(context, phase, model, blocks, dtype)
         if found:
-            _tell(setting, index, found.bytes, found=True)
+            _tell(context, index, found.bytes, found=True)
             return found
-    return _filled(setting, index, model, blocks)
+    return _filled(context, index, model, blocks)
 
 
 def _dtypes(config: Config) -> tuple[str, ...]:
@@ -66,27 +66,27 @@ def _dtypes(config: Config) -> tuple[str, ...]:
     return ("float16", "float32") if wanted == "auto" else (wanted,)
 
 
-def _tell(setting: Setting, index: int, size: int, *, found: bool, later: int = 0) -> None:
+def _tell(context: RunContext, index: int, size: int, *, found: bool, later: int = 0) -> None:
     """Says what is stored, or found: event "store"."""
-    source = setting.source
+    source = context.source
     figures = {
         "images": len(source.indices("train")),
-        "views": len(views_for(setting.config, setting.config.phases[index])),
+        "views": len(views_for(context.config, context.config.phases[index])),
         "validation": len(source.indices("validation")),
         "bytes": size,
         "later_bytes": later,
         "found": int(found),
     }
-    setting.progress(Event("store", 0, 1, setting.config.phases[index].name, figures))
+    context.progress(Event("store", 0, 1, context.config.phases[index].name, figures))
 
 
 def find(
-    setting: Setting, phase: AnyPhase, model: keras.Model, blocks: int, dtype: str
+    context: RunContext, phase: AnyPhase, model: keras.Model, blocks: int, dtype: str
 ) -> Stored | None:
     """Opens a phase's stores at a cut.
 
     Args:
-        setting: the run, its config settled.
+        context: the run, its config settled.
         phase: says which views.
         model: the whole model.
         blocks: how many are above the cut.
@@ -96,7 +96,7 @@ def find(
         None unless all of them are there.
     """
     folder = cache.cache_folder()
-    needs = needs_at(setting, phase, model, blocks, dtype)
+    needs = store_specs_at(context, phase, model, blocks, dtype)
     if not all(store.holds(folder, need.key) for need in needs):
         return None
     arrays = [store.open_store(folder, need.key) for need in needs]
@@ -104,38 +104,38 @@ def find(
     if len(there) < len(arrays):
         return None
     nets = 1 + max(need.net for need in needs)
-    whole = [store.in_a_row(there[i : i + nets]) for i in range(0, len(there), nets)]
+    whole = [store.concatenated(there[i : i + nets]) for i in range(0, len(there), nets)]
     return Stored(tuple(whole[:-1]), whole[-1], found=True)
 
 
-def _filled(setting: Setting, index: int, model: keras.Model, blocks: int) -> Stored:
+def _filled(context: RunContext, index: int, model: keras.Model, blocks: int) -> Stored:
     """Computes what is missing; in float32 where float16 turns out not to hold it."""
-    phase = setting.config.phases[index]
+    phase = context.config.phases[index]
     without = f"Train this phase without a store: --set phases.{index}.stored=false."
-    later = _later_cut(setting, index, model)
+    later = _later_cut(context, index, model)
     began = time.perf_counter()
-    tries = [(dtype, cut) for dtype in _dtypes(setting.config) for cut in (later, None)]
+    tries = [(dtype, cut) for dtype in _dtypes(context.config) for cut in (later, None)]
     overflown: set[str] = set()
     for dtype, also in dict.fromkeys(tries):
         if dtype in overflown:
             continue
-        needs = needs_at(setting, phase, model, blocks, dtype)
-        more = [] if also is None else needs_at(setting, phase, model, also, dtype)
+        needs = store_specs_at(context, phase, model, blocks, dtype)
+        more = [] if also is None else store_specs_at(context, phase, model, also, dtype)
         more = _that_fit(needs, more)
         lack = eviction.lack_of_room(cache.cache_folder(), _bytes(needs))
         if lack:
             raise PhaseFailed(f"Phase '{phase.name}': {eviction.no_room(lack)} {without}")
         size, extra = _bytes(needs), _bytes(more)
-        _tell(setting, index, size, found=False, later=extra)
+        _tell(context, index, size, found=False, later=extra)
         earlier = time.perf_counter() - began  # of a pass that was given up
         try:
-            part, difference = _fill(setting, model, needs + more, dtype, phase.name)
+            part, difference = _fill(context, model, needs + more, dtype, phase.name)
         except OverflowError as error:
             if error.args != (also,):  # at the phase's own cut
                 overflown.add(dtype)
                 log.info("%s: %s cannot hold the activations.", phase.name, dtype)
             continue
-        stored = find(setting, phase, model, blocks, dtype)
+        stored = find(context, phase, model, blocks, dtype)
         if stored is None:
             raise UserError(
                 f"{cache.cache_folder()}: activations that were just written are gone. Another "
@@ -155,7 +155,7 @@ def _filled(setting: Setting, index: int, model: keras.Model, blocks: int) -> St
     )
 
 
-def _later_cut(setting: Setting, index: int, model: keras.Model) -> int | None:
+def _later_cut(context: RunContext, index: int, model: keras.Model) -> int | None:
     """Where the next phase will cut the same weights, as far as that can be known.
 
     The run's next phase, or behind a phase that trains the head alone the default of
@@ -163,27 +163,27 @@ def _later_cut(setting: Setting, index: int, model: keras.Model) -> int | None:
     disk, never a wrong number: the weights are in the key. A solved phase takes fewer views than
     a trained one needs, so it leaves them to that one.
     """
-    if isinstance(setting.config.phases[index], Solved):
+    if isinstance(context.config.phases[index], Solved):
         return None
-    spec = setting.config.model.backbone
+    spec = context.config.model.backbone
     deepest = len(list_blocks(model, *rows_of(spec)))
-    trained = depth(setting.config.phases[index].blocks, deepest)
-    later = setting.config.phases[index + 1 :]
+    trained = depth(context.config.phases[index].blocks, deepest)
+    later = context.config.phases[index + 1 :]
     if later:
         needed = later[0].stored and not isinstance(later[0], Solved)
         count = depth(later[0].blocks, deepest) if needed else 0
     else:
-        blocks = unfreeze_defaults(setting.config).blocks
+        blocks = unfreeze_defaults(context.config).blocks
         count = deepest if blocks == "all" else default_blocks(spec)
         count = count if trained == 0 else 0
     return count if trained < count < deepest else None
 
 
-def _bytes(needs: Sequence[Need]) -> int:
+def _bytes(needs: Sequence[StoreSpec]) -> int:
     return sum(need.bytes for need in needs)
 
 
-def _that_fit(own: Sequence[Need], later: list[Need]) -> list[Need]:
+def _that_fit(own: Sequence[StoreSpec], later: list[StoreSpec]) -> list[StoreSpec]:
     """The stores of a later cut, if they need no store of another run to be evicted."""
     folder = cache.cache_folder()
     size = _bytes(later)
@@ -194,7 +194,7 @@ def _that_fit(own: Sequence[Need], later: list[Need]) -> list[Need]:
 
 
 def _fill(
-    setting: Setting, model: keras.Model, needs: list[Need], dtype: str, phase: str
+    context: RunContext, model: keras.Model, needs: list[StoreSpec], dtype: str, phase: str
 ) -> tuple[Part | None, float | None]:
     """Computes the stores that are missing.
 
@@ -215,26 +215,28 @@ def _fill(
         if not missing:
             return None, None
         eviction.make_room(folder, _bytes(missing), keep={key.digest for key in keys})
-        part = Part("prefix pass", 1, setting.progress, phase)
-        difference = _compute(setting, model, missing, folder, dtype, part)
+        part = Part("prefix pass", 1, context.progress, phase)
+        difference = _compute(context, model, missing, folder, dtype, part)
         part.end()
         return part, difference
 
 
 def _compute(
-    setting: Setting,
+    context: RunContext,
     model: keras.Model,
-    needs: list[Need],
+    needs: list[StoreSpec],
     folder: Path,
     dtype: str,
     part: Part,
 ) -> float | None:
-    config, source = setting.config, setting.source
+    config, source = context.config, context.source
     ends = sorted({(need.blocks, need.net) for need in needs})
     prefix = _prefix(model, ends, config)
     kinds = sorted({(need.split, need.view) for need in needs})
     views = {name: [view for split_, view in kinds if split_ == name] for name, _ in kinds}
-    positions = np.concatenate([source.indices(name) for name in FED if name in views])
+    positions = np.concatenate(
+        [source.indices(name) for name in TRAIN_AND_VALIDATION if name in views]
+    )
     # Which of `kinds` each row of the pass is: all views of the first image, of the second, ...
     rows = np.concatenate(
         [
@@ -242,7 +244,7 @@ def _compute(
                 np.array([kinds.index((name, view)) for view in views[name]], np.int16),
                 len(source.indices(name)),
             )
-            for name in FED
+            for name in TRAIN_AND_VALIDATION
             if name in views
         ]
     )
@@ -250,7 +252,7 @@ def _compute(
         source,
         positions,
         views,
-        image_size=setting.image_size,
+        image_size=context.image_size,
         resize=config.data.resize,
         augment=config.augment,
         batch_size=engines.BATCH,
@@ -277,7 +279,7 @@ def _compute(
                 writer.append(fitting)
             done += len(pixels)
             part.step(done)
-            setting.progress(Event("pass", done, len(rows), part.phase, part.figures(done)))
+            context.progress(Event("pass", done, len(rows), part.phase, part.figures(done)))
     return difference
 
 

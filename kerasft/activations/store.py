@@ -68,7 +68,7 @@ def open_store(folder: Path, key: Key) -> np.ndarray | None:
     return rows
 
 
-class InARow:
+class Concatenated:
     """Several stores of the same images as one: an image's numbers in a row, store by store.
 
     Read like an array: `rows[3:7]`, `rows[[2, 5]]`, `np.asarray(rows)`.
@@ -101,13 +101,13 @@ class InARow:
         return self[:].astype(dtype or self.dtype, copy=False)
 
 
-Rows = np.ndarray | InARow
+Rows = np.ndarray | Concatenated
 """What a phase reads activations from: a store, or several in a row."""
 
 
-def in_a_row(stores: Sequence[np.ndarray]) -> Rows:
+def concatenated(stores: Sequence[np.ndarray]) -> Rows:
     """One store as it is, or several as one."""
-    return stores[0] if len(stores) == 1 else InARow(stores)
+    return stores[0] if len(stores) == 1 else Concatenated(stores)
 
 
 def release(rows: Rows) -> None:
@@ -116,7 +116,7 @@ def release(rows: Rows) -> None:
     What was read stays in the system's cache of the disk as long as there is room; without this
     it counts as memory of this process, up to the size of the store.
     """
-    if isinstance(rows, InARow):
+    if isinstance(rows, Concatenated):
         for one in rows.stores:
             release(one)
     mapped = getattr(rows, "_mmap", None)

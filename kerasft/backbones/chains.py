@@ -166,7 +166,7 @@ CHAINS: dict[str, Chain] = {
 
 
 @dataclass(frozen=True)
-class Place:
+class LayerSlot:
     """One Keras layer with weights, and what of a file belongs into it.
 
     Attributes:
@@ -196,7 +196,7 @@ class Place:
         return (self.outputs, channels, height, width)
 
 
-def places(name: str) -> Iterator[Place]:
+def places(name: str) -> Iterator[LayerSlot]:
     """Goes through the layers of a chain that have weights, in the order of the Keras net.
 
     Args:
@@ -209,7 +209,7 @@ def places(name: str) -> Iterator[Place]:
             side = (side + 2 * layer.pad - layer.kernel) // layer.stride + 1
             for group in range(layer.groups):
                 filters = layer.filters // layer.groups
-                yield Place(
+                yield LayerSlot(
                     layer=group_name(layer, group) if layer.groups > 1 else keras_name(name, layer),
                     source=layer.name,
                     first=group * filters,
@@ -222,7 +222,7 @@ def places(name: str) -> Iterator[Place]:
         elif isinstance(layer, Dense):
             flattened = None if inputs else (side, side, channels)
             inputs = inputs or side * side * channels
-            yield Place(
+            yield LayerSlot(
                 layer=keras_name(name, layer),
                 source=layer.name,
                 first=0,

@@ -79,10 +79,10 @@ def compare(
     out = out or Path("compare") / short_name(source)
     with loading():
         from kerasft.compare.compare import compare_ways
-        from kerasft.compare.trials import Asked
+        from kerasft.compare.trials import Request
 
     given = {"data.source": source, "model.weights": weights, "model.image_size": image_size}
-    asked = Asked(
+    request = Request(
         flags={key: value for key, value in given.items() if value is not None},
         sets=sets,
         # A comma also stands between the options of one backbone, which begin in lower case.
@@ -96,7 +96,7 @@ def compare(
     with showing() as progress:
         logging.getLogger("kerasft").setLevel(logging.WARNING)  # dozens of runs say the same
         result = compare_ways(
-            asked,
+            request,
             out,
             budget=None if budget is None else 60 * budget,
             keep=keep,

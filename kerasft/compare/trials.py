@@ -42,7 +42,7 @@ from kerasft.training.train import continue_run, train_run
 
 
 @dataclass(frozen=True)
-class Asked:
+class Request:
     """What is to be compared.
 
     Attributes:
@@ -65,11 +65,11 @@ class Asked:
 
 
 @dataclass
-class Contest:
+class Comparison:
     """A comparison at work: where it is, what was asked, when it has to stop, whom to tell."""
 
     out: Path
-    asked: Asked
+    request: Request
     deadline: float
     progress: Progress
     entries: list[dict] = field(default_factory=list)
@@ -88,7 +88,7 @@ class Contest:
 
 
 @dataclass(frozen=True)
-class Place:
+class Trial:
     """One entry's place in the comparison."""
 
     seed: int
@@ -103,53 +103,53 @@ class Place:
         return f"{backbone}-{self.way}-seed{self.seed}-{self.fraction:g}"
 
 
-def flags_for(asked: Asked, backbone: str) -> dict[str, object]:
+def flags_for(request: Request, backbone: str) -> dict[str, object]:
     """What was asked for, with one backbone and those of the weights that belong to it."""
-    flags = {**asked.flags, "model.backbone": backbone}
-    if weights := asked.flags.get("model.weights"):
+    flags = {**request.flags, "model.backbone": backbone}
+    if weights := request.flags.get("model.weights"):
         flags["model.weights"] = weights_for(str(weights), backbone)
     return flags
 
 
-def config_of(contest: Contest, place: Place) -> Config:
+def config_of(comparison: Comparison, trial: Trial) -> Config:
     """The config of a place's run, but for the learning rate; as-is has that of "linear"."""
-    flags = {**flags_for(contest.asked, place.backbone), "seed": place.seed}
-    if place.fraction < 1:
-        flags["data.fraction"] = place.fraction
-    way = "linear" if place.way == AS_IS else place.way
-    return config_of_way(way, flags, contest.asked.sets)
+    flags = {**flags_for(comparison.request, trial.backbone), "seed": trial.seed}
+    if trial.fraction < 1:
+        flags["data.fraction"] = trial.fraction
+    way = "linear" if trial.way == AS_IS else trial.way
+    return config_of_way(way, flags, comparison.request.sets)
 
 
-def photos_of(contest: Contest, place: Place) -> Source:
+def photos_of(comparison: Comparison, trial: Trial) -> Source:
     """The photos, divided by the seed; the same for every way and backbone."""
-    key = (place.seed, place.fraction)
-    if key not in contest.sources:
-        config = config_of(contest, place)
-        contest.sources[key] = scan.scan_source(
-            config.data, seed=config.seed, progress=contest.progress
+    key = (trial.seed, trial.fraction)
+    if key not in comparison.sources:
+        config = config_of(comparison, trial)
+        comparison.sources[key] = scan.scan_source(
+            config.data, seed=config.seed, progress=comparison.progress
         )
-    return contest.sources[key]
+    return comparison.sources[key]
 
 
-def with_run(contest: Contest, place: Place) -> dict:
+def with_run(comparison: Comparison, trial: Trial) -> dict:
     """The entry of one place, made anew if its run is not there any more."""
-    entry = entry_of(contest, place)
-    if entry["run"] and not Run(contest.out / entry["run"]).record_path.is_file():
-        _file_of(contest, place).unlink()
-        entry = entry_of(contest, place)
+    entry = entry_of(comparison, trial)
+    if entry["run"] and not Run(comparison.out / entry["run"]).record_path.is_file():
+        _file_of(comparison, trial).unlink()
+        entry = entry_of(comparison, trial)
     return entry
 
 
-def is_made(contest: Contest, place: Place) -> bool:
+def is_made(comparison: Comparison, trial: Trial) -> bool:
     """Whether the entry of one place is written down, so that it takes no time any more."""
-    return _file_of(contest, place).is_file()
+    return _file_of(comparison, trial).is_file()
 
 
-def _file_of(contest: Contest, place: Place) -> Path:
-    return contest.out / "entries" / f"{place.name}.json"
+def _file_of(comparison: Comparison, trial: Trial) -> Path:
+    return comparison.out / "entries" / f"{trial.name}.json"
 
 
-def entry_of(contest: Contest, place: Place) -> dict:
+def entry_of(comparison: Comparison, trial: Trial) -> dict:
     """The entry of one place: read, or made now, or one that the budget has stopped.
 
     Returns:
@@ -158,16 +158,16 @@ def entry_of(contest: Contest, place: Place) -> dict:
         "size_mb", "converged", "settings", "tried", "notes", "val_right", "test_right", "classes",
         "n_test", "mapping", "run"}`; figures are None where there are none.
     """
-    path = _file_of(contest, place)
+    path = _file_of(comparison, trial)
     if path.is_file():
         return json.loads(path.read_text("utf-8"))
     try:
-        if contest.left() <= 0:
+        if comparison.left() <= 0:
             raise OutOfTime
-        made = _as_is(contest, place) if place.way == AS_IS else _of_runs(contest, place)
+        made = _as_is(comparison, trial) if trial.way == AS_IS else _of_runs(comparison, trial)
     except OutOfTime:
-        return {**_blank(place), "stopped": True, "note": "stopped: the budget was used up"}
-    entry = {**_blank(place), **made}
+        return {**_blank(trial), "stopped": True, "note": "stopped: the budget was used up"}
+    entry = {**_blank(trial), **made}
     write_atomic(path, json.dumps(entry) + "\n")
     keras.backend.clear_session()
     return entry
@@ -180,26 +180,28 @@ _NONE = (
 )
 
 
-def _blank(place: Place) -> dict:
-    known = {"name": place.way, "backbone": place.backbone, "seed": place.seed}
-    known |= {"fraction": place.fraction, "stopped": False, "note": "", "pass_seconds": 0.0}
+def _blank(trial: Trial) -> dict:
+    known = {"name": trial.way, "backbone": trial.backbone, "seed": trial.seed}
+    known |= {"fraction": trial.fraction, "stopped": False, "note": "", "pass_seconds": 0.0}
     return {**known, **dict.fromkeys(_NONE), "tried": [], "notes": [], "mapping": []}
 
 
-def _of_runs(contest: Contest, place: Place) -> dict:
+def _of_runs(comparison: Comparison, trial: Trial) -> dict:
     """Tries the settings of a way, and measures the one that validation prefers."""
-    config, way = config_of(contest, place), WAYS[place.way]
-    found = photos_of(contest, place)
-    rates: Sequence[float | None] = rates_of(place.way, config) if way.trained else [None]
-    begun = with_run(contest, _start_of(place)) if way.start else None
+    config, way = config_of(comparison, trial), WAYS[trial.way]
+    found = photos_of(comparison, trial)
+    rates: Sequence[float | None] = rates_of(trial.way, config) if way.trained else [None]
+    begun = with_run(comparison, _start_of(trial)) if way.start else None
     if begun and begun["stopped"]:
         raise OutOfTime
     tried = []
     for rate in rates:
-        name = place.name if rate is None else f"{place.name}-{rate:g}"
-        path = contest.out / "runs" / name
+        name = trial.name if rate is None else f"{trial.name}-{rate:g}"
+        path = comparison.out / "runs" / name
         if begun:
-            result = _continued(contest, path, contest.out / begun["run"], place.way, rate, found)
+            result = _continued(
+                comparison, path, comparison.out / begun["run"], trial.way, rate, found
+            )
         else:
             result = train_run(
                 _with(config, rate),
@@ -207,16 +209,16 @@ def _of_runs(contest: Contest, place: Place) -> dict:
                 resume=True,
                 found=found,
                 score_test=False,
-                progress=contest.watched,
+                progress=comparison.watched,
             )
         settings = {"learning_rate": rate} if rate else result["phases"][-1]["parameters"]
         tried.append({"settings": settings, "run": f"runs/{name}", **_tried(result)})
     best = min(tried, key=lambda one: one["val_loss"])
     for one in tried:
         if one is not best:
-            shutil.rmtree(contest.out / one["run"], ignore_errors=True)
-    path = Run(contest.out / best["run"]).model_path
-    measured = _measured(contest, bundle.load(path), found)
+            shutil.rmtree(comparison.out / one["run"], ignore_errors=True)
+    path = Run(comparison.out / best["run"]).model_path
+    measured = _measured(comparison, bundle.load(path), found)
     spent = sum(one["seconds"] for one in tried)
     return {
         **measured,
@@ -231,10 +233,10 @@ def _of_runs(contest: Contest, place: Place) -> dict:
     }
 
 
-def _start_of(place: Place) -> Place:
-    start = WAYS[place.way].start
+def _start_of(trial: Trial) -> Trial:
+    start = WAYS[trial.way].start
     assert start is not None
-    return Place(place.seed, place.fraction, place.backbone, start)
+    return Trial(trial.seed, trial.fraction, trial.backbone, start)
 
 
 def _with(config: Config, rate: float | None) -> Config:
@@ -246,7 +248,7 @@ def _with(config: Config, rate: float | None) -> Config:
 
 
 def _continued(
-    contest: Contest,
+    comparison: Comparison,
     path: Path,
     start: Path,
     way: str,
@@ -270,7 +272,7 @@ def _continued(
         resume=begun,
         found=found,
         score_test=False,
-        progress=contest.watched,
+        progress=comparison.watched,
     )
     seconds = result["seconds"] - read_record(first)["seconds"]
     return {**result, "seconds": seconds, "phases": result["phases"][-1:]}
@@ -299,12 +301,12 @@ def _tried(result: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _measured(
-    contest: Contest, model: Bundle, found: Source, matches: Matches | None = None
+    comparison: Comparison, model: Bundle, found: Source, matches: Matches | None = None
 ) -> dict[str, Any]:
     """Scores a model on validation and test, image by image, and times it.
 
     Args:
-        contest: told of the batches.
+        comparison: told of the batches.
         model: with the classes of the photos, or with `matches` those of ImageNet.
         found: the photos.
         matches: which classes of ImageNet those of the photos are; the others are left out.
@@ -317,7 +319,7 @@ def _measured(
         if not chosen.any():
             continue
         batches = batches_of(found, split, model)
-        scores, logits = score(model, batches, total=len(labels), progress=contest.watched)
+        scores, logits = score(model, batches, total=len(labels), progress=comparison.watched)
         if matches is not None:
             scores = scores_of(matches, scores)
             logits = np.log(scores + 1e-12)
@@ -354,9 +356,9 @@ def _milliseconds(model: keras.Model, side: int) -> float:
     return 1000 * min(taken) / SCORING_BATCH
 
 
-def _as_is(contest: Contest, place: Place) -> dict[str, Any]:
+def _as_is(comparison: Comparison, trial: Trial) -> dict[str, Any]:
     """The pretrained net on the photos of those classes that ImageNet has."""
-    found = photos_of(contest, place)
+    found = photos_of(comparison, trial)
     matches = match_classes(found.class_names)
     mapping = [match.to_text() for match in matches.each]
     known = len(matches.mapped)
@@ -364,8 +366,8 @@ def _as_is(contest: Contest, place: Place) -> dict[str, Any]:
         names = len(found.class_names)
         return {"mapping": mapping, "note": f"{known} of {names} classes are in ImageNet"}
     began = time.perf_counter()
-    net = target.open_model(f"{bundle.IMAGENET}{place.backbone}")
-    made = _measured(contest, net, found, matches)
+    net = target.open_model(f"{bundle.IMAGENET}{trial.backbone}")
+    made = _measured(comparison, net, found, matches)
     made |= {"mapping": mapping, "settings": {}, "seconds": time.perf_counter() - began}
     made["size_mb"] = 4e-6 * net.model.count_params()
     if known < len(found.class_names):

@@ -13,7 +13,7 @@ from scipy import stats
 from kerasft.compare.ways import AS_IS, WAYS
 from kerasft.metrics import wilson
 
-SURE = 0.05  # p below which a difference is no chance
+SIGNIFICANCE = 0.05  # p below which a difference is no chance
 MORE = 0.01  # a rise of the learning curve below a point is not worth collecting photos
 
 
@@ -153,13 +153,14 @@ def advice_of(
     cheaper = [
         (row, p)
         for row, p in zip(rows, p_on_validation, strict=True)
-        if p is not None and p >= SURE and _cheaper(row, winner)
+        if p is not None and p >= SIGNIFICANCE and _cheaper(row, winner)
     ]
     if not cheaper:
         said = f"Take {best}."
         beaten = [p for p in p_on_validation if p is not None]
-        if beaten and max(beaten) < SURE:
-            said = f"Take {best}: on validation it is better than every other way (p < {SURE:g})."
+        if beaten and max(beaten) < SIGNIFICANCE:
+            better = "on validation it is better than every other way"
+            said = f"Take {best}: {better} (p < {SIGNIFICANCE:g})."
         return f"{said}{_more_photos(curve)}"
     simple = max((row for row, _ in cheaper), key=lambda row: row["val_accuracy"])
     p = next(p for row, p in cheaper if row is simple)

@@ -29,7 +29,7 @@ from kerasft.config.overrides import (
     put_over,
     read_toml,
 )
-from kerasft.config.problems import Place, Problem, from_pydantic, repeated_names, report
+from kerasft.config.problems import FieldPath, Problem, from_pydantic, repeated_names, report
 from kerasft.config.source_names import TFDS
 from kerasft.errors import UserError
 
@@ -136,7 +136,10 @@ def _word(method: object) -> str:
 
 
 def _validated(
-    raw: dict[str, Any], options: Mapping[Place, str], problems: list[Problem], path: Path | None
+    raw: dict[str, Any],
+    options: Mapping[FieldPath, str],
+    problems: list[Problem],
+    path: Path | None,
 ) -> Config:
     try:
         config = Config.model_validate(raw)

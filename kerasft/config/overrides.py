@@ -13,7 +13,7 @@ from typing import Any
 
 from kerasft.backbones.compatibility import with_files
 from kerasft.backbones.spec import SEPARATOR
-from kerasft.config.problems import Place, Problem, report, shown
+from kerasft.config.problems import FieldPath, Problem, report, shown
 from kerasft.config.source_names import TFDS
 from kerasft.errors import UserError
 
@@ -74,7 +74,7 @@ def absolute(path: str | Path, folder: Path) -> str:
 class Override:
     """A value for one place of the config, and the option that brought it."""
 
-    place: Place
+    place: FieldPath
     value: object
     option: str
 
@@ -104,7 +104,7 @@ def parse_options(
     return given, problems
 
 
-def _place(key: str) -> Place:
+def _place(key: str) -> FieldPath:
     parts = key.split(".")
     return tuple(int(part) if re.fullmatch(r"-?\d+", part) else part for part in parts)
 
@@ -127,7 +127,7 @@ def _value(text: str) -> object:
 
 def put_over(
     tree: dict[str, Any], overrides: Iterable[Override]
-) -> tuple[dict[Place, str], list[Problem]]:
+) -> tuple[dict[FieldPath, str], list[Problem]]:
     """Sets values in a tree, in place; sections that are missing are made.
 
     Args:
@@ -148,9 +148,9 @@ def put_over(
     return options, problems
 
 
-def _put(tree: dict[str, Any], override: Override) -> Place | Problem:
+def _put(tree: dict[str, Any], override: Override) -> FieldPath | Problem:
     here: Any = tree
-    place: Place = ()
+    place: FieldPath = ()
     for key, following in zip(override.place, (*override.place[1:], None), strict=True):
         wrong = ""
         if isinstance(here, list):

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ValidationError
 
 from kerasft.errors import did_you_mean
 
-Place = tuple[str | int, ...]
+FieldPath = tuple[str | int, ...]
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Problem:
         option: the option that brought it, "--set" or "--epochs"; "" if none did.
     """
 
-    place: Place
+    place: FieldPath
     text: str
     option: str = ""
 
@@ -38,13 +38,13 @@ class Problem:
         return f"{where}: {self.text}" if where else self.text
 
 
-def shown(place: Place) -> str:
+def shown(place: FieldPath) -> str:
     """Writes a place as people know it: phases[0].epochs."""
     return "".join(f"[{key}]" if isinstance(key, int) else f".{key}" for key in place).lstrip(".")
 
 
 def from_pydantic(
-    error: ValidationError, model: type[BaseModel], *, options: Mapping[Place, str]
+    error: ValidationError, model: type[BaseModel], *, options: Mapping[FieldPath, str]
 ) -> list[Problem]:
     """Translates all that pydantic found.
 
@@ -66,13 +66,13 @@ def from_pydantic(
     return sorted(problems, key=lambda problem: bool(problem.option))
 
 
-def _without_tag(place: Place) -> Place:
+def _without_tag(place: FieldPath) -> FieldPath:
     """A place without the word by which pydantic tells the kinds of phases apart."""
     tagged = place[:1] == ("phases",) and place[2:3] in (("trained",), ("solved",))
     return place[:2] + place[3:] if tagged else place
 
 
-def _related(one: Place, other: Place) -> bool:
+def _related(one: FieldPath, other: FieldPath) -> bool:
     """Whether one place is the other or lies in it."""
     return all(a == b for a, b in zip(one, other, strict=False))
 
@@ -124,7 +124,7 @@ def _plain(value: object) -> str:
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
-def _suggestion(place: Place, model: type[BaseModel]) -> str:
+def _suggestion(place: FieldPath, model: type[BaseModel]) -> str:
     """The nearest key of the same section, or the same key in another section."""
     *section, key = place
     near = did_you_mean(str(key), _keys(model, section))

@@ -26,7 +26,7 @@ from typing import NamedTuple
 from kerasft.config.fields import Data
 from kerasft.config.source_names import ending_of
 from kerasft.data.folders import MAX_BYTES, is_image_name, is_left_behind, place_of_folder
-from kerasft.data.source import Place
+from kerasft.data.source import PhotoFolder
 from kerasft.errors import UserError
 from kerasft.progress import Event, Progress
 from kerasft.text import is_writable, listing, printable
@@ -58,7 +58,7 @@ _DAMAGE = (
 )
 
 
-def find_archive(data: Data, progress: Progress) -> Place:
+def find_archive(data: Data, progress: Progress) -> PhotoFolder:
     """The photos of a zip or tar file, which holds a folder in one of the two layouts.
 
     A single folder at the top is entered, so that `photos/daisy/1.jpg` and `daisy/1.jpg` are

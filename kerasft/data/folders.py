@@ -20,7 +20,7 @@ from typing import TypeVar
 
 from kerasft.config.fields import Data
 from kerasft.config.source_names import TFDS
-from kerasft.data.source import Listing, Photo, Place
+from kerasft.data.source import Listing, Photo, PhotoFolder
 from kerasft.errors import UserError
 from kerasft.pixels import images
 from kerasft.progress import Event, Progress
@@ -40,12 +40,12 @@ LEFT_BEHIND = {"thumbs.db", "desktop.ini", "__macosx", "icon\r"}
 MAX_BYTES = 1 << 29  # images.MAX_PIXELS pixels of four bytes fit; a film in the folder does not
 
 
-def find_folder(data: Data, progress: Progress) -> Place:
+def find_folder(data: Data, progress: Progress) -> PhotoFolder:
     """The photos of a folder in one of the two layouts; `read` raises as `find_classes`."""
     return place_of_folder(data.source, Path(data.source))
 
 
-def place_of_folder(name: str, root: Path, held: object = None) -> Place:
+def place_of_folder(name: str, root: Path, held: object = None) -> PhotoFolder:
     """As `find_folder`, of a folder that is called otherwise in messages."""
 
     def read() -> Listing:
@@ -58,7 +58,7 @@ def place_of_folder(name: str, root: Path, held: object = None) -> Place:
         ]
         return Listing(photos, {split: tuple(sorted(names)) for split, names in folders.items()})
 
-    return Place(name, root, read, held)
+    return PhotoFolder(name, root, read, held)
 
 
 def find_classes(root: Path) -> dict[str, dict[str, list[str]]]:
@@ -219,7 +219,7 @@ def digest(path: Path) -> str:
 
 
 def find_files(
-    place: Place, paths: Sequence[str], digests: Sequence[str], progress: Progress
+    place: PhotoFolder, paths: Sequence[str], digests: Sequence[str], progress: Progress
 ) -> Sequence[str]:
     """Says where files are now that were seen before.
 

@@ -19,8 +19,8 @@ from kerasft.config.source_names import kind_of
 from kerasft.data import checks
 from kerasft.data.archives import find_archive
 from kerasft.data.folders import examine, find_files, find_folder, for_each_file
-from kerasft.data.source import UNUSED, Listing, Place, Source
-from kerasft.data.splits import carve, read_rows, read_text, thin_out, write_rows
+from kerasft.data.source import UNUSED, Listing, PhotoFolder, Source
+from kerasft.data.splits import read_rows, read_text, stratified_split, subsample, write_rows
 from kerasft.data.tables import find_csv, find_parquet
 from kerasft.data.tfds import find_tfds
 from kerasft.errors import UserError, did_you_mean
@@ -29,7 +29,7 @@ from kerasft.progress import Progress, silent
 from kerasft.seeds import derive_seed
 from kerasft.text import count, listing, printable
 
-SOURCES: dict[str, Callable[[Data, Progress], Place]] = {
+SOURCES: dict[str, Callable[[Data, Progress], PhotoFolder]] = {
     "folder": find_folder,
     "csv": find_csv,
     "parquet": find_parquet,
@@ -38,7 +38,7 @@ SOURCES: dict[str, Callable[[Data, Progress], Place]] = {
 }
 
 
-def find_photos(data: Data, progress: Progress) -> Place:
+def find_photos(data: Data, progress: Progress) -> PhotoFolder:
     """Finds the photos of a source; archives and sets of TFDS are unpacked if they are not yet.
 
     Args:
@@ -86,7 +86,7 @@ def scan_source(data: fields.Data, *, seed: int, progress: Progress = silent) ->
     source = _read_files(place, listed, names, data.bad_images, progress)
     checks.check_sizes(place.name, source, listed.classes, shares)
     checks.warn_about_copies(place.name, source)
-    splits = carve(
+    splits = stratified_split(
         source.labels,
         source.splits,
         source.digests,
@@ -105,7 +105,7 @@ def _thinned(source: Source, fraction: float, seed: int) -> Source:
     The others keep their lines in splits.csv: so an image's position is what it is with all of
     them, and with it what is stored of the validation images, and the views of the training ones.
     """
-    splits = thin_out(
+    splits = subsample(
         source.labels,
         source.splits,
         source.digests,
@@ -156,7 +156,7 @@ def scan_for_model(
 
 
 def _read_files(
-    place: Place,
+    place: PhotoFolder,
     listed: Listing,
     class_names: Sequence[str],
     bad_images: str,

@@ -1,4 +1,4 @@
-"""A set of photos, from what the user named to what is trained on: Place, Listing, Source.
+"""A set of photos, from what the user named to what is trained on: PhotoFolder, Listing, Source.
 
 Whatever the kind of source, photos are files below one folder: archives and sets of TFDS are
 unpacked first. So all that follows has one way to read, check, split and find them again.
@@ -56,7 +56,7 @@ class Listing:
 
 
 @dataclass(frozen=True, eq=False)
-class Place:
+class PhotoFolder:
     """Where the photos of a source lie.
 
     Attributes:
@@ -85,7 +85,7 @@ class Source:
         digests: of the N files, 32 hexadecimal digits each; see `folders.examine`.
         skipped: files that are no images and were left out, each with its reason.
         groups: N names of groups whose images stay together, "" is none; () is none at all.
-        held: as in `Place`.
+        held: as in `PhotoFolder`.
     """
 
     root: Path

@@ -71,7 +71,7 @@ def movable(
     """
     in_training, label_of = (splits == "train").tolist(), labels.tolist()
     label_of_image: dict[str, int] = {}
-    torn = {
+    ambiguous = {
         digest
         for digest, label in zip(digests, label_of, strict=True)
         if label_of_image.setdefault(digest, label) != label
@@ -79,11 +79,11 @@ def movable(
     return [
         unit
         for unit in units
-        if all(in_training[position] and digests[position] not in torn for position in unit)
+        if all(in_training[position] and digests[position] not in ambiguous for position in unit)
     ]
 
 
-def carve(
+def stratified_split(
     labels: np.ndarray,
     splits: np.ndarray,
     digests: Sequence[str],
@@ -234,7 +234,7 @@ def _choose(
     return taken, lacking
 
 
-def thin_out(
+def subsample(
     labels: np.ndarray,
     splits: np.ndarray,
     digests: Sequence[str],

@@ -22,7 +22,7 @@ from typing import Any
 
 from kerasft.config.fields import Data
 from kerasft.data.folders import SPLIT_FOLDERS, walk
-from kerasft.data.source import Listing, Photo, Place
+from kerasft.data.source import Listing, Photo, PhotoFolder
 from kerasft.errors import UserError, did_you_mean
 from kerasft.progress import Progress
 from kerasft.text import is_writable, listing, printable
@@ -140,12 +140,12 @@ EXPECTED = "Expected a header with path,label and, where there are any, split an
 NOT_OURS = "which is not what kerasft does: its classifiers give each photo one label"
 
 
-def find_csv(data: Data, progress: Progress) -> Place:
+def find_csv(data: Data, progress: Progress) -> PhotoFolder:
     """The photos that a CSV file lists; `read` raises as `read_table`."""
     return _place(data, open_csv)
 
 
-def find_parquet(data: Data, progress: Progress) -> Place:
+def find_parquet(data: Data, progress: Progress) -> PhotoFolder:
     """The photos that a Parquet file lists; `read` raises as `read_table`."""
     return _place(data, open_parquet)
 
@@ -153,10 +153,10 @@ def find_parquet(data: Data, progress: Progress) -> Place:
 Opener = Callable[[Path], AbstractContextManager[Table]]
 
 
-def _place(data: Data, opener: Opener) -> Place:
+def _place(data: Data, opener: Opener) -> PhotoFolder:
     table = Path(data.source)
     skip_missing = data.bad_images == "skip"
-    return Place(
+    return PhotoFolder(
         str(table), table.parent, lambda: read_table(table, opener, skip_missing=skip_missing)
     )
 

@@ -20,7 +20,7 @@ import numpy as np
 from kerasft.config.fields import Data
 from kerasft.config.source_names import tfds_name
 from kerasft.data.folders import SPLIT_FOLDERS
-from kerasft.data.source import Listing, Photo, Place
+from kerasft.data.source import Listing, Photo, PhotoFolder
 from kerasft.errors import UserError, did_you_mean
 from kerasft.progress import Event, Progress
 from kerasft.text import printable
@@ -39,7 +39,7 @@ _SIGNATURES = (
 )
 
 
-def find_tfds(data: Data, progress: Progress) -> Place:
+def find_tfds(data: Data, progress: Progress) -> PhotoFolder:
     """The photos of a set of TFDS, `tfds:NAME[:CONFIG][:VERSION]`.
 
     It is taken from `data.data_dir`, or else where TFDS keeps its sets; if it is not there, TFDS
@@ -61,7 +61,7 @@ def find_tfds(data: Data, progress: Progress) -> Place:
         found = _Set(name, _prepared(name, data_dir))
         facts = {"tfds": found.builder.info.full_name, "rules": RULES, "files": found.files()}
         folder, held = unpacked(name, facts, lambda to: found.write(to, progress))
-    return Place(name, folder, lambda: _listing(folder), held)
+    return PhotoFolder(name, folder, lambda: _listing(folder), held)
 
 
 @contextmanager

@@ -31,7 +31,7 @@ from kerasft.heads.solved import Examples, Form, Gaussians, Linear, Neighbours, 
 TRIES = 3
 """Settings that each method tries."""
 
-SURE = 1 - 1e-6  # a score over it is saturated
+SATURATED = 1 - 1e-6  # a score over it is saturated
 LARGEST_MATRIX = 8192  # rows of the square matrix that "lda" solves: 0.5 GB
 
 
@@ -237,7 +237,7 @@ def _finish_bayes(fitted: Any, train: Examples, validation: Examples, task: Task
 def _saturated(fitted: Any, validation: Examples) -> list[str]:
     """A note if scores are no probabilities any more."""
     best = fitted.predict_proba(validation.features).max(axis=1)
-    share = float((best > SURE).mean())
+    share = float((best > SATURATED).mean())
     if share == 0:
         return []
     return [

@@ -18,7 +18,7 @@ from typing import Any
 import h5py
 import numpy as np
 
-from kerasft.backbones.chains import CHAINS, Place, places
+from kerasft.backbones.chains import CHAINS, LayerSlot, places
 from kerasft.backbones.compatibility import SPEC
 from kerasft.errors import UserError
 from kerasft.files import replacing
@@ -101,7 +101,7 @@ def import_weights(
     }
 
 
-def fit(chain: str, found: Mapping[str, Weights], where: Path) -> tuple[list[Place], list[str]]:
+def fit(chain: str, found: Mapping[str, Weights], where: Path) -> tuple[list[LayerSlot], list[str]]:
     """Which layers of a net a file fills, and what of the file does not fit.
 
     All convolutions have to be filled; fully connected layers are left out from the first
@@ -135,7 +135,7 @@ def fit(chain: str, found: Mapping[str, Weights], where: Path) -> tuple[list[Pla
     return filled, left_out
 
 
-def _misfit(place: Place, found: Weights | None) -> str:
+def _misfit(place: LayerSlot, found: Weights | None) -> str:
     """What keeps weights from their place, as a sentence; "" if nothing does."""
     if found is None:
         return f"{place.source}: expected weights {_by(place.stored)} and biases, got none."
@@ -154,7 +154,7 @@ def _by(shape: tuple[int, ...]) -> str:
 
 def write_weights(
     spec: str,
-    filled: list[Place],
+    filled: list[LayerSlot],
     found: Mapping[str, Weights],
     to: Path,
     *,
@@ -207,7 +207,7 @@ def _written(part: Path, to: Path) -> Iterator[h5py.File]:
 
 
 def _write_layer(
-    file: h5py.File, place: Place, weights: Weights, shift: np.ndarray | None, where: Path
+    file: h5py.File, place: LayerSlot, weights: Weights, shift: np.ndarray | None, where: Path
 ) -> None:
     group = file.create_group(place.layer)
     names = [f"{place.layer}/kernel:0", f"{place.layer}/bias:0"]
@@ -237,7 +237,7 @@ def _not_finite(where: Path, weights: Weights, what: str) -> str:
     )
 
 
-def _strips(place: Place, weights: Weights) -> Iterator[tuple[int, np.ndarray]]:
+def _strips(place: LayerSlot, weights: Weights) -> Iterator[tuple[int, np.ndarray]]:
     """The kernel as Keras has it, float32 [...,n] for n outputs, behind the first one's number."""
     outputs, step = place.kernel[-1], _step(place)
     for at in range(0, outputs, step):
@@ -254,7 +254,7 @@ def _strips(place: Place, weights: Weights) -> Iterator[tuple[int, np.ndarray]]:
         yield at, strip.reshape(len(strip), -1).T
 
 
-def _step(place: Place) -> int:
+def _step(place: LayerSlot) -> int:
     """How many outputs are a strip: all strips of a layer are about as large."""
     outputs = place.kernel[-1]
     strips = math.ceil(outputs / max(1, STRIP // math.prod(place.kernel[:-1])))

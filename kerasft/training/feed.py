@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from kerasft.activations.context import Setting
+from kerasft.activations.context import RunContext
 from kerasft.activations.keys import views_of
 from kerasft.activations.store import Rows, Stored, release
 from kerasft.config.fields import Phase
@@ -27,12 +27,12 @@ class Epochs(Sequence[Epoch]):
     Each is made when it is looked at: all of them at once are large.
     """
 
-    def __init__(self, setting: Setting, seed: int, n: int, epochs: range) -> None:
+    def __init__(self, context: RunContext, seed: int, n: int, epochs: range) -> None:
         """Args: seed: the phase's. n: N. epochs: which, counted from 0."""
         self._seed, self._n, self._epochs = seed, n, epochs
-        self._mixup = setting.config.augment.mixup
-        new = setting.config.augment.views == 0
-        self._views = None if new else np.array([seed for _, seed in views_of(setting.config)])
+        self._mixup = context.config.augment.mixup
+        new = context.config.augment.views == 0
+        self._views = None if new else np.array([seed for _, seed in views_of(context.config)])
 
     def __len__(self) -> int:
         return len(self._epochs)
@@ -49,18 +49,18 @@ class Epochs(Sequence[Epoch]):
 
 
 def training_feed(
-    setting: Setting, phase: Phase, epochs: Sequence[Epoch], stored: Stored | None
+    context: RunContext, phase: Phase, epochs: Sequence[Epoch], stored: Stored | None
 ) -> Iterable:
     """Batches (x, y) or (x, y, w) of some epochs; see `batches.training_batches`.
 
     Args:
-        setting: the run.
+        context: the run.
         phase: says batch size and class weights.
         epochs: as `Epochs` makes them.
         stored: the activations at the cut; None reads pixels.
     """
-    source, config = setting.source, setting.config
-    labels, classes = setting.labels("train"), len(source.class_names)
+    source, config = context.source, context.config
+    labels, classes = context.labels("train"), len(source.class_names)
     weights = class_weights(phase, labels, classes)
     if stored:
         return stored_batches(
@@ -74,7 +74,7 @@ def training_feed(
     return training_batches(
         source,
         epochs,
-        image_size=setting.image_size,
+        image_size=context.image_size,
         resize=config.data.resize,
         batch_size=phase.batch_size,
         augment=config.augment,

@@ -10,8 +10,8 @@ from typing import Any
 import keras
 import numpy as np
 
-from kerasft.activations.context import SCORING_BATCH, Setting
-from kerasft.activations.keys import FED
+from kerasft.activations.context import SCORING_BATCH, RunContext
+from kerasft.activations.keys import TRAIN_AND_VALIDATION
 from kerasft.activations.prefix_pass import activations_at
 from kerasft.activations.store import Stored
 from kerasft.backbones import spec
@@ -30,7 +30,7 @@ from kerasft.training.fit import fit
 
 
 @dataclass(frozen=True, eq=False)
-class Filled:
+class PhaseOutcome:
     """What a phase has made, before it is saved, proven and judged.
 
     Attributes:
@@ -53,12 +53,12 @@ class Filled:
 
 
 def train_suffix(
-    setting: Setting, index: int, phase: Phase, model: keras.Model, seed: int
-) -> Filled:
+    context: RunContext, index: int, phase: Phase, model: keras.Model, seed: int
+) -> PhaseOutcome:
     """Trains what is above the cut until its best epoch, or goes on with it.
 
     Args:
-        setting: the run.
+        context: the run.
         index: of the phase.
         phase: how to train.
         model: the whole model as the phase begins; it is trained in place.
@@ -68,21 +68,21 @@ def train_suffix(
         PhaseFailed, UserError: see `prefix_pass.activations_at` and `fit.fit`.
     """
     start = fingerprint(model)
-    cut = split(model, phase.blocks, *spec.rows_of(setting.config.model.backbone))
+    cut = split(model, phase.blocks, *spec.rows_of(context.config.model.backbone))
     released = freeze(cut, phase.batch_norm)
     trained = may_change(model, cut, phase.batch_norm)
     trainable = int(sum(np.prod(v.shape) for v in cut.suffix.trainable_variables))
     figures = {"blocks": len(cut.blocks), "epochs": phase.epochs, "trainable_parameters": trainable}
-    setting.progress(Event("phase", 0, 1, phase.name, figures))
-    stored = activations_at(setting, index, model, cut) if phase.stored else None
+    context.progress(Event("phase", 0, 1, phase.name, figures))
+    stored = activations_at(context, index, model, cut) if phase.stored else None
     if index == 0 and _has_standard(model) and cut.prefix is not None:
-        features = _standard(setting, model, stored if not cut.blocks else None)
+        features = _standard(context, model, stored if not cut.blocks else None)
         set_standard(model, features)
         pairs = zip(start, fingerprint(model), strict=True)
         start = [now if now[0].startswith(f"{STANDARD}/") else before for before, now in pairs]
 
     policies = set_precision(model, phase.precision)
-    done, epochs = fit(setting, phase, cut, seed, start=digest_of(start), stored=stored)
+    done, epochs = fit(context, phase, cut, seed, start=digest_of(start), stored=stored)
     restore_precision(policies)
     thaw(model)
     facts = {
@@ -92,28 +92,30 @@ def train_suffix(
         "batch_norm_trained": released,
     }
     parts = [part for part in (stored and stored.part, epochs) if part]
-    return Filled(model, start, trained, done.lines[done.best_epoch - 1], facts, stored, parts)
+    return PhaseOutcome(
+        model, start, trained, done.lines[done.best_epoch - 1], facts, stored, parts
+    )
 
 
 def _has_standard(model: keras.Model) -> bool:
     return STANDARD in {layer.name for layer in model.layers}
 
 
-def _standard(setting: Setting, model: keras.Model, stored: Stored | None) -> np.ndarray:
+def _standard(context: RunContext, model: keras.Model, stored: Stored | None) -> np.ndarray:
     """The features that several backbones make of the training images, float32 [N,F]."""
-    return _features(setting, "train", keras.Model(model.inputs[0], features_of(model)), stored)
+    return _features(context, "train", keras.Model(model.inputs[0], features_of(model)), stored)
 
 
 def solve_head(
-    setting: Setting, index: int, phase: Solved, model: keras.Model, seed: int
-) -> Filled:
+    context: RunContext, index: int, phase: Solved, model: keras.Model, seed: int
+) -> PhaseOutcome:
     """Puts a head that scikit-learn solves on the features of a model.
 
     Training and validation images are taken as they are, without augmentation. What is tried is
     settled by cross-validation inside the training split; the test split is not looked at.
 
     Args:
-        setting: the run.
+        context: the run.
         index: of the phase.
         phase: which method.
         model: the whole model as the phase begins; its head is left away.
@@ -122,19 +124,19 @@ def solve_head(
     Raises:
         PhaseFailed, UserError: see `prefix_pass.activations_at` and `solver.solve`.
     """
-    source, classes = setting.source, len(setting.source.class_names)
-    setting.progress(Event("phase", 0, 1, phase.name, {"method": phase.method}))
-    rows = spec.rows_of(setting.config.model.backbone)
+    source, classes = context.source, len(context.source.class_names)
+    context.progress(Event("phase", 0, 1, phase.name, {"method": phase.method}))
+    rows = spec.rows_of(context.config.model.backbone)
     cut = split(model, 0, *rows)
     before = fingerprint(model)
-    stored = activations_at(setting, index, model, cut) if phase.stored else None
-    features = {name: _features(setting, name, cut.prefix, stored) for name in FED}
-    examples = {name: _examples(source, name, features[name]) for name in FED}
+    stored = activations_at(context, index, model, cut) if phase.stored else None
+    features = {name: _features(context, name, cut.prefix, stored) for name in TRAIN_AND_VALIDATION}
+    examples = {name: _examples(source, name, features[name]) for name in TRAIN_AND_VALIDATION}
 
-    part = Part("solving", methods.TRIES, setting.progress, phase.name)
+    part = Part("solving", methods.TRIES, context.progress, phase.name)
 
     def tell(done: int, total: int) -> None:
-        setting.progress(Event("check", done, total, phase.name, {"what": "solving"}))
+        context.progress(Event("check", done, total, phase.name, {"what": "solving"}))
 
     solution = solver.solve(
         phase.method,
@@ -162,25 +164,25 @@ def solve_head(
     line |= {"method": phase.method, "parameters": solution.parameters}
     if stored:
         line["activations"] = stored.dtype
-    earlier = [x for x in read_metrics(setting.run) if x["phase"] != phase.name]
-    write_metrics(setting.run, [*earlier, line])
+    earlier = [x for x in read_metrics(context.run) if x["phase"] != phase.name]
+    write_metrics(context.run, [*earlier, line])
     parameters = sum(int(np.prod(whole.weights[i].shape)) for i in trained)
     facts = {**_facts(solution), "trainable_parameters": parameters, "batch_norm_trained": []}
     parts = [one for one in (stored and stored.part, part) if one]
-    return Filled(whole, start, trained, line, facts, stored, parts)
+    return PhaseOutcome(whole, start, trained, line, facts, stored, parts)
 
 
 def _features(
-    setting: Setting, name: str, prefix: keras.Model | None, stored: Stored | None
+    context: RunContext, name: str, prefix: keras.Model | None, stored: Stored | None
 ) -> np.ndarray:
     """float32 [N,F] of a split, each image as it is."""
     if stored:
         rows = stored.train[0] if name == "train" else stored.validation
         return np.asarray(rows, np.float32)
     assert prefix is not None  # only the head is above the cut
-    total = len(setting.labels(name))
+    total = len(context.labels(name))
     computed = bundle.compute(
-        prefix, setting.batches(name), total=total, what="features", progress=setting.progress
+        prefix, context.batches(name), total=total, what="features", progress=context.progress
     )
     return np.asarray(computed, np.float32)
 
@@ -195,7 +197,7 @@ def _examples(source: Source, name: str, features: np.ndarray) -> Examples:
 def _figures(suffix: keras.Model, examples: dict[str, Examples]) -> dict[str, float]:
     """Loss and accuracy on training and validation features, named as in metrics.jsonl."""
     figures = {}
-    for name, prefix in zip(FED, ("", "val_"), strict=True):
+    for name, prefix in zip(TRAIN_AND_VALIDATION, ("", "val_"), strict=True):
         labels = examples[name].labels
         logits = np.asarray(bundle.compute(suffix, _read(examples[name].features)))
         figures[f"{prefix}loss"] = log_loss(logits, labels)

@@ -22,7 +22,7 @@ import keras
 import numpy as np
 
 from kerasft import plots
-from kerasft.activations.context import Setting
+from kerasft.activations.context import RunContext
 from kerasft.activations.prefix_pass import activations_at
 from kerasft.backbones import spec
 from kerasft.config.fields import AnyPhase, Phase, Solved
@@ -81,19 +81,19 @@ def find_rate(
     run = open_run(run_dir)
     with lock(run):
         if from_start:
-            setting, model = _first_phase(run, flags or {}, sets, data, progress)
+            context, model = _first_phase(run, flags or {}, sets, data, progress)
         else:
-            setting, model = next_phase(
+            context, model = next_phase(
                 run, flags=flags or {}, sets=sets, data=data, progress=progress
             )
-        index = 0 if from_start else len(setting.config.phases) - 1
-        rates, losses, before = _range_test(setting, index, model, steps)
+        index = 0 if from_start else len(context.config.phases) - 1
+        rates, losses, before = _range_test(context, index, model, steps)
         changes = losses - before
         # Dropout, which is off where the untouched weights are measured, shifts them all alike.
         changes -= np.median(changes[: max(1, len(changes) // 5)])
         smoothed = _smoothed(changes)
         suggested = suggest(rates, smoothed, first=float(before.mean()))
-        phase = _trained(setting.config.phases[index])
+        phase = _trained(context.config.phases[index])
         plot, table = run.path / "find-lr.png", run.path / "find-lr.csv"
         plots.save_rates(plot, rates, changes, smoothed, suggested, title=_title(phase))
         _write_table(table, rates, losses, changes, smoothed)
@@ -119,7 +119,7 @@ def _first_phase(
     sets: Sequence[str],
     data: str | Path | None,
     progress: Progress,
-) -> tuple[Setting, keras.Model]:
+) -> tuple[RunContext, keras.Model]:
     asked = of_older_version(load_config(run.config_path, flags=flags, sets=sets))
     first, where = _open(_trained(asked.phases[0])), config_of(run, data).data
     config = asked.model_copy(update={"phases": (first,), "data": where})
@@ -128,7 +128,7 @@ def _first_phase(
     found = open_photos(run, config.data, progress)
     model = initial_model(config, len(found.class_names))
     config, _ = settle(config, found, model, str(device["device"]))
-    return Setting(run, config, found, progress, device), model
+    return RunContext(run, config, found, progress, device), model
 
 
 def _trained(phase: AnyPhase) -> Phase:
@@ -148,18 +148,18 @@ def _open(phase: Phase) -> Phase:
 
 
 def _range_test(
-    setting: Setting, index: int, model: keras.Model, steps: int
+    context: RunContext, index: int, model: keras.Model, steps: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Returns rates, losses, and losses of the untouched weights, float64 [T] each.
 
     T is smaller than `steps` if the loss has risen far before.
     """
-    config = setting.config
+    config = context.config
     phase = _trained(config.phases[index])
     assert phase.blocks is not None  # settled
     cut = split(model, phase.blocks, *spec.rows_of(config.model.backbone))
     freeze(cut, phase.batch_norm)
-    stored = activations_at(setting, index, model, cut) if phase.stored else None
+    stored = activations_at(context, index, model, cut) if phase.stored else None
     set_precision(model, phase.precision)  # this model is thrown away
     live = LiveModel(None if stored else cut.prefix, cut.suffix)
     optimizer = build_optimizer(phase, rate_groups(phase, cut), cut.suffix, steps, _Rising(steps))
@@ -170,24 +170,24 @@ def _range_test(
         ),
     )
 
-    n = len(setting.source.indices("train"))
+    n = len(context.source.indices("train"))
     epochs = range(math.ceil(steps / math.ceil(n / phase.batch_size)))
     seed = derive_seed(config.seed, "find-lr")
 
     def feed() -> Iterable:
-        every = Epochs(setting, seed, n, epochs)
-        return itertools.islice(training_feed(setting, phase, every, stored), steps)
+        every = Epochs(context, seed, n, epochs)
+        return itertools.islice(training_feed(context, phase, every, stored), steps)
 
     before = []
     for done, batch in enumerate(feed(), start=1):
         before.append(_loss(live.test_on_batch(*batch)))
         live.reset_metrics()
-        setting.progress(Event("check", done, 2 * steps, figures={"what": "rates"}))
+        context.progress(Event("check", done, 2 * steps, figures={"what": "rates"}))
     first, mean, losses = float(np.mean(before)), 0.0, []
     for done, batch in enumerate(feed(), start=1):
         losses.append(_loss(live.train_on_batch(*batch)))
         live.reset_metrics()
-        setting.progress(Event("check", steps + done, 2 * steps, figures={"what": "rates"}))
+        context.progress(Event("check", steps + done, 2 * steps, figures={"what": "rates"}))
         mean = 0.8 * mean + 0.2 * (losses[-1] - before[done - 1])
         if not mean < TOO_FAR * first:  # also where it is no number
             break

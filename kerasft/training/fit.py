@@ -10,7 +10,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from kerasft.activations.context import SCORING_BATCH, Setting
+from kerasft.activations.context import SCORING_BATCH, RunContext
 from kerasft.activations.store import Rows, Stored, release
 from kerasft.config.fields import Phase
 from kerasft.errors import PhaseFailed, UserError
@@ -29,12 +29,12 @@ log = logging.getLogger("kerasft")
 
 
 def fit(
-    setting: Setting, phase: Phase, cut: Cut, seed: int, *, start: str, stored: Stored | None
+    context: RunContext, phase: Phase, cut: Cut, seed: int, *, start: str, stored: Stored | None
 ) -> tuple[PhaseState, Part]:
     """Trains a phase until its last epoch, or until patience ends.
 
     Args:
-        setting: the run; what its checkpoints hold of this phase is continued.
+        context: the run; what its checkpoints hold of this phase is continued.
         phase: how to train.
         cut: of the whole model, after `cut.freeze`. Its suffix has the best epoch's weights
             afterwards.
@@ -49,7 +49,7 @@ def fit(
         PhaseFailed: the loss is not a number from the start.
         UserError: the disk is full, or the phase was begun from other weights.
     """
-    train = setting.source.indices("train")
+    train = context.source.indices("train")
     steps = math.ceil(len(train) / phase.batch_size)
     groups = rate_groups(phase, cut)
     optimizer = build_optimizer(phase, groups, cut.suffix, steps)
@@ -62,19 +62,19 @@ def fit(
         ),
         metrics=["accuracy"],
     )
-    keeper = _Keeper(setting, phase, groups, cut.suffix, optimizer, start, stored)
+    keeper = _Keeper(context, phase, groups, cut.suffix, optimizer, start, stored)
     first, earlier = keeper.now.epoch, keeper.now.seconds
-    part = Part("epochs", steps * (phase.epochs - first), setting.progress, phase.name)
+    part = Part("epochs", steps * (phase.epochs - first), context.progress, phase.name)
     if not keeper.ended():
         epochs = range(first, phase.epochs)
         model.fit(
-            training_feed(setting, phase, Epochs(setting, seed, len(train), epochs), stored),
+            training_feed(context, phase, Epochs(context, seed, len(train), epochs), stored),
             initial_epoch=first,
             epochs=phase.epochs,
             steps_per_epoch=steps,
             shuffle=False,  # in order already; with True Keras warns that it does nothing
             verbose=0,
-            callbacks=[keeper, _Watcher(setting, phase, steps, part)],
+            callbacks=[keeper, _Watcher(context, phase, steps, part)],
         )
     checkpoint.assign_weights(cut.suffix, keeper.best)
     part.end()
@@ -95,7 +95,7 @@ class _Keeper(keras.callbacks.Callback):
 
     def __init__(
         self,
-        setting: Setting,
+        context: RunContext,
         phase: Phase,
         groups: list[Group],
         suffix: keras.Model,
@@ -105,30 +105,30 @@ class _Keeper(keras.callbacks.Callback):
     ) -> None:
         super().__init__()
         self._stored = stored
-        self._setting, self._phase, self._groups = setting, phase, groups
+        self._context, self._phase, self._groups = context, phase, groups
         self._suffix, self._optimizer = suffix, optimizer
-        self._train = len(setting.source.indices("train"))
+        self._train = len(context.source.indices("train"))
         self._steps = math.ceil(self._train / phase.batch_size)
-        self._earlier = [x for x in read_metrics(setting.run) if x["phase"] != phase.name]
-        self._labels = setting.labels("validation")
+        self._earlier = [x for x in read_metrics(context.run) if x["phase"] != phase.name]
+        self._labels = context.labels("validation")
         # One pipeline for all epochs, made when it is needed.
         self._validation: Iterator | None = None
         self._began = 0.0
 
-        folder = setting.run.checkpoints
+        folder = context.run.checkpoints
         found = checkpoint.load(folder, phase.name)
         self.now = found or PhaseState(phase.name, start)
         self.best = checkpoint.weights_of(suffix)
         if found:
             if found.start != start:
                 raise UserError(
-                    f"{setting.run.path}: the weights that phase '{phase.name}' began with are "
+                    f"{context.run.path}: the weights that phase '{phase.name}' began with are "
                     "not what they were when it was interrupted. Put the weights file back, or "
                     "train into another directory."
                 )
             self.best = checkpoint.restore(folder, suffix, optimizer)
             # The state is committed before the line is written; a kill may fall between.
-            write_metrics(setting.run, self._earlier + found.lines)
+            write_metrics(context.run, self._earlier + found.lines)
 
     def ended(self) -> bool:
         """Whether the last epoch is done, or patience has ended, or the loss is no number."""
@@ -169,9 +169,9 @@ class _Keeper(keras.callbacks.Callback):
         seconds = time.perf_counter() - self._began
         now.seconds += seconds
         checkpoint.save(
-            self._setting.run.checkpoints, now, self._suffix, self._optimizer, self.best
+            self._context.run.checkpoints, now, self._suffix, self._optimizer, self.best
         )
-        write_metrics(self._setting.run, self._earlier + now.lines)
+        write_metrics(self._context.run, self._earlier + now.lines)
         self._report(line, self._train / seconds, improved)
         self.model.stop_training = self.ended()
 
@@ -195,7 +195,7 @@ class _Keeper(keras.callbacks.Callback):
             return _read(self._stored.validation)
         if self._validation is None:
             times = self._phase.epochs - epoch
-            self._validation = iter(self._setting.batches("validation", times=times))
+            self._validation = iter(self._context.batches("validation", times=times))
         return islice(self._validation, math.ceil(len(self._labels) / SCORING_BATCH))
 
     def _diverged(self) -> bool:
@@ -217,7 +217,7 @@ class _Keeper(keras.callbacks.Callback):
             "best": best,
         }
         event = Event("epoch", self.now.epoch, self._phase.epochs, self._phase.name, figures)
-        self._setting.progress(event)
+        self._context.progress(event)
 
 
 def _read(rows: Rows) -> Iterator[np.ndarray]:
@@ -230,12 +230,12 @@ def _read(rows: Rows) -> Iterator[np.ndarray]:
 class _Watcher(keras.callbacks.Callback):
     """Tells how an epoch goes on, at most five times a second."""
 
-    def __init__(self, setting: Setting, phase: Phase, steps: int, part: Part) -> None:
+    def __init__(self, context: RunContext, phase: Phase, steps: int, part: Part) -> None:
         super().__init__()
-        self._progress, self._phase, self._steps = setting.progress, phase, steps
+        self._progress, self._phase, self._steps = context.progress, phase, steps
         self._part, self._first = part, steps * phase.epochs - part.total
         # Scoring an image takes a third of a training step: the forward half, no update.
-        train, validation = (len(setting.source.indices(s)) for s in ("train", "validation"))
+        train, validation = (len(context.source.indices(s)) for s in ("train", "validation"))
         self._with_scoring = 1 + validation / (3 * train)
         self._epoch = 0
         self._began = self._told = 0.0

@@ -6,7 +6,7 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from kerasft.activations.context import Setting
+from kerasft.activations.context import RunContext
 from kerasft.activations.store import Stored
 from kerasft.config.fields import Solved
 from kerasft.errors import PhaseFailed, UserError
@@ -18,19 +18,19 @@ from kerasft.models.tta import trained_part, with_views
 from kerasft.progress import Event, Part
 from kerasft.seeds import derive_seed
 from kerasft.training import checkpoint
-from kerasft.training.fill import Filled, solve_head, train_suffix
+from kerasft.training.fill import PhaseOutcome, solve_head, train_suffix
 from kerasft.training.start import start_model
 
 CANDIDATE = "candidate.keras"  # the phase's model as saved, until it is proven and judged
 
 
 def run_phase(
-    setting: Setting, index: int, best_so_far: float, built: keras.Model | None = None
+    context: RunContext, index: int, best_so_far: float, built: keras.Model | None = None
 ) -> tuple[dict, Bundle]:
     """Runs one phase, or what an interruption left of it.
 
     Args:
-        setting: the run.
+        context: the run.
         index: of the phase in the run's config.
         best_so_far: validation log loss of the run's model.keras; infinity if there is none.
         built: the `initial_model` of the run, where it is there already.
@@ -45,34 +45,34 @@ def run_phase(
             model.keras is then what it was.
         UserError: the disk is full, or what the phase began with was changed meanwhile.
     """
-    phase = setting.config.phases[index]
-    seed = derive_seed(setting.config.seed, "phase", index)
-    setting.run.checkpoints.mkdir(exist_ok=True)
-    if checkpoint.load(setting.run.checkpoints, phase.name) is None:
-        checkpoint.clear(setting.run.checkpoints)  # what an earlier phase left when it was killed
-    model = built or start_model(setting, index)
+    phase = context.config.phases[index]
+    seed = derive_seed(context.config.seed, "phase", index)
+    context.run.checkpoints.mkdir(exist_ok=True)
+    if checkpoint.load(context.run.checkpoints, phase.name) is None:
+        checkpoint.clear(context.run.checkpoints)  # what an earlier phase left when it was killed
+    model = built or start_model(context, index)
     if isinstance(phase, Solved):
-        filled = solve_head(setting, index, phase, model, seed)
+        filled = solve_head(context, index, phase, model, seed)
     else:
-        filled = train_suffix(setting, index, phase, model, seed)
+        filled = train_suffix(context, index, phase, model, seed)
 
-    scoring = Part("scoring", len(setting.labels("validation")), setting.progress, phase.name)
-    candidate, saved = _save_and_prove(setting, phase.name, filled)
-    scored = figures_of(setting, saved, "validation", scoring)
+    scoring = Part("scoring", len(context.labels("validation")), context.progress, phase.name)
+    candidate, saved = _save_and_prove(context, phase.name, filled)
+    scored = figures_of(context, saved, "validation", scoring)
     scoring.end()
     line, stored = filled.line, filled.stored
-    gap = _gap(setting, saved, scored, line)
+    gap = _gap(context, saved, scored, line)
     if stored:
         refuse_gap(index, phase.name, gap, scored["n"])
     improved = scored["loss"] < best_so_far
     if improved:
-        candidate.replace(setting.run.model_path)
+        candidate.replace(context.run.model_path)
     done = {
         "name": phase.name,
         "blocks": phase.blocks,
         **filled.facts,
         **_timed([*filled.parts, scoring]),
-        "activations": _stored_json(setting, stored),
+        "activations": _stored_json(context, stored),
         "gap": gap,
         "train_loss": line["loss"],
         "train_accuracy": line["accuracy"],
@@ -85,11 +85,11 @@ def run_phase(
     return done, saved
 
 
-def _gap(setting: Setting, saved: Bundle, scored: dict, best: dict) -> dict[str, float]:
+def _gap(context: RunContext, saved: Bundle, scored: dict, best: dict) -> dict[str, float]:
     """How far the epoch's figures are from those of the saved model without test-time views."""
     plain = scored
-    if setting.config.augment.test_time != "none":
-        plain = figures_of(setting, replace(saved, model=trained_part(saved.model)), "validation")
+    if context.config.augment.test_time != "none":
+        plain = figures_of(context, replace(saved, model=trained_part(saved.model)), "validation")
     return {key: abs(plain[key] - best[f"val_{key}"]) for key in ("accuracy", "loss")}
 
 
@@ -100,7 +100,7 @@ def _timed(parts: list[Part]) -> dict:
     }
 
 
-def _stored_json(setting: Setting, stored: Stored | None) -> dict | None:
+def _stored_json(context: RunContext, stored: Stored | None) -> dict | None:
     if stored is None:
         return None
     return {
@@ -108,8 +108,8 @@ def _stored_json(setting: Setting, stored: Stored | None) -> dict | None:
         "views": len(stored.train),
         "bytes": stored.bytes,
         "dtype": stored.dtype,
-        "engine": setting.config.cache.engine,
-        "precision": setting.config.cache.precision,
+        "engine": context.config.cache.engine,
+        "precision": context.config.cache.precision,
         "difference": stored.difference,
     }
 
@@ -139,14 +139,14 @@ def refuse_gap(index: int, name: str, gap: dict[str, float], n: int) -> None:
         )
 
 
-def _save_and_prove(setting: Setting, phase: str, filled: Filled) -> tuple[Path, Bundle]:
+def _save_and_prove(context: RunContext, phase: str, filled: PhaseOutcome) -> tuple[Path, Bundle]:
     """Saves the phase's model, loads it again and proves the freeze."""
-    config = setting.config
-    path = setting.run.checkpoints / CANDIDATE
+    config = context.config
+    path = context.run.checkpoints / CANDIDATE
     whole = Bundle(
         model=with_views(filled.model, config.augment.test_time),
-        class_names=setting.source.class_names,
-        image_size=setting.image_size,
+        class_names=context.source.class_names,
+        image_size=context.image_size,
         resize=config.data.resize,
     )
     bundle.save(whole, path)
@@ -159,11 +159,13 @@ def _save_and_prove(setting: Setting, phase: str, filled: Filled) -> tuple[Path,
     return path, saved
 
 
-def figures_of(setting: Setting, saved: Bundle, split_name: str, part: Part | None = None) -> dict:
+def figures_of(
+    context: RunContext, saved: Bundle, split_name: str, part: Part | None = None
+) -> dict:
     """Scores a model as it was saved, in float32 and from pixels, on one split.
 
     Args:
-        setting: the run.
+        context: the run.
         saved: the model.
         split_name: "validation" or "test".
         part: told how many images are scored.
@@ -171,11 +173,11 @@ def figures_of(setting: Setting, saved: Bundle, split_name: str, part: Part | No
     Returns:
         `{"accuracy", "loss", "n"}`; the loss is the unsmoothed, unweighted log loss, nats.
     """
-    labels = setting.labels(split_name)
-    batches = setting.batches(split_name)
+    labels = context.labels(split_name)
+    batches = context.batches(split_name)
 
     def progress(event: Event) -> None:
-        setting.progress(event)
+        context.progress(event)
         if part:
             part.step(event.done)
 

@@ -13,7 +13,7 @@ import keras
 
 from kerasft import cache
 from kerasft.activations import engines, eviction
-from kerasft.activations.keys import FED, bytes_at, passes
+from kerasft.activations.keys import TRAIN_AND_VALIDATION, bytes_at, passes
 from kerasft.activations.precision import settle_precision, with_cache
 from kerasft.backbones import spec
 from kerasft.config.fields import AnyPhase, Config, Solved, distinct_views
@@ -179,7 +179,7 @@ def decide(config: Config, found: Source, index: int, cut: Cut) -> Storing:
     phase = config.phases[index]
     solved = isinstance(phase, Solved)
     epochs = 1 if isinstance(phase, Solved) else phase.epochs
-    live = epochs * sum(len(found.indices(name)) for name in FED)
+    live = epochs * sum(len(found.indices(name)) for name in TRAIN_AND_VALIDATION)
     nothing = Storing(False, "nothing is frozen", 0, 0) if cut.prefix is None else None
     if config.augment.views == 0 and not solved:
         why = "augment.views = 0 makes a new view in every epoch"

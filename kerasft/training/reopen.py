@@ -7,7 +7,7 @@ from pathlib import Path
 import keras
 
 from kerasft import devices
-from kerasft.activations.context import Setting
+from kerasft.activations.context import RunContext
 from kerasft.config.fields import Config, Data
 from kerasft.config.load import append_phase, data_at, load_config
 from kerasft.data import scan
@@ -30,7 +30,7 @@ def next_phase(
     data: str | Path | None,
     progress: Progress,
     found: Source | None = None,
-) -> tuple[Setting, keras.Model]:
+) -> tuple[RunContext, keras.Model]:
     """Opens a finished run as its next phase will find it. Writes nothing.
 
     Args:
@@ -56,7 +56,7 @@ def next_phase(
     model = trained_part(load_bundle(run.model_path).model)
     done = len(record["phases"])
     config, _ = settle(longer, found, model, str(device["device"]), done=done)
-    return Setting(run, config, found, progress, device), model
+    return RunContext(run, config, found, progress, device), model
 
 
 def is_finished(record: dict, config: Config) -> bool:

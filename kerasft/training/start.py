@@ -5,7 +5,7 @@ first phase -> backbone with a new head; later phase -> the run's model.keras
 
 import keras
 
-from kerasft.activations.context import Setting
+from kerasft.activations.context import RunContext
 from kerasft.backbones.spec import SEPARATOR
 from kerasft.config.fields import Config
 from kerasft.heads import trained
@@ -36,12 +36,12 @@ def initial_model(config: Config, num_classes: int) -> keras.Model:
     )
 
 
-def start_model(setting: Setting, index: int) -> keras.Model:
+def start_model(context: RunContext, index: int) -> keras.Model:
     """The best model so far, from its file, so that a phase begins alike in every process."""
     if index == 0:
-        return initial_model(setting.config, len(setting.source.class_names))
-    start = setting.run.checkpoints / checkpoint.START
+        return initial_model(context.config, len(context.source.class_names))
+    start = context.run.checkpoints / checkpoint.START
     if not start.is_file():
         # A copy, because the end of this phase may replace model.keras before it is recorded.
-        bundle.copy(setting.run.model_path, start)
+        bundle.copy(context.run.model_path, start)
     return trained_part(bundle.load(start).model)

@@ -23,7 +23,7 @@ import keras
 import numpy as np
 
 from kerasft import __version__, devices
-from kerasft.activations.context import Setting
+from kerasft.activations.context import RunContext
 from kerasft.backbones import spec
 from kerasft.config.fields import Config, Data, Solved
 from kerasft.config.load import load_config, to_toml
@@ -103,8 +103,8 @@ def train_run(
                 found = scan.scan_source(config.data, seed=config.seed, progress=progress)
             config, model, _ = resolve_new(config, found, str(device["device"]))
             _write_new(run, config, found, device)
-        setting = Setting(run, config, found, progress, device)
-        return _run_phases(setting, began, model, score_test=score_test)
+        context = RunContext(run, config, found, progress, device)
+        return _run_phases(context, began, model, score_test=score_test)
 
 
 def continue_run(
@@ -143,10 +143,10 @@ def continue_run(
         if resume:
             refuse_contradiction(run, load_config(run.config_path, flags=flags, sets=sets))
             return _resume(run, data, progress, began, found, score_test)
-        setting, _ = next_phase(
+        context, _ = next_phase(
             run, flags=flags, sets=sets, data=data, found=found, progress=progress
         )
-        return _go_on(setting, began, score_test=score_test)
+        return _go_on(context, began, score_test=score_test)
 
 
 def plan_run(config: Config, *, progress: Progress = silent) -> dict:
@@ -276,31 +276,31 @@ def _resume(
     device = prepare_again(config, record)
     config = for_device(config, device)
     found = found or open_photos(run, config.data, progress)
-    setting = Setting(run, config, found, progress, device)
-    return _go_on(setting, began, score_test=score_test)
+    context = RunContext(run, config, found, progress, device)
+    return _go_on(context, began, score_test=score_test)
 
 
-def _go_on(setting: Setting, began: float, *, score_test: bool) -> dict:
+def _go_on(context: RunContext, began: float, *, score_test: bool) -> dict:
     """Trains the phases of an existing run that are not finished."""
-    run = setting.run
-    write_atomic(run.config_path, to_toml(setting.config, run.path))
+    run = context.run
+    write_atomic(run.config_path, to_toml(context.config, run.path))
     write_record(run, {**read_record(run), "status": "running"})
-    return _run_phases(setting, began, score_test=score_test)
+    return _run_phases(context, began, score_test=score_test)
 
 
 def _run_phases(
-    setting: Setting, began: float, built: keras.Model | None = None, *, score_test: bool
+    context: RunContext, began: float, built: keras.Model | None = None, *, score_test: bool
 ) -> dict:
-    run, config = setting.run, setting.config
+    run, config = context.run, context.config
     record = read_record(run)
     earlier = record["seconds"]  # of the processes before this one
     model = None  # what model.keras holds, if this process has loaded it
     for index in range(len(record["phases"]), len(config.phases)):
         best = record["validation"]["loss"] if record["validation"] else math.inf
         try:
-            done, saved = run_phase(setting, index, best, built if index == 0 else None)
+            done, saved = run_phase(context, index, best, built if index == 0 else None)
         except PhaseFailed:
-            _drop_phase(setting, index, record, score_test)
+            _drop_phase(context, index, record, score_test)
             raise
         record["phases"].append(done)
         record["seconds"] = round(earlier + time.perf_counter() - began, 2)
@@ -310,26 +310,26 @@ def _run_phases(
             record["test"] = None  # it belonged to the model before
         write_record(run, record)
         checkpoint.clear(run.checkpoints)
-    _finish(setting, record, model, score_test=score_test)
+    _finish(context, record, model, score_test=score_test)
     record["seconds"] = round(earlier + time.perf_counter() - began, 2)
     write_record(run, record)
     return result_of(run, record)
 
 
 def _finish(
-    setting: Setting, record: dict, model: Bundle | None = None, *, score_test: bool
+    context: RunContext, record: dict, model: Bundle | None = None, *, score_test: bool
 ) -> None:
     """Scores the test split, once for each model.keras, and closes the run.
 
     Args:
-        setting: the run.
+        context: the run.
         record: of it.
         model: what model.keras holds; None: it is loaded.
         score_test: whether to.
     """
-    run = setting.run
-    if score_test and len(setting.source.indices("test")) and record["test"] is None:
-        figures = phase.figures_of(setting, model or load_bundle(run.model_path), "test")
+    run = context.run
+    if score_test and len(context.source.indices("test")) and record["test"] is None:
+        figures = phase.figures_of(context, model or load_bundle(run.model_path), "test")
         interval = wilson(round(figures["accuracy"] * figures["n"]), figures["n"])
         record["test"] = {**figures, "ci95": list(interval)}
         record["test_scored"] += 1
@@ -338,9 +338,9 @@ def _finish(
     shutil.rmtree(run.checkpoints, ignore_errors=True)
 
 
-def _drop_phase(setting: Setting, index: int, record: dict, score_test: bool) -> None:
+def _drop_phase(context: RunContext, index: int, record: dict, score_test: bool) -> None:
     """Takes a phase that failed for good out of the run; it would fail again when resumed."""
-    run, config = setting.run, setting.config
+    run, config = context.run, context.config
     if index == 0:  # there is no model: the directory can be used again
         for path in (run.splits_path, run.classes_path, run.config_path, run.metrics_path):
             path.unlink(missing_ok=True)
@@ -351,4 +351,4 @@ def _drop_phase(setting: Setting, index: int, record: dict, score_test: bool) ->
     write_metrics(run, [line for line in read_metrics(run) if line["phase"] in kept])
     shorter = config.model_copy(update={"phases": config.phases[:index]})
     write_atomic(run.config_path, to_toml(shorter, run.path))
-    _finish(setting, record, score_test=score_test)
+    _finish(context, record, score_test=score_test)

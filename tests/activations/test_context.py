@@ -1,6 +1,6 @@
 import numpy as np
 
-from kerasft.activations.context import Setting
+from kerasft.activations.context import RunContext
 from kerasft.config.load import load_config
 from kerasft.data.scan import scan_source
 from kerasft.progress import silent
@@ -10,10 +10,10 @@ from kerasft.run import Run
 def test_batches_and_labels_of_a_split_are_in_the_same_order(photos, tmp_path):
     flags = {"data.source": str(photos), "model.image_size": 8}
     config = load_config(None, flags=flags)
-    setting = Setting(Run(tmp_path), config, scan_source(config.data, seed=0), silent, {})
-    labels = setting.labels("validation")
+    context = RunContext(Run(tmp_path), config, scan_source(config.data, seed=0), silent, {})
+    labels = context.labels("validation")
     np.testing.assert_array_equal(labels, [0, 0, 1, 1, 2, 2])
-    (once,) = setting.batches("validation")
-    twice = list(setting.batches("validation", times=2))
+    (once,) = context.batches("validation")
+    twice = list(context.batches("validation", times=2))
     assert once.shape == (6, 8, 8, 3)
     np.testing.assert_array_equal(twice[1], once)

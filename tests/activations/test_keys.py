@@ -6,8 +6,8 @@ import pytest
 from drawing import draw_photos
 from tiny_run import small
 
-from kerasft.activations.context import Setting
-from kerasft.activations.keys import bytes_at, needs_at, passes, views_of
+from kerasft.activations.context import RunContext
+from kerasft.activations.keys import bytes_at, passes, store_specs_at, views_of
 from kerasft.backbones.table import BACKBONES
 from kerasft.config.fields import Solved
 from kerasft.data.scan import scan_source
@@ -26,24 +26,24 @@ def setting_and_model(tiny_backbone, tmp_path_factory):
     found = scan_source(config.data, seed=0)
     config, model, _ = resolve_new(config, found, "cpu")
     machine = {"device": "cpu", "name": "", "threads": 2}
-    return Setting(Run(photos), config, found, silent, machine), model
+    return RunContext(Run(photos), config, found, silent, machine), model
 
 
-def needs_of_head(setting, model):
-    return needs_at(setting, setting.config.phases[0], model, 0, "float16")
+def needs_of_head(context, model):
+    return store_specs_at(context, context.config.phases[0], model, 0, "float16")
 
 
 def test_a_solved_head_needs_the_plain_view_alone(setting_and_model):
-    setting, model = setting_and_model
+    context, model = setting_and_model
     phase = Solved(name="svm", method="svm")
-    needs = needs_at(setting, phase, model, 0, "float16")
-    of_trained = needs_of_head(setting, model)
+    needs = store_specs_at(context, phase, model, 0, "float16")
+    of_trained = needs_of_head(context, model)
     assert [(n.split, n.view) for n in needs] == [("train", (0, 0)), ("validation", (0, 0))]
     assert [n.key.digest for n in needs] == [
         of_trained[0].key.digest,
         of_trained[-1].key.digest,
     ]
-    assert passes(setting.config, phase, setting.source) == 24 + 6
+    assert passes(context.config, phase, context.source) == 24 + 6
 
 
 def test_the_first_view_is_plain_and_the_others_have_seeds_of_their_own(setting_and_model):
@@ -54,8 +54,8 @@ def test_the_first_view_is_plain_and_the_others_have_seeds_of_their_own(setting_
 
 
 def test_a_cut_needs_a_store_for_each_view_and_one_for_validation(setting_and_model):
-    setting, model = setting_and_model
-    needs = needs_at(setting, setting.config.phases[0], model, 1, "float16")
+    context, model = setting_and_model
+    needs = store_specs_at(context, context.config.phases[0], model, 1, "float16")
     assert [(n.split, n.view[0], n.shape) for n in needs] == [
         ("train", 0, (24, 8, 8, 4)),
         ("train", 1, (24, 8, 8, 4)),
@@ -64,9 +64,9 @@ def test_a_cut_needs_a_store_for_each_view_and_one_for_validation(setting_and_mo
     ]
     assert [n.bytes for n in needs] == [12288, 12288, 12288, 3072]
     assert len({n.key.digest for n in needs}) == 4
-    assert passes(setting.config, setting.config.phases[0], setting.source) == 3 * 24 + 6
-    phase, cut = setting.config.phases[0], split(model, 1, BACKBONES["Tiny"])
-    assert bytes_at(setting.config, phase, setting.source, cut) == sum(n.bytes for n in needs)
+    assert passes(context.config, context.config.phases[0], context.source) == 3 * 24 + 6
+    phase, cut = context.config.phases[0], split(model, 1, BACKBONES["Tiny"])
+    assert bytes_at(context.config, phase, context.source, cut) == sum(n.bytes for n in needs)
 
 
 def test_keys_say_what_people_see_in_the_list_of_the_cache(setting_and_model):
@@ -82,16 +82,16 @@ def test_keys_say_what_people_see_in_the_list_of_the_cache(setting_and_model):
 
 
 def test_a_plain_view_does_not_depend_on_how_the_others_are_made(setting_and_model):
-    setting, model = setting_and_model
-    plain, first, *_ = needs_of_head(setting, model)
+    context, model = setting_and_model
+    plain, first, *_ = needs_of_head(context, model)
     assert "augment" not in plain.key.facts
     assert first.key.facts["augment"][1:] == [True, 0.5, 0.0]
 
 
 def test_validation_images_are_stored_once_whatever_share_of_the_others_is_used(setting_and_model):
-    setting, model = setting_and_model
-    data = setting.config.data.model_copy(update={"fraction": 0.5})
-    half = replace(setting, source=scan_source(data, seed=0))
-    of_half, of_all = needs_of_head(half, model), needs_of_head(setting, model)
+    context, model = setting_and_model
+    data = context.config.data.model_copy(update={"fraction": 0.5})
+    half = replace(context, source=scan_source(data, seed=0))
+    of_half, of_all = needs_of_head(half, model), needs_of_head(context, model)
     assert [need.shape for need in of_half] == [(12, 4), (12, 4), (12, 4), (6, 4)]
     assert [a.key == b.key for a, b in zip(of_half, of_all, strict=True)] == [False] * 3 + [True]

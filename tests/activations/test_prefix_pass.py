@@ -11,7 +11,7 @@ from tiny_run import SECOND, small, train_head, weights, without_seconds
 
 from kerasft.activations import eviction as stores_of_user
 from kerasft.activations import keys, prefix_pass
-from kerasft.activations.context import Setting
+from kerasft.activations.context import RunContext
 from kerasft.activations.keys import bytes_at, passes, views_of
 from kerasft.activations.prefix_pass import activations_at
 from kerasft.backbones.table import BACKBONES
@@ -43,12 +43,12 @@ def drawn(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def filled(tiny_backbone, drawn, tmp_path_factory):
-    """Setting, model and stores of one pass, which no test changes; and their folder."""
+    """RunContext, model and stores of one pass, which no test changes; and their folder."""
     folder = tmp_path_factory.mktemp("cache")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("KERASFT_CACHE", str(folder))
-        setting, model = setting_of(drawn)
-        yield setting, model, at_the_head(setting, model), folder
+        context, model = setting_of(drawn)
+        yield context, model, at_the_head(context, model), folder
 
 
 @pytest.fixture
@@ -70,37 +70,37 @@ def setting_of(photos, *sets, **machine):
     config = small(photos, *sets)
     found = scan_source(config.data, seed=0)
     config, model, _ = resolve_new(config, found, "cpu")
-    return Setting(Run(photos), config, found, silent, CPU | machine), model
+    return RunContext(Run(photos), config, found, silent, CPU | machine), model
 
 
-def at_the_head(setting, model):
-    return activations_at(setting, 0, model, split(model, 0, BACKBONES["Tiny"]))
+def at_the_head(context, model):
+    return activations_at(context, 0, model, split(model, 0, BACKBONES["Tiny"]))
 
 
-def found(setting, model, dtype="float16"):
-    return prefix_pass.find(setting, setting.config.phases[0], model, 0, dtype)
+def found(context, model, dtype="float16"):
+    return prefix_pass.find(context, context.config.phases[0], model, 0, dtype)
 
 
 def test_one_pass_stores_every_view_at_the_phases_cut_and_at_the_next(filled, known):
-    setting, model, stored, folder = filled
-    assert views_of(setting.config)[0] == (0, 0)
+    context, model, stored, folder = filled
+    assert views_of(context.config)[0] == (0, 0)
     assert [array.shape for array in stored.train] == [(24, 4), (24, 4)]
     assert (stored.validation.shape, stored.dtype, stored.found) == ((6, 4), "float16", False)
     assert len(stores(folder)) == 6  # two cuts, 2 + 1 views
-    head = setting.config.phases[0]
-    assert passes(setting.config, head, setting.source) == 2 * 24 + 6
+    head = context.config.phases[0]
+    assert passes(context.config, head, context.source) == 2 * 24 + 6
     cut = split(model, 0, BACKBONES["Tiny"])
-    assert bytes_at(setting.config, head, setting.source, cut) == stored.bytes == 54 * 4 * 2
-    again = at_the_head(setting, model)
+    assert bytes_at(context.config, head, context.source, cut) == stored.bytes == 54 * 4 * 2
+    again = at_the_head(context, model)
     assert (again.found, again.part) == (True, None)
     np.testing.assert_array_equal(again.train[1], stored.train[1])
 
 
 def test_what_is_stored_is_what_the_prefix_computes_of_the_same_pixels(filled):
-    setting, model, stored, _ = filled
+    context, model, stored, _ = filled
     prefix = split(model, 0, BACKBONES["Tiny"]).prefix
     for array, name in ((stored.train[0], "train"), (stored.validation, "validation")):
-        (pixels,) = setting.batches(name)
+        (pixels,) = context.batches(name)
         exact = prefix.predict_on_batch(np.asarray(pixels))
         np.testing.assert_allclose(array, exact, rtol=1e-3)  # float16 has 11 bits
     assert np.abs(np.float32(stored.train[1]) - np.float32(stored.train[0])).max() > 0.01
@@ -136,10 +136,10 @@ def test_the_dtype_is_a_part_of_the_key(filled, known):
 
 
 def test_another_seed_of_the_views_misses_the_store_but_not_its_plain_view(filled, cache):
-    setting, model, _, folder = filled
+    context, model, _, folder = filled
     shutil.copytree(folder, cache)
-    config = setting.config.model_copy(update={"seed": 1})
-    assert not at_the_head(dataclasses.replace(setting, config=config), model).found
+    config = context.config.model_copy(update={"seed": 1})
+    assert not at_the_head(dataclasses.replace(context, config=config), model).found
     assert len(set(stores(cache)) - set(stores(folder))) == 2  # view 1 at two cuts
 
 
@@ -151,10 +151,10 @@ def test_another_photo_misses_the_store(drawn, filled, known, tmp_path):
 
 
 def test_other_weights_miss_the_store(drawn, filled, known):
-    setting, model = setting_of(drawn)
+    context, model = setting_of(drawn)
     kernel = model.get_layer("block_2_a_conv").kernel
     kernel.assign(kernel * 1.000001)  # the smallest change counts
-    assert found(setting, model) is None
+    assert found(context, model) is None
 
 
 @pytest.mark.parametrize("part", ["_versions", "DECODING"])
@@ -165,34 +165,34 @@ def test_another_version_of_a_library_or_of_the_decoding_misses(part, filled, kn
 
 
 def test_values_that_float16_cannot_hold_are_stored_in_float32(drawn, cache):
-    setting, model = setting_of(drawn)
+    context, model = setting_of(drawn)
     norm = model.get_layer("block_2_a_norm")
     norm.gamma.assign(norm.gamma * 1e6)
-    stored = at_the_head(setting, model)
+    stored = at_the_head(context, model)
     assert (stored.dtype, float(np.max(stored.train[0])) > 65504) == ("float32", True)
     assert {np.load(path).dtype for path in cache.glob("*.npy")} == {np.dtype("float32")}
-    assert at_the_head(setting, model).found
+    assert at_the_head(context, model).found
 
 
 def test_an_overflow_at_the_cut_of_the_next_phase_leaves_this_one_as_it_is(drawn, cache):
-    setting, model = setting_of(drawn)
+    context, model = setting_of(drawn)
     norm = model.get_layer("block_1_a_norm")  # huge in front of block 2, tamed by its norm
     norm.gamma.assign(norm.gamma * 1e6)
     after = model.get_layer("block_2_a_conv")
     after.kernel.assign(after.kernel * 1e-6)
-    stored = at_the_head(setting, model)
+    stored = at_the_head(context, model)
     assert stored.dtype == "float16"
     assert len(stores(cache)) == 3  # the phase's own
 
 
 def test_a_photo_that_went_away_is_one_sentence_and_leaves_no_store(drawn, tmp_path, cache):
     photos = shutil.copytree(drawn, tmp_path / "photos")
-    setting, model = setting_of(photos)
-    setting.source.root.joinpath(setting.source.paths[3]).unlink()
+    context, model = setting_of(photos)
+    context.source.root.joinpath(context.source.paths[3]).unlink()
     with pytest.raises(UserError) as caught:
-        at_the_head(setting, model)
+        at_the_head(context, model)
     assert "a photo went away or was changed while it was used" in str(caught.value)
-    assert setting.source.paths[3] in str(caught.value)
+    assert context.source.paths[3] in str(caught.value)
     assert stores(cache) == []
 
 
@@ -204,11 +204,11 @@ def test_a_float32_store_that_was_asked_for_is_not_taken_by_a_run_that_did_not_a
 
 
 def test_values_that_do_not_fit_the_dtype_that_was_asked_for_are_refused(drawn, cache):
-    setting, model = setting_of(drawn, "cache.dtype=float16")
+    context, model = setting_of(drawn, "cache.dtype=float16")
     norm = model.get_layer("block_2_a_norm")
     norm.gamma.assign(norm.gamma * 1e6)
     with pytest.raises(UserError) as caught:
-        at_the_head(setting, model)
+        at_the_head(context, model)
     assert str(caught.value) == (
         "Phase 'head': the frozen part computes values that float16 cannot hold. "
         "Train this phase without a store: --set phases.0.stored=false."
@@ -217,11 +217,11 @@ def test_values_that_do_not_fit_the_dtype_that_was_asked_for_are_refused(drawn, 
 
 
 def test_weights_that_give_no_numbers_are_refused_and_leave_no_store(drawn, cache):
-    setting, model = setting_of(drawn)
+    context, model = setting_of(drawn)
     norm = model.get_layer("block_2_a_norm")
     norm.beta.assign(norm.beta + np.inf)
     with pytest.raises(UserError, match="Its weights are damaged, or do not belong to this net"):
-        at_the_head(setting, model)
+        at_the_head(context, model)
     assert stores(cache) == []
 
 
@@ -233,15 +233,15 @@ def test_a_pass_that_was_interrupted_leaves_no_store(drawn, cache):
         if event.stage == "pass":
             raise Interrupted
 
-    setting, model = setting_of(drawn)
+    context, model = setting_of(drawn)
     with pytest.raises(Interrupted):
-        at_the_head(dataclasses.replace(setting, progress=interrupt), model)
+        at_the_head(dataclasses.replace(context, progress=interrupt), model)
     assert [path.name for path in cache.iterdir() if path.suffix == ".npy"] == []
-    assert not at_the_head(setting, model).found
+    assert not at_the_head(context, model).found
 
 
 def test_stores_of_later_cuts_that_do_not_fit_are_left_out(drawn, cache, monkeypatch):
-    setting, model = setting_of(drawn)
+    context, model = setting_of(drawn)
     own = 54 * 4 * 2
     lack = stores_of_user.lack_of_room
 
@@ -249,12 +249,12 @@ def test_stores_of_later_cuts_that_do_not_fit_are_left_out(drawn, cache, monkeyp
         return "the disk is small" if needed > own else lack(folder, needed, keep=keep)
 
     monkeypatch.setattr(stores_of_user, "lack_of_room", small_disk)
-    assert not at_the_head(setting, model).found
+    assert not at_the_head(context, model).found
     assert len(stores(cache)) == 3
     monkeypatch.setattr(stores_of_user, "lack_of_room", lambda *_, **__: "the disk is full")
     stores_of_user.clear(cache)
     with pytest.raises(PhaseFailed) as caught:
-        at_the_head(setting, model)
+        at_the_head(context, model)
     assert str(caught.value) == (
         "Phase 'head': The activations cannot be stored: the disk is full. Make room with "
         "`kerasft cache clear`. Train this phase without a store: --set phases.0.stored=false."

@@ -12,9 +12,9 @@ import pytest
 from kerasft.activations.store import (
     Key,
     as_stored,
+    concatenated,
     filling,
     holds,
-    in_a_row,
     open_store,
     release,
     writing,
@@ -64,7 +64,7 @@ def test_several_stores_are_read_as_one_row_by_row(tmp_path):
     other = Key({"backbone": "MobileNet"})
     fill(tmp_path, KEY, first)
     fill(tmp_path, other, second)
-    rows = in_a_row([open_store(tmp_path, KEY), open_store(tmp_path, other)])
+    rows = concatenated([open_store(tmp_path, KEY), open_store(tmp_path, other)])
     assert (rows.shape, rows.dtype, len(rows), rows.nbytes) == ((6, 7), "float16", 6, 84)
     assert rows[[4, 1]].tolist() == [
         [16, 17, 18, 19, 3, 3.25, 3.5],
@@ -79,7 +79,7 @@ def test_several_stores_are_read_as_one_row_by_row(tmp_path):
 
 def test_a_single_store_stays_what_it_is():
     rows = some_rows()
-    assert in_a_row([rows]) is rows
+    assert concatenated([rows]) is rows
 
 
 def test_a_digest_is_the_same_today_and_tomorrow():

@@ -12,13 +12,13 @@ from tiny_run import presplit, small
 
 from kerasft.compare.compare import (
     _checked,
-    _places,
     _predicted,
     _refuse_another,
     _settled,
+    _trials,
     compare_ways,
 )
-from kerasft.compare.trials import Asked, Contest, Place, config_of, photos_of
+from kerasft.compare.trials import Comparison, Request, Trial, config_of, photos_of
 from kerasft.config.load import load_config
 from kerasft.errors import UserError
 from kerasft.models import bundle
@@ -31,10 +31,10 @@ FLAGS = {"model.weights": "none", "model.image_size": 32}
 SETS = ("augment.views=2",)
 
 
-def asked(photos, *ways, **more):
+def request(photos, *ways, **more):
     flags = {**FLAGS, "data.source": str(photos)}
     more = {"ways": ways, "sets": SETS, "backbones": ("Tiny",), "flags": flags} | more
-    return Asked(**more)
+    return Request(**more)
 
 
 class Told(list):
@@ -51,7 +51,9 @@ def compared(tiny_backbone, tmp_path_factory):
     folder = tmp_path_factory.mktemp("compare")
     photos = draw_photos(folder / "photos")
     told = Told()
-    result = compare_ways(asked(photos, "knn", "linear"), folder / "out", keep=True, progress=told)
+    result = compare_ways(
+        request(photos, "knn", "linear"), folder / "out", keep=True, progress=told
+    )
     return folder, told, result
 
 
@@ -82,7 +84,7 @@ def test_as_many_settings_are_tried_for_each_way_and_validation_chooses(compared
 @pytest.mark.slow
 def test_unfreezing_goes_on_from_the_linear_head_that_was_chosen(photos, tmp_path):
     told = Told()
-    result = compare_ways(asked(photos, "unfreeze"), tmp_path / "out", progress=told)
+    result = compare_ways(request(photos, "unfreeze"), tmp_path / "out", progress=told)
     assert told == ["unfreeze"]
     entries = {path.name for path in (tmp_path / "out" / "entries").iterdir()}
     assert entries == {"Tiny-linear-seed0-1.json", "Tiny-unfreeze-seed0-1.json"}
@@ -123,7 +125,7 @@ def test_what_is_finished_is_not_done_again_and_ways_can_be_added(compared):
     entries = folder / "out" / "entries"
     made = {path.name: path.stat().st_mtime_ns for path in entries.iterdir()}
     ways = ("linear", "knn", "bayes")
-    result = compare_ways(asked(folder / "photos", *ways), folder / "out")
+    result = compare_ways(request(folder / "photos", *ways), folder / "out")
     after = {path.name: path.stat().st_mtime_ns for path in entries.iterdir()}
     assert {name: after[name] for name in made} == made
     assert set(after) - set(made) == {"Tiny-bayes-seed0-1.json"}
@@ -137,7 +139,7 @@ def test_another_comparison_does_not_get_into_the_same_folder(compared, tmp_path
     folder, _, _ = compared
     others = draw_photos(tmp_path / "others", per_class=7)
     with pytest.raises(UserError) as refused:
-        compare_ways(asked(others, "knn"), folder / "out")
+        compare_ways(request(others, "knn"), folder / "out")
     assert str(refused.value) == (
         f"{folder / 'out'} holds a comparison with other photos. Choose another --out, or remove "
         "it."
@@ -152,11 +154,11 @@ def test_a_backbone_may_be_added_with_weights_of_its_own_and_none_gets_others(ph
 
     def begin(weights, *backbones):
         flags = {**FLAGS, "data.source": str(photos), "model.weights": weights}
-        contest = Contest(
-            tmp_path, asked(photos, "knn", flags=flags, backbones=backbones), 0.0, silent
+        comparison = Comparison(
+            tmp_path, request(photos, "knn", flags=flags, backbones=backbones), 0.0, silent
         )
-        photos_of(contest, Place(0, 1.0, backbones[0], "knn"))
-        _refuse_another(contest)
+        photos_of(comparison, Trial(0, 1.0, backbones[0], "knn"))
+        _refuse_another(comparison)
 
     begin(ours, "Tiny")
     begin(f"{ours}+none", "Tiny", "MobileNetV2")
@@ -167,13 +169,13 @@ def test_a_backbone_may_be_added_with_weights_of_its_own_and_none_gets_others(ph
 
 def test_a_way_that_the_budget_stops_is_marked_and_goes_on_later(photos, tmp_path):
     told = Told()
-    result = compare_ways(asked(photos, "knn"), tmp_path / "out", budget=0, progress=told)
+    result = compare_ways(request(photos, "knn"), tmp_path / "out", budget=0, progress=told)
     assert told == ["knn: stopped: the budget was used up"]
     (row,) = result["methods"]
     assert (row["stopped"], row["val_accuracy"], row["p_vs_best"]) == (True, None, None)
     assert result["winner"] is None
     assert result["advice"] == "Nothing was finished, so there is nothing to advise."
-    again = compare_ways(asked(photos, "knn"), tmp_path / "out")
+    again = compare_ways(request(photos, "knn"), tmp_path / "out")
     assert again["winner"] == {"name": "knn", "backbone": "Tiny"}
 
 
@@ -184,7 +186,7 @@ def made_before(out, *ways, ms=1000.0, seed=0):
     """Entries as an earlier comparison of these 24, 6 and 6 photos would have left them."""
     (out / "entries").mkdir(parents=True, exist_ok=True)
     for way in ways:
-        place = Place(seed, 1.0, "Tiny", way)
+        trial = Trial(seed, 1.0, "Tiny", way)
         right = [1, 0, 1, 0, 1, 0]
         entry = {
             **{"name": way, "backbone": "Tiny", "seed": seed, "fraction": 1.0, "note": ""},
@@ -192,9 +194,9 @@ def made_before(out, *ways, ms=1000.0, seed=0):
             **{"val_accuracy": 0.5, "val_loss": 1.0, "val_right": right, "converged": True},
             **{"test_accuracy": 0.5, "test_loss": 1.0, "test_right": right, "n_test": 6},
             **{"macro_f1": 0.5, "classes": 3, "seconds": 1.0, "pass_seconds": 0.0},
-            **{"ms_per_image": ms, "size_mb": 1.0, "run": f"runs/{place.name}"},
+            **{"ms_per_image": ms, "size_mb": 1.0, "run": f"runs/{trial.name}"},
         }
-        (out / "entries" / f"{place.name}.json").write_text(json.dumps(entry))
+        (out / "entries" / f"{trial.name}.json").write_text(json.dumps(entry))
     return out
 
 
@@ -213,7 +215,7 @@ def test_a_generous_budget_has_time_for_all(photos, tmp_path, monkeypatch):
     )  # one rate, not three: 720 s for full
     out, told = made_before(tmp_path / "out", *DEFAULT, "scratch"), Told()
     train_run(small(photos), out / "runs" / "Tiny-linear-seed0-1")  # full goes on from it
-    result = compare_ways(asked(photos, ways=None), out, budget=1000, progress=told)
+    result = compare_ways(request(photos, ways=None), out, budget=1000, progress=told)
     assert sorted(names(result)) == sorted([*DEFAULT, "full", "scratch"])
     assert told[-2:] == ["full", "scratch"]
     full = next(row for row in result["methods"] if row["name"] == "full")
@@ -225,7 +227,7 @@ def test_a_generous_budget_has_time_for_all(photos, tmp_path, monkeypatch):
 @pytest.mark.slow
 def test_a_generous_budget_has_time_for_training_from_scratch(photos, tmp_path):
     out, told = made_before(tmp_path / "out", *DEFAULT, "full"), Told()
-    result = compare_ways(asked(photos, ways=None), out, budget=1e6, progress=told)
+    result = compare_ways(request(photos, ways=None), out, budget=1e6, progress=told)
     assert told[-2:] == ["full", "scratch"]
     assert not any(row["stopped"] for row in result["methods"])
     assert result["left_out"] == []
@@ -235,7 +237,7 @@ def test_a_budget_for_the_default_ways_alone_leaves_the_others_out_and_stops_not
     photos, tmp_path
 ):
     out = made_before(tmp_path / "out", *DEFAULT)
-    result = compare_ways(asked(photos, ways=None), out, budget=1000)
+    result = compare_ways(request(photos, ways=None), out, budget=1000)
     assert sorted(names(result)) == sorted(DEFAULT)
     assert not any(row["stopped"] for row in result["methods"])
     assert [(one["name"], round(one["seconds"])) for one in result["left_out"]] == [
@@ -247,14 +249,14 @@ def test_a_budget_for_the_default_ways_alone_leaves_the_others_out_and_stops_not
 def test_without_a_budget_or_with_ways_that_are_named_nothing_is_added(photos, tmp_path):
     out = made_before(tmp_path / "out", *DEFAULT, ms=1e-6)
     for ways, budget in ((None, None), (DEFAULT, 1e6)):
-        result = compare_ways(asked(photos, ways=ways), out, budget=budget)
+        result = compare_ways(request(photos, ways=ways), out, budget=budget)
         assert sorted(names(result)) == sorted(DEFAULT)
         assert result["left_out"] == []
 
 
 def test_what_is_finished_takes_nothing_of_a_budget(photos, tmp_path):
     out = made_before(tmp_path / "out", *DEFAULT, "full", "scratch")
-    result = compare_ways(asked(photos, ways=None), out, budget=0)
+    result = compare_ways(request(photos, ways=None), out, budget=0)
     assert sorted(names(result)) == sorted([*DEFAULT, "full", "scratch"])
     assert result["left_out"] == []
 
@@ -263,13 +265,13 @@ def test_a_way_has_time_for_all_seeds_or_is_left_out(photos, tmp_path):
     out = tmp_path / "out"
     for seed in (0, 1):
         made_before(out, *DEFAULT, seed=seed)
-    result = compare_ways(asked(photos, ways=None, seeds=2), out, budget=3000)
+    result = compare_ways(request(photos, ways=None, seeds=2), out, budget=3000)
     assert result["left_out"][0]["seconds"] == pytest.approx(2 * 2160)
     made_before(out, "full", seed=0)  # half of it is done
     made_before(out, "scratch", seed=0)
     made_before(out, "scratch", seed=1)
     told = []
-    result = compare_ways(asked(photos, ways=None, seeds=2), out, budget=1, progress=told.append)
+    result = compare_ways(request(photos, ways=None, seeds=2), out, budget=1, progress=told.append)
     assert result["left_out"][0]["seconds"] == pytest.approx(2160)
     assert (result["methods"][-1]["name"], result["methods"][-1]["seeds"]) == ("scratch", 2)
     counted = [(event.done, event.total) for event in told if event.stage == "entry"]
@@ -277,7 +279,7 @@ def test_a_way_has_time_for_all_seeds_or_is_left_out(photos, tmp_path):
 
 
 def test_what_a_budget_has_left_is_told_where_nothing_says_what_an_image_takes(photos, tmp_path):
-    result = compare_ways(asked(photos, ways=None), tmp_path / "out", budget=0)
+    result = compare_ways(request(photos, ways=None), tmp_path / "out", budget=0)
     assert result["left_out"] == [
         {"name": name, "backbone": "Tiny", "seconds": None, "left": 0.0}
         for name in ("full", "scratch")
@@ -289,10 +291,10 @@ def test_seconds_are_predicted_from_rates_epochs_images_and_what_scoring_one_tak
 ):
     def predicted(way, *ms, fraction=1.0, backbone="Tiny", weights="none"):
         flags = {"data.source": str(photos), "model.weights": weights}
-        contest = Contest(tmp_path, asked(photos, flags=flags), 0.0, silent)
-        contest.entries += [{"backbone": backbone, "ms_per_image": one} for one in ms]
-        contest.entries.append({"backbone": "VGG16", "ms_per_image": 0.5})
-        return _predicted(contest, Place(0, fraction, backbone, way))
+        comparison = Comparison(tmp_path, request(photos, flags=flags), 0.0, silent)
+        comparison.entries += [{"backbone": backbone, "ms_per_image": one} for one in ms]
+        comparison.entries.append({"backbone": "VGG16", "ms_per_image": 0.5})
+        return _predicted(comparison, Trial(0, fraction, backbone, way))
 
     # 3 x 2 ms x 24 images x 10 epochs x 3 rates; in the slower entries it is the head that takes
     # longer, and what was stopped has no time at all.
@@ -310,7 +312,7 @@ def test_neither_winner_nor_advice_know_the_test_labels(photos, tmp_path):
     results = []
     for name, swap in (("plain", False), ("permuted", True)):
         source = presplit(photos, tmp_path / f"photos-{name}", swap_test=swap)
-        results.append(compare_ways(asked(source, "knn"), tmp_path / name))
+        results.append(compare_ways(request(source, "knn"), tmp_path / name))
     plain, permuted = results
     assert [r["test_accuracy"] for r in plain["methods"]] != [
         r["test_accuracy"] for r in permuted["methods"]
@@ -324,7 +326,7 @@ def test_neither_winner_nor_advice_know_the_test_labels(photos, tmp_path):
 
 def test_two_nets_together_and_fractions_are_compared(photos, tmp_path):
     told = Told()
-    what = asked(photos, "lda", fractions=(0.5, 1.0), backbones=("Tiny+Tiny:alpha=1",))
+    what = request(photos, "lda", fractions=(0.5, 1.0), backbones=("Tiny+Tiny:alpha=1",))
     result = compare_ways(what, tmp_path / "out", progress=told)
     assert told == ["lda"] * 2
     (row,) = result["methods"]
@@ -336,12 +338,12 @@ def test_two_nets_together_and_fractions_are_compared(photos, tmp_path):
 
 
 def test_the_weights_bring_their_net_to_all_ways_where_none_is_named():
-    brought = _settled(Asked({"data.source": "photos", "model.weights": "sample"}))
+    brought = _settled(Request({"data.source": "photos", "model.weights": "sample"}))
     assert brought.backbones == ("MobileNetV2:alpha=0.35",)
     assert brought.flags["model.image_size"] == 96  # from scratch too, which has no weights
-    plain = _settled(Asked({"data.source": "photos"}))
+    plain = _settled(Request({"data.source": "photos"}))
     assert (plain.backbones, list(plain.flags)) == (("MobileNetV2",), ["data.source"])
-    named = _settled(Asked({"data.source": "photos"}, backbones=("VGG16", "VGG19")))
+    named = _settled(Request({"data.source": "photos"}, backbones=("VGG16", "VGG19")))
     assert named.backbones == ("VGG16", "VGG19")
 
 
@@ -350,21 +352,21 @@ def test_of_several_weights_each_backbone_takes_its_own(tmp_path):
         file.attrs["kerasft_backbone"] = "CaffeNet"
     weights = f"{tmp_path}/caffenet.h5+imagenet"
     what = _settled(
-        Asked(
+        Request(
             {"data.source": "photos", "model.weights": weights},
             backbones=("CaffeNet", "MobileNetV2", "CaffeNet+MobileNetV2"),
             ways=("as-is", "svm"),
         )
     )
-    places = _places(what, _checked(what))
-    assert [(place.way, place.backbone) for place in places] == [
+    trials = _trials(what, _checked(what))
+    assert [(trial.way, trial.backbone) for trial in trials] == [
         ("svm", "CaffeNet"),
         ("as-is", "MobileNetV2"),
         ("svm", "MobileNetV2"),
         ("svm", "CaffeNet+MobileNetV2"),
     ]
-    contest = Contest(tmp_path, what, 0.0, silent)
-    assert [config_of(contest, place).model.weights for place in places] == [
+    comparison = Comparison(tmp_path, what, 0.0, silent)
+    assert [config_of(comparison, trial).model.weights for trial in trials] == [
         f"{tmp_path}/caffenet.h5",
         *("imagenet", "imagenet"),
         weights,
@@ -372,7 +374,7 @@ def test_of_several_weights_each_backbone_takes_its_own(tmp_path):
 
 
 def test_all_that_is_wrong_with_the_options_is_told_at_once(photos, tmp_path):
-    what = asked(photos, "svn", "knn", "knn", seeds=0, fractions=(0.0, 1.0))
+    what = request(photos, "svn", "knn", "knn", seeds=0, fractions=(0.0, 1.0))
     with pytest.raises(UserError) as refused:
         compare_ways(what, tmp_path / "out")
     assert str(refused.value).splitlines() == [
@@ -388,7 +390,7 @@ def test_all_that_is_wrong_with_the_options_is_told_at_once(photos, tmp_path):
 
 
 def test_several_nets_cannot_be_used_as_they_are(photos, tmp_path):
-    what = asked(photos, "as-is", backbones=("Tiny+Tiny:alpha=1",))
+    what = request(photos, "as-is", backbones=("Tiny+Tiny:alpha=1",))
     with pytest.raises(UserError, match="as-is is for one backbone with the weights of ImageNet"):
         compare_ways(what, tmp_path / "out")
     assert not (tmp_path / "out").exists()
@@ -399,7 +401,7 @@ def test_one_class_is_refused_before_anything_is_trained(tmp_path):
     for name in ("cross", "stripes"):
         shutil.rmtree(photos / name)
     with pytest.raises(UserError, match="class"):
-        compare_ways(asked(photos, "knn"), tmp_path / "out")
+        compare_ways(request(photos, "knn"), tmp_path / "out")
 
 
 @pytest.mark.slow
@@ -409,7 +411,7 @@ def test_real_nets_on_real_photos_as_they_are_and_with_their_features(assets, tm
         (source / name).mkdir(parents=True)
         for file in sorted((assets / "datasets" / "ants_bees" / name).iterdir())[:40]:
             shutil.copy(file, source / name)
-    what = Asked({"data.source": str(source)}, (), ("MobileNetV2",), ("as-is", "svm"))
+    what = Request({"data.source": str(source)}, (), ("MobileNetV2",), ("as-is", "svm"))
     result = compare_ways(what, tmp_path / "out")
     assert result["mapping"] == ["ants: ant (310)", "bees: bee (309)"]
     as_is, svm = sorted(result["methods"], key=lambda row: row["name"])

@@ -2,35 +2,37 @@
 
 import pytest
 
-from kerasft.compare.trials import Asked, Contest, Place, is_made
+from kerasft.compare.trials import Comparison, Request, Trial, is_made
 from kerasft.errors import OutOfTime
 from kerasft.progress import Event
 
 
-def contest(tmp_path, deadline, told=None):
-    return Contest(tmp_path, Asked({}), deadline, told.append if told is not None else lambda _: 0)
+def comparison(tmp_path, deadline, told=None):
+    return Comparison(
+        tmp_path, Request({}), deadline, told.append if told is not None else lambda _: 0
+    )
 
 
 def test_a_place_has_a_name_that_is_a_file_name():
-    place = Place(1, 0.5, "MobileNetV2+MobileNet:alpha=0.75", "rbf-svm")
-    assert place.name == "MobileNetV2+MobileNet-alpha=0.75-rbf-svm-seed1-0.5"
+    trial = Trial(1, 0.5, "MobileNetV2+MobileNet:alpha=0.75", "rbf-svm")
+    assert trial.name == "MobileNetV2+MobileNet-alpha=0.75-rbf-svm-seed1-0.5"
 
 
 def test_an_entry_is_made_when_it_is_written_down(tmp_path):
     (tmp_path / "entries").mkdir()
     (tmp_path / "entries" / "VGG16-knn-seed0-1.json").write_text("{}")
-    made = [is_made(contest(tmp_path, 0.0), Place(s, 1.0, "VGG16", "knn")) for s in (0, 1)]
+    made = [is_made(comparison(tmp_path, 0.0), Trial(s, 1.0, "VGG16", "knn")) for s in (0, 1)]
     assert made == [True, False]
 
 
 def test_the_end_of_the_budget_ends_what_is_being_trained(tmp_path):
     with pytest.raises(OutOfTime):
-        contest(tmp_path, 0.0).watched(Event("batch", 1, 10))
+        comparison(tmp_path, 0.0).watched(Event("batch", 1, 10))
 
 
 def test_of_many_trainings_a_bar_is_shown_and_no_line_for_each_epoch(tmp_path):
     told = []
-    watched = contest(tmp_path, float("inf"), told).watched
+    watched = comparison(tmp_path, float("inf"), told).watched
     for stage in ("images", "phase", "store", "predicted", "pass", "batch", "epoch", "check"):
         watched(Event(stage, 1, 10))
     assert [event.stage for event in told] == ["images", "pass", "batch", "check"]

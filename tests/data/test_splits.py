@@ -6,7 +6,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kerasft.data.splits import carve, movable, read_rows, read_text, thin_out, units_of, write_rows
+from kerasft.data.splits import (
+    movable,
+    read_rows,
+    read_text,
+    stratified_split,
+    subsample,
+    units_of,
+    write_rows,
+)
 from kerasft.errors import UserError
 
 BOTH = {"validation": 0.15, "test": 0.15}
@@ -19,7 +27,7 @@ def digests_of(contents):
 def carve_one_class(contents, shares=BOTH, seed=0):
     splits = np.full(len(contents), "train", "<U10")
     labels = np.zeros(len(contents), np.int32)
-    return carve(labels, splits, digests_of(contents), shares, seed=seed)
+    return stratified_split(labels, splits, digests_of(contents), shares, seed=seed)
 
 
 def sizes(splits):
@@ -44,7 +52,9 @@ def test_a_test_share_of_nothing_makes_no_test_images():
 
 def test_every_class_gives_its_own_share():
     labels = np.array([0] * 20 + [1] * 4, np.int32)
-    splits = carve(labels, np.full(24, "train", "<U10"), digests_of(range(24)), BOTH, seed=0)
+    splits = stratified_split(
+        labels, np.full(24, "train", "<U10"), digests_of(range(24)), BOTH, seed=0
+    )
     assert sizes(splits[:20]) == [14, 3, 3]
     assert sizes(splits[20:]) == [2, 1, 1]
 
@@ -70,7 +80,9 @@ def test_copies_of_an_image_go_to_the_same_side():
 def test_an_image_with_two_labels_stays_in_training():
     contents = [0, 1, 2, 3, 0, 1, 4, 5]
     labels = np.array([0, 0, 0, 0, 1, 1, 1, 1], np.int32)
-    splits = carve(labels, np.full(8, "train", "<U10"), digests_of(contents), BOTH, seed=0)
+    splits = stratified_split(
+        labels, np.full(8, "train", "<U10"), digests_of(contents), BOTH, seed=0
+    )
     assert splits[[0, 1, 4, 5]].tolist() == ["train"] * 4
     assert sizes(splits) == [4, 2, 2]
 
@@ -80,7 +92,10 @@ def test_an_image_that_is_in_the_test_folder_already_stays_in_training():
     labels = np.zeros(4, np.int32)
     digests = digests_of([0, 1, 2, 0])
     assert movable(units_of(digests), labels, splits, digests) == [[1], [2]]
-    assert carve(labels, splits.astype("<U10"), digests, {"validation": 0.3}, seed=0)[0] == "train"
+    assert (
+        stratified_split(labels, splits.astype("<U10"), digests, {"validation": 0.3}, seed=0)[0]
+        == "train"
+    )
 
 
 @given(
@@ -104,7 +119,9 @@ def carve_groups(rows, shares=BOTH, seed=0):
     labels = np.array([label for label, _ in rows], np.int32)
     splits = np.full(len(rows), "train", "<U10")
     groups = [group for _, group in rows]
-    return carve(labels, splits, digests_of(range(len(rows))), shares, seed=seed, groups=groups)
+    return stratified_split(
+        labels, splits, digests_of(range(len(rows))), shares, seed=seed, groups=groups
+    )
 
 
 def sides_of(rows, splits):
@@ -160,14 +177,16 @@ def test_an_image_with_two_labels_keeps_its_group_in_training():
     labels = np.array([0, 1, *[0] * 6, *[1] * 6], np.int32)
     digests = digests_of([0, 0, *range(1, 13)])
     groups = ["x", "", "x", *[""] * 11]
-    splits = carve(labels, np.full(14, "train", "<U10"), digests, BOTH, seed=0, groups=groups)
+    splits = stratified_split(
+        labels, np.full(14, "train", "<U10"), digests, BOTH, seed=0, groups=groups
+    )
     assert splits[:3].tolist() == ["train"] * 3
 
 
 def test_a_group_with_a_part_in_another_split_stays_in_training():
     splits = np.array(["test", "train", "train", "train", "train"], "<U10")
     groups = ["x", "x", "y", "z", "w"]
-    moved = carve(
+    moved = stratified_split(
         np.zeros(5, np.int32),
         splits,
         digests_of(range(5)),
@@ -196,7 +215,7 @@ def test_whatever_groups_there_are_no_unit_is_torn_and_nothing_else_moves(rows, 
     before[:2] = ["test", "validation"]
     units = units_of(digests, groups)
     shares = {"validation": share, "test": share}
-    after = carve(labels, before, digests, shares, seed=seed, groups=groups)
+    after = stratified_split(labels, before, digests, shares, seed=seed, groups=groups)
     free = movable(units, labels, before, digests)
     assert sorted(position for unit in units for position in unit) == list(range(len(rows)))
     for unit in units:
@@ -205,7 +224,7 @@ def test_whatever_groups_there_are_no_unit_is_torn_and_nothing_else_moves(rows, 
         else:
             assert after[unit].tolist() == before[unit].tolist()
     order = np.random.default_rng(seed).permutation(len(rows))
-    mixed = carve(
+    mixed = stratified_split(
         labels[order],
         before[order],
         [digests[i] for i in order],
@@ -224,7 +243,7 @@ def left_of(labels, fraction, contents=None, seed=0, groups=()):
     labels = np.array(labels, np.int32)
     splits = np.full(len(labels), "train", "<U10")
     digests = digests_of(range(len(labels)) if contents is None else contents)
-    thin = thin_out(labels, splits, digests, fraction, seed=seed, groups=groups)
+    thin = subsample(labels, splits, digests, fraction, seed=seed, groups=groups)
     assert set(thin.tolist()) <= {"train", "unused"}
     return set(np.flatnonzero(thin == "train").tolist())
 
@@ -254,7 +273,7 @@ def test_a_smaller_share_is_a_part_of_a_larger_one_and_another_seed_is_another_o
 def test_what_is_validated_and_tested_stays_and_is_no_part_of_the_share():
     labels = np.zeros(20, np.int32)
     splits = np.array(["train"] * 10 + ["validation"] * 6 + ["test"] * 4, "<U10")
-    thin = thin_out(labels, splits, digests_of(range(20)), 0.3, seed=0)
+    thin = subsample(labels, splits, digests_of(range(20)), 0.3, seed=0)
     assert thin[10:].tolist() == splits[10:].tolist()
     assert sizes(thin) == [3, 6, 4]
 

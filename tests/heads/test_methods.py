@@ -96,7 +96,7 @@ def test_lda_of_more_features_than_images_is_that_of_scikit_learn_too(num_classe
 @pytest.mark.parametrize("method", METHODS)
 def test_every_method_tries_as_many_settings(method):
     settings = METHODS[method].settings(1280, 277)
-    assert len(settings) == len({str(setting) for setting in settings}) == TRIES == 3
+    assert len(settings) == len({str(context) for context in settings}) == TRIES == 3
 
 
 def test_neighbours_are_never_more_than_the_images():

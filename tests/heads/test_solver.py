@@ -195,7 +195,7 @@ def test_progress_counts_every_fit(train, validation):
 def test_a_solver_that_did_not_converge_says_so(train, validation, monkeypatch):
     assert solve("logistic", train, validation, num_classes=3).converged
 
-    def fit(setting, train, task):
+    def fit(context, train, task):
         return make_pipeline(StandardScaler(), LogisticRegression(max_iter=1)).fit(
             train.features, train.labels
         )
@@ -211,9 +211,9 @@ def test_a_solver_that_did_not_converge_says_so(train, validation, monkeypatch):
 def test_no_other_warning_is_swallowed(train, validation, monkeypatch):
     row = METHODS["logistic"]
 
-    def fit(setting, train, task):
+    def fit(context, train, task):
         warnings.warn("something else", UserWarning, stacklevel=1)
-        return row.fit(setting, train, task)
+        return row.fit(context, train, task)
 
     monkeypatch.setitem(METHODS, "logistic", replace(row, fit=fit))
     with pytest.warns(UserWarning, match="something else"):

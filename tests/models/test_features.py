@@ -11,8 +11,8 @@ from keras.src.utils import file_utils
 from tiny import TINY, moved, tiny_constructor, weights_by_name
 from tiny_run import FLAGS, SECOND
 
-from kerasft.activations.context import Setting
-from kerasft.activations.keys import needs_at
+from kerasft.activations.context import RunContext
+from kerasft.activations.keys import store_specs_at
 from kerasft.backbones.table import BACKBONES
 from kerasft.config.fields import Data
 from kerasft.config.load import load_config
@@ -192,8 +192,10 @@ def validation_at(blocks, drawn, *sets, backbone="Tiny"):
     flags = {**FLAGS, "data.source": str(folder), "model.backbone": backbone}
     config = load_config(None, flags=flags, sets=[*sets, "cache.engine=folded"])
     machine = {"device": "cpu", "name": "", "threads": 2}
-    setting = Setting(Run(folder), config, found, silent, machine)
-    (*_, need) = needs_at(setting, config.phases[0], initial_model(config, 3), blocks, "float16")
+    context = RunContext(Run(folder), config, found, silent, machine)
+    (*_, need) = store_specs_at(
+        context, config.phases[0], initial_model(config, 3), blocks, "float16"
+    )
     return need
 
 

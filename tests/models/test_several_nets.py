@@ -10,8 +10,8 @@ from small_run import without_kerasft
 from tiny import TINY, moved, tiny_constructor, weights_by_name
 from tiny_run import FLAGS, SECOND
 
-from kerasft.activations.context import Setting
-from kerasft.activations.keys import needs_at
+from kerasft.activations.context import RunContext
+from kerasft.activations.keys import store_specs_at
 from kerasft.backbones.spec import rows_of
 from kerasft.backbones.table import BACKBONES
 from kerasft.config.load import load_config
@@ -102,9 +102,9 @@ def needs_of(folder, backbone, side=32):
     found = scan_source(config.data, seed=0)
     config, model, _ = resolve_new(config, found, "cpu")
     machine = {"device": "cpu", "name": "", "threads": 2}
-    setting = Setting(Run(folder), config, found, silent, machine)
+    context = RunContext(Run(folder), config, found, silent, machine)
     # The weights are random and differ; all else that a key holds is compared.
-    needs = needs_at(setting, config.phases[0], model, 0, "float16")
+    needs = store_specs_at(context, config.phases[0], model, 0, "float16")
     return [{**need.key.facts, "weights": None, "net": need.net} for need in needs]
 
 
@@ -139,15 +139,15 @@ def test_the_head_scales_the_features_of_all_nets_alike(trained):
     assert config.model.backbone == BOTH
     source = scan_source(config.data, seed=0)
     model = bundle.load(folder / "run" / "model.keras").model
-    setting = Setting(Run(folder / "run"), config, source, silent, {})
+    context = RunContext(Run(folder / "run"), config, source, silent, {})
     features = keras.Model(model.inputs, trained_module.features_of(model))
-    seen = bundle.compute(features, setting.batches("train"))
+    seen = bundle.compute(features, context.batches("train"))
     mean, variance, count = model.get_layer("head_standardise").get_weights()
     np.testing.assert_allclose(mean, seen.mean(0), rtol=1e-3, atol=1e-6)  # stored in float16
     np.testing.assert_allclose(variance, seen.var(0), rtol=2e-2, atol=1e-9)
     assert (len(mean), count) == (8, 24)
     standardised = keras.Model(model.inputs, model.get_layer("head_standardise").output)
-    scaled = bundle.compute(standardised, setting.batches("train"))
+    scaled = bundle.compute(standardised, context.batches("train"))
     assert np.abs(scaled.mean(0)).max() < 0.1
 
 

@@ -10,7 +10,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 from tiny_run import FLAGS, presplit, weights, without_seconds
 
-from kerasft.activations.context import Setting
+from kerasft.activations.context import RunContext
 from kerasft.config.fields import METHODS
 from kerasft.config.load import load_config
 from kerasft.data.scan import scan_source
@@ -35,7 +35,7 @@ def solved(photos, method, *sets):
 
 def setting_of(run):
     config = load_config(run / "config.toml")
-    return Setting(Run(run), config, scan_source(config.data, seed=config.seed), silent, {})
+    return RunContext(Run(run), config, scan_source(config.data, seed=config.seed), silent, {})
 
 
 @pytest.fixture(scope="module")
@@ -47,19 +47,19 @@ def logistic(tiny_backbone, tmp_path_factory):
 
 def test_a_solved_head_is_what_scikit_learn_makes_of_the_features(logistic):
     run, result = logistic
-    setting = setting_of(run)
+    context = setting_of(run)
     model = bundle.load(run / "model.keras")
     base = keras.Model(model.model.inputs, features_of(model.model))
     x, y = {}, {}
     for split in ("train", "test"):
-        x[split] = np.asarray(bundle.compute(base, setting.batches(split)))
-        y[split] = setting.labels(split)
+        x[split] = np.asarray(bundle.compute(base, context.batches(split)))
+        y[split] = context.labels(split)
     scaler = StandardScaler().fit(x["train"].astype(np.float16))  # as they were stored
     stored = scaler.transform(x["train"].astype(np.float16))
     strength = result["phases"][0]["parameters"]["C"]
     by_hand = LogisticRegression(C=strength, max_iter=5000, tol=1e-6).fit(stored, y["train"])
     expected = by_hand.predict_proba(scaler.transform(x["test"]))
-    scores, _ = score(model, setting.batches("test"))
+    scores, _ = score(model, context.batches("test"))
     np.testing.assert_allclose(scores, expected, atol=2e-3)  # float16 features, two solvers' ends
     assert result["test"]["accuracy"] == by_hand.score(scaler.transform(x["test"]), y["test"])
 
@@ -87,8 +87,8 @@ def test_the_run_says_what_was_tried_and_what_was_chosen(logistic):
 
 def test_the_base_stays_what_it_was_and_the_head_alone_is_new(logistic):
     run, _ = logistic
-    setting = setting_of(run)
-    config, _, _ = resolve_new(setting.config, setting.source, "cpu")
+    context = setting_of(run)
+    config, _, _ = resolve_new(context.config, context.source, "cpu")
     start = dict(fingerprint(initial_model(config, 3)))
     after = dict(weights(run))
     new = sorted(set(after) - set(start))

@@ -213,9 +213,9 @@ def test_an_existing_run_is_refused_and_a_finished_one_has_nothing_to_resume(tra
 @pytest.mark.parametrize(
     "setting", ["phases.0.blocks=99", "model.backbone=MobilNet", "data.source=nowhere"]
 )
-def test_a_refused_config_leaves_nothing_behind(setting, trained, tmp_path):
+def test_a_refused_config_leaves_nothing_behind(context, trained, tmp_path):
     with pytest.raises(UserError):
-        train_run(small(trained.photos, setting), tmp_path / "runs" / "run")
+        train_run(small(trained.photos, context), tmp_path / "runs" / "run")
     assert list(tmp_path.iterdir()) == []
 
 
