@@ -4,11 +4,37 @@ Shapes: N images, K classes.
 """
 
 import math
+from dataclasses import dataclass
 
 import numpy as np
 
 BINS = 15
 """Of the expected calibration error: equal widths, from 0 to 1."""
+
+
+@dataclass(frozen=True)
+class Figures:
+    """How well a model does on some images.
+
+    Attributes:
+        accuracy: share of images whose highest logit is that of their label, 0 to 1.
+        loss: mean log loss, nats; neither smoothed nor weighted.
+        n: number of images.
+    """
+
+    accuracy: float
+    loss: float
+    n: int
+
+    @classmethod
+    def of(cls, logits: np.ndarray, labels: np.ndarray) -> "Figures":
+        """Computes the figures from logits [N,K] and labels int [N]."""
+        hits = logits.argmax(axis=1) == labels
+        return cls(float(np.mean(hits)), log_loss(logits, labels), len(labels))
+
+    def to_json(self) -> dict[str, float]:
+        """Returns `{"accuracy", "loss", "n"}`."""
+        return {"accuracy": self.accuracy, "loss": self.loss, "n": self.n}
 
 
 def wilson(successes: int, n: int) -> tuple[float, float]:

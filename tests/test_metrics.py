@@ -1,0 +1,14 @@
+"""Figures from logits: accuracy by the highest logit, loss of the label."""
+
+import numpy as np
+import pytest
+
+from kerasft.metrics import Figures
+
+
+def test_figures_count_the_highest_logit_and_average_the_loss_of_the_label():
+    logits = np.log(np.array([[0.5, 0.25, 0.25], [0.25, 0.5, 0.25]], "float32"))
+    figures = Figures.of(logits, np.array([0, 2]))
+    assert (figures.accuracy, figures.n) == (0.5, 2)
+    assert figures.loss == pytest.approx((np.log(2) + np.log(4)) / 2, rel=1e-6)
+    assert figures.to_json() == {"accuracy": 0.5, "loss": figures.loss, "n": 2}
