@@ -1,8 +1,9 @@
-"""Writes the command reference into README.md, between its two `cli` markers.
+"""Writes what `--help` prints, a file per command: tests/cli/golden/help/train.txt and so on.
 
     python scripts/cli_reference.py
 
-The text is what `--help` prints, 100 columns wide. A test compares README.md with it.
+The text is 100 columns wide. A test compares the files with it, so a diff of them shows what a
+change does to the help.
 """
 
 from pathlib import Path
@@ -11,38 +12,41 @@ import click
 
 from kerasft.cli.main import main
 
-README = Path(__file__).resolve().parent.parent / "README.md"
-BEGIN, END = "<!-- cli -->\n", "<!-- /cli -->\n"
+ROOT = Path(__file__).resolve().parent.parent
+GOLDEN = ROOT / "tests" / "cli" / "golden" / "help"
 
 
-def reference() -> str:
-    """The help of kerasft and of all its commands, as Markdown."""
-    return "\n".join(_pages(main, "kerasft", None))
+def help_pages() -> dict[str, str]:
+    """Returns the help of kerasft and of each command, by name: "kerasft", "cache-list"."""
+    return dict(_pages(main, "kerasft", None))
 
 
-def _pages(command: click.Command, name: str, parent: click.Context | None) -> list[str]:
-    """The page of a command, and those of the commands in it."""
+def _pages(
+    command: click.Command, name: str, parent: click.Context | None
+) -> list[tuple[str, str]]:
+    """Returns the page of a command, and those of the commands in it."""
     context = click.Context(
         command, info_name=name, parent=parent, terminal_width=100, max_content_width=100
     )
     lines = [line.rstrip() for line in command.get_help(context).splitlines()]
-    page = f"#### {context.command_path}\n\n```text\n" + "\n".join(lines) + "\n```\n"
+    words = context.command_path.split()
     inner = sorted(command.commands.items()) if isinstance(command, click.Group) else []
-    return [page, *(page for name, one in inner for page in _pages(one, name, context))]
+    return [
+        ("-".join(words[1:] or words), "\n".join(lines) + "\n"),
+        *(page for name, one in inner for page in _pages(one, name, context)),
+    ]
 
 
-def with_reference(readme: str) -> str:
-    """The same README with the reference as it is now.
-
-    Raises:
-        ValueError: the markers are missing.
-    """
-    before, _, rest = readme.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not end:
-        raise ValueError(f"README.md needs the lines {BEGIN.strip()} and {END.strip()}")
-    return f"{before}{BEGIN}{reference()}{END}{after}"
+def write_pages(folder: Path) -> None:
+    """Writes a file per page, and removes those of commands that are gone."""
+    pages = help_pages()
+    folder.mkdir(parents=True, exist_ok=True)
+    for path in folder.glob("*.txt"):
+        if path.stem not in pages:
+            path.unlink()
+    for name, page in pages.items():
+        (folder / f"{name}.txt").write_text(page, "utf-8", newline="\n")
 
 
 if __name__ == "__main__":
-    README.write_text(with_reference(README.read_text("utf-8")), "utf-8")
+    write_pages(GOLDEN)
