@@ -2,6 +2,7 @@
 
     context       a run while it computes: config, photos, device, whom to tell
     keys          which stores a phase needs, and all that decides their numbers
+    numerics      the number that is raised when this code begins to compute something else
     engines       what computes them from pixels: graph folded to constants, or Keras
     precision     float32 or bfloat16, measured
     prefix_pass   one pass over the images fills all missing stores

@@ -14,9 +14,9 @@ from dataclasses import dataclass
 import keras
 import numpy as np
 
-from kerasft import __version__
 from kerasft.activations import engines
 from kerasft.activations.context import RunContext
+from kerasft.activations.numerics import NUMERICS
 from kerasft.activations.store import Key
 from kerasft.backbones import compatibility
 from kerasft.backbones.spec import nets_of, rows_of
@@ -25,7 +25,6 @@ from kerasft.data.source import Source
 from kerasft.models.cut import Cut, digest_of, fingerprint, split
 from kerasft.seeds import derive_seed
 
-DECODING = 1  # of images.py and augment.py: raise it where the same file gives other pixels
 TRAIN_AND_VALIDATION = ("train", "validation")  # the splits whose activations a phase needs
 
 
@@ -100,7 +99,7 @@ def store_specs_at(
         **_where(config, blocks),
         "image_size": context.image_size,
         "resize": config.data.resize,
-        "decoding": DECODING,
+        "numerics": NUMERICS,
         "dtype": dtype,
         "engine": config.cache.engine,
         "precision": config.cache.precision,
@@ -156,4 +155,4 @@ def _where(config: Config, blocks: int) -> dict[str, object]:
 def _versions() -> list[str]:
     backend = keras.backend.backend()
     names = ("keras", "tensorflow", backend, "numpy")
-    return [__version__, backend, *(importlib.metadata.version(name) for name in names)]
+    return [backend, *(importlib.metadata.version(name) for name in names)]

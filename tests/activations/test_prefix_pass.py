@@ -4,11 +4,14 @@ import dataclasses
 import json
 import shutil
 
+import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from drawing import draw_photos
 from tiny_run import SECOND, small, train_head, weights, without_seconds
 
+import kerasft
 from kerasft.activations import eviction as stores_of_user
 from kerasft.activations import keys, prefix_pass
 from kerasft.activations.context import RunContext
@@ -157,11 +160,20 @@ def test_other_weights_miss_the_store(drawn, filled, known):
     assert found(context, model) is None
 
 
-@pytest.mark.parametrize("part", ["_versions", "DECODING"])
-def test_another_version_of_a_library_or_of_the_decoding_misses(part, filled, known, monkeypatch):
+@pytest.mark.parametrize("part", ["_versions", "NUMERICS"])
+def test_another_version_of_a_library_or_of_the_numerics_misses(part, filled, known, monkeypatch):
     assert found(*filled[:2])
-    monkeypatch.setattr(keys, part, {"_versions": lambda: ["99"], "DECODING": 99}[part])
+    monkeypatch.setattr(keys, part, {"_versions": lambda: ["99"], "NUMERICS": 99}[part])
     assert found(*filled[:2]) is None
+
+
+def test_a_key_names_the_versions_of_what_computes_and_not_that_of_kerasft(filled):
+    context, model = filled[:2]
+    need = keys.store_specs_at(context, context.config.phases[0], model, 0, "float16")[0]
+    assert need.key.facts["versions"] == [
+        *("tensorflow", keras.__version__, tf.__version__, tf.__version__, np.__version__)
+    ]
+    assert kerasft.__version__ not in need.key.facts["versions"]
 
 
 def test_values_that_float16_cannot_hold_are_stored_in_float32(drawn, cache):

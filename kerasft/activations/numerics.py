@@ -1,0 +1,28 @@
+"""The version of the code that computes stored activations, and the digests that guard it.
+
+NUMERICS is a fact of every store's key (`keys.py`). Stores therefore outlive releases, and are
+left behind when the code begins to compute something else. DIGESTS holds what the code looked
+like when that was last decided; a test fails when they differ, and `scripts/numerics.py` renews
+them, with the same NUMERICS or the next one.
+"""
+
+NUMERICS = 1  # raise it when the same photo, view and weights give other activations
+
+# Module -> digest of its syntax tree, without docstrings and annotations.
+DIGESTS = {
+    "activations.engines": "447fdea544456540",
+    "activations.prefix_pass": "3e4bbdd1e9d25fa4",
+    "activations.store": "d6ea8847b626866b",
+    "backbones.table": "76004ccd496125b6",
+    "data.batches": "10f901e027ec77e0",
+    "heads.trained": "51ef4bb85af810f7",
+    "models.alexnet": "597397ce40b76566",
+    "models.blocks": "d9e346c789e5ae86",
+    "models.build": "b622adb223847111",
+    "models.cut": "0f0578a32fedc854",
+    "models.live": "9276898557e4faa3",
+    "pixels.augment": "d9abd88f68502bd3",
+    "pixels.headers": "66af1e99523a4e9d",
+    "pixels.images": "220d9d348466a7a0",
+    "seeds": "ac856b5fa2647405",
+}
