@@ -1,4 +1,4 @@
-"""What stays the same over all phases of a run."""
+"""A run while it computes: what stays the same over all of its phases."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -6,7 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from kerasft.config.fields import Config
-from kerasft.data.batches import split_batches
+from kerasft.config.settled import Plan
+from kerasft.data import batches
 from kerasft.data.source import Source
 from kerasft.progress import Progress
 from kerasft.run import Run
@@ -16,16 +17,26 @@ SCORING_BATCH = 32
 
 @dataclass(frozen=True)
 class RunContext:
-    """A run: where it is, what was asked for, the photos, whom to tell, and what computes.
+    """A run while it computes.
 
-    `machine` is what run.json records of it: `{"backend", "device", "name", "threads"}`.
+    Attributes:
+        run: the run directory.
+        plan: the settled config.
+        source: the photos.
+        progress: the callback that is told what happens.
+        machine: what computes, as run.json records it: `{"backend", "device", "name", "threads"}`.
     """
 
     run: Run
-    config: Config
+    plan: Plan
     source: Source
     progress: Progress
     machine: Mapping[str, object]
+
+    @property
+    def config(self) -> Config:
+        """The settled config, as the run writes it down."""
+        return self.plan.config
 
     def labels(self, split_name: str) -> np.ndarray:
         """int32 [n], in the order in which `batches` feeds the split."""
@@ -33,17 +44,11 @@ class RunContext:
 
     def batches(self, split_name: str, *, times: int = 1) -> Iterable:
         """Pixels of a split, plain and in order, `times` over: batches of SCORING_BATCH."""
-        return split_batches(
+        return batches.split_batches(
             self.source,
             split_name,
-            image_size=self.image_size,
+            image_size=self.plan.image_size,
             resize=self.config.data.resize,
             batch_size=SCORING_BATCH,
             times=times,
         )
-
-    @property
-    def image_size(self) -> int:
-        """Side of the model's square input, pixels."""
-        assert self.config.model.image_size is not None  # resolved before the first phase
-        return self.config.model.image_size

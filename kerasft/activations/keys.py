@@ -19,10 +19,11 @@ from kerasft.activations.context import RunContext
 from kerasft.activations.numerics import NUMERICS
 from kerasft.activations.store import Key
 from kerasft.backbones import compatibility
-from kerasft.backbones.spec import nets_of, rows_of
+from kerasft.backbones.spec import nets_of
 from kerasft.config.fields import AnyPhase, Config, Solved
 from kerasft.data.source import Source
-from kerasft.models.cut import Cut, digest_of, fingerprint, split
+from kerasft.models.cut import Cut, digest_of, fingerprint
+from kerasft.models.net import Net
 from kerasft.seeds import derive_seed
 
 TRAIN_AND_VALIDATION = ("train", "validation")  # the splits whose activations a phase needs
@@ -33,12 +34,12 @@ class StoreSpec:
     """One store: a view of a split's images at a cut.
 
     Attributes:
-        key: of the store.
+        key: the store's key.
         split: "train" or "validation".
-        view: number and seed; (0, 0) is the plain one.
-        blocks: where the cut is.
-        net: which of several backbones.
-        shape: [N, ...].
+        view: number and seed of the view; (0, 0) is the plain one.
+        blocks: number of blocks above the cut.
+        net: position of the backbone among several, from 0.
+        shape: shape of the store, [N, ...].
     """
 
     key: Key
@@ -54,50 +55,70 @@ class StoreSpec:
         return math.prod(self.shape) * np.dtype(str(self.key.facts["dtype"])).itemsize
 
 
-def views_for(config: Config, phase: AnyPhase) -> list[tuple[int, int]]:
-    """Those of `views_of` that a phase takes: a solved one takes the plain one."""
-    return [(0, 0)] if isinstance(phase, Solved) else views_of(config)
+def views_of(seed: int, count: int) -> list[tuple[int, int]]:
+    """Returns number and seed of each view of a training image, the plain one (0, 0) first.
+
+    Args:
+        seed: the run's seed.
+        count: number of views; 0 counts as 1, the plain one.
+    """
+    return [(0, 0), *((v, derive_seed(seed, "view", v)) for v in range(1, count))]
 
 
-def views_of(config: Config) -> list[tuple[int, int]]:
-    """Number and seed of each view of a training image, the plain one (0, 0) first."""
-    assert config.augment.views is not None  # settled by resolve.py
-    numbers = range(1, config.augment.views)
-    return [(0, 0), *((v, derive_seed(config.seed, "view", v)) for v in numbers)]
+def views_taken(phase: AnyPhase, count: int) -> int:
+    """Returns how many stored views a phase reads: a solved one takes the plain view alone.
+
+    Args:
+        phase: the phase.
+        count: number of views that the run makes.
+    """
+    return 1 if isinstance(phase, Solved) else max(1, count)
 
 
-def passes(config: Config, phase: AnyPhase, source: Source) -> int:
-    """How often an image goes through the prefix to fill the stores of a phase."""
+def passes(phase: AnyPhase, views: int, source: Source) -> int:
+    """Returns how many images go through the prefix to fill the stores of a phase.
+
+    Args:
+        phase: the phase.
+        views: number of views that the run makes of a training image.
+        source: the photos.
+    """
     train, validation = (len(source.indices(name)) for name in TRAIN_AND_VALIDATION)
-    return train * len(views_for(config, phase)) + validation
+    return train * views_taken(phase, views) + validation
 
 
-def bytes_at(config: Config, phase: AnyPhase, source: Source, cut: Cut) -> int:
-    """Size of a phase's stores at its cut, in float16 unless the config says float32."""
-    assert cut.prefix is not None
-    item = 4 if config.cache.dtype == "float32" else 2
-    return passes(config, phase, source) * math.prod(cut.prefix.output_shape[1:]) * item
+def bytes_at(cut: Cut, images: int, dtype: str) -> int:
+    """Returns the size of stores at a cut, in float16 unless `dtype` says float32.
+
+    Args:
+        cut: the cut.
+        images: number of stored images, each view counted; see `passes`.
+        dtype: `cache.dtype` of the config: "auto", "float16" or "float32".
+    """
+    item = 4 if dtype == "float32" else 2
+    return images * math.prod(cut.suffix.input_shape[1:]) * item
 
 
 def store_specs_at(
-    context: RunContext, phase: AnyPhase, model: keras.Model, blocks: int, dtype: str
+    context: RunContext, phase: AnyPhase, net: Net, blocks: int, dtype: str
 ) -> list[StoreSpec]:
-    """All stores that a phase needs at a cut: its training views in order, then validation.
+    """Lists the stores that a phase needs at a cut: its training views in order, then validation.
 
-    Of several backbones one store each, in their order, for every view.
+    Several backbones have a store each, in their order, for every view.
 
     Args:
-        context: the run, its config settled.
-        phase: says which views.
-        model: the whole model.
-        blocks: how many are above the cut.
-        dtype: of the stores, "float16" or "float32".
+        context: the run.
+        phase: the phase; it says which views are taken.
+        net: the whole net.
+        blocks: number of blocks above the cut.
+        dtype: dtype of the stores, "float16" or "float32".
     """
-    config, source = context.config, context.source
-    cut = split(model, blocks, *rows_of(config.model.backbone))
+    config, source, side = context.config, context.source, context.plan.image_size
+    views = views_of(config.seed, views_taken(phase, context.plan.views))
+    cut = net.cut(blocks)
     common = {
         **_where(config, blocks),
-        "image_size": context.image_size,
+        "image_size": side,
         "resize": config.data.resize,
         "numerics": NUMERICS,
         "dtype": dtype,
@@ -108,28 +129,28 @@ def store_specs_at(
     }
     if dtype == "float32" and config.cache.dtype == "auto":
         common["overflow"] = True  # not the one that somebody else has asked for
-    nets = nets_of(config.model.backbone, context.image_size)
+    nets = nets_of(config.model.backbone, side)
     of_nets = []
-    for (spec, side), part in zip(nets, cut.parts, strict=True):
+    for (spec, own_side), part in zip(nets, cut.parts, strict=True):
         of_net = {**common, "backbone": spec, "weights": digest_of(fingerprint(part))}
-        if side < context.image_size:  # of nothing else a key says whether others are beside it
-            of_net["resized"] = side
+        if own_side < side:  # nothing else in a key says whether other backbones are beside it
+            of_net["resized"] = own_side
         of_nets.append(of_net)
     needs = []
     for name in TRAIN_AND_VALIDATION:
         positions = source.indices(name)
         listing = "".join(f"{position} {source.digests[position]}\n" for position in positions)
         files = hashlib.blake2b(listing.encode(), digest_size=16).hexdigest()
-        for number, seed in views_for(config, phase) if name == "train" else [(0, 0)]:
+        for number, seed in views if name == "train" else [(0, 0)]:
             of_view: dict[str, object] = {"files": files, "images": len(positions)}
             of_view["view"] = number or "plain"
             if number:
                 augment = config.augment
                 of_view["augment"] = [seed, augment.flip, augment.crop, augment.color]
-            for net, (of_net, part) in enumerate(zip(of_nets, cut.parts, strict=True)):
+            for position, (of_net, part) in enumerate(zip(of_nets, cut.parts, strict=True)):
                 shape = (len(positions), *part.output_shape[1:])
                 key = Key({**of_net, **of_view})
-                needs.append(StoreSpec(key, name, (number, seed), blocks, net, shape))
+                needs.append(StoreSpec(key, name, (number, seed), blocks, position, shape))
     return needs
 
 

@@ -21,15 +21,15 @@ import numpy as np
 from kerasft import cache
 from kerasft.activations import engines, eviction, store
 from kerasft.activations.context import RunContext
-from kerasft.activations.keys import TRAIN_AND_VALIDATION, StoreSpec, store_specs_at, views_for
+from kerasft.activations.keys import TRAIN_AND_VALIDATION, StoreSpec, store_specs_at, views_taken
 from kerasft.activations.store import Stored
-from kerasft.backbones.spec import default_blocks, rows_of
+from kerasft.backbones.spec import default_blocks
 from kerasft.config.fields import AnyPhase, Config, Solved
 from kerasft.config.load import unfreeze_defaults
 from kerasft.data.batches import reading, view_batches
 from kerasft.errors import PhaseFailed, UserError
-from kerasft.models.blocks import list_blocks
-from kerasft.models.cut import Cut, depth, split
+from kerasft.models.cut import Cut
+from kerasft.models.net import Net
 from kerasft.progress import Event, Part
 
 log = logging.getLogger("kerasft")
@@ -37,14 +37,14 @@ log = logging.getLogger("kerasft")
 SHARE_FOR_LATER = 0.1  # of the cache's limit: what the stores of a later cut may take
 
 
-def activations_at(context: RunContext, index: int, model: keras.Model, cut: Cut) -> Stored:
+def activations_at(context: RunContext, index: int, net: Net, cut: Cut) -> Stored:
     """Returns the activations that a phase trains on.
 
     Args:
-        context: the run, its config settled.
-        index: of the phase.
-        model: the whole model that the phase begins with, in float32.
-        cut: of it, with a prefix.
+        context: the run.
+        index: position of the phase in the run, from 0.
+        net: the whole net that the phase begins with, in float32.
+        cut: the net's cut, with a prefix.
 
     Raises:
         PhaseFailed: the stores don't fit the cache's limit or the disk, or the prefix
@@ -53,11 +53,11 @@ def activations_at(context: RunContext, index: int, model: keras.Model, cut: Cut
     """
     blocks, phase = len(cut.blocks), context.config.phases[index]
     for dtype in _dtypes(context.config):
-        found = find(context, phase, model, blocks, dtype)
+        found = find(context, phase, net, blocks, dtype)
         if found:
             _tell(context, index, found.bytes, found=True)
             return found
-    return _filled(context, index, model, blocks)
+    return _filled(context, index, net, blocks)
 
 
 def _dtypes(config: Config) -> tuple[str, ...]:
@@ -71,7 +71,7 @@ def _tell(context: RunContext, index: int, size: int, *, found: bool, later: int
     source = context.source
     figures = {
         "images": len(source.indices("train")),
-        "views": len(views_for(context.config, context.config.phases[index])),
+        "views": views_taken(context.config.phases[index], context.plan.views),
         "validation": len(source.indices("validation")),
         "bytes": size,
         "later_bytes": later,
@@ -80,23 +80,21 @@ def _tell(context: RunContext, index: int, size: int, *, found: bool, later: int
     context.progress(Event("store", 0, 1, context.config.phases[index].name, figures))
 
 
-def find(
-    context: RunContext, phase: AnyPhase, model: keras.Model, blocks: int, dtype: str
-) -> Stored | None:
+def find(context: RunContext, phase: AnyPhase, net: Net, blocks: int, dtype: str) -> Stored | None:
     """Opens a phase's stores at a cut.
 
     Args:
-        context: the run, its config settled.
-        phase: says which views.
-        model: the whole model.
-        blocks: how many are above the cut.
-        dtype: of the stores, "float16" or "float32".
+        context: the run.
+        phase: the phase; it says which views are taken.
+        net: the whole net.
+        blocks: number of blocks above the cut.
+        dtype: dtype of the stores, "float16" or "float32".
 
     Returns:
         None unless all of them are there.
     """
     folder = cache.cache_folder()
-    needs = store_specs_at(context, phase, model, blocks, dtype)
+    needs = store_specs_at(context, phase, net, blocks, dtype)
     if not all(store.holds(folder, need.key) for need in needs):
         return None
     arrays = [store.open_store(folder, need.key) for need in needs]
@@ -108,19 +106,19 @@ def find(
     return Stored(tuple(whole[:-1]), whole[-1], found=True)
 
 
-def _filled(context: RunContext, index: int, model: keras.Model, blocks: int) -> Stored:
+def _filled(context: RunContext, index: int, net: Net, blocks: int) -> Stored:
     """Computes what is missing; in float32 where float16 turns out not to hold it."""
     phase = context.config.phases[index]
     without = f"Train this phase without a store: --set phases.{index}.stored=false."
-    later = _later_cut(context, index, model)
+    later = _later_cut(context, index, net)
     began = time.perf_counter()
     tries = [(dtype, cut) for dtype in _dtypes(context.config) for cut in (later, None)]
     overflown: set[str] = set()
     for dtype, also in dict.fromkeys(tries):
         if dtype in overflown:
             continue
-        needs = store_specs_at(context, phase, model, blocks, dtype)
-        more = [] if also is None else store_specs_at(context, phase, model, also, dtype)
+        needs = store_specs_at(context, phase, net, blocks, dtype)
+        more = [] if also is None else store_specs_at(context, phase, net, also, dtype)
         more = _that_fit(needs, more)
         lack = eviction.lack_of_room(cache.cache_folder(), _bytes(needs))
         if lack:
@@ -129,13 +127,13 @@ def _filled(context: RunContext, index: int, model: keras.Model, blocks: int) ->
         _tell(context, index, size, found=False, later=extra)
         earlier = time.perf_counter() - began  # of a pass that was given up
         try:
-            part, difference = _fill(context, model, needs + more, dtype, phase.name)
+            part, difference = _fill(context, net, needs + more, dtype, phase.name)
         except OverflowError as error:
             if error.args != (also,):  # at the phase's own cut
                 overflown.add(dtype)
                 log.info("%s: %s cannot hold the activations.", phase.name, dtype)
             continue
-        stored = find(context, phase, model, blocks, dtype)
+        stored = find(context, phase, net, blocks, dtype)
         if stored is None:
             raise UserError(
                 f"{cache.cache_folder()}: activations that were just written are gone. Another "
@@ -155,7 +153,7 @@ def _filled(context: RunContext, index: int, model: keras.Model, blocks: int) ->
     )
 
 
-def _later_cut(context: RunContext, index: int, model: keras.Model) -> int | None:
+def _later_cut(context: RunContext, index: int, net: Net) -> int | None:
     """Where the next phase will cut the same weights, as far as that can be known.
 
     The run's next phase, or behind a phase that trains the head alone the default of
@@ -163,20 +161,19 @@ def _later_cut(context: RunContext, index: int, model: keras.Model) -> int | Non
     disk, never a wrong number: the weights are in the key. A solved phase takes fewer views than
     a trained one needs, so it leaves them to that one.
     """
-    if isinstance(context.config.phases[index], Solved):
+    phases = context.plan.phases
+    if isinstance(phases[index].settings, Solved):
         return None
-    spec = context.config.model.backbone
-    deepest = len(list_blocks(model, *rows_of(spec)))
-    trained = depth(context.config.phases[index].blocks, deepest)
-    later = context.config.phases[index + 1 :]
-    if later:
-        needed = later[0].stored and not isinstance(later[0], Solved)
-        count = depth(later[0].blocks, deepest) if needed else 0
+    trained = net.depth(phases[index].blocks)
+    if phases[index + 1 :]:
+        later = phases[index + 1]
+        needed = later.stored and not isinstance(later.settings, Solved)
+        count = net.depth(later.blocks) if needed else 0
     else:
+        usual = default_blocks(context.config.model.backbone)
         blocks = unfreeze_defaults(context.config).blocks
-        count = deepest if blocks == "all" else default_blocks(spec)
-        count = count if trained == 0 else 0
-    return count if trained < count < deepest else None
+        count = net.depth("all" if blocks == "all" else usual) if trained == 0 else 0
+    return count if trained < count < len(net.blocks) else None
 
 
 def _bytes(needs: Sequence[StoreSpec]) -> int:
@@ -194,7 +191,7 @@ def _that_fit(own: Sequence[StoreSpec], later: list[StoreSpec]) -> list[StoreSpe
 
 
 def _fill(
-    context: RunContext, model: keras.Model, needs: list[StoreSpec], dtype: str, phase: str
+    context: RunContext, net: Net, needs: list[StoreSpec], dtype: str, phase: str
 ) -> tuple[Part | None, float | None]:
     """Computes the stores that are missing.
 
@@ -216,14 +213,14 @@ def _fill(
             return None, None
         eviction.make_room(folder, _bytes(missing), keep={key.digest for key in keys})
         part = Part("prefix pass", 1, context.progress, phase)
-        difference = _compute(context, model, missing, folder, dtype, part)
+        difference = _compute(context, net, missing, folder, dtype, part)
         part.end()
         return part, difference
 
 
 def _compute(
     context: RunContext,
-    model: keras.Model,
+    net: Net,
     needs: list[StoreSpec],
     folder: Path,
     dtype: str,
@@ -231,7 +228,7 @@ def _compute(
 ) -> float | None:
     config, source = context.config, context.source
     ends = sorted({(need.blocks, need.net) for need in needs})
-    prefix = _prefix(model, ends, config)
+    prefix = _prefix(net, ends)
     kinds = sorted({(need.split, need.view) for need in needs})
     views = {name: [view for split_, view in kinds if split_ == name] for name, _ in kinds}
     positions = np.concatenate(
@@ -252,7 +249,7 @@ def _compute(
         source,
         positions,
         views,
-        image_size=context.image_size,
+        image_size=context.plan.image_size,
         resize=config.data.resize,
         augment=config.augment,
         batch_size=engines.BATCH,
@@ -283,11 +280,16 @@ def _compute(
     return difference
 
 
-def _prefix(model: keras.Model, ends: list[tuple[int, int]], config: Config) -> keras.Model:
-    """Pixels to the activations at several cuts, of several backbones, at once."""
-    rows = rows_of(config.model.backbone)
-    parts = {count: split(model, count, *rows).parts for count in {count for count, _ in ends}}
-    return keras.Model(model.inputs[0], [parts[count][net].outputs[0] for count, net in ends])
+def _prefix(net: Net, ends: list[tuple[int, int]]) -> keras.Model:
+    """Builds pixels to the activations at several cuts, of several backbones, at once.
+
+    Args:
+        net: the whole net.
+        ends: number of blocks above each cut, and position of the backbone.
+    """
+    parts = {blocks: net.cut(blocks).parts for blocks in {blocks for blocks, _ in ends}}
+    outputs = [parts[blocks][backbone].outputs[0] for blocks, backbone in ends]
+    return keras.Model(net.model.inputs[0], outputs)
 
 
 def _difference(prefix: keras.Model, pixels: np.ndarray, rough: list[np.ndarray]) -> float:

@@ -47,7 +47,7 @@ class Cut:
     parts: tuple[keras.Model, ...]
 
 
-def split(model: keras.Model, blocks: int | str | None, *backbones: Backbone) -> Cut:
+def split(model: keras.Model, blocks: int | str, *backbones: Backbone) -> Cut:
     """Cuts a whole model in front of its top blocks.
 
     Args:
@@ -60,7 +60,7 @@ def split(model: keras.Model, blocks: int | str | None, *backbones: Backbone) ->
         UserError: there are fewer blocks than that.
     """
     found = list_blocks(model, *backbones)
-    count = depth(blocks, len(found))
+    count = len(found) if blocks == "all" else int(blocks)
     if not 0 <= count <= len(found):
         name = min(backbones, key=lambda backbone: backbone.blocks).name
         raise UserError(
@@ -99,17 +99,6 @@ def _features_of_each(model: keras.Model, count: int) -> list[keras.KerasTensor]
     nodes = backbone_nodes(model)
     joined = next(node for node in nodes if any(t is features for t in node.output_tensors))
     return list(joined.input_tensors)
-
-
-def depth(blocks: int | str | None, deepest: int) -> int:
-    """Reads the `blocks` of a phase as a number.
-
-    Args:
-        blocks: a number or "all"; not None any more, `training/plan.py` has settled it.
-        deepest: how many blocks there are.
-    """
-    assert blocks is not None
-    return deepest if blocks == "all" else int(blocks)
 
 
 def _row(tensors: Sequence[keras.KerasTensor], name: str) -> keras.KerasTensor:

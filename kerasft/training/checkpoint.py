@@ -51,6 +51,18 @@ class PhaseState:
     lines: list[dict] = field(default_factory=list)
 
 
+def begin(folder: Path, phase: str) -> None:
+    """Makes the folder of checkpoints, and removes what an earlier phase left when it was killed.
+
+    Args:
+        folder: the run's `checkpoints`.
+        phase: name of the phase that begins or goes on; its own state stays.
+    """
+    folder.mkdir(exist_ok=True)
+    if load(folder, phase) is None:
+        clear(folder)
+
+
 def seed_states(model: keras.Model) -> list[keras.Variable]:
     """State variables of the model's random layers (dropout, stochastic depth)."""
     return [v for v in model.variables if v.path.split("/")[-1] == "seed_generator_state"]

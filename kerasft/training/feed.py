@@ -28,11 +28,11 @@ class Epochs(Sequence[Epoch]):
     """
 
     def __init__(self, context: RunContext, seed: int, n: int, epochs: range) -> None:
-        """Args: seed: the phase's. n: N. epochs: which, counted from 0."""
+        """Args: seed: the phase's seed. n: N. epochs: numbers of the epochs, from 0."""
         self._seed, self._n, self._epochs = seed, n, epochs
         self._mixup = context.config.augment.mixup
-        new = context.config.augment.views == 0
-        self._views = None if new else np.array([seed for _, seed in views_of(context.config)])
+        views = views_of(context.config.seed, context.plan.views)
+        self._views = np.array([seed for _, seed in views]) if context.plan.views else None
 
     def __len__(self) -> int:
         return len(self._epochs)
@@ -74,7 +74,7 @@ def training_feed(
     return training_batches(
         source,
         epochs,
-        image_size=context.image_size,
+        image_size=context.plan.image_size,
         resize=config.data.resize,
         batch_size=phase.batch_size,
         augment=config.augment,

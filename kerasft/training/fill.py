@@ -14,19 +14,20 @@ from kerasft.activations.context import SCORING_BATCH, RunContext
 from kerasft.activations.keys import TRAIN_AND_VALIDATION
 from kerasft.activations.prefix_pass import activations_at
 from kerasft.activations.store import Stored
-from kerasft.backbones import spec
-from kerasft.config.fields import Phase, Solved
+from kerasft.config.fields import Solved
 from kerasft.data.source import Source
 from kerasft.heads import methods, solved, solver
 from kerasft.heads.solved import Examples, Solution
-from kerasft.heads.trained import STANDARD, features_of, set_standard
-from kerasft.metrics import log_loss
+from kerasft.heads.trained import STANDARD, set_standard
+from kerasft.metrics import Figures
 from kerasft.models import bundle
-from kerasft.models.cut import digest_of, fingerprint, freeze, may_change, split, thaw
+from kerasft.models.cut import digest_of, fingerprint, may_change, thaw
 from kerasft.models.live import restore_precision, set_precision
+from kerasft.models.net import Net
 from kerasft.progress import Event, Part
 from kerasft.run import read_metrics, write_metrics
 from kerasft.training.fit import fit
+from kerasft.training.trainable import open_trainable
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,48 +53,49 @@ class PhaseOutcome:
     parts: list[Part]
 
 
-def train_suffix(
-    context: RunContext, index: int, phase: Phase, model: keras.Model, seed: int
-) -> PhaseOutcome:
+def train_suffix(context: RunContext, index: int, net: Net, seed: int) -> PhaseOutcome:
     """Trains what is above the cut until its best epoch, or goes on with it.
 
     Args:
         context: the run.
-        index: of the phase.
-        phase: how to train.
-        model: the whole model as the phase begins; it is trained in place.
-        seed: the phase's.
+        index: position of the phase in the run, from 0.
+        net: the whole net as the phase begins; it is trained in place.
+        seed: the phase's seed.
 
     Raises:
         PhaseFailed, UserError: see `prefix_pass.activations_at` and `fit.fit`.
     """
-    start = fingerprint(model)
-    cut = split(model, phase.blocks, *spec.rows_of(context.config.model.backbone))
-    released = freeze(cut, phase.batch_norm)
-    trained = may_change(model, cut, phase.batch_norm)
-    trainable = int(sum(np.prod(v.shape) for v in cut.suffix.trainable_variables))
-    figures = {"blocks": len(cut.blocks), "epochs": phase.epochs, "trainable_parameters": trainable}
+    model, start = net.model, fingerprint(net.model)
+    images = len(context.source.indices("train"))
+    trainable = open_trainable(context.plan, index, net, images)
+    phase, cut, parameters = trainable.phase, trainable.cut, trainable.parameters
+    changing = may_change(model, cut, phase.batch_norm)
+    figures = {
+        "blocks": len(cut.blocks),
+        "epochs": phase.epochs,
+        "trainable_parameters": parameters,
+    }
     context.progress(Event("phase", 0, 1, phase.name, figures))
-    stored = activations_at(context, index, model, cut) if phase.stored else None
+    stored = activations_at(context, index, net, cut) if trainable.stored else None
     if index == 0 and _has_standard(model) and cut.prefix is not None:
-        features = _standard(context, model, stored if not cut.blocks else None)
+        features = _features(context, "train", net.base, None if cut.blocks else stored)
         set_standard(model, features)
         pairs = zip(start, fingerprint(model), strict=True)
         start = [now if now[0].startswith(f"{STANDARD}/") else before for before, now in pairs]
 
     policies = set_precision(model, phase.precision)
-    done, epochs = fit(context, phase, cut, seed, start=digest_of(start), stored=stored)
+    done, epochs = fit(context, trainable, seed, start=digest_of(start), stored=stored)
     restore_precision(policies)
     thaw(model)
     facts = {
         "epochs": done.epoch,
         "best_epoch": done.best_epoch,
-        "trainable_parameters": trainable,
-        "batch_norm_trained": released,
+        "trainable_parameters": parameters,
+        "batch_norm_trained": list(trainable.learning_norms),
     }
     parts = [part for part in (stored and stored.part, epochs) if part]
     return PhaseOutcome(
-        model, start, trained, done.lines[done.best_epoch - 1], facts, stored, parts
+        model, start, changing, done.lines[done.best_epoch - 1], facts, stored, parts
     )
 
 
@@ -101,14 +103,7 @@ def _has_standard(model: keras.Model) -> bool:
     return STANDARD in {layer.name for layer in model.layers}
 
 
-def _standard(context: RunContext, model: keras.Model, stored: Stored | None) -> np.ndarray:
-    """The features that several backbones make of the training images, float32 [N,F]."""
-    return _features(context, "train", keras.Model(model.inputs[0], features_of(model)), stored)
-
-
-def solve_head(
-    context: RunContext, index: int, phase: Solved, model: keras.Model, seed: int
-) -> PhaseOutcome:
+def solve_head(context: RunContext, index: int, phase: Solved, net: Net, seed: int) -> PhaseOutcome:
     """Puts a head that scikit-learn solves on the features of a model.
 
     Training and validation images are taken as they are, without augmentation. What is tried is
@@ -116,21 +111,22 @@ def solve_head(
 
     Args:
         context: the run.
-        index: of the phase.
-        phase: which method.
-        model: the whole model as the phase begins; its head is left away.
-        seed: the phase's.
+        index: position of the phase in the run, from 0.
+        phase: the phase's settings.
+        net: the whole net as the phase begins; its head is left away.
+        seed: the phase's seed.
 
     Raises:
         PhaseFailed, UserError: see `prefix_pass.activations_at` and `solver.solve`.
     """
     source, classes = context.source, len(context.source.class_names)
     context.progress(Event("phase", 0, 1, phase.name, {"method": phase.method}))
-    rows = spec.rows_of(context.config.model.backbone)
-    cut = split(model, 0, *rows)
-    before = fingerprint(model)
-    stored = activations_at(context, index, model, cut) if phase.stored else None
-    features = {name: _features(context, name, cut.prefix, stored) for name in TRAIN_AND_VALIDATION}
+    before = fingerprint(net.model)
+    stored = None
+    if context.plan.phases[index].stored:
+        stored = activations_at(context, index, net, net.cut(0))
+    base = net.base
+    features = {name: _features(context, name, base, stored) for name in TRAIN_AND_VALIDATION}
     examples = {name: _examples(source, name, features[name]) for name in TRAIN_AND_VALIDATION}
 
     part = Part("solving", methods.TRIES, context.progress, phase.name)
@@ -147,19 +143,18 @@ def solve_head(
         seed=seed,
         progress=tell,
     )
-    base = keras.Model(model.inputs[0], features_of(model))
     whole = solved.attach(base, solution, classes)
     part.end()
 
     # What the base was before anything was computed; the head's weights are new.
-    known = {id(v): at for v, at in zip(model.weights, before, strict=True)}
+    known = {id(v): at for v, at in zip(net.model.weights, before, strict=True)}
     of_base = {id(variable) for variable in base.weights}
     now = fingerprint(whole)
     start = [
         known[id(v)] if id(v) in of_base else at for v, at in zip(whole.weights, now, strict=True)
     ]
     trained = {i for i, variable in enumerate(whole.weights) if id(variable) not in of_base}
-    suffix = split(whole, 0, *rows).suffix
+    suffix = Net(whole, net.rows).cut(0).suffix
     line = {"phase": phase.name, "epoch": 1, **_figures(suffix, examples)}
     line |= {"method": phase.method, "parameters": solution.parameters}
     if stored:
@@ -173,16 +168,15 @@ def solve_head(
 
 
 def _features(
-    context: RunContext, name: str, prefix: keras.Model | None, stored: Stored | None
+    context: RunContext, name: str, base: keras.Model, stored: Stored | None
 ) -> np.ndarray:
-    """float32 [N,F] of a split, each image as it is."""
+    """Returns features float32 [N,F] of a split, each image as it is."""
     if stored:
         rows = stored.train[0] if name == "train" else stored.validation
         return np.asarray(rows, np.float32)
-    assert prefix is not None  # only the head is above the cut
     total = len(context.labels(name))
     computed = bundle.compute(
-        prefix, context.batches(name), total=total, what="features", progress=context.progress
+        base, context.batches(name), total=total, what="features", progress=context.progress
     )
     return np.asarray(computed, np.float32)
 
@@ -196,12 +190,12 @@ def _examples(source: Source, name: str, features: np.ndarray) -> Examples:
 
 def _figures(suffix: keras.Model, examples: dict[str, Examples]) -> dict[str, float]:
     """Loss and accuracy on training and validation features, named as in metrics.jsonl."""
-    figures = {}
+    figures: dict[str, float] = {}
     for name, prefix in zip(TRAIN_AND_VALIDATION, ("", "val_"), strict=True):
         labels = examples[name].labels
         logits = np.asarray(bundle.compute(suffix, _read(examples[name].features)))
-        figures[f"{prefix}loss"] = log_loss(logits, labels)
-        figures[f"{prefix}accuracy"] = float(np.mean(logits.argmax(axis=1) == labels))
+        of_split = Figures.of(logits, labels)
+        figures |= {f"{prefix}loss": of_split.loss, f"{prefix}accuracy": of_split.accuracy}
     return figures
 
 

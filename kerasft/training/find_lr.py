@@ -24,21 +24,20 @@ import numpy as np
 from kerasft import plots
 from kerasft.activations.context import RunContext
 from kerasft.activations.prefix_pass import activations_at
-from kerasft.backbones import spec
-from kerasft.config.fields import AnyPhase, Phase, Solved
+from kerasft.config.fields import Phase
 from kerasft.config.load import load_config
 from kerasft.errors import UserError
 from kerasft.files import write_atomic
-from kerasft.models.cut import freeze, split
-from kerasft.models.live import LiveModel, set_precision
+from kerasft.models.live import set_precision
+from kerasft.models.net import Net
 from kerasft.progress import Event, Progress, silent
 from kerasft.run import Run, lock, open_run, read_record
 from kerasft.seeds import derive_seed
-from kerasft.training.feed import Epochs, training_feed
+from kerasft.training.feed import Epochs
 from kerasft.training.plan import for_device, of_older_version, settle
-from kerasft.training.rates import build_optimizer, rate_groups
 from kerasft.training.reopen import config_of, next_phase, open_photos, prepare_again
-from kerasft.training.start import initial_model
+from kerasft.training.start import initial_net
+from kerasft.training.trainable import open_trainable, trained
 
 LOWEST, HIGHEST = 1e-7, 1.0
 FELL = 0.02  # share of the first loss: a smaller fall is noise
@@ -81,19 +80,19 @@ def find_rate(
     run = open_run(run_dir)
     with lock(run):
         if from_start:
-            context, model = _first_phase(run, flags or {}, sets, data, progress)
+            context, net = _first_phase(run, flags or {}, sets, data, progress)
         else:
-            context, model = next_phase(
+            context, net = next_phase(
                 run, flags=flags or {}, sets=sets, data=data, progress=progress
             )
         index = 0 if from_start else len(context.config.phases) - 1
-        rates, losses, before = _range_test(context, index, model, steps)
+        rates, losses, before = _range_test(context, index, net, steps)
         changes = losses - before
         # Dropout, which is off where the untouched weights are measured, shifts them all alike.
         changes -= np.median(changes[: max(1, len(changes) // 5)])
         smoothed = _smoothed(changes)
         suggested = suggest(rates, smoothed, first=float(before.mean()))
-        phase = _trained(context.config.phases[index])
+        phase = trained(context.config.phases[index])
         plot, table = run.path / "find-lr.png", run.path / "find-lr.csv"
         plots.save_rates(plot, rates, changes, smoothed, suggested, title=_title(phase))
         _write_table(table, rates, losses, changes, smoothed)
@@ -119,64 +118,41 @@ def _first_phase(
     sets: Sequence[str],
     data: str | Path | None,
     progress: Progress,
-) -> tuple[RunContext, keras.Model]:
+) -> tuple[RunContext, Net]:
     asked = of_older_version(load_config(run.config_path, flags=flags, sets=sets))
-    first, where = _open(_trained(asked.phases[0])), config_of(run, data).data
+    first, where = _open(trained(asked.phases[0])), config_of(run, data).data
     config = asked.model_copy(update={"phases": (first,), "data": where})
     device = prepare_again(config, read_record(run))
     config = for_device(config, device)
     found = open_photos(run, config.data, progress)
-    model = initial_model(config, len(found.class_names))
-    config, _ = settle(config, found, model, str(device["device"]))
-    return RunContext(run, config, found, progress, device), model
-
-
-def _trained(phase: AnyPhase) -> Phase:
-    """The phase; one that is solved is refused (exit code 2)."""
-    if isinstance(phase, Solved):
-        raise UserError(
-            f"Phase '{phase.name}' is solved by '{phase.method}': it takes no steps, so it has no "
-            "learning rate.",
-            exit_code=2,
-        )
-    return phase
+    net = initial_net(config, len(found.class_names))
+    plan = settle(config, found, net, str(device["device"]))
+    return RunContext(run, plan, found, progress, device), net
 
 
 def _open(phase: Phase) -> Phase:
-    """Whether it is stored is decided anew: what was typed may have moved the cut."""
+    """Leaves open whether the phase is stored: what was typed may have moved the cut."""
     return phase.model_copy(update={"stored": None})
 
 
 def _range_test(
-    context: RunContext, index: int, model: keras.Model, steps: int
+    context: RunContext, index: int, net: Net, steps: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Returns rates, losses, and losses of the untouched weights, float64 [T] each.
 
     T is smaller than `steps` if the loss has risen far before.
     """
-    config = context.config
-    phase = _trained(config.phases[index])
-    assert phase.blocks is not None  # settled
-    cut = split(model, phase.blocks, *spec.rows_of(config.model.backbone))
-    freeze(cut, phase.batch_norm)
-    stored = activations_at(context, index, model, cut) if phase.stored else None
-    set_precision(model, phase.precision)  # this model is thrown away
-    live = LiveModel(None if stored else cut.prefix, cut.suffix)
-    optimizer = build_optimizer(phase, rate_groups(phase, cut), cut.suffix, steps, _Rising(steps))
-    live.compile(
-        optimizer=optimizer,
-        loss=keras.losses.CategoricalCrossentropy(
-            from_logits=True, label_smoothing=phase.label_smoothing
-        ),
-    )
-
     n = len(context.source.indices("train"))
-    epochs = range(math.ceil(steps / math.ceil(n / phase.batch_size)))
-    seed = derive_seed(config.seed, "find-lr")
+    trainable = open_trainable(context.plan, index, net, n, rate_of=_Rising(steps))
+    stored = activations_at(context, index, net, trainable.cut) if trainable.stored else None
+    set_precision(net.model, trainable.phase.precision)  # this model is thrown away
+    live = trainable.model
+    epochs = range(math.ceil(steps / trainable.steps_per_epoch))
+    seed = derive_seed(context.config.seed, "find-lr")
 
     def feed() -> Iterable:
         every = Epochs(context, seed, n, epochs)
-        return itertools.islice(training_feed(context, phase, every, stored), steps)
+        return itertools.islice(trainable.feed(context, every, stored), steps)
 
     before = []
     for done, batch in enumerate(feed(), start=1):

@@ -14,31 +14,28 @@ from kerasft.activations.context import SCORING_BATCH, RunContext
 from kerasft.activations.store import Rows, Stored, release
 from kerasft.config.fields import Phase
 from kerasft.errors import PhaseFailed, UserError
-from kerasft.metrics import log_loss
+from kerasft.metrics import Figures
 from kerasft.models import bundle
-from kerasft.models.cut import Cut
-from kerasft.models.live import LiveModel
 from kerasft.progress import Event, Part
 from kerasft.run import read_metrics, write_metrics
 from kerasft.training import checkpoint
 from kerasft.training.checkpoint import PhaseState
-from kerasft.training.feed import Epochs, training_feed
-from kerasft.training.rates import Group, batches_seen, build_optimizer, rate_groups, rates_at
+from kerasft.training.feed import Epochs
+from kerasft.training.rates import batches_seen, rates_at
+from kerasft.training.trainable import Trainable
 
 log = logging.getLogger("kerasft")
 
 
 def fit(
-    context: RunContext, phase: Phase, cut: Cut, seed: int, *, start: str, stored: Stored | None
+    context: RunContext, trainable: Trainable, seed: int, *, start: str, stored: Stored | None
 ) -> tuple[PhaseState, Part]:
     """Trains a phase until its last epoch, or until patience ends.
 
     Args:
         context: the run; what its checkpoints hold of this phase is continued.
-        phase: how to train.
-        cut: of the whole model, after `cut.freeze`. Its suffix has the best epoch's weights
-            afterwards.
-        seed: the phase's.
+        trainable: the phase, set up. Its suffix has the best epoch's weights afterwards.
+        seed: the phase's seed.
         start: digest of the whole model as the phase begins (`cut.digest_of`).
         stored: the activations at the cut; None computes them from pixels in every step.
 
@@ -49,26 +46,16 @@ def fit(
         PhaseFailed: the loss is not a number from the start.
         UserError: the disk is full, or the phase was begun from other weights.
     """
+    phase, steps, suffix = trainable.phase, trainable.steps_per_epoch, trainable.cut.suffix
     train = context.source.indices("train")
-    steps = math.ceil(len(train) / phase.batch_size)
-    groups = rate_groups(phase, cut)
-    optimizer = build_optimizer(phase, groups, cut.suffix, steps)
-    checkpoint.reset_seeds(cut.suffix, seed)
-    model = LiveModel(None if stored else cut.prefix, cut.suffix)
-    model.compile(
-        optimizer=optimizer,
-        loss=keras.losses.CategoricalCrossentropy(
-            from_logits=True, label_smoothing=phase.label_smoothing
-        ),
-        metrics=["accuracy"],
-    )
-    keeper = _Keeper(context, phase, groups, cut.suffix, optimizer, start, stored)
+    checkpoint.reset_seeds(suffix, seed)
+    keeper = _Keeper(context, trainable, start, stored)
     first, earlier = keeper.now.epoch, keeper.now.seconds
     part = Part("epochs", steps * (phase.epochs - first), context.progress, phase.name)
     if not keeper.ended():
         epochs = range(first, phase.epochs)
-        model.fit(
-            training_feed(context, phase, Epochs(context, seed, len(train), epochs), stored),
+        trainable.model.fit(
+            trainable.feed(context, Epochs(context, seed, len(train), epochs), stored),
             initial_epoch=first,
             epochs=phase.epochs,
             steps_per_epoch=steps,
@@ -76,7 +63,7 @@ def fit(
             verbose=0,
             callbacks=[keeper, _Watcher(context, phase, steps, part)],
         )
-    checkpoint.assign_weights(cut.suffix, keeper.best)
+    checkpoint.assign_weights(suffix, keeper.best)
     part.end()
     part.add(earlier)
     return keeper.now, part
@@ -96,19 +83,15 @@ class _Keeper(keras.callbacks.Callback):
     def __init__(
         self,
         context: RunContext,
-        phase: Phase,
-        groups: list[Group],
-        suffix: keras.Model,
-        optimizer: keras.optimizers.Optimizer,
+        trainable: Trainable,
         start: str,
         stored: Stored | None,
     ) -> None:
         super().__init__()
-        self._stored = stored
-        self._context, self._phase, self._groups = context, phase, groups
-        self._suffix, self._optimizer = suffix, optimizer
+        self._context, self._trainable, self._stored = context, trainable, stored
+        self._phase = phase = trainable.phase
+        self._suffix, self._optimizer = trainable.cut.suffix, trainable.optimizer
         self._train = len(context.source.indices("train"))
-        self._steps = math.ceil(self._train / phase.batch_size)
         self._earlier = [x for x in read_metrics(context.run) if x["phase"] != phase.name]
         self._labels = context.labels("validation")
         # One pipeline for all epochs, made when it is needed.
@@ -118,7 +101,7 @@ class _Keeper(keras.callbacks.Callback):
         folder = context.run.checkpoints
         found = checkpoint.load(folder, phase.name)
         self.now = found or PhaseState(phase.name, start)
-        self.best = checkpoint.weights_of(suffix)
+        self.best = checkpoint.weights_of(self._suffix)
         if found:
             if found.start != start:
                 raise UserError(
@@ -126,7 +109,7 @@ class _Keeper(keras.callbacks.Callback):
                     "not what they were when it was interrupted. Put the weights file back, or "
                     "train into another directory."
                 )
-            self.best = checkpoint.restore(folder, suffix, optimizer)
+            self.best = checkpoint.restore(folder, self._suffix, self._optimizer)
             # The state is committed before the line is written; a kill may fall between.
             write_metrics(context.run, self._earlier + found.lines)
 
@@ -142,14 +125,19 @@ class _Keeper(keras.callbacks.Callback):
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
         assert logs is not None  # Keras passes the epoch's loss and metrics
         stepped = self._to_mean()
+        validation = self._score_validation(epoch)
         line: dict[str, Any] = {
             "phase": self._phase.name,
             "epoch": epoch + 1,
             "loss": float(logs["loss"]),
             "accuracy": float(logs["accuracy"]),
-            **self._score_validation(epoch),
+            "val_loss": validation.loss,
+            "val_accuracy": validation.accuracy,
             "learning_rates": rates_at(
-                self._phase, self._groups, self._steps, batches_seen(self._optimizer) - 1
+                self._phase,
+                self._trainable.groups,
+                self._trainable.steps_per_epoch,
+                batches_seen(self._optimizer) - 1,
             ),
         }
         if self._phase.precision != "float32":
@@ -183,12 +171,9 @@ class _Keeper(keras.callbacks.Callback):
         self._optimizer.finalize_variable_values(self._suffix.trainable_variables)
         return stepped
 
-    def _score_validation(self, epoch: int) -> dict[str, float]:
+    def _score_validation(self, epoch: int) -> Figures:
         logits = np.asarray(bundle.compute(self.model, self._validation_batches(epoch)))
-        return {
-            "val_loss": log_loss(logits, self._labels),
-            "val_accuracy": float(np.mean(logits.argmax(axis=1) == self._labels)),
-        }
+        return Figures.of(logits, self._labels)
 
     def _validation_batches(self, epoch: int) -> Iterable:
         if self._stored:

@@ -3,37 +3,31 @@
 from dataclasses import replace
 from pathlib import Path
 
-import keras
-import numpy as np
-
 from kerasft.activations.context import RunContext
 from kerasft.activations.store import Stored
 from kerasft.config.fields import Solved
 from kerasft.errors import PhaseFailed, UserError
-from kerasft.metrics import log_loss
+from kerasft.metrics import Figures
 from kerasft.models import bundle
 from kerasft.models.bundle import Bundle, score
 from kerasft.models.cut import prove_frozen
+from kerasft.models.net import Net
 from kerasft.models.tta import trained_part, with_views
 from kerasft.progress import Event, Part
 from kerasft.seeds import derive_seed
-from kerasft.training import checkpoint
 from kerasft.training.fill import PhaseOutcome, solve_head, train_suffix
-from kerasft.training.start import start_model
 
 CANDIDATE = "candidate.keras"  # the phase's model as saved, until it is proven and judged
 
 
-def run_phase(
-    context: RunContext, index: int, best_so_far: float, built: keras.Model | None = None
-) -> tuple[dict, Bundle]:
+def run_phase(context: RunContext, index: int, net: Net, best_so_far: float) -> tuple[dict, Bundle]:
     """Runs one phase, or what an interruption left of it.
 
     Args:
         context: the run.
-        index: of the phase in the run's config.
+        index: position of the phase in the run, from 0.
+        net: the net that the phase begins with (`start.start_net`).
         best_so_far: validation log loss of the run's model.keras; infinity if there is none.
-        built: the `initial_model` of the run, where it is there already.
 
     Returns:
         What run.json records of the phase, and its model as it was saved. `improved` says
@@ -45,16 +39,12 @@ def run_phase(
             model.keras is then what it was.
         UserError: the disk is full, or what the phase began with was changed meanwhile.
     """
-    phase = context.config.phases[index]
+    phase = context.plan.phases[index]
     seed = derive_seed(context.config.seed, "phase", index)
-    context.run.checkpoints.mkdir(exist_ok=True)
-    if checkpoint.load(context.run.checkpoints, phase.name) is None:
-        checkpoint.clear(context.run.checkpoints)  # what an earlier phase left when it was killed
-    model = built or start_model(context, index)
-    if isinstance(phase, Solved):
-        filled = solve_head(context, index, phase, model, seed)
+    if isinstance(phase.settings, Solved):
+        filled = solve_head(context, index, phase.settings, net, seed)
     else:
-        filled = train_suffix(context, index, phase, model, seed)
+        filled = train_suffix(context, index, net, seed)
 
     scoring = Part("scoring", len(context.labels("validation")), context.progress, phase.name)
     candidate, saved = _save_and_prove(context, phase.name, filled)
@@ -63,8 +53,8 @@ def run_phase(
     line, stored = filled.line, filled.stored
     gap = _gap(context, saved, scored, line)
     if stored:
-        refuse_gap(index, phase.name, gap, scored["n"])
-    improved = scored["loss"] < best_so_far
+        refuse_gap(index, phase.name, gap, scored.n)
+    improved = scored.loss < best_so_far
     if improved:
         candidate.replace(context.run.model_path)
     done = {
@@ -80,17 +70,23 @@ def run_phase(
         "val_accuracy": line["val_accuracy"],
         "frozen_proof": "equal",
         "improved": improved,
-        "validation": scored,
+        "validation": scored.to_json(),
     }
     return done, saved
 
 
-def _gap(context: RunContext, saved: Bundle, scored: dict, best: dict) -> dict[str, float]:
-    """How far the epoch's figures are from those of the saved model without test-time views."""
+def _gap(context: RunContext, saved: Bundle, scored: Figures, best: dict) -> dict[str, float]:
+    """Returns how far the epoch's figures are from those of the saved model.
+
+    Test-time views, which training does not know, are left out.
+    """
     plain = scored
     if context.config.augment.test_time != "none":
         plain = figures_of(context, replace(saved, model=trained_part(saved.model)), "validation")
-    return {key: abs(plain[key] - best[f"val_{key}"]) for key in ("accuracy", "loss")}
+    return {
+        "accuracy": abs(plain.accuracy - best["val_accuracy"]),
+        "loss": abs(plain.loss - best["val_loss"]),
+    }
 
 
 def _timed(parts: list[Part]) -> dict:
@@ -146,7 +142,7 @@ def _save_and_prove(context: RunContext, phase: str, filled: PhaseOutcome) -> tu
     whole = Bundle(
         model=with_views(filled.model, config.augment.test_time),
         class_names=context.source.class_names,
-        image_size=context.image_size,
+        image_size=context.plan.image_size,
         resize=config.data.resize,
     )
     bundle.save(whole, path)
@@ -161,17 +157,14 @@ def _save_and_prove(context: RunContext, phase: str, filled: PhaseOutcome) -> tu
 
 def figures_of(
     context: RunContext, saved: Bundle, split_name: str, part: Part | None = None
-) -> dict:
+) -> Figures:
     """Scores a model as it was saved, in float32 and from pixels, on one split.
 
     Args:
         context: the run.
         saved: the model.
         split_name: "validation" or "test".
-        part: told how many images are scored.
-
-    Returns:
-        `{"accuracy", "loss", "n"}`; the loss is the unsmoothed, unweighted log loss, nats.
+        part: the clock of the scoring, told how many images are scored.
     """
     labels = context.labels(split_name)
     batches = context.batches(split_name)
@@ -182,8 +175,4 @@ def figures_of(
             part.step(event.done)
 
     _, logits = score(saved, batches, total=len(labels), progress=progress)
-    return {
-        "accuracy": float(np.mean(logits.argmax(axis=1) == labels)),
-        "loss": log_loss(logits, labels),
-        "n": len(labels),
-    }
+    return Figures.of(logits, labels)

@@ -6,104 +6,96 @@ All of it is written into the run's config, so that the same config gives the sa
 """
 
 import logging
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 
 import keras
 
 from kerasft import cache
 from kerasft.activations import engines, eviction
 from kerasft.activations.keys import TRAIN_AND_VALIDATION, bytes_at, passes
-from kerasft.activations.precision import settle_precision, with_cache
-from kerasft.backbones import spec
+from kerasft.activations.precision import choose_precision
+from kerasft.backbones.spec import default_blocks
 from kerasft.config.fields import AnyPhase, Config, Solved, distinct_views
+from kerasft.config.settled import Plan, Storing
 from kerasft.data.source import Source
 from kerasft.errors import UserError
-from kerasft.models.blocks import list_blocks
-from kerasft.models.cut import Cut, depth, split
-from kerasft.training.start import initial_model
+from kerasft.models.cut import Cut
+from kerasft.models.net import Net
+from kerasft.training.start import initial_net
 
 log = logging.getLogger("kerasft")
 
 DEFAULT_VIEWS = 4
 
 
-@dataclass(frozen=True)
-class Storing:
-    """What storing the activations of a phase means.
-
-    Attributes:
-        stored: whether they are.
-        why: a clause for people.
-        passes: images that go through the frozen part, all epochs taken together.
-        bytes: size of the stores; 0 without.
-    """
-
-    stored: bool
-    why: str
-    passes: int
-    bytes: int
-
-
-def resolve_new(
-    config: Config, found: Source, device: str
-) -> tuple[Config, keras.Model, list[Storing]]:
+def plan_new(config: Config, source: Source, device: str) -> tuple[Plan, Net]:
     """Settles the config of a new run.
 
     Args:
-        config: as it was typed.
-        found: the photos.
-        device: of `devices.prepare`.
+        config: the config as it was typed.
+        source: the photos.
+        device: the device that computes, "cpu" or "gpu:N".
 
     Returns:
-        The settled config; the model that the run begins with, built to see that it can be;
-        and for each phase what storing means.
+        The plan, and the net that the run begins with, built to see that it can be.
 
     Raises:
         UserError: no such number of blocks, weights that can't be had, and so on.
     """
-    side = config.model.image_size or spec.side_of(config.model.backbone)
-    of_model = config.model.model_copy(update={"image_size": side})
-    config = config.model_copy(update={"model": of_model})
-    model = initial_model(config, len(found.class_names))
-    config, storing = settle(config, found, model, device)
-    return config, model, storing
+    net = initial_net(config, len(source.class_names))
+    return settle(config, source, net, device), net
 
 
-def settle(
-    config: Config, found: Source, model: keras.Model, device: str, *, done: int = 0
-) -> tuple[Config, list[Storing]]:
-    """Settles all but the image size; what is settled already stays.
+def settle(config: Config, source: Source, net: Net, device: str, *, done: int = 0) -> Plan:
+    """Settles what is open; what is settled already stays.
 
     Args:
-        config: with an image size.
-        found: the photos.
-        model: of this config, pixels to scores.
-        device: of `devices.prepare`.
-        done: how many phases are finished; nothing is decided about them any more.
+        config: a config, new or with phases appended.
+        source: the photos.
+        net: the net that the first unfinished phase begins with.
+        device: the device that computes, "cpu" or "gpu:N".
+        done: number of finished phases; nothing is decided about them any more.
 
-    Returns:
-        The settled config; and for each phase that is not finished what storing means.
+    Raises:
+        UserError: a phase has more blocks than there are; what is asked for can't be stored; no
+            such engine here.
     """
-    config = _settle_views(_settle_blocks(config, model))
-    rows = spec.rows_of(config.model.backbone)
-    storing, phases = [], list(config.phases[:done])
-    for index, phase in enumerate(config.phases[done:], start=done):
-        one = decide(config, found, index, split(model, phase.blocks, *rows))
-        storing.append(one)
-        if phase.stored is None and one.passes and not one.stored:
-            log.info("%s: the activations are not stored: %s.", phase.name, one.why)
-        phases.append(phase.model_copy(update={"stored": one.stored}))
-    config = config.model_copy(update={"phases": tuple(phases)})
-    stored = [phase for phase in phases[done:] if phase.stored]
-    if stored:
-        config = _settle_engine(config, device)
-        config = settle_precision(config, found, model, stored[0], device)
-    return config, storing
+    blocks = _settle_blocks(config.phases, net, default_blocks(config.model.backbone))
+    views = _settle_views(config, blocks)
+    phases, storing = list(config.phases[:done]), []
+    first_stored: tuple[keras.Model, int | str, int] | None = None
+    for index in range(done, len(config.phases)):
+        phase, cut = config.phases[index], net.cut(blocks[index])
+        decided = decide_storing(config, views, source, index, cut)
+        storing.append(decided)
+        if phase.stored is None and decided.passes and not decided.stored:
+            log.info("%s: the activations are not stored: %s.", phase.name, decided.why)
+        if decided.stored and first_stored is None and cut.prefix is not None:
+            first_stored = cut.prefix, blocks[index], passes(phase, views, source)
+        settled: dict[str, object] = {"stored": decided.stored}
+        if not isinstance(phase, Solved):
+            settled["blocks"] = blocks[index]
+        phases.append(phase.model_copy(update=settled))
+    config = config.model_copy(
+        update={
+            "model": config.model.model_copy(update={"image_size": net.model.input_shape[1]}),
+            "augment": config.augment.model_copy(update={"views": views}),
+            "phases": tuple(phases),
+        }
+    )
+    if first_stored is not None:
+        config = _with_cache(config, engine=_settle_engine(config, device))
+        if config.cache.precision == "auto":
+            prefix, above, images = first_stored
+            precision = "float32"
+            if device == "cpu":
+                precision = choose_precision(config, source, prefix, blocks=above, passes=images)
+            config = _with_cache(config, precision=precision)
+    return Plan.of(config, storing)
 
 
 def of_older_version(config: Config) -> Config:
-    """The config of a run as the version 0.1.0 trained it, if it is one of that version.
+    """Completes the config of a run that version 0.1.0 trained; others stay as they are.
 
     It drew a new view in every epoch, mixed nothing and stored nothing, and had no words for
     that in the config; a run of today has its views settled.
@@ -116,62 +108,53 @@ def of_older_version(config: Config) -> Config:
 
 
 def for_device(config: Config, device: Mapping[str, object]) -> Config:
-    """The config of a run that may have begun on another device or backend.
+    """Adapts the config of a run that may have begun on another device or backend.
 
     Args:
-        config: settled there.
-        device: of `devices.prepare`, here.
+        config: the config as it was settled there.
+        device: the device here, as `devices.prepare` returns it.
     """
     if config.cache.engine == "folded" and not engines.folds(str(device["device"])):
-        return with_cache(config, engine="keras")
+        return _with_cache(config, engine="keras")
     return config
 
 
-def _settle_blocks(config: Config, model: keras.Model) -> Config:
-    """Settles blocks that are left open: deeper than the phase before, by the default.
-
-    Raises:
-        UserError: a phase has more blocks than there are.
-    """
-    rows = spec.rows_of(config.model.backbone)
-    deepest = len(list_blocks(model, *rows))
-    phases: list[AnyPhase] = []
+def _settle_blocks(phases: Sequence[AnyPhase], net: Net, usual: int) -> list[int | str]:
+    """Settles the blocks of each phase; left open, they are `usual` more than the phase before."""
+    settled: list[int | str] = []
     before = 0
-    for one in config.phases:
-        if isinstance(one, Solved):
-            phases.append(one)
-            continue
-        blocks = one.blocks
+    for phase in phases:
+        blocks = phase.blocks
         if blocks is None:
-            blocks = min(deepest, before + spec.default_blocks(config.model.backbone))
-        split(model, blocks, *rows)  # refuses more than there are
-        before = depth(blocks, deepest)
-        phases.append(one.model_copy(update={"blocks": blocks}))
-    return config.model_copy(update={"phases": tuple(phases)})
+            blocks = min(len(net.blocks), before + usual)
+        if not isinstance(phase, Solved):
+            net.cut(blocks)  # refuses more than there are
+            before = net.depth(blocks)
+        settled.append(blocks)
+    return settled
 
 
-def _settle_views(config: Config) -> Config:
+def _settle_views(config: Config, blocks: Sequence[int | str]) -> int:
     augment = config.augment
     if augment.views is not None:
-        return config
-    most = distinct_views(augment.flip, augment.crop, augment.color)
-    views = int(min(DEFAULT_VIEWS, most))
-    if all(phase.blocks == "all" for phase in config.phases):
-        views = 0  # nothing is frozen, so a new view in every epoch costs nothing
-    return config.model_copy(update={"augment": augment.model_copy(update={"views": views})})
+        return augment.views
+    if all(count == "all" for count in blocks):
+        return 0  # nothing is frozen, so a new view in every epoch costs nothing
+    return int(min(DEFAULT_VIEWS, distinct_views(augment.flip, augment.crop, augment.color)))
 
 
-def decide(config: Config, found: Source, index: int, cut: Cut) -> Storing:
+def decide_storing(config: Config, views: int, source: Source, index: int, cut: Cut) -> Storing:
     """Decides whether a phase trains on stored activations.
 
     The cost of a phase is the images that go through its frozen part: with a store each view
     once, without one every image in every epoch. What is trained costs the same either way.
 
     Args:
-        config: with settled views.
-        found: the photos.
-        index: of the phase.
-        cut: where the phase trains.
+        config: the config.
+        views: number of views of each training image; 0 makes a new one in every epoch.
+        source: the photos.
+        index: position of the phase in the run, from 0.
+        cut: the cut at which the phase trains.
 
     Raises:
         UserError: a store was asked for, and there is no room for it, or nothing to store.
@@ -179,9 +162,9 @@ def decide(config: Config, found: Source, index: int, cut: Cut) -> Storing:
     phase = config.phases[index]
     solved = isinstance(phase, Solved)
     epochs = 1 if isinstance(phase, Solved) else phase.epochs
-    live = epochs * sum(len(found.indices(name)) for name in TRAIN_AND_VALIDATION)
+    live = epochs * sum(len(source.indices(name)) for name in TRAIN_AND_VALIDATION)
     nothing = Storing(False, "nothing is frozen", 0, 0) if cut.prefix is None else None
-    if config.augment.views == 0 and not solved:
+    if views == 0 and not solved:
         why = "augment.views = 0 makes a new view in every epoch"
         nothing = nothing or Storing(False, why, live, 0)
     if nothing and phase.stored:
@@ -195,7 +178,8 @@ def decide(config: Config, found: Source, index: int, cut: Cut) -> Storing:
         asked = phase.stored
     if asked is False:
         return Storing(False, "asked for", live, 0)
-    once, size = passes(config, phase, found), bytes_at(config, phase, found, cut)
+    once = passes(phase, views, source)
+    size = bytes_at(cut, once, config.cache.dtype)
     lack = eviction.lack_of_room(cache.cache_folder(), size)
     if lack and asked:
         raise UserError(
@@ -213,7 +197,7 @@ def decide(config: Config, found: Source, index: int, cut: Cut) -> Storing:
     return Storing(True, why, once, size)
 
 
-def _settle_engine(config: Config, device: str) -> Config:
+def _settle_engine(config: Config, device: str) -> str:
     engine = config.cache.engine
     if engine == "folded" and not engines.folds(device):
         raise UserError(
@@ -222,5 +206,9 @@ def _settle_engine(config: Config, device: str) -> Config:
             exit_code=2,
         )
     if engine != "auto":
-        return config
-    return with_cache(config, engine="folded" if engines.folds(device) else "keras")
+        return engine
+    return "folded" if engines.folds(device) else "keras"
+
+
+def _with_cache(config: Config, **fields: object) -> Config:
+    return config.model_copy(update={"cache": config.cache.model_copy(update=fields)})

@@ -1,6 +1,6 @@
 """Learning rates: one optimizer for a phase, with a rate for each group of layers."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -69,7 +69,7 @@ def schedule(phase: Phase, factor: float, steps_per_epoch: int) -> float | Calla
 
 def build_optimizer(
     phase: Phase,
-    groups: list[Group],
+    groups: Sequence[Group],
     suffix: keras.Model,
     steps_per_epoch: int,
     rate_of: Callable[[float], Any] | None = None,
@@ -119,7 +119,7 @@ def batches_seen(optimizer: keras.optimizers.Optimizer) -> int:
 
 
 def rates_at(
-    phase: Phase, groups: list[Group], steps_per_epoch: int, step: int
+    phase: Phase, groups: Sequence[Group], steps_per_epoch: int, step: int
 ) -> dict[str, float]:
     """Returns each group's learning rate at one batch (from 0), for metrics.jsonl.
 

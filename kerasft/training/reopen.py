@@ -4,8 +4,6 @@ import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import keras
-
 from kerasft import devices
 from kerasft.activations.context import RunContext
 from kerasft.config.fields import Config, Data
@@ -14,6 +12,7 @@ from kerasft.data import scan
 from kerasft.data.source import Source
 from kerasft.errors import UserError
 from kerasft.models.bundle import load as load_bundle
+from kerasft.models.net import Net
 from kerasft.models.tta import trained_part
 from kerasft.progress import Progress
 from kerasft.run import Run, read_record
@@ -30,16 +29,15 @@ def next_phase(
     data: str | Path | None,
     progress: Progress,
     found: Source | None = None,
-) -> tuple[RunContext, keras.Model]:
+) -> tuple[RunContext, Net]:
     """Opens a finished run as its next phase will find it. Writes nothing.
 
     Args:
-        run: locked.
-        flags, sets, data, progress, found: as for `continue_run`.
+        run: the run, locked.
+        flags, sets, data, progress, found: see `continue_run`.
 
     Returns:
-        The run's setting, with the new phase in its config, settled; and the model that the
-        phase begins with.
+        The run, with the new phase in its plan, and the net that the phase begins with.
 
     Raises:
         UserError: as `continue_run`.
@@ -53,10 +51,10 @@ def next_phase(
     device = prepare_again(config, record)  # before the model is loaded: threads are set once
     longer = append_phase(for_device(config, device), flags=flags, sets=sets)
     found = found or open_photos(run, config.data, progress)
-    model = trained_part(load_bundle(run.model_path).model)
+    net = Net.of(trained_part(load_bundle(run.model_path).model), config.model.backbone)
     done = len(record["phases"])
-    config, _ = settle(longer, found, model, str(device["device"]), done=done)
-    return RunContext(run, config, found, progress, device), model
+    plan = settle(longer, found, net, str(device["device"]), done=done)
+    return RunContext(run, plan, found, progress, device), net
 
 
 def is_finished(record: dict, config: Config) -> bool:

@@ -1,32 +1,41 @@
-"""The model that a phase begins with: pixels to scores.
+"""The net that a phase begins with: pixels to scores.
 
 first phase -> backbone with a new head; later phase -> the run's model.keras
 """
 
-import keras
-
 from kerasft.activations.context import RunContext
-from kerasft.backbones.spec import SEPARATOR
+from kerasft.backbones.spec import SEPARATOR, side_of
 from kerasft.config.fields import Config
 from kerasft.heads import trained
 from kerasft.models import build, bundle
+from kerasft.models.net import Net
 from kerasft.models.tta import trained_part
 from kerasft.seeds import derive_seed
 from kerasft.training import checkpoint
 
 
-def initial_model(config: Config, num_classes: int) -> keras.Model:
-    """Builds the model that a run's first phase begins with: pixels to scores [B,K]."""
-    assert config.model.image_size is not None  # settled by resolve.py
+def initial_net(config: Config, num_classes: int) -> Net:
+    """Builds the net that a run's first phase begins with: a backbone with a new head.
+
+    Args:
+        config: the run's config; without an image size the backbone's own side is taken.
+        num_classes: number of classes, K.
+
+    Returns:
+        Pixels [B,S,S,3] to scores [B,K].
+
+    Raises:
+        UserError: the weights can't be had or do not fit.
+    """
     base = build.load(
         config.model.backbone,
         weights=config.model.weights,
-        image_size=config.model.image_size,
+        image_size=config.model.image_size or side_of(config.model.backbone),
         seed=derive_seed(config.seed, "backbone"),
         features=config.head.features,
         leave_out=config.head.leave_out,
     )
-    return trained.attach(
+    model = trained.attach(
         base,
         num_classes,
         hidden=config.head.hidden,
@@ -34,14 +43,23 @@ def initial_model(config: Config, num_classes: int) -> keras.Model:
         seed=derive_seed(config.seed, "head"),
         standardise=SEPARATOR in config.model.backbone,  # or one of them would drown the other
     )
+    return Net.of(model, config.model.backbone)
 
 
-def start_model(context: RunContext, index: int) -> keras.Model:
-    """The best model so far, from its file, so that a phase begins alike in every process."""
+def start_net(context: RunContext, index: int) -> Net:
+    """Opens the net that a phase begins with, alike in every process.
+
+    Args:
+        context: the run.
+        index: position of the phase in the run, from 0.
+
+    Returns:
+        For the first phase the `initial_net`, for a later one the best model so far.
+    """
     if index == 0:
-        return initial_model(context.config, len(context.source.class_names))
+        return initial_net(context.config, len(context.source.class_names))
     start = context.run.checkpoints / checkpoint.START
     if not start.is_file():
         # A copy, because the end of this phase may replace model.keras before it is recorded.
         bundle.copy(context.run.model_path, start)
-    return trained_part(bundle.load(start).model)
+    return Net.of(trained_part(bundle.load(start).model), context.config.model.backbone)

@@ -20,22 +20,20 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import keras
-import numpy as np
 
 from kerasft import __version__, devices
 from kerasft.activations.context import RunContext
-from kerasft.backbones import spec
 from kerasft.config.fields import Config, Data, Solved
 from kerasft.config.load import load_config, to_toml
+from kerasft.config.settled import Plan
 from kerasft.data import scan
 from kerasft.data.source import UNUSED, Source
 from kerasft.errors import PhaseFailed
 from kerasft.files import write_atomic
 from kerasft.metrics import wilson
-from kerasft.models.blocks import list_blocks
 from kerasft.models.bundle import Bundle
 from kerasft.models.bundle import load as load_bundle
-from kerasft.models.cut import freeze, split
+from kerasft.models.net import Net
 from kerasft.progress import Progress, silent
 from kerasft.run import (
     Run,
@@ -49,7 +47,7 @@ from kerasft.run import (
 )
 from kerasft.training import checkpoint, phase
 from kerasft.training.phase import run_phase
-from kerasft.training.plan import for_device, resolve_new
+from kerasft.training.plan import for_device, plan_new
 from kerasft.training.reopen import (
     config_of,
     is_finished,
@@ -58,6 +56,8 @@ from kerasft.training.reopen import (
     prepare_again,
     refuse_contradiction,
 )
+from kerasft.training.start import start_net
+from kerasft.training.trainable import open_trainable
 
 log = logging.getLogger("kerasft")
 
@@ -101,10 +101,10 @@ def train_run(
             device = devices.prepare(config.device)
             if found is None:
                 found = scan.scan_source(config.data, seed=config.seed, progress=progress)
-            config, model, _ = resolve_new(config, found, str(device["device"]))
-            _write_new(run, config, found, device)
-        context = RunContext(run, config, found, progress, device)
-        return _run_phases(context, began, model, score_test=score_test)
+            plan, net = plan_new(config, found, str(device["device"]))
+            _write_new(run, plan.config, found, device)
+        context = RunContext(run, plan, found, progress, device)
+        return _run_phases(context, began, net, score_test=score_test)
 
 
 def continue_run(
@@ -161,25 +161,22 @@ def plan_run(config: Config, *, progress: Progress = silent) -> dict:
     """
     device = devices.prepare(config.device)
     found = scan.scan_source(config.data, seed=config.seed, progress=progress)
-    config, model, storing = resolve_new(config, found, str(device["device"]))
-    rows = spec.rows_of(config.model.backbone)
-    images = len(found.indices("train"))
+    plan, net = plan_new(config, found, str(device["device"]))
+    config, images = plan.config, len(found.indices("train"))
     phases = []
-    for one, store in zip(config.phases, storing, strict=True):
-        planned: dict[str, object] = {"name": one.name, "blocks": one.blocks}
-        if isinstance(one, Solved):
-            planned["method"] = one.method
+    for index, planned in enumerate(plan.phases):
+        facts: dict[str, object] = {"name": planned.name, "blocks": planned.blocks}
+        if isinstance(planned.settings, Solved):
+            facts["method"] = planned.settings.method
         else:
-            cut = split(model, one.blocks, *rows)
-            freeze(cut, one.batch_norm)
-            trainable = sum(np.prod(v.shape) for v in cut.suffix.trainable_variables)
-            planned |= {
-                "epochs": one.epochs,
-                "steps": one.epochs * math.ceil(images / one.batch_size),
-                "learning_rate": one.learning_rate,
-                "trainable_parameters": int(trainable),
+            trainable = open_trainable(plan, index, net, images)
+            facts |= {
+                "epochs": trainable.phase.epochs,
+                "steps": trainable.phase.epochs * trainable.steps_per_epoch,
+                "learning_rate": trainable.phase.learning_rate,
+                "trainable_parameters": trainable.parameters,
             }
-        phases.append({**planned, **vars(store)})
+        phases.append({**facts, **vars(planned.storing)})
     return {
         "backbone": config.model.backbone,
         "image_size": config.model.image_size,
@@ -190,9 +187,9 @@ def plan_run(config: Config, *, progress: Progress = silent) -> dict:
         "skipped": [list(pair) for pair in found.skipped],
         "blocks": [
             {"name": b.name, "layers": len(b.layers), "parameters": b.parameters}
-            for b in list_blocks(model, *rows)
+            for b in net.blocks
         ],
-        "parameters": model.count_params(),
+        "parameters": net.model.count_params(),
         "phases": phases,
     }
 
@@ -276,7 +273,7 @@ def _resume(
     device = prepare_again(config, record)
     config = for_device(config, device)
     found = found or open_photos(run, config.data, progress)
-    context = RunContext(run, config, found, progress, device)
+    context = RunContext(run, Plan.of(config), found, progress, device)
     return _go_on(context, began, score_test=score_test)
 
 
@@ -289,8 +286,16 @@ def _go_on(context: RunContext, began: float, *, score_test: bool) -> dict:
 
 
 def _run_phases(
-    context: RunContext, began: float, built: keras.Model | None = None, *, score_test: bool
+    context: RunContext, began: float, net: Net | None = None, *, score_test: bool
 ) -> dict:
+    """Trains the phases that are not finished.
+
+    Args:
+        context: the run.
+        began: when this process began with it, by `time.perf_counter`.
+        net: the net that the first of them begins with; None opens it.
+        score_test: whether the test split is scored at the end.
+    """
     run, config = context.run, context.config
     record = read_record(run)
     earlier = record["seconds"]  # of the processes before this one
@@ -298,10 +303,12 @@ def _run_phases(
     for index in range(len(record["phases"]), len(config.phases)):
         best = record["validation"]["loss"] if record["validation"] else math.inf
         try:
-            done, saved = run_phase(context, index, best, built if index == 0 else None)
+            checkpoint.begin(run.checkpoints, config.phases[index].name)
+            done, saved = run_phase(context, index, net or start_net(context, index), best)
         except PhaseFailed:
             _drop_phase(context, index, record, score_test)
             raise
+        net = None  # the next phase begins with what this one has saved
         record["phases"].append(done)
         record["seconds"] = round(earlier + time.perf_counter() - began, 2)
         if done["improved"]:
@@ -330,8 +337,8 @@ def _finish(
     run = context.run
     if score_test and len(context.source.indices("test")) and record["test"] is None:
         figures = phase.figures_of(context, model or load_bundle(run.model_path), "test")
-        interval = wilson(round(figures["accuracy"] * figures["n"]), figures["n"])
-        record["test"] = {**figures, "ci95": list(interval)}
+        interval = wilson(round(figures.accuracy * figures.n), figures.n)
+        record["test"] = {**figures.to_json(), "ci95": list(interval)}
         record["test_scored"] += 1
     record["status"] = "finished"
     write_record(run, record)

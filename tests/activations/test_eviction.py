@@ -17,7 +17,7 @@ from kerasft.activations.eviction import (
     report,
     set_limit,
 )
-from kerasft.activations.precision import remember, remembered
+from kerasft.activations.precision import Gain, remember, remembered
 from kerasft.activations.store import Key, filling, holds, open_store, writing
 from kerasft.cache import RESERVE, cache_folder
 from kerasft.errors import UserError
@@ -178,11 +178,11 @@ def test_what_is_to_be_kept_is_never_removed(three):
 def test_a_measurement_is_kept_beside_the_stores_and_a_damaged_one_is_made_again(tmp_path):
     folder = tmp_path / "cache"
     assert remembered(folder, "MobileNetV2 224") is None
-    remember(folder, "MobileNetV2 224", {"speed": 1.5})
-    remember(folder, "ResNet50 224", {"speed": 2.0})
-    assert remembered(folder, "MobileNetV2 224") == {"speed": 1.5}
+    remember(folder, "MobileNetV2 224", Gain(1.5, 0.01))
+    remember(folder, "ResNet50 224", Gain(2.0, 0.02))
+    assert remembered(folder, "MobileNetV2 224") == Gain(1.5, 0.01)
     clear(folder)
-    assert remembered(folder, "ResNet50 224") == {"speed": 2.0}
+    assert remembered(folder, "ResNet50 224") == Gain(2.0, 0.02)
     (folder / "measured.json").write_text("{")
     assert remembered(folder, "ResNet50 224") is None
 

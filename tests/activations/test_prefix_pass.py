@@ -15,16 +15,18 @@ import kerasft
 from kerasft.activations import eviction as stores_of_user
 from kerasft.activations import keys, prefix_pass
 from kerasft.activations.context import RunContext
-from kerasft.activations.keys import bytes_at, passes, views_of
+from kerasft.activations.keys import bytes_at, passes
 from kerasft.activations.prefix_pass import activations_at
 from kerasft.backbones.table import BACKBONES
 from kerasft.config.load import append_phase, load_config
+from kerasft.config.settled import Plan
 from kerasft.data.scan import scan_source
 from kerasft.errors import PhaseFailed, UserError
 from kerasft.models.cut import split
+from kerasft.models.net import Net
 from kerasft.progress import silent
 from kerasft.run import Run
-from kerasft.training.plan import resolve_new
+from kerasft.training.plan import plan_new
 from kerasft.training.train import continue_run, train_run
 
 pytestmark = pytest.mark.usefixtures("tiny_backbone")
@@ -72,28 +74,29 @@ def stores(folder):
 def setting_of(photos, *sets, **machine):
     config = small(photos, *sets)
     found = scan_source(config.data, seed=0)
-    config, model, _ = resolve_new(config, found, "cpu")
-    return RunContext(Run(photos), config, found, silent, CPU | machine), model
+    plan, net = plan_new(config, found, "cpu")
+    return RunContext(Run(photos), plan, found, silent, CPU | machine), net.model
 
 
 def at_the_head(context, model):
-    return activations_at(context, 0, model, split(model, 0, BACKBONES["Tiny"]))
+    net = Net.of(model, "Tiny")
+    return activations_at(context, 0, net, net.cut(0))
 
 
 def found(context, model, dtype="float16"):
-    return prefix_pass.find(context, context.config.phases[0], model, 0, dtype)
+    net = Net.of(model, "Tiny")
+    return prefix_pass.find(context, context.config.phases[0], net, 0, dtype)
 
 
 def test_one_pass_stores_every_view_at_the_phases_cut_and_at_the_next(filled, known):
     context, model, stored, folder = filled
-    assert views_of(context.config)[0] == (0, 0)
     assert [array.shape for array in stored.train] == [(24, 4), (24, 4)]
     assert (stored.validation.shape, stored.dtype, stored.found) == ((6, 4), "float16", False)
     assert len(stores(folder)) == 6  # two cuts, 2 + 1 views
     head = context.config.phases[0]
-    assert passes(context.config, head, context.source) == 2 * 24 + 6
+    assert passes(head, 2, context.source) == 2 * 24 + 6
     cut = split(model, 0, BACKBONES["Tiny"])
-    assert bytes_at(context.config, head, context.source, cut) == stored.bytes == 54 * 4 * 2
+    assert bytes_at(cut, 54, "auto") == stored.bytes == 54 * 4 * 2
     again = at_the_head(context, model)
     assert (again.found, again.part) == (True, None)
     np.testing.assert_array_equal(again.train[1], stored.train[1])
@@ -142,7 +145,7 @@ def test_another_seed_of_the_views_misses_the_store_but_not_its_plain_view(fille
     context, model, _, folder = filled
     shutil.copytree(folder, cache)
     config = context.config.model_copy(update={"seed": 1})
-    assert not at_the_head(dataclasses.replace(context, config=config), model).found
+    assert not at_the_head(dataclasses.replace(context, plan=Plan.of(config)), model).found
     assert len(set(stores(cache)) - set(stores(folder))) == 2  # view 1 at two cuts
 
 

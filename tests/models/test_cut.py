@@ -8,7 +8,7 @@ from tiny import TINY, batch, moved, tiny_model, weights_by_name
 from kerasft.errors import UserError
 from kerasft.models import bundle
 from kerasft.models.bundle import Bundle
-from kerasft.models.cut import depth, fingerprint, freeze, may_change, prove_frozen, split, thaw
+from kerasft.models.cut import fingerprint, freeze, may_change, prove_frozen, split, thaw
 from kerasft.models.live import LiveModel
 
 
@@ -23,10 +23,6 @@ def train_from(model, blocks, *, batch_norm="frozen", rate=0.1):
     freeze(cut, batch_norm)
     fit(LiveModel(cut.prefix, cut.suffix), rate=rate)
     return cut
-
-
-def test_blocks_of_a_phase_are_a_number_or_all_of_them():
-    assert [depth(blocks, 5) for blocks in (0, 3, "all")] == [0, 3, 5]
 
 
 def test_the_two_halves_compute_what_the_whole_computes():

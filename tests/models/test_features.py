@@ -25,7 +25,7 @@ from kerasft.models.bundle import Bundle
 from kerasft.models.cut import split
 from kerasft.progress import silent
 from kerasft.run import Run
-from kerasft.training.start import initial_model
+from kerasft.training.plan import plan_new
 from kerasft.training.train import continue_run, plan_run, train_run
 
 PIXELS = np.random.default_rng(0).uniform(0, 255, (2, 32, 32, 3)).astype("float32")
@@ -192,10 +192,9 @@ def validation_at(blocks, drawn, *sets, backbone="Tiny"):
     flags = {**FLAGS, "data.source": str(folder), "model.backbone": backbone}
     config = load_config(None, flags=flags, sets=[*sets, "cache.engine=folded"])
     machine = {"device": "cpu", "name": "", "threads": 2}
-    context = RunContext(Run(folder), config, found, silent, machine)
-    (*_, need) = store_specs_at(
-        context, config.phases[0], initial_model(config, 3), blocks, "float16"
-    )
+    plan, net = plan_new(config, found, "cpu")
+    context = RunContext(Run(folder), plan, found, silent, machine)
+    (*_, need) = store_specs_at(context, config.phases[0], net, blocks, "float16")
     return need
 
 

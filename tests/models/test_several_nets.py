@@ -15,6 +15,7 @@ from kerasft.activations.keys import store_specs_at
 from kerasft.backbones.spec import rows_of
 from kerasft.backbones.table import BACKBONES
 from kerasft.config.load import load_config
+from kerasft.config.settled import Plan
 from kerasft.data.scan import scan_source
 from kerasft.heads import trained as trained_module
 from kerasft.models import build, bundle
@@ -23,7 +24,7 @@ from kerasft.models.cut import split
 from kerasft.progress import silent
 from kerasft.run import Run
 from kerasft.seeds import derive_seed
-from kerasft.training.plan import resolve_new
+from kerasft.training.plan import plan_new
 from kerasft.training.train import continue_run, train_run
 
 BOTH = "Tiny+Little"
@@ -100,11 +101,11 @@ def needs_of(folder, backbone, side=32):
     flags = {**FLAGS, "data.source": str(folder), "model.backbone": backbone}
     config = load_config(None, flags={**flags, "model.image_size": side})
     found = scan_source(config.data, seed=0)
-    config, model, _ = resolve_new(config, found, "cpu")
+    plan, net = plan_new(config, found, "cpu")
     machine = {"device": "cpu", "name": "", "threads": 2}
-    context = RunContext(Run(folder), config, found, silent, machine)
+    context = RunContext(Run(folder), plan, found, silent, machine)
     # The weights are random and differ; all else that a key holds is compared.
-    needs = store_specs_at(context, config.phases[0], model, 0, "float16")
+    needs = store_specs_at(context, config.phases[0], net, 0, "float16")
     return [{**need.key.facts, "weights": None, "net": need.net} for need in needs]
 
 
@@ -139,7 +140,7 @@ def test_the_head_scales_the_features_of_all_nets_alike(trained):
     assert config.model.backbone == BOTH
     source = scan_source(config.data, seed=0)
     model = bundle.load(folder / "run" / "model.keras").model
-    context = RunContext(Run(folder / "run"), config, source, silent, {})
+    context = RunContext(Run(folder / "run"), Plan.of(config), source, silent, {})
     features = keras.Model(model.inputs, trained_module.features_of(model))
     seen = bundle.compute(features, context.batches("train"))
     mean, variance, count = model.get_layer("head_standardise").get_weights()

@@ -13,6 +13,7 @@ from tiny_run import FLAGS, presplit, weights, without_seconds
 from kerasft.activations.context import RunContext
 from kerasft.config.fields import METHODS
 from kerasft.config.load import load_config
+from kerasft.config.settled import Plan
 from kerasft.data.scan import scan_source
 from kerasft.heads.trained import features_of
 from kerasft.models import bundle
@@ -20,8 +21,7 @@ from kerasft.models.bundle import score
 from kerasft.models.cut import fingerprint
 from kerasft.progress import silent
 from kerasft.run import Run
-from kerasft.training.plan import resolve_new
-from kerasft.training.start import initial_model
+from kerasft.training.start import initial_net
 from kerasft.training.train import continue_run, train_run
 
 pytestmark = pytest.mark.usefixtures("tiny_backbone")
@@ -35,7 +35,8 @@ def solved(photos, method, *sets):
 
 def setting_of(run):
     config = load_config(run / "config.toml")
-    return RunContext(Run(run), config, scan_source(config.data, seed=config.seed), silent, {})
+    found = scan_source(config.data, seed=config.seed)
+    return RunContext(Run(run), Plan.of(config), found, silent, {})
 
 
 @pytest.fixture(scope="module")
@@ -88,8 +89,7 @@ def test_the_run_says_what_was_tried_and_what_was_chosen(logistic):
 def test_the_base_stays_what_it_was_and_the_head_alone_is_new(logistic):
     run, _ = logistic
     context = setting_of(run)
-    config, _, _ = resolve_new(context.config, context.source, "cpu")
-    start = dict(fingerprint(initial_model(config, 3)))
+    start = dict(fingerprint(initial_net(context.config, 3).model))
     after = dict(weights(run))
     new = sorted(set(after) - set(start))
     assert new == ["head_standardise/count", "head_standardise/mean", "head_standardise/variance"]

@@ -12,7 +12,7 @@ from kerasft.activations import prefix_pass
 from kerasft.errors import UserError
 from kerasft.models.cut import freeze
 from kerasft.models.live import LiveModel
-from kerasft.training import fill, fit, phase
+from kerasft.training import fill, phase, trainable
 from kerasft.training.train import continue_run, train_run
 
 pytestmark = pytest.mark.usefixtures("tiny_backbone")
@@ -38,8 +38,8 @@ class MovingPrefix(LiveModel):
 
 
 FAULTS = {
-    "block_2_a_norm/moving_mean": (fill, "freeze", freeze_all_but_the_norms),
-    "stem_norm/moving_mean": (fit, "LiveModel", MovingPrefix),
+    "block_2_a_norm/moving_mean": (trainable, "freeze", freeze_all_but_the_norms),
+    "stem_norm/moving_mean": (trainable, "LiveModel", MovingPrefix),
 }
 
 
@@ -76,7 +76,7 @@ def test_without_a_fault_the_same_phase_is_proven(stored, trained):  # the contr
 
 def test_a_norm_that_learns_is_caught_on_stored_activations_too(trained, monkeypatch):
     run = trained.copy("stored-norm")
-    monkeypatch.setattr(fill, "freeze", freeze_all_but_the_norms)
+    monkeypatch.setattr(trainable, "freeze", freeze_all_but_the_norms)
     stored = {"phases.-1.blocks": 1, "phases.-1.epochs": 1, "phases.-1.stored": True}
     with pytest.raises(UserError, match="block_2_a_norm/moving_mean"):
         continue_run(run, flags=stored)

@@ -11,7 +11,7 @@ from kerasft.config.load import append_phase, load_config, to_toml
 from kerasft.data.scan import scan_source
 from kerasft.errors import UserError
 from kerasft.training import plan
-from kerasft.training.plan import resolve_new, settle
+from kerasft.training.plan import plan_new, settle
 
 pytestmark = pytest.mark.usefixtures("tiny_backbone")
 
@@ -23,12 +23,12 @@ def photos(tmp_path_factory):
 
 def resolved(photos, *sets, **flags):
     config = small(photos, *sets, **flags)
-    return resolve_new(config, scan_source(config.data, seed=0), "cpu")
+    return plan_new(config, scan_source(config.data, seed=0), "cpu")
 
 
 def why(photos, *sets, **flags):
-    (one,) = resolved(photos, *sets, **flags)[2]
-    return one.stored, one.why, one.passes
+    storing = resolved(photos, *sets, **flags)[0].phases[0].storing
+    return storing.stored, storing.why, storing.passes
 
 
 @pytest.mark.parametrize(
@@ -42,16 +42,16 @@ def why(photos, *sets, **flags):
     ],
 )
 def test_as_many_views_as_differ_at_most_four(photos, sets, views):
-    assert resolved(photos, *sets, **{"augment.views": None})[0].augment.views == views
+    assert resolved(photos, *sets, **{"augment.views": None})[0].views == views
 
 
 def test_side_and_blocks_come_from_the_backbone(photos):
     config = small(photos, **{"model.image_size": None})
     config = append_phase(append_phase(config, flags={"phases.-1.epochs": 1}))
-    settled, model, _ = resolve_new(config, scan_source(config.data, seed=0), "cpu")
-    assert settled.model.image_size == 224
-    assert [phase.blocks for phase in settled.phases] == [0, 1, 2]
-    assert model.input_shape == (None, 224, 224, 3)
+    planned, net = plan_new(config, scan_source(config.data, seed=0), "cpu")
+    assert planned.image_size == planned.config.model.image_size == 224
+    assert [phase.blocks for phase in planned.phases] == [0, 1, 2]
+    assert net.model.input_shape == (None, 224, 224, 3)
 
 
 def test_a_store_pays_where_it_saves_passes(photos):
@@ -104,29 +104,32 @@ def test_the_reason_against_a_store_is_said(photos, caplog):
 
 
 def test_a_settled_config_is_settled_the_same_again(photos, tmp_path):
-    config, model, storing = resolved(photos)
-    (tmp_path / "config.toml").write_text(to_toml(config, tmp_path))
+    planned, net = resolved(photos)
+    (tmp_path / "config.toml").write_text(to_toml(planned.config, tmp_path))
     again = load_config(tmp_path / "config.toml")
-    assert again == config
-    assert settle(again, scan_source(again.data, seed=0), model, "cpu") == (config, storing)
+    assert again == planned.config
+    assert settle(again, scan_source(again.data, seed=0), net, "cpu") == planned
 
 
 def test_a_new_phase_leaves_what_was_settled(photos):
-    config, model, _ = resolved(photos, "cache.engine=keras")
-    longer = append_phase(config, flags={**SECOND, "phases.-1.epochs": 9})
-    settled, storing = settle(longer, scan_source(longer.data, seed=0), model, "cpu", done=1)
-    assert settled.cache == config.cache
-    assert [one.stored for one in storing] == [True]
+    planned, net = resolved(photos, "cache.engine=keras")
+    longer = append_phase(planned.config, flags={**SECOND, "phases.-1.epochs": 9})
+    settled = settle(longer, scan_source(longer.data, seed=0), net, "cpu", done=1)
+    assert settled.config.cache == planned.config.cache
+    assert settled.phases[0].storing is None
+    assert settled.phases[1].storing.stored
 
 
 def test_a_finished_phase_is_not_decided_again(photos, tmp_path, monkeypatch):
-    config, model, _ = resolved(photos)
+    planned, net = resolved(photos)
     monkeypatch.setenv("KERASFT_CACHE", str(tmp_path))
     eviction.set_limit(tmp_path, 100)  # too small for the head by now
-    longer = append_phase(config, flags=SECOND)
-    settled, (new,) = settle(longer, scan_source(longer.data, seed=0), model, "cpu", done=1)
+    longer = append_phase(planned.config, flags=SECOND)
+    settled = settle(longer, scan_source(longer.data, seed=0), net, "cpu", done=1)
     assert [phase.stored for phase in settled.phases] == [True, False]
-    assert new.why.startswith("27.6 kB are needed, the cache's limit is 100 bytes")
+    assert settled.phases[1].storing.why.startswith(
+        "27.6 kB are needed, the cache's limit is 100 bytes"
+    )
 
 
 @pytest.mark.parametrize(
@@ -146,7 +149,7 @@ def test_a_store_that_cannot_be_is_refused_where_the_phase_asks_for_it(photos, s
 def test_the_folded_engine_is_refused_where_it_cannot_run(photos):
     config = small(photos, "cache.engine=folded")
     with pytest.raises(UserError) as caught:
-        resolve_new(config, scan_source(config.data, seed=0), "gpu:0")
+        plan_new(config, scan_source(config.data, seed=0), "gpu:0")
     assert str(caught.value) == (
         "cache.engine: 'folded' is for a CPU and Keras on TensorFlow; here Keras computes with "
         "tensorflow on gpu:0. Leave it out, or take 'keras'."
@@ -177,19 +180,19 @@ def test_bfloat16_is_taken_where_it_is_faster_and_close(
     monkeypatch.setenv("KERASFT_CACHE", str(tmp_path))
     monkeypatch.setattr(engines, "computes_bfloat16", lambda: True)
     monkeypatch.setattr(precision, "WORTH_MEASURING", 10)
-    measured = iter([{"speed": speed, "difference": difference}])
+    measured = iter([precision.Gain(speed, difference)])
     monkeypatch.setattr(precision, "compare_precisions", lambda *_: next(measured))
     with caplog.at_level(logging.INFO, logger="kerasft"):
-        config = resolved(photos)[0]
-    assert config.cache.precision == taken
+        planned, _ = resolved(photos)
+    assert planned.precision == taken
     said = "taken" if taken == "bfloat16" else "not taken"
     assert caplog.messages == [
         f"bfloat16 for the frozen part: {speed:.1f} times as fast as float32, activations differ "
         f"by {100 * difference:.1f}%: {said}."
     ]
-    assert resolved(photos)[0].cache.precision == taken  # remembered, not measured again
+    assert resolved(photos)[0].precision == taken  # remembered, not measured again
 
 
 def test_few_images_are_not_worth_measuring(photos, monkeypatch):
     monkeypatch.setattr(engines, "computes_bfloat16", lambda: True)
-    assert resolved(photos)[0].cache.precision == "float32"
+    assert resolved(photos)[0].precision == "float32"

@@ -21,10 +21,10 @@ def trained(tiny_backbone, tmp_path_factory):
 def test_the_next_phase_is_settled_and_nothing_is_written(trained):
     run = open_run(trained.copy("next"))
     before = {path.name: path.read_bytes() for path in run.path.iterdir()}
-    context, model = next_phase(run, flags=SECOND, sets=(), data=None, progress=silent)
+    context, net = next_phase(run, flags=SECOND, sets=(), data=None, progress=silent)
     assert [phase.name for phase in context.config.phases] == ["head", "unfreeze"]
-    assert (context.config.phases[1].blocks, context.config.phases[1].stored) == (1, True)
-    assert model.output_shape == (None, 3)
+    assert (context.plan.phases[1].blocks, context.plan.phases[1].stored) == (1, True)
+    assert net.model.output_shape == (None, 3)
     assert {path.name: path.read_bytes() for path in run.path.iterdir()} == before
 
 

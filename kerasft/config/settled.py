@@ -1,0 +1,112 @@
+"""A plan: a config in which nothing is left open any more.
+
+What a config may leave open (image size, blocks, views, what is stored, engine, precision) is
+settled once, before the first number depends on it; `training/plan.py` decides. From then on code
+reads these objects, whose fields are never None.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from kerasft.config.fields import AnyPhase, Config
+from kerasft.errors import UserError
+
+
+@dataclass(frozen=True)
+class Storing:
+    """What storing the activations of a phase means, and why it is done or not.
+
+    Attributes:
+        stored: whether the phase trains on stored activations.
+        why: a clause for people.
+        passes: number of images that go through the frozen part, summed over all epochs.
+        bytes: size of the stores; 0 without.
+    """
+
+    stored: bool
+    why: str
+    passes: int
+    bytes: int
+
+
+@dataclass(frozen=True)
+class PhasePlan:
+    """A phase with nothing left open.
+
+    Attributes:
+        settings: the phase as the settled config has it.
+        blocks: number of blocks that are trained below the head, or "all".
+        stored: whether the phase trains on stored activations.
+        storing: reasons and size; None for a phase that an earlier process has planned.
+    """
+
+    settings: AnyPhase
+    blocks: int | str
+    stored: bool
+    storing: Storing | None = None
+
+    @property
+    def name(self) -> str:
+        """The phase's name, unique in its run."""
+        return self.settings.name
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A settled config.
+
+    Attributes:
+        config: the config as the run writes it down.
+        image_size: side of the model's square input, pixels.
+        views: number of views of each training image; 0 makes a new one in every epoch.
+        engine: what computes stored activations; "auto" where nothing is stored.
+        precision: that of the stored activations' computation; "auto" where nothing is stored.
+        phases: the phases in order, finished ones included.
+    """
+
+    config: Config
+    image_size: int
+    views: int
+    engine: str
+    precision: str
+    phases: tuple[PhasePlan, ...]
+
+    @classmethod
+    def of(cls, config: Config, storing: Sequence[Storing] = ()) -> "Plan":
+        """Reads a settled config.
+
+        Args:
+            config: a config of a run, or one that `training/plan.py` has settled.
+            storing: reasons for the last phases, in order.
+
+        Raises:
+            UserError: a field is open: the config of the run was edited.
+        """
+        side, views = config.model.image_size, config.augment.views
+        values: dict[str, object] = {"model.image_size": side, "augment.views": views}
+        for index, phase in enumerate(config.phases):
+            values[f"phases.{index}.blocks"] = phase.blocks
+            values[f"phases.{index}.stored"] = phase.stored
+        if any(phase.stored for phase in config.phases):
+            values["cache.engine"] = None if config.cache.engine == "auto" else config.cache.engine
+            precision = config.cache.precision
+            values["cache.precision"] = None if precision == "auto" else precision
+        missing = [name for name, value in values.items() if value is None]
+        if missing or side is None or views is None:
+            raise UserError(
+                f"The config of this run does not say {', '.join(missing)}. Every run writes these "
+                "down when it begins: put the config back as it was, or train a new run."
+            )
+        reasons = [None] * (len(config.phases) - len(storing)) + list(storing)
+        return cls(
+            config=config,
+            image_size=side,
+            views=views,
+            engine=config.cache.engine,
+            precision=config.cache.precision,
+            phases=tuple(
+                PhasePlan(phase, phase.blocks, phase.stored, why)
+                for phase, why in zip(config.phases, reasons, strict=True)
+                if phase.blocks is not None and phase.stored is not None
+            ),
+        )

@@ -1,0 +1,126 @@
+"""A phase ready to take steps: what is trained, by which optimizer, from which batches.
+
+    net --cut, freeze--> prefix | suffix --groups, optimizer--> model that `fit` steps
+
+`open_trainable` is the one place where a phase is set up, for `fit`, for the learning-rate finder
+and for the plan of a dry run. Optimizer and compiled model are made when they are first needed.
+"""
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import keras
+import numpy as np
+
+from kerasft.activations.context import RunContext
+from kerasft.activations.store import Stored
+from kerasft.config.fields import AnyPhase, Phase, Solved
+from kerasft.config.settled import Plan
+from kerasft.data.batches import Epoch
+from kerasft.errors import UserError
+from kerasft.models.cut import Cut, freeze
+from kerasft.models.live import LiveModel
+from kerasft.models.net import Net
+from kerasft.training.feed import training_feed
+from kerasft.training.rates import Group, build_optimizer, rate_groups
+
+
+@dataclass(frozen=True, eq=False)
+class Trainable:
+    """A phase ready to take steps.
+
+    Attributes:
+        phase: the phase's settings.
+        stored: whether it trains on stored activations.
+        cut: prefix and suffix, with everything frozen that the phase leaves alone.
+        learning_norms: names of the BatchNormalization layers that learn, in the graph's order.
+        groups: layers of the suffix by learning rate.
+        steps_per_epoch: number of batches in an epoch.
+        rate_of: what makes a group's schedule from its factor; None takes the phase's own.
+    """
+
+    phase: Phase
+    stored: bool
+    cut: Cut
+    learning_norms: tuple[str, ...]
+    groups: tuple[Group, ...]
+    steps_per_epoch: int
+    rate_of: Callable[[float], Any] | None = None
+
+    @property
+    def parameters(self) -> int:
+        """Number of weights that the phase trains."""
+        return int(sum(np.prod(v.shape) for v in self.cut.suffix.trainable_variables))
+
+    @cached_property
+    def optimizer(self) -> keras.optimizers.Optimizer:
+        """The phase's optimizer, built for the suffix's trainable variables."""
+        return build_optimizer(
+            self.phase, self.groups, self.cut.suffix, self.steps_per_epoch, self.rate_of
+        )
+
+    @cached_property
+    def model(self) -> LiveModel:
+        """What is fitted, compiled: the suffix on stored activations, or prefix and suffix."""
+        model = LiveModel(None if self.stored else self.cut.prefix, self.cut.suffix)
+        model.compile(
+            optimizer=self.optimizer,
+            loss=keras.losses.CategoricalCrossentropy(
+                from_logits=True, label_smoothing=self.phase.label_smoothing
+            ),
+            metrics=["accuracy"],
+        )
+        return model
+
+    def feed(self, context: RunContext, epochs: Sequence[Epoch], stored: Stored | None) -> Iterable:
+        """Returns the batches of some epochs; see `feed.training_feed`."""
+        return training_feed(context, self.phase, epochs, stored)
+
+
+def open_trainable(
+    plan: Plan,
+    index: int,
+    net: Net,
+    images: int,
+    *,
+    rate_of: Callable[[float], Any] | None = None,
+) -> Trainable:
+    """Sets a phase up: cuts the net, freezes what the phase leaves alone, groups the rest.
+
+    Args:
+        plan: the settled config.
+        index: position of the phase in the run, from 0.
+        net: the net that the phase begins with; its layers' `trainable` flags are set.
+        images: number of training images.
+        rate_of: what makes a group's schedule from its factor; None takes the phase's own.
+
+    Raises:
+        UserError: the phase is solved, not trained (exit code 2).
+    """
+    planned = plan.phases[index]
+    phase = trained(planned.settings)
+    cut = net.cut(planned.blocks)
+    learning_norms = freeze(cut, phase.batch_norm)
+    return Trainable(
+        phase=phase,
+        stored=planned.stored,
+        cut=cut,
+        learning_norms=tuple(learning_norms),
+        groups=tuple(rate_groups(phase, cut)),
+        steps_per_epoch=math.ceil(images / phase.batch_size),
+        rate_of=rate_of,
+    )
+
+
+def trained(phase: AnyPhase) -> Phase:
+    """Returns the phase; one that is solved takes no steps and is refused (exit code 2)."""
+    if isinstance(phase, Solved):
+        raise UserError(
+            f"Phase '{phase.name}' is solved by '{phase.method}': it takes no steps, so it has no "
+            "learning rate.",
+            exit_code=2,
+        )
+    return phase
