@@ -11,7 +11,7 @@ NUMERICS = 1  # raise it when the same photo, view and weights give other activa
 # Module -> digest of its syntax tree, without docstrings and annotations.
 DIGESTS = {
     "activations.engines": "447fdea544456540",
-    "activations.prefix_pass": "3e4bbdd1e9d25fa4",
+    "activations.prefix_pass": "4228450f3ca8bd65",
     "activations.store": "d6ea8847b626866b",
     "backbones.table": "76004ccd496125b6",
     "data.batches": "10f901e027ec77e0",
@@ -19,7 +19,7 @@ DIGESTS = {
     "models.alexnet": "597397ce40b76566",
     "models.blocks": "d9e346c789e5ae86",
     "models.build": "b622adb223847111",
-    "models.cut": "0f0578a32fedc854",
+    "models.cut": "8c916d50d7816318",
     "models.live": "9276898557e4faa3",
     "pixels.augment": "d9abd88f68502bd3",
     "pixels.headers": "66af1e99523a4e9d",

@@ -17,6 +17,7 @@ NOT_DECIDING = {
     "activations.numerics",
     "data.source",
     "models.bundle",
+    "models.net",
     "models.weights",
 }
 DECIDING_PACKAGES = ("activations", "data", "heads", "models", "pixels")
