@@ -4,6 +4,7 @@
     train         train, unfreeze-and-continue, find-lr
     use           evaluate, predict, export
     compare, imports, backbones, cache, sample      the other commands
+    pages         guide, fields: what there is to read
     options       options that commands share, printing of results
     terminal      progress and the log on stderr
 

@@ -14,6 +14,7 @@ from kerasft.cli.backbones import backbones, blocks
 from kerasft.cli.cache import cache
 from kerasft.cli.compare import compare
 from kerasft.cli.imports import import_caffe, import_torch
+from kerasft.cli.pages import fields, guide
 from kerasft.cli.sample import sample_data
 from kerasft.cli.train import find_lr, train, unfreeze_and_continue
 from kerasft.cli.use import evaluate, export, predict
@@ -65,5 +66,7 @@ for command in (
     import_caffe,
     import_torch,
     sample_data,
+    guide,
+    fields,
 ):
     main.add_command(command)

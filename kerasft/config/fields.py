@@ -50,7 +50,9 @@ class Section(BaseModel):
 class Named(Section):
     """What all phases share: a name that can be a part of a file's."""
 
-    name: StrictStr = Field(description="Of letters, digits, '-' and '_'; each phase its own.")
+    name: StrictStr = Field(
+        description="Name of the phase: letters, digits, '-' and '_'. Each phase has its own."
+    )
 
     @field_validator("name")
     @classmethod
@@ -61,40 +63,57 @@ class Named(Section):
 
 
 class Phase(Named):
-    """One stretch of training: where to cut, and how to train what is above the cut."""
+    """A phase that is trained: where the model is cut, and how what is above the cut is trained."""
 
-    blocks: StrictInt | Literal["all"] | None = Field(
+    blocks: Annotated[StrictInt, Field(ge=0)] | Literal["all"] | None = Field(
         default=None,
-        description='Blocks trained below the head, from the top; "all". Not given: none in '
-        'the first phase ("all" without weights), then the backbone\'s default.',
+        description='Number of blocks to train below the head, counted from the top, or "all". '
+        'Not set: none in the first phase ("all" with weights = "none"); in a later one the '
+        "backbone's default, below those of the phase before.",
     )
-    epochs: StrictInt = Field(gt=0, description="Epochs at most, see patience.")
-    learning_rate: StrictFloat = Field(gt=0, description="Step size, the largest of the schedule.")
-    batch_size: StrictInt = Field(default=32, gt=0, description="Images at a time.")
+    epochs: StrictInt = Field(
+        gt=0, description="Maximum number of epochs; patience may stop the phase earlier."
+    )
+    learning_rate: StrictFloat = Field(
+        gt=0, description="Learning rate, the highest one of the schedule."
+    )
+    batch_size: StrictInt = Field(default=32, gt=0, description="Images per batch.")
     accumulate: StrictInt = Field(
         default=1,
         gt=0,
-        description="Batches whose gradients make one step; like batches that many times as "
-        "large, in the memory of one. Schedules go on with every batch.",
+        description="Batches whose gradients are accumulated for one optimizer step: as a batch "
+        "that many times as large, in the memory of one. The schedule advances with every "
+        "batch.",
     )
     ema: StrictFloat = Field(
         default=0.0,
         ge=0,
         lt=1,
-        description="What a running mean of the weights keeps of itself at each step, such as "
-        "0.99; that mean is then validated and kept. 0 is off.",
+        description="Decay of the moving average of the weights, e.g. 0.99; 0 disables it. The "
+        "averaged weights are the ones that are validated and saved.",
     )
     batch_norm: Literal["frozen", "train"] = Field(
-        default="frozen", description="Whether BatchNormalization in the trained blocks learns."
+        default="frozen",
+        description="Whether BatchNormalization layers in the trained blocks stay as they are "
+        '("frozen") or learn, statistics included ("train").',
     )
-    optimizer: Literal["adam", "adamw", "sgd"] = Field(default="adam", description="Update rule.")
-    weight_decay: StrictFloat = Field(default=0.004, ge=0, description="Per step; of adamw.")
-    momentum: StrictFloat = Field(default=0.9, ge=0, lt=1, description="Of sgd.")
+    optimizer: Literal["adam", "adamw", "sgd"] = Field(
+        default="adam", description="Optimizer that updates the weights."
+    )
+    weight_decay: StrictFloat = Field(
+        default=0.004,
+        ge=0,
+        description="Weight decay, only with adamw; biases and normalization layers are exempt.",
+    )
+    momentum: StrictFloat = Field(default=0.9, ge=0, lt=1, description="Momentum, only with sgd.")
     schedule: Literal["constant", "cosine"] = Field(
-        default="constant", description="Of the learning rate, after the warm-up; cosine ends at 0."
+        default="constant",
+        description='Schedule of the learning rate after the warm-up; "cosine" decays to 0.',
     )
     warmup: StrictFloat = Field(
-        default=0.0, ge=0, description="Epochs in which the rate rises from 0."
+        default=0.0,
+        ge=0,
+        description="Epochs in which the learning rate rises from 0, at most as many as epochs.",
     )
     head_learning_rate_multiplier: StrictFloat = Field(
         default=1.0, gt=0, description="Learning rate of the head, as a multiple of learning_rate."
@@ -103,25 +122,33 @@ class Phase(Named):
         default=1.0,
         gt=0,
         le=1,
-        description="Factor on the learning rate for each block from the top.",
+        description="Factor on the learning rate from each block to the next one below; 1 "
+        "trains all blocks at the same rate.",
     )
     patience: StrictInt = Field(
         default=5,
         ge=0,
-        description="Epochs without a lower validation loss until it stops; 0: never.",
+        description="Epochs without a lower validation loss after which the phase stops; 0: it "
+        "never stops early.",
     )
     class_weight: Literal["none", "balanced"] = Field(
-        default="none", description="Whether rare classes count more in the loss."
+        default="none",
+        description='Weight of the classes in the loss: "balanced" gives each class the same '
+        "total weight, however few images it has.",
     )
     label_smoothing: StrictFloat = Field(
-        default=0.0, ge=0, lt=1, description="Share of the target that is spread over all classes."
+        default=0.0,
+        ge=0,
+        lt=1,
+        description="Label smoothing: share of the target that is spread evenly over all classes.",
     )
     precision: Literal["float32", "mixed_bfloat16", "mixed_float16"] = Field(
-        default="float32", description="Of the arithmetic in training; weights stay float32."
+        default="float32",
+        description="Precision of the computation during training; the weights stay in float32.",
     )
     stored: StrictBool | None = Field(
         default=None,
-        description="Whether the activations at the cut are stored. Not given: as cache.mode says.",
+        description="Whether the activations at the cut are stored. Not set: cache.mode decides.",
     )
 
     @field_validator("blocks", mode="before")
@@ -175,18 +202,21 @@ LINEAR: tuple[str, ...] = ("svm", "lda", "logistic")  # a Dense layer, which can
 
 
 class Solved(Named):
-    """A phase whose head is solved by scikit-learn on the frozen features, not trained."""
+    """A phase whose head scikit-learn solves on the frozen features, instead of training it."""
 
     method: Method = Field(
-        description="Linear or RBF support vector machine, Gaussian naive Bayes, linear "
-        "discriminant analysis, logistic regression, nearest neighbours."
+        description="Method that solves the head: linear or RBF support vector machine, "
+        "Gaussian naive Bayes, linear discriminant analysis, logistic regression, k nearest "
+        "neighbours."
     )
     class_weight: Literal["none", "balanced"] = Field(
-        default="none", description="Whether rare classes count more."
+        default="none",
+        description='Weight of the classes: "balanced" gives each class the same total weight, '
+        "however few images it has. Not with knn.",
     )
     stored: StrictBool | None = Field(
         default=None,
-        description="Whether the features are stored. Not given: as cache.mode says.",
+        description="Whether the features are stored. Not set: cache.mode decides.",
     )
 
     @property
@@ -215,39 +245,47 @@ AnyPhase = Annotated[
 
 
 class Data(Section):
-    """Which images, and how they are divided."""
+    """The photos, and how they are split."""
 
     source: StrictStr = Field(
-        description="Folder with a folder of images per class; a CSV or Parquet file of paths and "
-        'labels; a zip or tar file of a folder; "tfds:NAME".'
+        description="Photos: a folder with a folder per class; a CSV or Parquet file of paths "
+        'and labels; a zip or tar file of a folder; or "tfds:NAME".'
     )
     data_dir: StrictStr | None = Field(
         default=None,
-        description="Where TFDS keeps its sets. Not given: where the environment variable "
-        "TFDS_DATA_DIR or TFDS itself says.",
+        description='Folder in which TensorFlow Datasets keeps its data, only with "tfds:NAME". '
+        "Not set: the environment variable TFDS_DATA_DIR, or else the default of TFDS.",
     )
     validation: StrictFloat = Field(
-        default=0.15, gt=0, le=0.5, description="Share of the images that chooses epoch and phase."
+        default=0.15,
+        gt=0,
+        le=0.5,
+        description="Share of the images in the validation split, which chooses the best epoch "
+        "and phase.",
     )
     test: StrictFloat = Field(
         default=0.15,
         ge=0,
         le=0.5,
-        description="Share of the images that only the last figure sees.",
+        description="Share of the images in the test split, which is scored at the end and "
+        "decides nothing; 0: no test split.",
     )
     fraction: StrictFloat = Field(
         default=1.0,
         gt=0,
         le=1,
-        description="Share of the training images that is used; validation and test stay what they "
-        "are with all of them, and a smaller share is a part of a larger one.",
+        description="Share of the training split to use, e.g. 0.1. Validation and test stay the "
+        "same, and a smaller share is a subset of a larger one.",
     )
     bad_images: Literal["fail", "skip"] = Field(
-        default="fail", description="What a file that is no image does; skipped ones are recorded."
+        default="fail",
+        description="What happens if files are not readable images: the run does not start "
+        '("fail"), or leaves them out and records them in run.json ("skip").',
     )
     resize: Literal["stretch", "crop", "pad"] = Field(
         default="stretch",
-        description="How an image becomes square: all of it, its centre, with borders.",
+        description='How an image becomes square: distorted ("stretch"), cut to its centre '
+        '("crop"), or with borders ("pad").',
     )
 
     @field_validator("source", "data_dir", mode="before")
@@ -272,22 +310,26 @@ class Data(Section):
 
 
 class Model(Section):
-    """What the training starts from."""
+    """The pretrained net that the training starts from."""
 
     backbone: StrictStr = Field(
         default="MobileNetV2",
         min_length=1,
-        description='Name, or "MobileNet:alpha=0.75"; several: a list, or joined by "+".',
+        description='Pretrained net, e.g. "ResNet50" or "MobileNet:alpha=0.75"; several as a '
+        'list or joined by "+".',
     )
     weights: StrictStr = Field(
         default="imagenet",
         validate_default=True,  # some backbones have none
-        description='"imagenet", "sample" (of the package, for trying it out; brings backbone and '
-        'image_size), "none", another run (brings them too) or a weights file (an imported one '
-        'brings its backbone); of several backbones one for each: a list, or joined by "+".',
+        description='Initial weights of the backbone: "imagenet"; "none" (random); "sample" (in '
+        'the package, for trying kerasft out); another run; or a weights file. A run, "sample" '
+        "and an imported file bring their backbone. For several backbones one each, as a list "
+        'or joined by "+".',
     )
     image_size: StrictInt | None = Field(
-        default=None, gt=0, description="Side in pixels; not given: the backbone's."
+        default=None,
+        gt=0,
+        description="Side of the square input in pixels. Not set: the backbone's own.",
     )
 
     @model_validator(mode="before")
@@ -369,24 +411,28 @@ def _checked_weights(weights: str, backbone: str | None) -> str:
 
 
 class Head(Section):
-    """What is taken of the backbone, and what is put on top of it."""
+    """The features that are taken from the backbone, and the layers that are put on them."""
 
     features: Literal["pooled", "flat", "fc6", "fc7"] = Field(
         default="pooled",
-        description="What the head takes: the average over places; the last convolution, "
-        "flattened; or an inner fully connected layer, which VGG has.",
+        description="Features that the head gets: the last convolution averaged over all "
+        'positions ("pooled") or flattened ("flat"), or an inner fully connected layer of '
+        'AlexNet, CaffeNet or VGG ("fc6", "fc7").',
     )
     leave_out: StrictInt = Field(
         default=0,
         ge=0,
-        description="Blocks at the top of the backbone that are left away; the features are then "
-        "what enters them, pooled or flattened.",
+        description="Number of blocks to remove from the top of the backbone; the features are "
+        "then the input of the lowest removed block.",
     )
     hidden: tuple[StrictInt, ...] = Field(
         default=(),
-        description="Units of each fully connected layer before the last one, 1 or more.",
+        description="Units of each hidden layer between the features and the output, e.g. "
+        "[256]; 1 or more each.",
     )
-    dropout: StrictFloat = Field(default=0.2, ge=0, lt=1, description="Share of features left out.")
+    dropout: StrictFloat = Field(
+        default=0.2, ge=0, lt=1, description="Dropout rate in front of each layer of the head."
+    )
 
     @field_validator("hidden")
     @classmethod
@@ -397,39 +443,45 @@ class Head(Section):
 
 
 class Augment(Section):
-    """What training images go through; others only what `test_time` says."""
+    """Augmentation of the training images; other images only get `test_time`."""
 
-    flip: StrictBool = Field(default=True, description="Mirrors left and right, half of the time.")
+    flip: StrictBool = Field(
+        default=True, description="Whether images are mirrored left to right, half of the time."
+    )
     crop: StrictFloat = Field(
         default=0.5,
         ge=0,
         lt=1,
-        description="Smallest share of the area that a crop keeps; 0 is off.",
+        description="Smallest share of the image's area that a random crop keeps; 0 disables "
+        "cropping.",
     )
     color: StrictFloat = Field(
         default=0.0,
         ge=0,
         le=1,
-        description="Strength of changes of brightness and colour; 0 is off.",
+        description="Strength of random changes of brightness, contrast and saturation; 0 "
+        "disables them.",
     )
     views: StrictInt | None = Field(
         default=None,
         ge=0,
         le=100,
-        description="Views of each training image, the first one plain; every epoch draws among "
-        "them. 0: a new one in every epoch, which no store can hold. Not given: 4, or as many as "
-        "differ (flip alone: 2; nothing: 1); 0 where nothing is frozen.",
+        description="Views of each training image that are stored, the first one not augmented; "
+        "each epoch draws among them. 0: a new view in every epoch, and nothing is stored. Not "
+        "set: 4, or fewer if fewer differ (flip alone: 2; no augmentation: 1); 0 if nothing is "
+        "frozen.",
     )
     mixup: StrictFloat = Field(
         default=0.2,
         ge=0,
-        description="Mixes pairs of activations at the cut, and their labels, in shares drawn "
-        "from Beta(mixup, mixup); 0 is off.",
+        description="Parameter of mixup: pairs of activations at the cut, and their labels, are "
+        "mixed in shares drawn from Beta(mixup, mixup); 0 disables it.",
     )
     test_time: Literal["none", "flip", "ten-crop"] = Field(
         default="none",
-        description="What the finished model looks at, averaging the logits: the image; and its "
-        "mirror image (2 times the work); or five crops and their mirror images (10 times).",
+        description='Views whose logits the finished model averages: the image alone ("none"), '
+        'also its mirror image ("flip", 2 times the work), or five crops and their mirror '
+        'images ("ten-crop", 10 times).',
     )
 
     @field_validator("views")
@@ -452,20 +504,23 @@ class Cache(Section):
 
     mode: Literal["auto", "on", "off"] = Field(
         default="auto",
-        description="Whether the frozen part is computed once and stored; auto: where it pays.",
+        description='Whether the activations of the frozen part are stored and reused; "auto": '
+        "if that saves work and there is room.",
     )
     engine: Literal["auto", "folded", "keras"] = Field(
         default="auto",
-        description="What computes them: a TensorFlow graph with the weights folded into it, or "
-        "the Keras model as it is; auto: folded where Keras computes with TensorFlow on a CPU.",
+        description="Engine that computes the activations: a TensorFlow graph with the weights "
+        'folded into it ("folded"), or the Keras model ("keras"); "auto": folded with '
+        "TensorFlow on a CPU.",
     )
     precision: Literal["auto", "float32", "bfloat16"] = Field(
         default="auto",
-        description="Of that arithmetic; auto: bfloat16 where it is faster and close enough.",
+        description='Precision in which the activations are computed; "auto": bfloat16 if it is '
+        "measured to be faster and close enough.",
     )
     dtype: Literal["auto", "float16", "float32"] = Field(
         default="auto",
-        description="Of the stored numbers; auto: float16 where all of them fit.",
+        description='Type in which the activations are stored; "auto": float16 if all numbers fit.',
     )
 
 
@@ -473,15 +528,23 @@ class Config(Section):
     """All settings of a run. `load_config` makes it; from Python it can be made directly."""
 
     seed: StrictInt = Field(
-        default=0, ge=0, description="Of split, new weights, order, augmentation."
+        default=0,
+        ge=0,
+        description="Seed for the split, the new weights, the batch order and the augmentation.",
     )
-    device: StrictStr = Field(default="auto", description='"auto", "cpu", or "gpu:0" and so on.')
+    device: StrictStr = Field(
+        default="auto",
+        description='Device that computes: "auto" (the first GPU, or else the CPU), "cpu", or '
+        '"gpu:0", "gpu:1", ...',
+    )
     data: Data
     model: Model = Model()
     head: Head = Head()
     augment: Augment = Augment()
     cache: Cache = Cache()
-    phases: tuple[AnyPhase, ...] = Field(description="Trained or solved one after the other.")
+    phases: tuple[AnyPhase, ...] = Field(
+        description="Phases of the run, trained or solved one after the other."
+    )
 
     @field_validator("device")
     @classmethod
