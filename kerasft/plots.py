@@ -55,8 +55,8 @@ def save_comparison(
 
     Args:
         path: of the PNG; an older one is replaced.
-        rows: "methods" of `compare.compare_ways`.
-        winner: name and backbone of the one that is marked.
+        rows: "ways" of what `kerasft compare --json` prints.
+        winner: name and backbone of the row that is marked; None marks none.
     """
     shown = [row for row in rows if row["val_accuracy"] is not None]
     shown.sort(key=lambda row: row["val_accuracy"])

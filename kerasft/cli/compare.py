@@ -2,9 +2,9 @@
 
 import logging
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -12,47 +12,71 @@ from kerasft.cli.options import as_typed, json_option, print_result, set_option
 from kerasft.cli.terminal import duration_text, loading, showing
 from kerasft.errors import UserError
 
+if TYPE_CHECKING:  # scikit-learn and pydantic would start with every command
+    from kerasft.compare.result import ComparisonResult, LeftOut
+    from kerasft.compare.verdict import Curve, WayResult
 
-@click.command()
+EARLIER_NAMES = {"methods": "ways"}
+"""Former names of options, which scripts may still use."""
+
+
+@click.command(
+    context_settings={"token_normalize_func": lambda name: EARLIER_NAMES.get(name, name)}
+)
 @click.argument("source", metavar="SRC")
 @click.option(
     "--backbones",
     metavar="A,B,A+B",
-    help="Default: MobileNetV2. A+B: the features of both together.",
+    help="Backbones to try. A+B joins the features of A and B. Default: the backbone that "
+    "--weights belongs to, or MobileNetV2.",
 )
 @click.option(
-    "--methods",
+    "--ways",
     metavar="A,B,...",
-    help="Of as-is, knn, bayes, lda, logistic, svm, rbf-svm, linear, fc, unfreeze, full, scratch. "
-    "Default: all but full and scratch, which need a --budget with time for them.",
+    help="Ways to try, out of as-is, knn, bayes, lda, logistic, svm, rbf-svm, linear, fc, "
+    "unfreeze, full, scratch. Default: all except full and scratch; these two are added if "
+    "--budget leaves enough time.",
 )
 @click.option(
     "--weights",
     metavar="imagenet|sample|none|RUN|FILE",
-    help="As for train; of several, joined by +, each backbone takes its own. Default: imagenet.",
+    help="Initial weights, as for train. For different backbones join several with +; each "
+    "backbone takes its own. Default: imagenet.",
 )
-@click.option("--image-size", type=int, metavar="N", help="Side in pixels, e.g. 224.")
-@click.option("--seeds", type=int, default=1, metavar="N", help="Divides the photos N times.")
+@click.option("--image-size", type=int, metavar="N", help="Side of the images in pixels, e.g. 224.")
+@click.option(
+    "--seeds",
+    type=int,
+    default=1,
+    metavar="N",
+    help="Repeats the comparison with N different splits.",
+)
 @click.option(
     "--fractions",
     metavar="F,F,...",
     default="1",
-    help="Shares of the training photos, e.g. 0.1,0.5,1: would more photos help?",
+    help="Repeats the comparison with these shares of the training photos, e.g. 0.1,0.5,1, to "
+    "find out whether more photos would help.",
 )
-@click.option("--budget", type=float, metavar="MINUTES", help="Stops there; may be continued.")
+@click.option(
+    "--budget",
+    type=float,
+    metavar="MINUTES",
+    help="Stops training after this time. The same command continues later.",
+)
 @click.option(
     "--out",
     type=click.Path(path_type=Path),
     metavar="DIR",
-    help="Where the result goes. Default: compare/ and the name of the photos.",
+    help="Folder for the result. Default: compare/ and the name of the photos.",
 )
-@click.option("--keep", is_flag=True, help="Leaves the winner as a run, DIR/winner.")
+@click.option("--keep", is_flag=True, help="Keeps the winner as a run in DIR/winner.")
 @set_option
 @json_option
 def compare(
     source: str,
     backbones: str | None,
-    methods: str | None,
+    ways: str | None,
     weights: str | None,
     image_size: int | None,
     seeds: int,
@@ -65,9 +89,10 @@ def compare(
 ) -> None:
     """Tries all ways to use a pretrained net on SRC, and says which one to use.
 
-    The net as it is; classifiers of scikit-learn on its features; new layers; unfreezing. All
-    with the same split, the same stored activations and as many settings tried. Goes on where it
-    was interrupted, and adds what is asked for later.
+    The ways are: the net as it is, scikit-learn classifiers on its features, new trained layers,
+    and unfreezing. All share the same split and stored activations, and each tries the same
+    number of settings. The same command continues an interrupted comparison; ways, backbones and
+    seeds can be added later.
 
     \b
     Example:
@@ -79,7 +104,7 @@ def compare(
     out = out or Path("compare") / short_name(source)
     with loading():
         from kerasft.compare.compare import compare_ways
-        from kerasft.compare.trials import Request
+        from kerasft.compare.request import Request
 
     given = {"data.source": source, "model.weights": weights, "model.image_size": image_size}
     request = Request(
@@ -87,11 +112,11 @@ def compare(
         sets=sets,
         # A comma also stands between the options of one backbone, which begin in lower case.
         backbones=() if backbones is None else tuple(re.split(r",\s*(?=[A-Z])", backbones)),
-        ways=None if methods is None else tuple(name.strip() for name in methods.split(",")),
+        ways=None if ways is None else tuple(name.strip() for name in ways.split(",")),
         seeds=seeds,
         fractions=shares,
     )
-    again = "Go on with the same command."
+    again = "Continue with the same command."
     click.get_current_context().meta["kerasft.again"] = lambda: again
     with showing() as progress:
         logging.getLogger("kerasft").setLevel(logging.WARNING)  # dozens of runs say the same
@@ -102,7 +127,7 @@ def compare(
             keep=keep,
             progress=progress,
         )
-    print_result(result, compare_text, as_json=as_json)
+    print_result(result.to_json(), lambda _: compare_text(result), as_json=as_json)
 
 
 def _numbers(text: str) -> tuple[float, ...]:
@@ -117,88 +142,90 @@ def _numbers(text: str) -> tuple[float, ...]:
 TITLE = ("way", "backbone", "validation", "test", "95% interval", "p", "time", "ms/image", "MB")
 
 
-def compare_text(result: Mapping[str, Any]) -> str:
-    """A line per way, the best on validation first; then the advice and where all of it is.
+def compare_text(result: "ComparisonResult") -> str:
+    """Shows a line per way, the best on validation first; then the advice and where the files are.
 
     Args:
-        result: the object that `compare --json` prints.
+        result: the result of `compare_ways`.
     """
-    rows = sorted(result["methods"], key=lambda row: -(row["val_accuracy"] or 0))
-    lines = [TITLE, *(_cells(row) for row in rows)]
-    width = [max(len(line[column]) for line in lines) for column in range(len(TITLE))]
-    table = []
-    for line, row in zip(lines, [None, *rows], strict=True):
-        cells = [f"{line[0]:<{width[0]}}", f"{line[1]:<{width[1]}}"]
-        cells += [f"{cell:>{w}}" for cell, w in zip(line[2:], width[2:], strict=True)]
-        cells.append(row["note"] if row else "")
-        table.append("  ".join(cells).rstrip())
-    images = ", ".join(f"{n:,} {split}" for split, n in result["images"].items())
+    rows = sorted(result.ways, key=lambda row: -(row.means.val_accuracy if row.means else 0))
+    images = ", ".join(f"{n:,} {split}" for split, n in result.images.items())
     parts = [
-        "\n".join(table),
-        f"{images}. Validation chooses; p says how likely chance alone makes a way differ on test "
-        "from the best one as much as it does.\nThe frozen part was computed once for all, "
-        f"{duration_text(result['pass_seconds'])}; time is what came on top, all settings tried.",
-        "\n".join(["as-is:", *(f"  {line}" for line in result["mapping"])])
-        if result["mapping"]
-        else "",
-        "\n".join(
-            f"{row['name']} on {row['backbone']}: {note}" for row in rows for note in row["notes"]
-        ),
-        "\n".join(_left_out_text(one) for one in result["left_out"]),
-        _curve_text(result["curve"]),
-        result["advice"],
-        f"All of it: {result['out']}, plot and table too.{_kept_text(result)}",
+        _table_text(rows),
+        f"Images: {images}. The validation split decides. p is the probability of a difference to "
+        "the winner as large as the one on test if both were equally good.\n"
+        f"The frozen part took {duration_text(result.pass_seconds)}, once for all ways; time is "
+        "what each way took on top of that, with all settings it tried.",
+        "\n".join(["as-is:", *(f"  {line}" for line in result.mapping)]) if result.mapping else "",
+        "\n".join(f"{row.title}: {note}" for row in rows for note in row.notes),
+        "\n".join(_left_out_text(one) for one in result.left_out),
+        _curves_text(result.curves),
+        result.advice,
+        f"Table, plots and all figures: {result.out}{_next_text(result)}",
     ]
     return "\n\n".join(part for part in parts if part)
 
 
-def _cells(row: Mapping[str, Any]) -> tuple[str, ...]:
-    def number(key: str, form: str) -> str:
-        return "" if row[key] is None else form.format(row[key])
+def _table_text(rows: Sequence["WayResult"]) -> str:
+    lines = [TITLE, *(_cells(row) for row in rows)]
+    width = [max(len(line[column]) for line in lines) for column in range(len(TITLE))]
+    table = []
+    for line, note in zip(lines, ["", *(row.note for row in rows)], strict=True):
+        cells = [f"{line[0]:<{width[0]}}", f"{line[1]:<{width[1]}}"]
+        cells += [f"{cell:>{w}}" for cell, w in zip(line[2:], width[2:], strict=True)]
+        table.append("  ".join([*cells, note]).rstrip())
+    return "\n".join(table)
 
-    low, high = row["ci95"] or (None, None)
+
+def _cells(row: "WayResult") -> tuple[str, ...]:
+    means = row.means
+    if means is None:
+        return (row.way, row.backbone, *[""] * (len(TITLE) - 2))
     return (
-        row["name"],
-        row["backbone"],
-        number("val_accuracy", "{:.3f}"),
-        number("test_accuracy", "{:.3f}"),
-        "" if low is None else f"{low:.3f} to {high:.3f}",
-        number("p_vs_best", "{:.2f}"),
-        "" if row["seconds"] is None else duration_text(row["seconds"]),
-        number("ms_per_image", "{:.1f}"),
-        number("size_mb", "{:.1f}"),
+        row.way,
+        row.backbone,
+        f"{means.val_accuracy:.3f}",
+        _number(means.test_accuracy, ".3f"),
+        "{:.3f} to {:.3f}".format(*means.ci95) if means.ci95 else "",
+        _number(row.p_vs_best, ".2f"),
+        "" if means.seconds is None else duration_text(means.seconds),
+        _number(means.ms_per_image, ".1f"),
+        _number(means.size_mb, ".1f"),
     )
 
 
-def _left_out_text(one: Mapping[str, Any]) -> str:
-    why = f"{duration_text(one['left'])} of the budget was left"
-    if one["seconds"] is not None:
-        why = f"it would take about {duration_text(one['seconds'])}, {why}"
-    return f"{one['name']} on {one['backbone']} left out: {why}."
+def _number(value: float | None, form: str) -> str:
+    return "" if value is None else format(value, form)
 
 
-def _curve_text(curve: Mapping[str, Any]) -> str:
-    if not curve:
+def _left_out_text(one: "LeftOut") -> str:
+    why = f"{duration_text(one.left)} of the budget was left"
+    if one.seconds is not None:
+        why = f"it would take about {duration_text(one.seconds)}, but only {why}"
+    return f"{one.way} on {one.backbone} was left out: {why}."
+
+
+def _curves_text(curves: Mapping[str, "Curve"]) -> str:
+    if not curves:
         return ""
-    shares = [share for share, _ in next(iter(curve.values()))]
-    width = max(len("validation accuracy with"), *map(len, curve))
+    shares = [share for share, _ in next(iter(curves.values()))]
+    width = max(len("validation accuracy with"), *map(len, curves))
     lines = [f"{'validation accuracy with':<{width}}" + "".join(f"{s:>7.0%}" for s in shares)]
     lines += [
-        f"{name:<{width}}" + "".join(f"{value:>7.3f}" for _, value in points)
-        for name, points in curve.items()
+        f"{title:<{width}}" + "".join(f"{accuracy:>7.3f}" for _, accuracy in curve)
+        for title, curve in curves.items()
     ]
     return "\n".join(lines)
 
 
-def _kept_text(result: Mapping[str, Any]) -> str:
-    from kerasft.compare.ways import (
-        AS_IS,  # not at the top: pydantic would start with every command
-    )
+def _next_text(result: "ComparisonResult") -> str:
+    """Names the commands that use the winner, if there is something they can use."""
+    # Not at the top: pydantic would start with every command.
+    from kerasft.compare.ways import AS_IS
 
-    winner = result["winner"]
-    if winner and winner["name"] == AS_IS:  # nothing was trained, so there is no run to keep
-        return f"\n\nNext:\n  kerasft predict imagenet:{winner['backbone']} PHOTO.jpg"
-    if not result["kept"]:
+    if result.winner and result.winner.way == AS_IS:  # nothing was trained: there is no run
+        return f"\n\nNext:\n  kerasft predict imagenet:{result.winner.backbone} PHOTO.jpg"
+    if not result.kept:
         return ""
-    run = as_typed(result["kept"])
+    run = as_typed(str(result.kept))
     return f"\n\nNext:\n  kerasft evaluate {run}\n  kerasft export {run}"

@@ -1,10 +1,21 @@
 """All ways to use a pretrained net, tried on one set of photos.
 
-    ways      the table: how each way is configured, which learning rates it tries
-    trials    one trial: a way, a backbone, a seed, trained as an ordinary run
-    verdict   winner by validation, p-values, advice
+A way is how a pretrained net is used: as it is, with a solved head ("svm"), with a trained head
+("linear"), unfrozen ("unfreeze"), and so on. A trial is one way on one backbone with one split.
+
+    ways      the table of ways: how each is configured, which learning rates it tries
+    request   what is to be compared, checked and turned into the list of trials
+    entry     what is recorded of a trial, and its JSON file
+    trials    one trial: its ordinary runs, the choice among them, the measurement
+    verdict   a row for each way, the winner, p-values, advice
+    result    what a comparison returns, and the files that hold it
     compare   `compare_ways`: all of it, within a budget of time
 
 Example:
-    >>> from kerasft import compare_ways
+    >>> from pathlib import Path
+    >>> from kerasft.compare.compare import compare_ways
+    >>> from kerasft.compare.request import Request
+    >>> request = Request({"data.source": "photos"}, ways=("svm", "unfreeze"))
+    >>> result = compare_ways(request, Path("compare/photos"))
+    >>> result.advice
 """

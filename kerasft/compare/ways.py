@@ -1,7 +1,7 @@
-"""The ways to use a pretrained net, as a table: how each is configured and what is tried.
+"""The ways to use a pretrained net, as a table: how each is configured and what it tries.
 
-Each way tries TRIES settings, so that none wins by having been tuned more: a solved head its own
-(`heads/solver.py`, by cross-validation), a trained one as many learning rates (on validation).
+Each way tries TRIES settings, so that none wins by having been tuned more. A solved head tries its
+own (`heads/solver.py`, by cross-validation), a trained one as many learning rates (on validation).
 """
 
 from collections.abc import Mapping
@@ -12,7 +12,7 @@ from kerasft.config.fields import Config
 from kerasft.config.load import default_phases, load_config, unfreeze_defaults
 
 AS_IS = "as-is"
-FACTORS = (0.3, 1.0, 3.0)  # of the usual learning rate
+FACTORS = (0.3, 1.0, 3.0)  # multiples of the usual learning rate
 FULL_RATE = 2e-5  # the Keras guide on transfer learning takes 1e-5 for the whole net
 
 
@@ -21,12 +21,12 @@ class Way:
     """One way to use a pretrained net.
 
     Attributes:
-        what: it is, for people.
-        flags: fields of the config that make it this way, by dotted key; of a way that starts
-            from another the fields of the phase that is appended.
-        start: the way whose chosen run it goes on with; None starts anew.
-        trained: whether learning rates are tried; a head that is solved tries what it has.
-        default: whether it is compared unless told otherwise.
+        what: description of the way, for people.
+        flags: fields of the config that make it this way, by dotted key. Where `start` names
+            another way, they are fields of the phase that is appended to its run.
+        start: name of the way whose chosen run is continued; None starts a new run.
+        trained: whether learning rates are tried; a solved head tries settings of its own.
+        default: whether it is compared when no ways are named.
     """
 
     what: str
@@ -40,7 +40,7 @@ def _solved(method: str, what: str) -> Way:
     return Way(what, {"phases.0.method": method})
 
 
-# From the cheapest to the costliest: of ways that are equally good the first one is taken.
+# From the cheapest to the most expensive: among equally good ways the first one is advised.
 WAYS: dict[str, Way] = {
     AS_IS: Way("the pretrained net as it is, for classes that ImageNet has"),
     "knn": _solved("knn", "nearest neighbours on the features"),
@@ -55,9 +55,9 @@ WAYS: dict[str, Way] = {
         {"head.hidden": (256,)},
         trained=True,
     ),
-    "unfreeze": Way("the top blocks unfrozen after that", start="linear", trained=True),
+    "unfreeze": Way("linear, then its top blocks unfrozen", start="linear", trained=True),
     "full": Way(
-        "the whole base unfrozen after that",
+        "linear, then the whole base unfrozen",
         {"phases.-1.blocks": "all"},
         start="linear",
         trained=True,
@@ -73,11 +73,11 @@ WAYS: dict[str, Way] = {
 
 
 def rates_of(name: str, config: Config) -> tuple[float, ...]:
-    """The learning rates that a trained way tries.
+    """Returns the learning rates that a trained way tries.
 
     Args:
-        name: of the way.
-        config: of its run, or of the run that it starts from.
+        name: key of WAYS.
+        config: config of the way's run, or of the run that it continues.
     """
     if WAYS[name].start:
         phase = unfreeze_defaults(config)
@@ -90,12 +90,12 @@ def rates_of(name: str, config: Config) -> tuple[float, ...]:
 
 
 def config_of_way(name: str, flags: Mapping[str, object], sets: tuple[str, ...] = ()) -> Config:
-    """The config of a way's run; of one that starts from another the other's.
+    """Returns the config of a way's run, or of the run that it continues.
 
     Args:
-        name: of the way.
-        flags: data, backbone and so on, by dotted key.
-        sets: `--set` of the command line.
+        name: key of WAYS.
+        flags: fields of data, model and so on, by dotted key.
+        sets: values of `--set`, such as "augment.views=2".
 
     Raises:
         UserError: every problem of the options at once, exit code 2.

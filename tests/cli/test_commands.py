@@ -25,6 +25,7 @@ from tiny import TINY, tiny_constructor
 
 from kerasft.backbones.table import BACKBONES
 from kerasft.cli.main import main
+from kerasft.compare.result import ComparisonResult
 from kerasft.config.load import load_config
 from kerasft.errors import UserError
 from kerasft.progress import Event
@@ -555,18 +556,19 @@ COMMANDS = [
     "train",
     "unfreeze-and-continue",
 ]
-COMPARISON = {
-    "methods": [],
-    "images": {"train": 1, "validation": 1, "test": 1},
-    "left_out": [],
-    "pass_seconds": 0.0,
-    "mapping": [],
-    "winner": None,
-    "curve": {},
-    "advice": "Take svm.",
-    "out": "compare/photos",
-    "kept": None,
-}
+COMPARISON = ComparisonResult(
+    ways=(),
+    left_out=(),
+    winner=None,
+    advice="Take svm.",
+    classes=("bee",),
+    images={"train": 1, "validation": 1, "test": 1},
+    pass_seconds=0.0,
+    mapping=(),
+    curves={},
+    out=Path("compare/photos"),
+    kept=None,
+)
 IMPORTED = {
     **{"backbone": "CaffeNet", "file": "net.h5", "bytes": 1, "parameters": 1, "top": True},
     **{"layers": [], "left_out": [], "unused": []},

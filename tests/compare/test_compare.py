@@ -1,8 +1,9 @@
-"""Comparisons on drawn photos: what is trained, what is found again, what is left behind."""
+"""Comparisons on drawn photos: what is trained, what is read again, which files are left."""
 
 import csv
 import json
 import shutil
+from dataclasses import replace
 
 import h5py
 import pytest
@@ -10,15 +11,11 @@ from drawing import draw_photos
 from PIL import Image
 from tiny_run import presplit, small
 
-from kerasft.compare.compare import (
-    _checked,
-    _predicted,
-    _refuse_another,
-    _settled,
-    _trials,
-    compare_ways,
-)
-from kerasft.compare.trials import Comparison, Request, Trial, config_of, photos_of
+from kerasft.compare.compare import _claim_folder, _predicted_seconds, compare_ways
+from kerasft.compare.entry import Entry
+from kerasft.compare.request import Request, Trial
+from kerasft.compare.result import LeftOut
+from kerasft.compare.trials import Comparison, photos_of
 from kerasft.config.load import load_config
 from kerasft.errors import UserError
 from kerasft.models import bundle
@@ -46,6 +43,10 @@ class Told(list):
             self.append(event.figures["name"] + (f": {note}" if note else ""))
 
 
+def names(result):
+    return [row.way for row in result.ways]
+
+
 @pytest.fixture(scope="module")
 def compared(tiny_backbone, tmp_path_factory):
     folder = tmp_path_factory.mktemp("compare")
@@ -60,14 +61,15 @@ def compared(tiny_backbone, tmp_path_factory):
 def test_all_ways_are_trained_the_one_that_others_go_on_from_first(compared):
     _, told, result = compared
     assert told == ["linear", "knn"]
-    assert [row["name"] for row in result["methods"]] == ["linear", "knn"]
-    assert result["images"] == {"train": 24, "validation": 6, "test": 6}
-    for row in result["methods"]:
-        assert (row["backbone"], row["seeds"], row["stopped"]) == ("Tiny", 1, False)
-        assert 0 <= row["test_accuracy"] <= 1 and 0 <= row["ci95"][0] < row["ci95"][1] <= 1
-        assert row["seconds"] > 0 and row["ms_per_image"] > 0 and row["size_mb"] > 0
-        assert row["classes"] == 3
-    settings = {row["name"]: row["settings"][0] for row in result["methods"]}
+    assert names(result) == ["linear", "knn"]
+    assert result.images == {"train": 24, "validation": 6, "test": 6}
+    for row in result.ways:
+        assert (row.backbone, row.seeds, row.stopped) == ("Tiny", 1, False)
+        low, high = row.means.ci95
+        assert 0 <= row.means.test_accuracy <= 1 and 0 <= low < high <= 1
+        assert row.means.seconds > 0 and row.means.ms_per_image > 0 and row.means.size_mb > 0
+        assert row.classes == 3
+    settings = {row.way: row.settings[0] for row in result.ways}
     assert list(settings["knn"]) == ["k"] and list(settings["linear"]) == ["learning_rate"]
 
 
@@ -88,22 +90,21 @@ def test_unfreezing_goes_on_from_the_linear_head_that_was_chosen(photos, tmp_pat
     assert told == ["unfreeze"]
     entries = {path.name for path in (tmp_path / "out" / "entries").iterdir()}
     assert entries == {"Tiny-linear-seed0-1.json", "Tiny-unfreeze-seed0-1.json"}
-    (row,) = result["methods"]
-    assert (row["name"], row["stopped"]) == ("unfreeze", False)
+    (row,) = result.ways
+    assert (row.way, row.stopped) == ("unfreeze", False)
 
 
 def test_the_winner_stays_as_a_run_that_goes_on(compared):
     folder, _, result = compared
     kept = folder / "out" / "winner"
-    assert result["kept"] == str(kept)
+    assert result.kept == kept
     assert not (folder / "out" / "runs").exists()
-    row = next(r for r in result["methods"] if r["name"] == result["winner"]["name"])
     record = read_record(Run(kept))
-    assert record["test"]["accuracy"] == row["test_accuracy"]
+    assert record["test"]["accuracy"] == result.winner.means.test_accuracy
     assert record["test_scored"] == 1
     assert bundle.load(kept / "model.keras").class_names == ("circle", "cross", "stripes")
     assert load_config(kept / "config.toml").data.source == str(folder / "photos")
-    if row["name"] != "knn":
+    if result.winner.way != "knn":
         copy = shutil.copytree(kept, folder / "out" / "copy")
         continue_run(copy, flags={"phases.-1.blocks": 1, "phases.-1.epochs": 1})
 
@@ -111,11 +112,11 @@ def test_the_winner_stays_as_a_run_that_goes_on(compared):
 def test_the_files_hold_what_was_returned(compared):
     folder, _, result = compared
     out = folder / "out"
-    assert json.loads((out / "compare.json").read_text()) == result
+    assert json.loads((out / "compare.json").read_text()) == result.to_json()
     with (out / "compare.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert [row["name"] for row in rows] == ["linear", "knn"]
-    assert float(rows[0]["val_accuracy"]) == result["methods"][0]["val_accuracy"]
+    assert float(rows[0]["val_accuracy"]) == result.ways[0].means.val_accuracy
     with Image.open(out / "compare.png") as image:
         assert image.width == 840
 
@@ -129,10 +130,9 @@ def test_what_is_finished_is_not_done_again_and_ways_can_be_added(compared):
     after = {path.name: path.stat().st_mtime_ns for path in entries.iterdir()}
     assert {name: after[name] for name in made} == made
     assert set(after) - set(made) == {"Tiny-bayes-seed0-1.json"}
-    rows = {row["name"]: row for row in result["methods"]}
-    for row in before["methods"]:
-        same = {key: value for key, value in rows[row["name"]].items() if key != "p_vs_best"}
-        assert same == {key: value for key, value in row.items() if key != "p_vs_best"}
+    rows = {row.way: row for row in result.ways}
+    for row in before.ways:
+        assert replace(rows[row.way], p_vs_best=None) == replace(row, p_vs_best=None)
 
 
 def test_another_comparison_does_not_get_into_the_same_folder(compared, tmp_path):
@@ -158,7 +158,7 @@ def test_a_backbone_may_be_added_with_weights_of_its_own_and_none_gets_others(ph
             tmp_path, request(photos, "knn", flags=flags, backbones=backbones), 0.0, silent
         )
         photos_of(comparison, Trial(0, 1.0, backbones[0], "knn"))
-        _refuse_another(comparison)
+        _claim_folder(comparison)
 
     begin(ours, "Tiny")
     begin(f"{ours}+none", "Tiny", "MobileNetV2")
@@ -171,19 +171,19 @@ def test_a_way_that_the_budget_stops_is_marked_and_goes_on_later(photos, tmp_pat
     told = Told()
     result = compare_ways(request(photos, "knn"), tmp_path / "out", budget=0, progress=told)
     assert told == ["knn: stopped: the budget was used up"]
-    (row,) = result["methods"]
-    assert (row["stopped"], row["val_accuracy"], row["p_vs_best"]) == (True, None, None)
-    assert result["winner"] is None
-    assert result["advice"] == "Nothing was finished, so there is nothing to advise."
+    (row,) = result.ways
+    assert (row.stopped, row.means, row.p_vs_best) == (True, None, None)
+    assert result.winner is None
+    assert result.advice == "Nothing was finished, so there is nothing to advise."
     again = compare_ways(request(photos, "knn"), tmp_path / "out")
-    assert again["winner"] == {"name": "knn", "backbone": "Tiny"}
+    assert again.to_json()["winner"] == {"name": "knn", "backbone": "Tiny"}
 
 
 DEFAULT = ("knn", "bayes", "lda", "logistic", "svm", "rbf-svm", "linear", "fc", "unfreeze")
 
 
 def made_before(out, *ways, ms=1000.0, seed=0):
-    """Entries as an earlier comparison of these 24, 6 and 6 photos would have left them."""
+    """Writes entries as an earlier comparison of these 24, 6 and 6 photos would have left them."""
     (out / "entries").mkdir(parents=True, exist_ok=True)
     for way in ways:
         trial = Trial(seed, 1.0, "Tiny", way)
@@ -200,10 +200,6 @@ def made_before(out, *ways, ms=1000.0, seed=0):
     return out
 
 
-def names(result):
-    return [row["name"] for row in result["methods"]]
-
-
 # Scoring an image takes 1 s in those entries, training it 3 s, or 5 s where BatchNormalization
 # learns too: full 2,160 s for its 3 rates, 10 epochs and 24 images; scratch 36,000 s for its 100.
 
@@ -218,10 +214,10 @@ def test_a_generous_budget_has_time_for_all(photos, tmp_path, monkeypatch):
     result = compare_ways(request(photos, ways=None), out, budget=1000, progress=told)
     assert sorted(names(result)) == sorted([*DEFAULT, "full", "scratch"])
     assert told[-2:] == ["full", "scratch"]
-    full = next(row for row in result["methods"] if row["name"] == "full")
-    assert not full["stopped"] and 0 < full["ms_per_image"] < 1000  # trained, not only found
-    assert result["left_out"] == []
-    assert json.loads((out / "compare.json").read_text()) == result
+    full = next(row for row in result.ways if row.way == "full")
+    assert not full.stopped and 0 < full.means.ms_per_image < 1000  # trained, not only found
+    assert result.left_out == ()
+    assert json.loads((out / "compare.json").read_text()) == result.to_json()
 
 
 @pytest.mark.slow
@@ -229,8 +225,8 @@ def test_a_generous_budget_has_time_for_training_from_scratch(photos, tmp_path):
     out, told = made_before(tmp_path / "out", *DEFAULT, "full"), Told()
     result = compare_ways(request(photos, ways=None), out, budget=1e6, progress=told)
     assert told[-2:] == ["full", "scratch"]
-    assert not any(row["stopped"] for row in result["methods"])
-    assert result["left_out"] == []
+    assert not any(row.stopped for row in result.ways)
+    assert result.left_out == ()
 
 
 def test_a_budget_for_the_default_ways_alone_leaves_the_others_out_and_stops_nothing(
@@ -239,8 +235,8 @@ def test_a_budget_for_the_default_ways_alone_leaves_the_others_out_and_stops_not
     out = made_before(tmp_path / "out", *DEFAULT)
     result = compare_ways(request(photos, ways=None), out, budget=1000)
     assert sorted(names(result)) == sorted(DEFAULT)
-    assert not any(row["stopped"] for row in result["methods"])
-    assert [(one["name"], round(one["seconds"])) for one in result["left_out"]] == [
+    assert not any(row.stopped for row in result.ways)
+    assert [(one.way, round(one.seconds)) for one in result.left_out] == [
         ("full", 2160),
         ("scratch", 36000),
     ]
@@ -251,14 +247,14 @@ def test_without_a_budget_or_with_ways_that_are_named_nothing_is_added(photos, t
     for ways, budget in ((None, None), (DEFAULT, 1e6)):
         result = compare_ways(request(photos, ways=ways), out, budget=budget)
         assert sorted(names(result)) == sorted(DEFAULT)
-        assert result["left_out"] == []
+        assert result.left_out == ()
 
 
 def test_what_is_finished_takes_nothing_of_a_budget(photos, tmp_path):
     out = made_before(tmp_path / "out", *DEFAULT, "full", "scratch")
     result = compare_ways(request(photos, ways=None), out, budget=0)
     assert sorted(names(result)) == sorted([*DEFAULT, "full", "scratch"])
-    assert result["left_out"] == []
+    assert result.left_out == ()
 
 
 def test_a_way_has_time_for_all_seeds_or_is_left_out(photos, tmp_path):
@@ -266,24 +262,24 @@ def test_a_way_has_time_for_all_seeds_or_is_left_out(photos, tmp_path):
     for seed in (0, 1):
         made_before(out, *DEFAULT, seed=seed)
     result = compare_ways(request(photos, ways=None, seeds=2), out, budget=3000)
-    assert result["left_out"][0]["seconds"] == pytest.approx(2 * 2160)
+    assert result.left_out[0].seconds == pytest.approx(2 * 2160)
     made_before(out, "full", seed=0)  # half of it is done
     made_before(out, "scratch", seed=0)
     made_before(out, "scratch", seed=1)
     told = []
     result = compare_ways(request(photos, ways=None, seeds=2), out, budget=1, progress=told.append)
-    assert result["left_out"][0]["seconds"] == pytest.approx(2160)
-    assert (result["methods"][-1]["name"], result["methods"][-1]["seeds"]) == ("scratch", 2)
+    assert result.left_out[0].seconds == pytest.approx(2160)
+    assert (result.ways[-1].way, result.ways[-1].seeds) == ("scratch", 2)
     counted = [(event.done, event.total) for event in told if event.stage == "entry"]
     assert counted[-3:] == [(18, 18), (19, 20), (20, 20)]
 
 
 def test_what_a_budget_has_left_is_told_where_nothing_says_what_an_image_takes(photos, tmp_path):
     result = compare_ways(request(photos, ways=None), tmp_path / "out", budget=0)
-    assert result["left_out"] == [
-        {"name": name, "backbone": "Tiny", "seconds": None, "left": 0.0}
-        for name in ("full", "scratch")
-    ]
+    assert result.left_out == (
+        LeftOut("full", "Tiny", seconds=None, left=0.0),
+        LeftOut("scratch", "Tiny", seconds=None, left=0.0),
+    )
 
 
 def test_seconds_are_predicted_from_rates_epochs_images_and_what_scoring_one_takes(
@@ -292,9 +288,10 @@ def test_seconds_are_predicted_from_rates_epochs_images_and_what_scoring_one_tak
     def predicted(way, *ms, fraction=1.0, backbone="Tiny", weights="none"):
         flags = {"data.source": str(photos), "model.weights": weights}
         comparison = Comparison(tmp_path, request(photos, flags=flags), 0.0, silent)
-        comparison.entries += [{"backbone": backbone, "ms_per_image": one} for one in ms]
-        comparison.entries.append({"backbone": "VGG16", "ms_per_image": 0.5})
-        return _predicted(comparison, Trial(0, fraction, backbone, way))
+        timed = [Trial(0, fraction, net, "svm") for net in (backbone, "VGG16")]
+        comparison.entries += [Entry(timed[0], ms_per_image=one) for one in ms]
+        comparison.entries.append(Entry(timed[1], ms_per_image=0.5))
+        return _predicted_seconds(comparison, Trial(0, fraction, backbone, way))
 
     # 3 x 2 ms x 24 images x 10 epochs x 3 rates; in the slower entries it is the head that takes
     # longer, and what was stopped has no time at all.
@@ -314,14 +311,12 @@ def test_neither_winner_nor_advice_know_the_test_labels(photos, tmp_path):
         source = presplit(photos, tmp_path / f"photos-{name}", swap_test=swap)
         results.append(compare_ways(request(source, "knn"), tmp_path / name))
     plain, permuted = results
-    assert [r["test_accuracy"] for r in plain["methods"]] != [
-        r["test_accuracy"] for r in permuted["methods"]
-    ]
-    for key in ("winner", "advice"):
-        assert plain[key] == permuted[key]
-    for one, other in zip(plain["methods"], permuted["methods"], strict=True):
-        assert one["val_accuracy"] == other["val_accuracy"]
-        assert one["settings"] == other["settings"]
+    (one,), (other,) = plain.ways, permuted.ways
+    assert one.means.test_accuracy != other.means.test_accuracy
+    assert plain.winner.title == permuted.winner.title
+    assert plain.advice == permuted.advice
+    assert one.means.val_accuracy == other.means.val_accuracy
+    assert one.settings == other.settings
 
 
 def test_two_nets_together_and_fractions_are_compared(photos, tmp_path):
@@ -329,48 +324,12 @@ def test_two_nets_together_and_fractions_are_compared(photos, tmp_path):
     what = request(photos, "lda", fractions=(0.5, 1.0), backbones=("Tiny+Tiny:alpha=1",))
     result = compare_ways(what, tmp_path / "out", progress=told)
     assert told == ["lda"] * 2
-    (row,) = result["methods"]
-    assert (row["backbone"], row["seeds"]) == ("Tiny+Tiny:alpha=1", 1)
-    curve = result["curve"]["lda on Tiny+Tiny:alpha=1"]
+    (row,) = result.ways
+    assert (row.backbone, row.seeds) == ("Tiny+Tiny:alpha=1", 1)
+    curve = result.curves["lda on Tiny+Tiny:alpha=1"]
     assert [share for share, _ in curve] == [0.5, 1.0]
-    assert curve[1][1] == result["methods"][0]["val_accuracy"]
+    assert curve[1][1] == row.means.val_accuracy
     assert (tmp_path / "out" / "curve.png").is_file()
-
-
-def test_the_weights_bring_their_net_to_all_ways_where_none_is_named():
-    brought = _settled(Request({"data.source": "photos", "model.weights": "sample"}))
-    assert brought.backbones == ("MobileNetV2:alpha=0.35",)
-    assert brought.flags["model.image_size"] == 96  # from scratch too, which has no weights
-    plain = _settled(Request({"data.source": "photos"}))
-    assert (plain.backbones, list(plain.flags)) == (("MobileNetV2",), ["data.source"])
-    named = _settled(Request({"data.source": "photos"}, backbones=("VGG16", "VGG19")))
-    assert named.backbones == ("VGG16", "VGG19")
-
-
-def test_of_several_weights_each_backbone_takes_its_own(tmp_path):
-    with h5py.File(tmp_path / "caffenet.h5", "w") as file:
-        file.attrs["kerasft_backbone"] = "CaffeNet"
-    weights = f"{tmp_path}/caffenet.h5+imagenet"
-    what = _settled(
-        Request(
-            {"data.source": "photos", "model.weights": weights},
-            backbones=("CaffeNet", "MobileNetV2", "CaffeNet+MobileNetV2"),
-            ways=("as-is", "svm"),
-        )
-    )
-    trials = _trials(what, _checked(what))
-    assert [(trial.way, trial.backbone) for trial in trials] == [
-        ("svm", "CaffeNet"),
-        ("as-is", "MobileNetV2"),
-        ("svm", "MobileNetV2"),
-        ("svm", "CaffeNet+MobileNetV2"),
-    ]
-    comparison = Comparison(tmp_path, what, 0.0, silent)
-    assert [config_of(comparison, trial).model.weights for trial in trials] == [
-        f"{tmp_path}/caffenet.h5",
-        *("imagenet", "imagenet"),
-        weights,
-    ]
 
 
 def test_all_that_is_wrong_with_the_options_is_told_at_once(photos, tmp_path):
@@ -379,9 +338,9 @@ def test_all_that_is_wrong_with_the_options_is_told_at_once(photos, tmp_path):
         compare_ways(what, tmp_path / "out")
     assert str(refused.value).splitlines() == [
         "the options are wrong:",
-        "  --methods: expected some of as-is, knn, bayes, lda, logistic, svm, rbf-svm, linear, fc, "
+        "  --ways: expected some of as-is, knn, bayes, lda, logistic, svm, rbf-svm, linear, fc, "
         "unfreeze, full, scratch, got 'svn'. Did you mean 'svm'?",
-        "  --methods: knn is named twice.",
+        "  --ways: knn is named twice.",
         "  --seeds: expected 1 or more, got 0.",
         "  --fractions: expected numbers over 0 and at most 1, got 0.",
     ]
@@ -391,7 +350,7 @@ def test_all_that_is_wrong_with_the_options_is_told_at_once(photos, tmp_path):
 
 def test_several_nets_cannot_be_used_as_they_are(photos, tmp_path):
     what = request(photos, "as-is", backbones=("Tiny+Tiny:alpha=1",))
-    with pytest.raises(UserError, match="as-is is for one backbone with the weights of ImageNet"):
+    with pytest.raises(UserError, match="as-is needs a single backbone with ImageNet weights"):
         compare_ways(what, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
@@ -413,7 +372,7 @@ def test_real_nets_on_real_photos_as_they_are_and_with_their_features(assets, tm
             shutil.copy(file, source / name)
     what = Request({"data.source": str(source)}, (), ("MobileNetV2",), ("as-is", "svm"))
     result = compare_ways(what, tmp_path / "out")
-    assert result["mapping"] == ["ants: ant (310)", "bees: bee (309)"]
-    as_is, svm = sorted(result["methods"], key=lambda row: row["name"])
-    assert as_is["classes"] == svm["classes"] == 2
-    assert as_is["val_accuracy"] >= 0.75 and svm["val_accuracy"] >= 0.75
+    assert result.mapping == ("ants: ant (310)", "bees: bee (309)")
+    as_is, svm = sorted(result.ways, key=lambda row: row.way)
+    assert as_is.classes == svm.classes == 2
+    assert as_is.means.val_accuracy >= 0.75 and svm.means.val_accuracy >= 0.75

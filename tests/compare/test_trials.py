@@ -1,8 +1,9 @@
-"""Places of a comparison, and what an entry takes from a run; the rest is in test_compare.py."""
+"""Trials without any training; test_compare.py trains them."""
 
 import pytest
 
-from kerasft.compare.trials import Comparison, Request, Trial, is_made
+from kerasft.compare.request import Request, Trial
+from kerasft.compare.trials import Comparison, is_made
 from kerasft.errors import OutOfTime
 from kerasft.progress import Event
 
@@ -11,11 +12,6 @@ def comparison(tmp_path, deadline, told=None):
     return Comparison(
         tmp_path, Request({}), deadline, told.append if told is not None else lambda _: 0
     )
-
-
-def test_a_place_has_a_name_that_is_a_file_name():
-    trial = Trial(1, 0.5, "MobileNetV2+MobileNet:alpha=0.75", "rbf-svm")
-    assert trial.name == "MobileNetV2+MobileNet-alpha=0.75-rbf-svm-seed1-0.5"
 
 
 def test_an_entry_is_made_when_it_is_written_down(tmp_path):

@@ -1,36 +1,40 @@
-"""What a comparison says, from entries that are written out."""
+"""Rows, winner, p-values and advice, from entries that are written out here."""
+
+from dataclasses import replace
 
 import pytest
 
-from kerasft.compare.verdict import advice_of, mcnemar, p_values, rows_of, winner_of
+from kerasft.compare.entry import Entry, SplitResult
+from kerasft.compare.request import Trial
+from kerasft.compare.verdict import (
+    advice_of,
+    curves_of,
+    mcnemar,
+    p_values,
+    rows_of,
+    winner_of,
+)
+from kerasft.metrics import Figures
 
 IMAGES = {0: [f"{i}.jpg" for i in range(10)], 1: [f"{i}.jpg" for i in range(5, 15)]}
 
 
 def entry(name, right, *, seed=0, backbone="MobileNetV2", loss=0.5, size=10.0, **more):
-    """An entry whose accuracy on validation and test is that of `right`, 0 or 1 per image."""
-    accuracy = sum(right) / len(right)
-    return {
-        "name": name,
-        "backbone": backbone,
-        "seed": seed,
-        "stopped": False,
-        "note": "",
-        "notes": [],
-        "val_accuracy": accuracy,
-        "val_loss": loss,
-        "test_accuracy": accuracy,
-        "macro_f1": accuracy,
+    """Makes an entry with `right`, 0 or 1 per image, on validation and on test."""
+    hits = tuple(bool(one) for one in right)
+    result = SplitResult(Figures(sum(hits) / len(hits), loss, len(hits)), hits)
+    figures = {
+        "validation": result,
+        "test": result,
+        "macro_f1": result.figures.accuracy,
         "seconds": 2.0 + 2 * seed,
         "ms_per_image": 5.0,
         "size_mb": size,
         "converged": True,
         "settings": {},
         "classes": 3,
-        "n_test": len(right),
-        "val_right": right,
-        "test_right": right,
-    } | more
+    }
+    return Entry(Trial(seed, 1.0, backbone, name), **figures | more)
 
 
 ALL, NONE, HALF = [1] * 10, [0] * 10, [1] * 5 + [0] * 5
@@ -47,32 +51,36 @@ def test_mcnemar_is_the_exact_test_on_the_images_that_only_one_has_right():
 
 def test_a_row_is_the_mean_over_the_seeds():
     (row,) = rows_of([entry("svm", ALL), entry("svm", HALF, seed=1)])
-    assert (row["name"], row["seeds"], row["val_accuracy"]) == ("svm", 2, 0.75)
-    assert (row["seconds"], row["size_mb"], row["converged"]) == (3.0, 10.0, True)
+    assert (row.title, row.seeds) == ("svm on MobileNetV2", 2)
+    means = row.means
+    assert (means.val_accuracy, means.test_accuracy, means.macro_f1) == (0.75, 0.75, 0.75)
+    assert (means.seconds, means.size_mb, means.converged) == (3.0, 10.0, True)
     # Wilson's interval of 8 of 10 (0.75 of 10, rounded to even).
-    assert row["ci95"] == [pytest.approx(0.490, abs=1e-3), pytest.approx(0.943, abs=1e-3)]
+    assert means.ci95 == (pytest.approx(0.490, abs=1e-3), pytest.approx(0.943, abs=1e-3))
 
 
 def test_a_way_that_was_stopped_in_one_seed_has_no_figures():
-    stopped = {**entry("full", ALL, seed=1), "stopped": True, "val_accuracy": None}
+    stopped = Entry(Trial(1, 1.0, "MobileNetV2", "full"), stopped=True)
     (row,) = rows_of([entry("full", ALL), stopped])
-    assert (row["stopped"], row["val_accuracy"], row["test_accuracy"]) == (True, None, None)
+    assert (row.stopped, row.means, row.settings) == (True, None, ())
+    assert row.to_json()["val_accuracy"] is None
     assert winner_of([row], 3) is None
 
 
 def test_validation_chooses_the_winner_whatever_test_says():
-    rows = rows_of([entry("knn", HALF, test_accuracy=1.0), entry("svm", ALL, test_accuracy=0.0)])
-    assert winner_of(rows, 3)["name"] == "svm"
+    knn, svm = entry("knn", HALF), entry("svm", ALL)
+    rows = rows_of([replace(knn, test=svm.test), replace(svm, test=knn.test)])
+    assert winner_of(rows, 3).way == "svm"
 
 
 def test_of_equal_accuracies_the_lower_loss_wins():
     rows = rows_of([entry("knn", ALL, loss=0.4), entry("svm", ALL, loss=0.2)])
-    assert winner_of(rows, 3)["name"] == "svm"
+    assert winner_of(rows, 3).way == "svm"
 
 
 def test_a_net_that_knows_two_of_three_classes_cannot_win():
     rows = rows_of([entry("as-is", ALL, classes=2), entry("svm", HALF)])
-    assert winner_of(rows, 3)["name"] == "svm"
+    assert winner_of(rows, 3).way == "svm"
 
 
 def test_an_image_counts_once_however_many_seeds_have_it():
@@ -83,7 +91,7 @@ def test_an_image_counts_once_however_many_seeds_have_it():
         entry("knn", [0] * 5 + [1] * 5, seed=1),  # again wrong on 5 to 9
     ]
     rows = rows_of(entries)
-    svm, knn = p_values(rows, rows[0], entries, "test", IMAGES)
+    svm, knn = p_values(rows, rows[0], entries, split="test", images=IMAGES)
     assert svm is None
     assert knn == pytest.approx(2 / 2**5)  # five images, not ten
 
@@ -91,7 +99,7 @@ def test_an_image_counts_once_however_many_seeds_have_it():
 def advised(*entries, curve=()):
     rows = rows_of(entries)
     winner = winner_of(rows, 3)
-    p = p_values(rows, winner, entries, "val", IMAGES)
+    p = p_values(rows, winner, entries, split="validation", images=IMAGES)
     return advice_of(rows, winner, p, curve)
 
 
@@ -105,9 +113,9 @@ def test_a_winner_that_is_sure_is_advised():
 def test_a_simpler_way_within_chance_is_advised_instead():
     nine = [1] * 9 + [0]
     assert advised(entry("unfreeze", ALL), entry("knn", NONE), entry("linear", nine)) == (
-        "unfreeze on MobileNetV2 (validation accuracy 1.000) is the best on validation, but linear "
-        "on MobileNetV2 (0.900) is within what chance explains (p = 1.00) and simpler: start with "
-        "that one."
+        "unfreeze on MobileNetV2 (validation accuracy 1.000) is the best on validation, but the "
+        "lead over linear on MobileNetV2 (0.900), which is simpler, may be chance (p = 1.00): "
+        "start with linear on MobileNetV2."
     )
 
 
@@ -115,7 +123,7 @@ def test_one_net_is_simpler_than_two():
     said = advised(
         entry("svm", ALL, backbone="A+B", size=20.0), entry("svm", [1] * 9 + [0], backbone="A")
     )
-    assert "but svm on A (0.900) is within what chance explains" in said
+    assert "but the lead over svm on A (0.900), which is simpler, may be chance" in said
 
 
 def test_a_costlier_way_within_chance_is_not_advised():
@@ -132,14 +140,33 @@ def test_a_costlier_way_within_chance_is_not_advised():
 def test_the_learning_curve_says_whether_more_photos_would_help():
     rising = advised(entry("svm", ALL), curve=[(0.1, 0.5), (0.5, 0.8), (1.0, 0.85)])
     assert rising.endswith(
-        "More photos would help: from 50% to 100% of the training photos it rose by 5.0 points."
+        "More photos would help: from 50% to 100% of the training photos, validation accuracy rose "
+        "by 5.0 points."
     )
     flat = advised(entry("svm", ALL), curve=[(0.5, 0.85), (1.0, 0.85)])
     assert flat.endswith(
-        "More photos would hardly help: from 50% to 100% of the training photos it changed by 0.0 "
-        "points."
+        "More photos would hardly help: from 50% to 100% of the training photos, validation "
+        "accuracy changed by 0.0 points."
     )
 
 
 def test_without_anything_finished_nothing_is_advised():
     assert advice_of([], None, [], ()) == "Nothing was finished, so there is nothing to advise."
+
+
+def test_a_way_has_a_learning_curve_if_it_is_finished_with_every_fraction():
+    smaller = Trial(0, 0.5, "MobileNetV2", "svm")
+    entries = [entry("svm", ALL), entry("knn", ALL), replace(entry("svm", HALF), trial=smaller)]
+    assert curves_of(entries) == {"svm on MobileNetV2": ((0.5, 0.5), (1.0, 1.0))}
+    assert curves_of(entries[:2]) == {}
+
+
+def test_a_row_prints_as_an_object_with_all_its_keys():
+    (row,) = rows_of([entry("svm", ALL, settings={"c": 1.0}, notes=("Too sure.",))])
+    assert row.to_json() == {
+        **{"name": "svm", "backbone": "MobileNetV2", "seeds": 1, "stopped": False, "note": ""},
+        **{"val_accuracy": 1.0, "val_loss": 0.5, "test_accuracy": 1.0, "macro_f1": 1.0},
+        **{"seconds": 2.0, "ms_per_image": 5.0, "ci95": pytest.approx([0.7225, 1.0], abs=1e-4)},
+        **{"size_mb": 10.0, "converged": True, "settings": [{"c": 1.0}], "classes": 3},
+        **{"notes": ["Too sure."], "p_vs_best": None},
+    }
