@@ -1,8 +1,8 @@
-"""AlexNet, CaffeNet and VGG as what they are: one layer after the other.
+"""AlexNet, CaffeNet and VGG as chains: one layer after the other.
 
-Plain data, from which `alexnet.py` builds its nets, and with which files of Caffe and PyTorch are
-compared. Layers have the names of the papers and of Caffe's files: conv1 to fc8 and, in VGG,
-conv1_1 to fc8.
+Plain data, from which `models/alexnet.py` builds its nets, and with which the importers compare
+files of Caffe and PyTorch. Layers are named as in the papers and in Caffe's files: conv1 to fc8
+and, in VGG, conv1_1 to fc8.
 
 Source: the published bvlc_alexnet, bvlc_reference_caffenet and VGG_ILSVRC definitions of Caffe;
     Krizhevsky, Sutskever and Hinton 2012; torchvision's alexnet after Krizhevsky 2014, "One weird
@@ -12,11 +12,11 @@ Source: the published bvlc_alexnet, bvlc_reference_caffenet and VGG_ILSVRC defin
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-CLASSES = 1000  # of ImageNet, in the order of their WordNet numbers, in Caffe as in Keras
+CLASSES = 1000  # ImageNet's, ordered by WordNet number in Caffe and in Keras
 
-# Mean of ILSVRC 2012 in Caffe's imagenet_mean.binaryproto, over all places: blue, green, red.
+# Mean of Caffe's imagenet_mean.binaryproto (ILSVRC 2012) over all pixels: blue, green, red.
 CAFFE_MEAN = (104.00698793, 116.66876762, 122.67891434)
-VGG_MEAN = (103.939, 116.779, 123.68)  # of VGG's authors, and of Keras
+VGG_MEAN = (103.939, 116.779, 123.68)  # published with VGG; Keras uses it too
 
 
 @dataclass(frozen=True)
@@ -24,12 +24,12 @@ class Conv:
     """A convolution and its ReLU.
 
     Attributes:
-        name: of the paper.
-        filters: channels that it makes.
-        kernel: side of its window, pixels.
-        stride: pixels from one window to the next.
-        pad: zeros on each side.
-        groups: parts that the channels are divided into; each sees one part of what comes in.
+        name: name in the paper.
+        filters: number of output channels.
+        kernel: side of the window, pixels.
+        stride: distance between windows, pixels.
+        pad: zeros that are padded on each side.
+        groups: number of groups of channels; each sees one part of the input channels.
     """
 
     name: str
@@ -40,7 +40,7 @@ class Conv:
     groups: int = 1
 
 
-# Of local response normalisation; ALPHA is divided by the number of channels that are summed.
+# Constants of local response normalisation. ALPHA is divided by the number of summed channels.
 NEIGHBOURS, ALPHA, BETA, K = 5, 1e-4, 0.75, 1.0
 
 
@@ -53,12 +53,12 @@ class Norm:
 
 @dataclass(frozen=True)
 class Pool:
-    """The maximum of overlapping or neighbouring windows.
+    """Max pooling, with windows that overlap or touch.
 
     Attributes:
-        name: of the paper.
-        size: side of its window.
-        stride: from one window to the next.
+        name: name in the paper.
+        size: side of the window, pixels.
+        stride: distance between windows, pixels.
     """
 
     name: str
@@ -68,11 +68,11 @@ class Pool:
 
 @dataclass(frozen=True)
 class Dense:
-    """A fully connected layer; all but the last one have a ReLU, and dropout of a half behind it.
+    """A fully connected layer. All but the last one are followed by a ReLU and dropout of 0.5.
 
     Attributes:
-        name: of the paper.
-        units: numbers that it makes.
+        name: name in the paper.
+        units: number of outputs.
     """
 
     name: str
@@ -88,10 +88,10 @@ class Chain:
 
     Attributes:
         image_size: side of its input, pixels.
-        mean: what is subtracted from blue, green, red (0 to 255); None: red, green, blue are
-            scaled as PyTorch does ("torch" of Keras' `preprocess_input`).
-        layers: in their order.
-        torch: numbers of the fully connected layers in torchvision's `classifier`.
+        mean: mean that is subtracted from blue, green, red (0 to 255); None if red, green, blue
+            are scaled as in PyTorch (mode "torch" of Keras' `preprocess_input`).
+        layers: layers in order.
+        torch: positions of the fully connected layers in torchvision's `classifier`.
     """
 
     image_size: int
@@ -101,7 +101,7 @@ class Chain:
 
     @property
     def dense(self) -> tuple[Dense, ...]:
-        """Its fully connected layers."""
+        """The fully connected layers."""
         return tuple(layer for layer in self.layers if isinstance(layer, Dense))
 
 
@@ -116,7 +116,7 @@ _CONV1, _CONV2 = Conv("conv1", 96, 11, stride=4), Conv("conv2", 256, 5, pad=2, g
 
 
 def _vgg(*counts: int) -> tuple[Layer, ...]:
-    """Stages of convolutions, as many in each as is said."""
+    """Returns the layers of a VGG, given the number of convolutions in each stage."""
     layers: list[Layer] = []
     for stage, count in enumerate(counts, start=1):
         filters = min(512, 32 * 2**stage)
@@ -136,7 +136,7 @@ CHAINS: dict[str, Chain] = {
             *_TOP,
         ),
     ),
-    # Pooled first and normalised then, which takes less memory.
+    # Pools before it normalises, which takes less memory.
     "CaffeNet": Chain(
         227,
         CAFFE_MEAN,
@@ -167,16 +167,16 @@ CHAINS: dict[str, Chain] = {
 
 @dataclass(frozen=True)
 class LayerSlot:
-    """One Keras layer with weights, and what of a file belongs into it.
+    """One Keras layer with weights, and the part of a file's layer that belongs into it.
 
     Attributes:
-        layer: Keras' name of it.
-        source: the paper's name of the layer that the file has.
-        first: the first of the layer's outputs that are taken.
-        kernel: shape of the kernel as Keras has it: [h, w, inputs, outputs] or [inputs, outputs].
-        outputs: of the whole layer in the file.
-        flattened: places h, w and channels that a fully connected layer takes flattened; None
-            where there is nothing to rearrange. Keras flattens [h, w, channels], Caffe and PyTorch
+        layer: name of the layer in Keras.
+        source: name of the file's layer, as in the paper.
+        first: index of the first output that is taken from the file's layer.
+        kernel: shape of the kernel in Keras: [h, w, inputs, outputs] or [inputs, outputs].
+        outputs: number of outputs of the whole layer in the file.
+        flattened: height, width and channels of the input that a fully connected layer flattens;
+            None if there is nothing to reorder. Keras flattens [h, w, channels], Caffe and PyTorch
             [channels, h, w].
     """
 
@@ -189,7 +189,7 @@ class LayerSlot:
 
     @property
     def stored(self) -> tuple[int, ...]:
-        """Shape of the whole layer's weights in files of Caffe and PyTorch: outputs first."""
+        """The shape of the whole layer's weights in Caffe and PyTorch, outputs first."""
         if len(self.kernel) == 2:
             return (self.outputs, self.kernel[0])
         height, width, channels, _ = self.kernel
@@ -197,7 +197,7 @@ class LayerSlot:
 
 
 def places(name: str) -> Iterator[LayerSlot]:
-    """Goes through the layers of a chain that have weights, in the order of the Keras net.
+    """Yields the layers of a chain that have weights, in the order of the Keras net.
 
     Args:
         name: a key of CHAINS.
@@ -234,7 +234,7 @@ def places(name: str) -> Iterator[LayerSlot]:
 
 
 def keras_name(name: str, layer: Layer) -> str:
-    """What a chain's layer is called in its Keras net; VGG has names of its own there."""
+    """Returns the name of a chain's layer in its Keras net; for VGG it differs from the paper's."""
     if not name.startswith("VGG"):
         return layer.name
     if isinstance(layer, Dense):
@@ -244,17 +244,17 @@ def keras_name(name: str, layer: Layer) -> str:
 
 
 def group_name(layer: Conv, group: int) -> str:
-    """What one part of a convolution in groups is called in the Keras net."""
+    """Returns the name, in the Keras net, of one group of a grouped convolution."""
     return f"{layer.name}_group{group + 1}"
 
 
 def torch_names(name: str) -> dict[str, str]:
-    """The paper's name of each layer with weights -> its name in torchvision's state dict.
+    """Maps the paper's name of each layer with weights to its name in torchvision's state dict.
 
-    torchvision counts ReLU and pooling too: "features.3" is conv2 of AlexNet.
+    torchvision counts ReLU and pooling layers too: "features.3" is conv2 of AlexNet.
 
     Args:
-        name: a key of CHAINS that has `torch`.
+        name: a key of CHAINS whose chain has `torch`.
     """
     chain, number = CHAINS[name], 0
     names = {}

@@ -1,6 +1,6 @@
-"""What goes with a backbone, checked before anything is built: its weights, its features.
+"""Checks that weights and features fit a backbone, before anything is built.
 
-Plain rules without Keras; h5py is imported only to read which backbone a file was written for.
+Plain rules without Keras; h5py is imported only to read for which backbone a file was written.
 """
 
 from collections.abc import Callable
@@ -10,17 +10,17 @@ from kerasft.backbones.spec import DEFAULTS, SEPARATOR, nets_of, parse, parse_al
 from kerasft.backbones.table import BACKBONES, MODE, Backbone
 from kerasft.errors import UserError
 
-WEIGHTS = ("imagenet", "sample", "none")  # that are no file
+WEIGHTS = ("imagenet", "sample", "none")  # the words that do not name a file
 FILES = (".h5", ".keras")
 
 
 def weights_of(weights: str, count: int = 1) -> tuple[str, ...]:
-    """The weights of each of several backbones: "alexnet.h5+imagenet" is two.
+    """Splits the weights of several backbones: "alexnet.h5+imagenet" makes two.
 
     Args:
-        weights: as in the config; joined are only words of WEIGHTS and names that end as `FILES`.
-            Any other "+" is a part of a name: "c++/alexnet.h5+imagenet", "runs/cats+dogs".
-        count: of the backbones; one for all of them is repeated.
+        weights: value of `model.weights`. Only words of WEIGHTS and names that end as FILES are
+            parts; any other "+" belongs to a name: "c++/alexnet.h5+imagenet", "runs/cats+dogs".
+        count: number of backbones; a single part is repeated for each of them.
     """
     parts, begun = [], ""
     for piece in weights.split(SEPARATOR):
@@ -30,23 +30,23 @@ def weights_of(weights: str, count: int = 1) -> tuple[str, ...]:
             begun = ""
         else:
             begun += SEPARATOR
-    if begun or not parts:  # the last one is neither
+    if begun or not parts:  # the end is neither a word nor a file: it is one name
         parts = [weights]
     return tuple(parts * count if len(parts) == 1 else parts)
 
 
 def with_files(weights: str, change: Callable[[str], str]) -> str:
-    """The same weights with every one that is no word of WEIGHTS changed: a path, for instance."""
+    """Returns the weights with `change` applied to each part that names a file or a run."""
     parts = weights_of(weights)
     return SEPARATOR.join(part if part in WEIGHTS else change(part) for part in parts)
 
 
 def check_weights(spec: str, weights: str) -> None:
-    """Refuses weights for another number of backbones, and ImageNet's where Keras has none.
+    """Refuses weights for a different number of backbones, and "imagenet" where Keras has none.
 
     Args:
-        spec: see `spec.parse_all`.
-        weights: as in the config, for as many backbones.
+        spec: one backbone or several, as `spec.parse_all` takes them.
+        weights: value of `model.weights`.
 
     Raises:
         UserError: one sentence (exit code 2).
@@ -71,22 +71,22 @@ def check_weights(spec: str, weights: str) -> None:
             )
 
 
-# What a head may take of a backbone besides its pooled or flattened end: fully connected layers,
-# by the names that they have in the papers on AlexNet and VGG.
+# Fully connected layers whose output a head may take instead of the pooled or flattened end of the
+# base, by their names in the papers on AlexNet and VGG.
 FULLY_CONNECTED = ("fc6", "fc7")
 
 
 def check_features(
     spec: str, features: str, *, leave_out: int, weights: str, image_size: int
 ) -> None:
-    """Refuses what can't be taken of one of these backbones.
+    """Refuses features that one of the backbones does not have.
 
     Args:
-        spec: see `spec.parse_all`.
-        features: "pooled", "flat" or one of `FULLY_CONNECTED`.
-        leave_out: blocks from the top that are left away.
-        weights: as in the config; ImageNet's have a top for one side only.
-        image_size: of the model, pixels.
+        spec: one backbone or several, as `spec.parse_all` takes them.
+        features: "pooled", "flat" or one of FULLY_CONNECTED.
+        leave_out: number of blocks that are left out, from the top.
+        weights: value of `model.weights`; the top of "imagenet" fits a single image size.
+        image_size: side of the model's images, pixels.
 
     Raises:
         UserError: one sentence (exit code 2).
@@ -99,7 +99,7 @@ def check_features(
 
 
 def _misfit(row: Backbone, features: str, leave_out: int, weights: str, side: int) -> str:
-    """What can't be taken of one backbone, as a sentence; "" if all can."""
+    """Returns why one backbone cannot give the features, as a sentence; "" if it can."""
     if features not in FULLY_CONNECTED:
         if leave_out < row.blocks:
             return ""
@@ -126,12 +126,12 @@ def _misfit(row: Backbone, features: str, leave_out: int, weights: str, side: in
     return ""
 
 
-SPEC = "kerasft_backbone"  # attribute of the file
+SPEC = "kerasft_backbone"  # HDF5 attribute that names the backbone of a weights file
 
 
 def backbone_of(path: str | Path) -> str | None:
-    """The backbone that a weights file was written for; None where the file does not say."""
-    import h5py  # takes a tenth of a second, which `kerasft backbones` need not wait for
+    """Returns the backbone for which a weights file was written; None if it does not say."""
+    import h5py  # takes a tenth of a second, for which `kerasft backbones` need not wait
 
     try:
         with h5py.File(path, "r") as file:
@@ -142,10 +142,10 @@ def backbone_of(path: str | Path) -> str | None:
 
 
 def check_backbone(path: Path, spec: str) -> None:
-    """Refuses a file that was written for another backbone, whose shapes may be the same.
+    """Refuses a file that was written for another backbone, even one with the same shapes.
 
     Raises:
-        UserError: it was.
+        UserError: the file names a backbone other than `spec`.
     """
     written = backbone_of(path)
     if written is not None and not same_net(written, spec):

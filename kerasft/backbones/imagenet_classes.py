@@ -1,17 +1,18 @@
-"""Which classes of ImageNet a person's class names mean, to use a pretrained net as it is.
+"""Maps a user's class names to classes of ImageNet, to use a pretrained net as it is.
 
-A name is looked up, as it is written and then in the singular, among
+A name is looked up, first as written and then in the singular, among
 
-    group    everyday words that mean several classes: "dog" (imagenet_groups.txt)
+    group    everyday words for several classes: "dog" (imagenet_groups.txt)
     name     the labels of the classes: "tench"
     synonym  WordNet's other words for them: "Tinca tinca" (imagenet_synonyms.txt)
 
-or it begins with a synset, as the folders of ImageNet do: "n02206856". Case, spaces, signs and
-numbers in front ("01_ants") do not count.
+or it begins with a synset number, as the folders of ImageNet do: "n02206856". Case, spaces,
+punctuation and a leading number ("01_ants") are ignored.
 
-No two class names share a class: it belongs to the one that means it most closely, a name or
-synonym before a group, a small group before a larger one around it ("beagle", "terrier", "dog").
-Of names that mean it alike ("cab" and "taxi") none gets it, since a score could not be divided.
+No two class names share a class of ImageNet. It goes to the name with the most specific claim: a
+name or synonym before a group, a small group before a larger one that contains it ("beagle",
+"terrier", "dog"). If claims are equal ("cab" and "taxi"), no name gets it, because its score
+could not be divided between them.
 
 Shapes: N images, K class names.
 """
@@ -35,15 +36,15 @@ NUM_CLASSES = 1000
 
 @dataclass(frozen=True)
 class Match:
-    """What one class name means.
+    """The classes of ImageNet that one class name means.
 
     Attributes:
-        class_name: as the person wrote it.
-        indices: of ImageNet's classes, 0 to 999, ascending; () if it means none.
-        why: "synset", "group", "name" or "synonym", with ", plural" where the singular was
-            found; "" where nothing was found.
-        note: a clause about what is not plain: several meanings, classes that other names have
-            taken, no such class; "" if all is plain.
+        class_name: the name as the user wrote it.
+        indices: classes of ImageNet, 0 to 999, ascending; () if the name means none.
+        why: "synset", "group", "name" or "synonym", with ", plural" if the singular matched;
+            "" if nothing did.
+        note: a clause about anything unusual: several meanings, classes that went to other
+            names, no such class; "" if there is nothing to say.
     """
 
     class_name: str
@@ -52,7 +53,7 @@ class Match:
     note: str
 
     def to_text(self) -> str:
-        """One line: `dog: 118 classes, Chihuahua (151) to Mexican hairless (268)`."""
+        """Returns a line such as `dog: 118 classes, Chihuahua (151) to Mexican hairless (268)`."""
         said = [f"{labels()[index]} ({index})" for index in self.indices]
         if len(said) > 4:
             said = [f"{len(said)} classes, {said[0]} to {said[-1]}"]
@@ -60,25 +61,25 @@ class Match:
         return f"{self.class_name}: {'; '.join(part for part in parts if part)}"
 
     def to_json(self) -> dict[str, Any]:
-        """`{"class_name", "indices", "labels", "why", "note"}`."""
+        """Returns `{"class_name", "indices", "labels", "why", "note"}`."""
         found = {"indices": list(self.indices), "labels": [labels()[i] for i in self.indices]}
         return {"class_name": self.class_name, **found, "why": self.why, "note": self.note}
 
 
 @dataclass(frozen=True)
 class Matches:
-    """What all class names mean, in their order. No index occurs twice."""
+    """The matches of all class names, in order. No index occurs twice."""
 
     each: tuple[Match, ...]
 
     @property
     def mapped(self) -> list[int]:
-        """Positions of the class names that mean something."""
+        """Positions of the class names that mean at least one class of ImageNet."""
         return [position for position, match in enumerate(self.each) if match.indices]
 
     @property
     def unmatched(self) -> list[str]:
-        """The class names that mean nothing."""
+        """The class names that mean no class of ImageNet."""
         return [match.class_name for match in self.each if not match.indices]
 
 
@@ -86,7 +87,7 @@ def match_classes(class_names: Sequence[str]) -> Matches:
     """Finds the classes of ImageNet that class names mean.
 
     Args:
-        class_names: K names, as the folders are called.
+        class_names: K names, such as those of the folders.
     """
     claims = [_claim(name) for name in class_names]
     return Matches(tuple(_settled(claim, claims) for claim in claims))
@@ -96,12 +97,12 @@ def scores_of(matches: Matches, scores: np.ndarray) -> np.ndarray:
     """Turns scores of ImageNet's classes into scores of the class names.
 
     Args:
-        matches: of K class names, at least two of them mapped.
+        matches: matches of K class names, at least two of them mapped.
         scores: float32 [N,1000], probabilities.
 
     Returns:
-        float32 [N,K]: what the classes of each name have together, divided by what all names
-        have. 0 for names that mean nothing; all alike where nothing is left to divide.
+        float32 [N,K]: sum of the scores of each name's classes, normalised so that a row sums to
+        1. Names without a class have 0; if all sums are 0, the mapped names share equally.
 
     Raises:
         UserError: fewer than two names are mapped, so there is nothing to choose between.
@@ -128,7 +129,7 @@ def scores_of(matches: Matches, scores: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True, eq=False)
 class _Claim:
-    """What a class name would mean if it were alone."""
+    """The classes that a name would mean if it were the only one."""
 
     class_name: str
     indices: frozenset[int]
@@ -136,7 +137,7 @@ class _Claim:
     note: str
 
     def beats(self, other: "_Claim") -> bool:
-        """Whether it means its classes more closely than the other one."""
+        """Returns whether this claim is more specific than the other one."""
         mine, its = (claim.why.startswith("group") for claim in (self, other))
         return its if mine != its else self.indices < other.indices
 
@@ -193,13 +194,16 @@ def _quoted(claims: Sequence[_Claim]) -> str:
 
 @functools.cache
 def labels() -> tuple[str, ...]:
-    """The 1000 labels in the order of the published nets; "crane" and "maillot" occur twice."""
+    """Returns the 1000 labels in the order of the published nets.
+
+    "crane" and "maillot" occur twice.
+    """
     return tuple(words[0] for _, words in _read_synonyms())
 
 
 @functools.cache
 def _read_synonyms() -> tuple[tuple[str, tuple[str, ...]], ...]:
-    """Of each class its synset and its words."""
+    """Reads the synset number and the words of each class."""
     rows = (line.split("\t") for line in _lines(SYNONYMS))
     return tuple((synset, tuple(words.split(", "))) for synset, words in rows)
 
@@ -211,7 +215,7 @@ def _synsets() -> dict[str, int]:
 
 @functools.cache
 def _words() -> dict[str, frozenset[int]]:
-    """WordNet's words, as `_key` writes them, and their classes."""
+    """Maps WordNet's words, normalised by `_key`, to their classes."""
     found: dict[str, set[int]] = {}
     for index, (_, words) in enumerate(_read_synonyms()):
         for word in words:
@@ -221,7 +225,7 @@ def _words() -> dict[str, frozenset[int]]:
 
 @functools.cache
 def _groups() -> dict[str, frozenset[int]]:
-    """Everyday words, as `_key` writes them, and their classes; none of a word to be left out."""
+    """Maps everyday words, normalised by `_key`, to their classes; no class for excluded words."""
     found: dict[str, frozenset[int]] = {}
     for line in _lines(GROUPS):
         words, _, ranges = line.partition(":")
@@ -244,7 +248,7 @@ def _lines(path: Path) -> Iterator[str]:
 
 
 def _key(name: str) -> str:
-    """Letters and digits alone, so that "T-shirt", "t_shirt" and "TShirt" are one word."""
+    """Keeps letters and digits only, so that "T-shirt", "t_shirt" and "TShirt" are one word."""
     plain = unicodedata.normalize("NFKD", name)
     return "".join(letter for letter in plain.lower() if letter.isalnum())
 
@@ -255,7 +259,7 @@ _ENDINGS = (("ies", "y"), ("ves", "f"), ("ves", "fe"), ("es", ""), ("s", ""))
 
 
 def _forms(name: str) -> list[str]:
-    """The name as a key, as written and then what it may be the plural of."""
+    """Returns keys for a name: as written, then each word of which it may be the plural."""
     word = _key(re.sub(r"^[\d\W_]+(?=[^\W\d_])", "", name))
     forms = [word]
     forms += [

@@ -1,6 +1,6 @@
-"""The files of ImageNet weights: what Keras calls them, and which are on this machine.
+"""The files of ImageNet weights: the names that Keras gives them, and which are on this machine.
 
-Plain rules without Keras, so that the table of backbones is there in an instant.
+Plain rules without Keras, so that `kerasft backbones` answers in an instant.
 """
 
 import os
@@ -12,8 +12,8 @@ from kerasft.backbones.compatibility import check_weights
 from kerasft.backbones.spec import parse
 from kerasft.backbones.table import BACKBONES, Backbone
 
-# Module -> the file of a base, without its top, as the constructors in keras/src/applications
-# call it. A test lets every one of them ask for its file.
+# Module -> name of the file of a base without its top, as in the constructors of
+# keras/src/applications. A test lets each of them request its file.
 _KERNELS = "weights_tf_dim_ordering_tf_kernels"
 _FILES = {
     "mobilenet": "mobilenet_{tenths}_{side}_tf_no_top.h5",
@@ -35,12 +35,12 @@ BYTES_PER_PARAMETER = 4  # float32; names and headers add a few per cent
 
 
 def models_folder() -> Path:
-    """Where Keras looks for its files, by the rules of `keras.utils.get_file`."""
+    """Returns the folder in which Keras keeps weights, by the rules of `keras.utils.get_file`."""
     home = Path(os.environ.get("KERAS_HOME", "~/.keras")).expanduser()
     there = next(place for place in (home, *home.absolute().parents) if place.exists())
     if not (there.is_dir() and os.access(there, os.W_OK)):
-        # Keras makes a folder that is not there yet, and passes over one that it can't write
-        # to, files in it or not.
+        # Keras creates a missing folder, and ignores one to which it can't write, even if there
+        # are files in it.
         home = Path("/tmp" if os.path.isdir("/tmp") else tempfile.gettempdir()) / ".keras"
     return home / "models"
 
@@ -49,9 +49,9 @@ def weights_file(spec: str, image_size: int) -> str:
     """Returns the name of the file that holds the ImageNet weights of a base.
 
     Args:
-        spec: a backbone of the table, as it is or with one of its `variants`.
-        image_size: side of the input in pixels; there are MobileNets for several sides, and
-            for all other sides those of 224 are taken.
+        spec: a backbone of the table, plain or with one of its `variants`.
+        image_size: side of the input in pixels. MobileNets have weights for several sides; for
+            any other side the weights for 224 are used.
 
     Raises:
         UserError: Keras has no weights of it (exit code 2).

@@ -8,7 +8,7 @@ from kerasft.errors import UserError, did_you_mean
 
 
 def _width(text: str) -> float:
-    """Reads a width multiplier. The limit is far over what exists (1.4) and stops `alpha=75`."""
+    """Parses a width multiplier. The largest one is 1.4; the limit catches `alpha=75`."""
     value = float(text)
     if not 0 < value <= 4:
         raise ValueError
@@ -32,7 +32,7 @@ def _mode(text: str) -> str:
     return text
 
 
-# Option -> how its text is read, and what is expected of it.
+# Option -> function that parses its text, and what the text has to be.
 OPTIONS: dict[str, tuple[Callable[[str], Any], str]] = {
     "alpha": (_width, "a number over 0, at most 4"),
     "depth_multiplier": (_whole, "a whole number from 1 to 8"),
@@ -42,14 +42,14 @@ OPTIONS: dict[str, tuple[Callable[[str], Any], str]] = {
 
 
 def parse(spec: str) -> tuple[Backbone, dict[str, Any]]:
-    """Reads a backbone as users write it.
+    """Parses one backbone as users write it.
 
     Args:
         spec: "MobileNetV2", or with options of the constructor: "MobileNet:alpha=0.75",
             "MobileNetV3Small:alpha=1,minimalistic=true".
 
     Returns:
-        The row, and the options as the constructor takes them.
+        The row of the table, and the options as keyword arguments of the constructor.
 
     Raises:
         UserError: unknown backbone or option, or a value out of range.
@@ -89,13 +89,13 @@ SEPARATOR = "+"  # between the backbones of "MobileNetV2+MobileNet:alpha=0.75"
 
 
 def parse_all(spec: str) -> tuple[tuple[Backbone, dict[str, Any]], ...]:
-    """Reads one backbone or several: "MobileNetV2+MobileNet:alpha=0.75".
+    """Parses one backbone or several: "MobileNetV2+MobileNet:alpha=0.75".
 
     Returns:
-        What `parse` makes of each.
+        The result of `parse` for each backbone.
 
     Raises:
-        UserError: as `parse`; or one of them is named twice.
+        UserError: a backbone that `parse` refuses, or one that is named twice.
     """
     specs = spec.split(SEPARATOR)
     parsed = tuple(parse(one.strip()) for one in specs)
@@ -109,24 +109,27 @@ def parse_all(spec: str) -> tuple[tuple[Backbone, dict[str, Any]], ...]:
 
 
 def rows_of(spec: str) -> tuple[Backbone, ...]:
-    """The table's rows of what `parse_all` reads."""
+    """Returns the table's row of each backbone in a spec."""
     return tuple(backbone for backbone, _ in parse_all(spec))
 
 
 def side_of(spec: str) -> int:
-    """The side that a model of these backbones takes unless told otherwise: the largest, pixels."""
+    """Returns the default image size of a model, in pixels: the largest of its backbones."""
     return max(backbone.image_size for backbone in rows_of(spec))
 
 
 def nets_of(spec: str, image_size: int) -> tuple[tuple[str, int], ...]:
-    """Each backbone by itself, with the side at which it sees images of `image_size` pixels a side.
+    """Returns each backbone of a spec with the side of its own input.
 
-    One alone sees them as they are; of several each at the side that it was trained with, if that
-    is smaller.
+    A single backbone takes the model's images as they are. Each of several takes them at the side
+    on which it was trained, if that is smaller.
 
     Args:
-        spec: see `parse_all`.
-        image_size: of the model, pixels.
+        spec: one backbone or several, as `parse_all` takes them.
+        image_size: side of the model's images, pixels.
+
+    Returns:
+        Pairs of a spec of one backbone and a side in pixels.
     """
     specs = [one.strip() for one in spec.split(SEPARATOR)]
     if len(specs) == 1:
@@ -135,7 +138,7 @@ def nets_of(spec: str, image_size: int) -> tuple[tuple[str, int], ...]:
 
 
 def default_blocks(spec: str) -> int:
-    """How many blocks of each of them `unfreeze-and-continue` trains unless told otherwise."""
+    """Returns how many blocks of each backbone `unfreeze-and-continue` trains by default."""
     return min(backbone.default_blocks for backbone in rows_of(spec))
 
 
@@ -143,10 +146,10 @@ DEFAULTS = {"alpha": 1.0, "depth_multiplier": 1, "minimalistic": False, MODE: "c
 
 
 def same_net(one: str, other: str) -> bool:
-    """Whether two specs are one net, or the same nets: "MobileNet" is "MobileNet:alpha=1".
+    """Returns whether two specs mean the same nets: "MobileNet" is "MobileNet:alpha=1".
 
     Raises:
-        UserError: as `parse_all`.
+        UserError: a spec that `parse_all` refuses.
     """
     first, second = (
         [(row, {**DEFAULTS, **options}) for row, options in parse_all(spec)]

@@ -1,7 +1,8 @@
-"""The table of backbones: what each one is called, takes, and is cut into.
+"""The table of backbones: name, input, features and blocks of each.
 
-Keras Applications, and AlexNet and CaffeNet, whose weights are imported. Plain data without
-Keras, so that a config is checked in an instant; `models/build.py` builds the nets.
+It lists the nets of Keras Applications, and AlexNet and CaffeNet, whose weights are imported.
+Plain data without Keras, so that a config is checked in an instant; `models/build.py` builds the
+nets.
 
 Shapes: S side of the square input in pixels; F features.
 """
@@ -15,23 +16,24 @@ class Backbone:
     """One row of the table: one constructor of `keras.applications`, or a net of `chains.py`.
 
     Attributes:
-        name: of the constructor.
+        name: name of the constructor, and of the backbone on the command line.
         module: submodule of `keras.applications` whose `preprocess_input` goes with it; `OURS`
             for a net of `chains.py`.
-        image_size: side that the ImageNet weights were trained with, pixels.
+        image_size: side of the images on which the ImageNet weights were trained, pixels.
         min_size: smallest side that the constructor accepts, pixels.
-        parameters: of the base without its top, with default options; BatchNormalization
-            statistics included.
-        features: what the base makes of an image, F.
-        blocks: how many there are, the stem included.
-        default_blocks: how many blocks from the top `unfreeze-and-continue` trains unless
-            told otherwise: about a fifth of them.
-        block_key: regular expression, searched in the explicit names of its layers; group 1,
-            or the whole match if there is no group, tells the blocks apart.
-        block_name: how a block is called; `{}` stands for what `block_key` found.
-        options: arguments of the constructor that a spec may set, and MODE; `OPTIONS` reads them.
-        variants: options with which there are ImageNet weights, besides the default ones.
-        fully_connected: layers of its top that can be features, in the order of
+        parameters: number of parameters of the base without its top, with default options;
+            BatchNormalization statistics included.
+        features: number of features that the base computes from an image, F.
+        blocks: number of blocks, the stem included.
+        default_blocks: number of blocks from the top that `unfreeze-and-continue` trains if
+            none is given: about a fifth of them.
+        block_key: regular expression that is searched in the explicit names of the layers;
+            group 1, or the whole match if there is no group, identifies the block.
+        block_name: name of a block; `{}` stands for what `block_key` matched.
+        options: arguments of the constructor that a spec may set, and MODE; `spec.OPTIONS`
+            parses them.
+        variants: options for which there are ImageNet weights, besides the default ones.
+        fully_connected: layers of the top that can serve as features, in the order of
             `compatibility.FULLY_CONNECTED`.
     """
 
@@ -51,17 +53,17 @@ class Backbone:
 
     @property
     def published(self) -> bool:
-        """Whether Keras has ImageNet weights of it to download."""
+        """True if Keras offers ImageNet weights for download."""
         return self.module != OURS
 
     @property
     def second_rescaling(self) -> bool:
-        """Whether the constructor adds a Rescaling only for `weights="imagenet"`."""
+        """True if the constructor adds a Rescaling layer only with `weights="imagenet"`."""
         return self.module == "efficientnet"
 
 
-OURS = "alexnet"  # the module of this package that builds what Keras Applications does not have
-MODE = "mode"  # the option that names another preprocessing than Keras', for imported weights
+OURS = "alexnet"  # module in models/ that builds the nets that Keras Applications lacks
+MODE = "mode"  # option for imported weights that need a preprocessing other than Keras' own
 
 _PAIR = r"^conv_(?:pad|dw|pw)_(\d+)"  # a depthwise and a pointwise convolution
 _V2 = r"^(block_\d+|expanded_conv)_"
@@ -78,7 +80,7 @@ _LAYER = r"^(?:conv|fc)\d"
 _CELL = r"^(?:normal|reduction|adjust|separable_conv)_.*?_(stem_\d|reduce_\d+|\d+)$"
 
 _ROWS = (
-    # The numbers: side, smallest side, parameters, features, blocks, blocks by default.
+    # The numbers: image_size, min_size, parameters, features, blocks, default_blocks.
     Backbone(
         *("MobileNet", "mobilenet", 224, 32, 3_228_864, 1024, 14, 2, _PAIR, "conv_{}"),
         options=("alpha", "depth_multiplier"),
@@ -163,20 +165,20 @@ _ROWS = (
 
 BACKBONES: dict[str, Backbone] = {row.name: row for row in _ROWS}
 
-# What the weights in the package were trained for (scripts/pretrain_sample.py).
+# Backbone and image size of the weights in the package (scripts/pretrain_sample.py).
 SAMPLE_BACKBONE, SAMPLE_SIDE = "MobileNetV2:alpha=0.35", 96
 
 
 def block_key(backbone: Backbone, layer_name: str) -> str | None:
-    """Tells which block a layer names itself a part of.
+    """Returns the block to which a layer belongs by its name.
 
     Args:
-        backbone: the row.
-        layer_name: name of one of its layers.
+        backbone: row of the table.
+        layer_name: name of one of the backbone's layers.
 
     Returns:
-        The block's name ("block_14"); None for the stem, for what follows the last block, and
-        for auto-named layers (`conv2d_94`), which belong to the place that they flow into.
+        Name of the block ("block_14"); None for the stem, for layers after the last block, and
+        for auto-named layers (`conv2d_94`), which belong to the block that takes their output.
     """
     match = re.search(backbone.block_key, layer_name)
     if match is None:

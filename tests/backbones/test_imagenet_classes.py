@@ -1,4 +1,4 @@
-"""Which of ImageNet's 1000 classes a folder's name means."""
+"""Class names mapped to ImageNet's 1000 classes, and scores mapped with them."""
 
 import json
 

@@ -149,7 +149,7 @@ HOMES = {
 
 @pytest.fixture(params=HOMES)
 def home(request, tmp_path, monkeypatch):
-    """A working directory with variables that say where Keras is to keep its files."""
+    """Prepares a working directory and the variables that say where Keras keeps its files."""
     (tmp_path / "named").mkdir()
     (tmp_path / "file").touch()
     monkeypatch.chdir(tmp_path)
