@@ -1,8 +1,8 @@
-"""One image, from encoded bytes to model input: the only decode and resize of the project.
+"""One image, from encoded bytes to model input. All decoding and resizing is here.
 
-    images     decode (EXIF turned upright), resize to the model's square
-    headers    format, size and orientation, read from the bytes in the graph
-    augment    one view of an image: a function of image, view and seed
+    images     decodes an image upright, resizes it to the model's square
+    headers    reads format, size and orientation from the bytes, inside the graph
+    augment    makes a view of an image, a function of image, view number and seed
 
-Shapes: uint8 [h,w,3] decoded; float32 [S,S,3], 0 to 255, resized.
+Shapes: decoded uint8 [h,w,3]; resized float32 [S,S,3], 0 to 255.
 """

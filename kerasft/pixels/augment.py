@@ -1,8 +1,8 @@
-"""Random crops, flips and colours of training images, the same for the same seed.
+"""Random crops, flips and colour changes of training images, reproducible by seed.
 
-Everything here is stateless: what an image looks like depends on its seed alone, not on
-threads, order or what was drawn before. Philox is named, since TensorFlow would otherwise
-choose a generator by device.
+Everything here is stateless: a view of an image depends on its seed alone, not on threads,
+order or earlier draws. Philox is named explicitly, because TensorFlow's default generator
+depends on the device.
 
 Shapes: h, w image height and width; S side of the model's square input, pixels.
 """
@@ -12,7 +12,7 @@ import tensorflow as tf
 # The largest change of brightness, contrast and saturation at full strength, as a factor.
 # Source: fb.resnet.torch, datasets/transforms.lua and imagenet.lua (ColorJitter).
 COLOR_RANGE = 0.4
-# Rec. 601 weights of red, green and blue in what the eye takes for brightness.
+# Rec. 601 weights of red, green and blue in perceived brightness.
 _LUMA = (0.299, 0.587, 0.114)
 
 
@@ -21,13 +21,13 @@ def augment_crop(image: tf.Tensor, smallest: float, seed: tf.Tensor) -> tf.Tenso
 
     Args:
         image: uint8 [h, w, 3].
-        smallest: smallest share of the area that is kept, above 0 and below 1. The share is
-            drawn between it and 1.
-        seed: int32 [2]. Crop and pixels of one image may have the same one.
+        smallest: lower limit of the share of the area that is kept, above 0 and below 1. The
+            share is drawn between it and 1.
+        seed: int32 [2]. `augment_pixels` may use the same seed for the same image.
 
     Returns:
-        uint8 [h', w', 3], sides in a proportion of 3:4 to 4:3. An image into which no such
-        part fits (a narrow panorama) comes back whole.
+        uint8 [h', w', 3], with an aspect ratio of 3:4 to 4:3. An image into which no such
+        part fits (a narrow panorama) is returned whole.
 
     Source: Szegedy et al. 2014, "Going deeper with convolutions", section 6.
     """
@@ -48,19 +48,18 @@ def augment_crop(image: tf.Tensor, smallest: float, seed: tf.Tensor) -> tf.Tenso
 def augment_pixels(
     image: tf.Tensor, flip: bool, color: float, seed: tf.Tensor, view: tf.Tensor
 ) -> tf.Tensor:
-    """Mirrors every other image and changes brightness, contrast and saturation.
+    """Mirrors every other view and changes brightness, contrast and saturation.
 
     Args:
         image: float32 [S, S, 3], values 0 to 255.
-        flip: whether left and right are swapped, in half of the cases.
+        flip: whether half of the views are mirrored, left to right.
         color: strength, 0 (off) to 1: factors are drawn from 1 - 0.4 color to 1 + 0.4 color.
         seed: int32 [2].
-        view: int32 scalar, which of an image's views this is; odd ones are mirrored, so that
-            two views differ even where nothing else is changed. Below 0: whether it is mirrored
-            is drawn.
+        view: int32 scalar, number of the view. Odd views are mirrored, so that two views differ
+            even if nothing else is changed. A negative number means: mirrored at random.
 
     Returns:
-        float32 [S, S, 3], values 0 to 255 (cut off there).
+        float32 [S, S, 3], values clipped to 0 to 255.
     """
     seed = tf.random.experimental.stateless_fold_in(seed, 2, alg="philox")
     drawn = tf.random.stateless_uniform([4], seed, alg="philox")

@@ -1,10 +1,10 @@
-"""What a file says about its image before anything is decoded: format, size, EXIF orientation.
+"""Headers of image files: format, size and EXIF orientation, read before anything is decoded.
 
-All of it is TensorFlow operations on the encoded bytes, so that the exported graph refuses a
-decompression bomb and turns a phone's photo upright without Python. Nothing here fails on
-malformed bytes: reads behind the end give zeros, and what makes no sense ends in `problem`.
+Everything is TensorFlow operations on the encoded bytes, so that the exported graph refuses a
+decompression bomb and turns a phone's photo upright without Python. Malformed bytes raise
+nothing here: reads past the end give zeros, and nonsense is reported as a `problem`.
 
-Positions and sizes are int64, since a hostile file's 32-bit offsets must not wrap around. The
+Positions and sizes are int64, so that the 32-bit offsets of a hostile file cannot wrap around. The
 bytes are copied once; `tf.strings.substr` would copy all of them at every read.
 """
 
@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-MAX_PIXELS = 100_000_000  # 300 MB once decoded; the largest phone cameras take as much
+MAX_PIXELS = 100_000_000  # 300 MB once decoded; the largest phone cameras reach it
 
 FORMATS = ("jpeg", "png", "gif", "bmp", "webp", "")
 JPEG, PNG, GIF, BMP, WEBP, UNKNOWN = range(6)
@@ -30,8 +30,8 @@ PROBLEMS = (
 )
 FINE, EMPTY, NO_IMAGE, TRUNCATED, NO_SIZE, ODD_BMP, NO_PIXELS, TOO_MANY_PIXELS = range(8)
 
-_PADDING = 80  # more than any field that is read at once
-_MAX_STEPS = 4096  # ends the walk through a hostile file; photos have 5 to 100 segments
+_PADDING = 80  # longer than any field that is read at once
+_MAX_STEPS = 4096  # limit for the walk through a hostile file; photos have 5 to 100 segments
 
 
 class Content(NamedTuple):
@@ -42,13 +42,13 @@ class Content(NamedTuple):
 
 
 class Header(NamedTuple):
-    """Scalars, as tensors.
+    """The contents of a header, as scalar tensors.
 
-    height, width: int64, as stored, before the EXIF orientation is applied; 0 if unknown. Of
-        an animation those of its first frame.
-    exif: int64, where the EXIF block's byte order mark is; 0 if there is no such block.
-    exif_end: int64, where the block ends.
-    problem: int32, position in PROBLEMS; 0 if the image may be decoded.
+    height, width: int64, as stored, before the EXIF orientation is applied; 0 if unknown. For
+        an animation, those of its first frame.
+    exif: int64, position of the EXIF block's byte order mark; 0 if there is no such block.
+    exif_end: int64, position at which the block ends.
+    problem: int32, index into PROBLEMS; 0 if the image may be decoded.
     """
 
     height: tf.Tensor
@@ -59,19 +59,19 @@ class Header(NamedTuple):
 
 
 def bytes_of(encoded: tf.Tensor) -> Content:
-    """Makes the bytes of a file, scalar string, readable for the functions of this module."""
+    """Converts the bytes of a file, scalar string, for the functions of this module."""
     size = tf.strings.length(encoded)
     padded = tf.io.decode_raw(encoded, tf.uint8, fixed_length=size + _PADDING)
     return Content(tf.reshape(padded, [-1]), tf.cast(size, tf.int64))
 
 
 def kind_of(content: Content) -> tf.Tensor:
-    """Tells the format by the first bytes, whatever the file is called.
+    """Recognizes the format by the first bytes, regardless of the file's name.
 
     Returns:
-        int32 scalar, a position in FORMATS. Never fails.
+        int32 scalar, index into FORMATS. Never fails.
     """
-    # Byte by byte: -1 fits any.
+    # Byte by byte; -1 matches any byte.
     signatures = [
         [0xFF, 0xD8, 0xFF] + 9 * [-1],
         [0x89, *b"PNG\r\n\x1a\n"] + 4 * [-1],
@@ -86,11 +86,11 @@ def kind_of(content: Content) -> tf.Tensor:
 
 
 def read_header(content: Content, kind: int) -> Header:
-    """Reads what is known of an image without decoding it.
+    """Reads the header of an image without decoding the pixels.
 
     Args:
-        content: of any file.
-        kind: its format, a position in FORMATS.
+        content: bytes of any file.
+        kind: format of the file, an index into FORMATS.
 
     Returns:
         Header. Never fails.
@@ -99,7 +99,7 @@ def read_header(content: Content, kind: int) -> Header:
     height, width, exif, exif_end, problem = readers[kind](content)
     known = problem == FINE
     height, width = _choose(known, height, 0), _choose(known, width, 0)
-    # Divided, since a product of two sides of 32 bits would not fit.
+    # A division, because the product of two 32-bit sides could overflow.
     too_many = height > MAX_PIXELS // tf.maximum(width, 1)
     none = tf.minimum(height, width) < 1
     size_problem = tf.where(too_many, TOO_MANY_PIXELS, tf.where(none, NO_PIXELS, FINE))
@@ -110,14 +110,14 @@ def orientation_of(content: Content, header: Header) -> tf.Tensor:
     """Reads the orientation from an EXIF block.
 
     Args:
-        content: of any file.
-        header: says where the block is.
+        content: bytes of any file.
+        header: header of the file, with the position of the block.
 
     Returns:
-        int32 scalar, 1 to 8; 1 (upright) if there is none or it is malformed. Never fails.
+        int32 scalar, 1 to 8; 1 (upright) if the block is missing or malformed. Never fails.
 
-    Source: EXIF 2.32, 4.6.2 and tag 0x0112. Of several such tags the last one counts,
-        as in Pillow.
+    Source: EXIF 2.32, 4.6.2 and tag 0x0112. If the tag occurs several times the last one
+        counts, as in Pillow.
     """
     start = _bytes(content, header.exif, 8)
     big_endian = _big(start[:4]) == 0x4D4D002A  # "MM", 42
@@ -127,7 +127,7 @@ def orientation_of(content: Content, header: Header) -> tf.Tensor:
         return tf.where(big_endian, _big(field), _little(field))
 
     directory = header.exif + number(start[4:8])
-    # A count that the block has no room for is cut short: entries behind its end are not there.
+    # A count that exceeds the block is reduced: there are no entries past its end.
     room = (tf.minimum(header.exif_end, content.size) - directory - 2) // 12
     count = tf.minimum(number(_bytes(content, directory, 2)), room)
     count = tf.maximum(_choose(valid, count, 0), 0)
@@ -140,7 +140,7 @@ def orientation_of(content: Content, header: Header) -> tf.Tensor:
         tf.constant([0x12, 0x01, 3, 0, 1, 0, 0, 0], tf.uint8),
     )
     found = tf.reduce_all(entries[:, :8] == wanted, axis=1)
-    last = tf.reduce_max(_choose(found, tf.range(count), -1))  # of nothing: the smallest int64
+    last = tf.reduce_max(_choose(found, tf.range(count), -1))  # smallest int64 without entries
     value = number(_bytes(content, first + 12 * tf.maximum(last, 0) + 8, 2))
     right = (last >= 0) & (value >= 1) & (value <= 8)
     return tf.cast(_choose(right, value, 1), tf.int32)
@@ -155,18 +155,18 @@ def _read_unknown(content: Content) -> _Read:
 
 
 def _jpeg_markers() -> list[list[int]]:
-    """Says how the walk goes on at a marker, 0xFF and one byte.
+    """Returns how the walk continues at each marker, which is 0xFF and one more byte.
 
     Returns:
-        For each byte, and behind them for what is no marker: how far to go ahead without
-        counting the length field, whether there is one, whether to go on.
+        A row for each value of that byte, and a last one for bytes that are no marker: how far
+        to advance besides the length field, whether there is one, whether to continue.
     """
     rows = [[2, 1, 1] for _ in range(256)]
     for marker in (0x01, *range(0xD0, 0xD9)):
-        rows[marker] = [2, 0, 1]  # stands alone
+        rows[marker] = [2, 0, 1]  # a marker without a segment
     for marker in range(0xC0, 0xD0):
         if marker not in (0xC4, 0xC8, 0xCC):
-            rows[marker] = [0, 0, 0]  # a frame: here is the size
+            rows[marker] = [0, 0, 0]  # a frame, which holds the size
     for marker in (0x00, 0xD9, 0xDA):
         rows[marker] = [0, 0, 0]  # no marker, end of image, start of the pixels
     rows[0xFF] = [1, 0, 1]  # a byte of padding
@@ -176,7 +176,7 @@ def _jpeg_markers() -> list[list[int]]:
 def _read_jpeg(content: Content) -> _Read:
     """Walks the segments up to the frame: ITU T.81, annex B."""
     markers = tf.constant(_jpeg_markers(), tf.int64)
-    # What each of 10 bytes adds: to the marker; to the length; to marker and "Exif", 0, 0.
+    # The weight of each of 10 bytes in the marker, in the length, and in marker and "Exif", 0, 0.
     weights = tf.constant(
         [[256, 0, 0], [1, 0, 256**6], [0, 256, 0], [0, 1, 0]]
         + [[0, 0, 256**power] for power in (5, 4, 3, 2, 1, 0)],
@@ -225,12 +225,12 @@ def _read_gif(content: Content) -> _Read:
 def gif_frame(encoded: tf.Tensor, content: Content) -> tf.Tensor:
     """Cuts a GIF down to its first frame.
 
-    TensorFlow's decoder unpacks all frames before it keeps one: a small file of many large
-    frames would need any amount of memory.
+    TensorFlow's decoder unpacks all frames before it keeps one, so a small file with many large
+    frames would need an unlimited amount of memory.
 
     Args:
         encoded: scalar string, the bytes of a GIF whose header has no problem.
-        content: of the same file.
+        content: bytes of the same file.
 
     Returns:
         scalar string, a GIF of one frame at the upper left corner. If the first frame ends
@@ -241,7 +241,7 @@ def gif_frame(encoded: tf.Tensor, content: Content) -> tf.Tensor:
     end = _behind_sub_blocks(content, frame + 10 + palette + 1)
     head = tf.strings.substr(encoded, tf.constant(0, tf.int64), frame)
     tail = tf.strings.substr(encoded, frame + 5, end - frame - 5)
-    # "," starts a frame; then where it lies on the canvas: left, top.
+    # "," starts a frame; its position on the canvas, left and top, comes next.
     return tf.strings.join([head, b",\0\0\0\0", tail, b";"])
 
 
@@ -251,7 +251,7 @@ def _gif_palette(flags: tf.Tensor) -> tf.Tensor:
 
 
 def _gif_frame(content: Content) -> tf.Tensor:
-    """Returns where the first frame starts, or where the walk to it came to its end."""
+    """Returns the position of the first frame, or the position at which the walk to it ended."""
     return tf.while_loop(
         lambda at: _bytes(content, at, 1)[0] == 0x21,  # an extension
         lambda at: (_behind_sub_blocks(content, at + 2),),
@@ -261,15 +261,16 @@ def _gif_frame(content: Content) -> tf.Tensor:
 
 
 def _behind_sub_blocks(content: Content, start: tf.Tensor) -> tf.Tensor:
-    """Walks a chain of GIF sub-blocks, a length byte before each, that a length of 0 ends.
+    """Returns the position behind a chain of GIF sub-blocks.
 
-    Blocks of equal length, which is nearly all of them, are passed in one step.
+    Each has a length byte in front; a length of 0 ends the chain. Blocks of equal length, which
+    nearly all are, are skipped in one step.
     """
 
     def step(at: tf.Tensor, going: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         stride = tf.cast(content.padded[at], tf.int64) + 1
         equal = content.padded[at : at + 1024 * stride : stride] == content.padded[at]
-        equal = tf.reshape(equal, [-1])  # TensorFlow loses sight of the rank
+        equal = tf.reshape(equal, [-1])  # TensorFlow has lost track of the rank
         first_other = tf.argmin(tf.cast(equal, tf.uint8))
         count = _choose(tf.reduce_all(equal), tf.size(equal), first_other)
         last = stride == 1
@@ -281,7 +282,7 @@ def _behind_sub_blocks(content: Content, start: tf.Tensor) -> tf.Tensor:
 
 
 def _read_bmp(content: Content) -> _Read:
-    """Reads the Windows header. Palettes of 8 bits are fine, other ones and RLE are not."""
+    """Reads the Windows header. Palettes of 8 bits are supported, other ones and RLE are not."""
     zero = tf.constant(0, tf.int64)
     start = _bytes(content, 0, 66)
     height = _little(start[22:26])
@@ -320,7 +321,7 @@ def _read_webp(content: Content) -> _Read:
     packed = _little(start[9:13])  # 14 bits width - 1, 14 bits height - 1
     width = _choose(lossy, _little(start[14:16]) % 2**14, packed % 2**14 + 1)
     height = _choose(lossy, _little(start[16:18]) % 2**14, packed // 2**14 % 2**14 + 1)
-    # All of the file is needed: metadata come last, and with them the orientation.
+    # The whole file is needed: the metadata, with the orientation, come last.
     needed = tf.maximum(at + 18, 8 + _little(_bytes(content, 4, 4)))
     problem = _sized(content, lossy | lossless, needed)
     first = _bytes(content, 12, 9)
@@ -333,12 +334,12 @@ def _read_webp(content: Content) -> _Read:
 def webp_frame(encoded: tf.Tensor, content: Content) -> tf.Tensor:
     """Cuts a WebP down to the pixels of its first frame.
 
-    TensorFlow's decoder garbles opaque animations and fails on others; of a still image this
-    drops metadata and what transparency lies in a chunk of its own.
+    TensorFlow's decoder garbles opaque animations and fails on others. A still image loses
+    its metadata, and its transparency if that is a chunk of its own.
 
     Args:
         encoded: scalar string, the bytes of a WebP whose header has no problem.
-        content: of the same file.
+        content: bytes of the same file.
 
     Returns:
         scalar string, a WebP in the simple format, of 3 or 4 channels. If the frame ends
@@ -353,10 +354,10 @@ def webp_frame(encoded: tf.Tensor, content: Content) -> tf.Tensor:
 
 
 def _webp_pixels(content: Content) -> tf.Tensor:
-    """Returns where the first VP8 or VP8L chunk starts, or where the file ends."""
+    """Returns the position of the first VP8 or VP8L chunk, or the end of the file."""
 
     def behind(at: tf.Tensor, name: tf.Tensor, length: tf.Tensor) -> tf.Tensor:
-        into = name == _ANMF  # a frame: 16 bytes on its place and time, then chunks
+        into = name == _ANMF  # a frame: 16 bytes about its place and time, then chunks
         return at + 8 + _choose(into, 16, length + length % 2)
 
     return _find_chunk(content, [_VP8, _VP8L], behind)[0]
@@ -372,7 +373,12 @@ def _webp_exif(content: Content) -> tuple[tf.Tensor, tf.Tensor]:
 def _find_chunk(
     content: Content, names: list[int], behind: Callable[..., tf.Tensor]
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """Walks the chunks of a RIFF file: 4 bytes name, 4 bytes length, content, even padding."""
+    """Walks the chunks of a RIFF file: 4 bytes name, 4 bytes length, content, even padding.
+
+    Returns:
+        Position of the first chunk with one of the names, or of the end of the file; and whether
+        there is such a chunk.
+    """
 
     def step(at: tf.Tensor, going: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         chunk = _bytes(content, at, 8)
@@ -390,27 +396,27 @@ def _find_chunk(
 
 
 def _sized(content: Content, fits: tf.Tensor, needed: tf.Tensor | int) -> tf.Tensor:
-    """Says whether a header holds the size: it is long enough, and what it should be."""
+    """Returns the problem of a header: the file is too short, or `fits` is false; or FINE."""
     return tf.where(content.size < needed, TRUNCATED, tf.where(fits, FINE, NO_SIZE))
 
 
 def _choose(condition: tf.Tensor, then: tf.Tensor | int, otherwise: tf.Tensor | int) -> tf.Tensor:
-    """Returns `tf.where` of two int64; that of plain Python numbers would be int32."""
+    """Returns `tf.where` of two int64 values; for plain Python numbers it would return int32."""
     return tf.where(condition, tf.cast(then, tf.int64), tf.cast(otherwise, tf.int64))
 
 
 def _bytes(content: Content, at: tf.Tensor | int, count: int) -> tf.Tensor:
-    """Returns up to 80 bytes as int64 [count]; zeros where the file has ended."""
+    """Returns up to 80 bytes as int64 [count], with zeros past the end of the file."""
     start = tf.minimum(tf.cast(at, tf.int64), content.size)
     field = tf.gather(content.padded, start + tf.range(count, dtype=tf.int64))
     return tf.ensure_shape(tf.cast(field, tf.int64), [count])
 
 
 def _big(field: tf.Tensor) -> tf.Tensor:
-    """Returns the number that bytes mean, highest first."""
+    """Returns the number that bytes encode, most significant byte first."""
     return tf.reduce_sum(field * [256**power for power in reversed(range(field.shape[0]))])
 
 
 def _little(field: tf.Tensor) -> tf.Tensor:
-    """Returns the number that bytes mean, lowest first."""
+    """Returns the number that bytes encode, least significant byte first."""
     return tf.reduce_sum(field * [256**power for power in range(field.shape[0])])

@@ -16,16 +16,16 @@ import tensorflow as tf
 from kerasft.pixels import headers
 from kerasft.pixels.headers import MAX_PIXELS
 
-# What is looked for in folders. A file with another content than its name says is fine.
+# File names that are searched for in folders. The content may differ from what the name says.
 SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".gif", ".bmp", ".webp")
 FORMATS = "JPEG, PNG, GIF, BMP and WebP"
 RESIZE_MODES = ("stretch", "crop", "pad")
 
 
 def _in_graph(function: Callable[[tf.Tensor], Any]) -> Any:
-    """Makes a function of a file's bytes one graph, on the CPU.
+    """Turns a function of a file's bytes into one graph that runs on the CPU.
 
-    Where there is a GPU, TensorFlow would put the many small steps of reading a header there.
+    TensorFlow would run the many small steps of reading a header on a GPU if there is one.
     """
 
     @functools.wraps(function)
@@ -46,7 +46,7 @@ def header(encoded: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
     Returns:
         Format, string scalar: "jpeg", "png", "gif", "bmp", "webp", or "" for anything else.
         Height and width, int32 scalars, as stored, before the EXIF orientation is applied;
-        of an animation those of its first frame; 0 if unknown, at most 2**31 - 1. Never fails.
+        for an animation, those of its first frame; 0 if unknown, at most 2**31 - 1. Never fails.
     """
     content = headers.bytes_of(encoded)
     kind, found = _read_header(content)
@@ -58,14 +58,14 @@ def header(encoded: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
 
 @_in_graph
 def exif_orientation(encoded: tf.Tensor) -> tf.Tensor:
-    """Reads how a camera was held.
+    """Reads the orientation in which a photo was taken.
 
     Args:
         encoded: scalar string, the bytes of any file.
 
     Returns:
         int32 scalar, 1 to 8: EXIF tag 0x0112 of a JPEG or WebP file. 1 (upright) for files
-        of other formats, and where the tag is missing or malformed. Never fails.
+        of other formats, and if the tag is missing or malformed. Never fails.
     """
     content = headers.bytes_of(encoded)
     return headers.orientation_of(content, _read_header(content)[1])
@@ -83,22 +83,22 @@ def _read_header(content: headers.Content) -> tuple[tf.Tensor, headers.Header]:
 def decode_image(encoded: tf.Tensor) -> tf.Tensor:
     """Decodes one image file to upright RGB.
 
-    16-bit PNG is cut to 8 bits, gray is repeated, transparency is dropped (what colours lie
-    under it shows). Of an animated GIF, WebP or PNG the first frame is taken.
+    A 16-bit PNG is reduced to 8 bits, gray is repeated in all channels, and transparency is
+    dropped, so the colours under it show. An animated GIF, WebP or PNG gives its first frame.
 
     Args:
         encoded: scalar string, the bytes of a JPEG, PNG, GIF, BMP or WebP file.
 
     Returns:
-        uint8 [h, w, 3], values 0 to 255, turned as the EXIF orientation says.
+        uint8 [h, w, 3], values 0 to 255, turned upright by the EXIF orientation.
 
     Raises:
-        tf.errors.InvalidArgumentError: not an image, truncated, or more than MAX_PIXELS;
-            the last is known from the header, before memory is taken. `check_image` says
-            the reason for people.
+        tf.errors.InvalidArgumentError: not an image, truncated, or more than MAX_PIXELS (which
+            the header tells before memory is allocated). `check_image` gives the reason in
+            words.
     """
     content = headers.bytes_of(encoded)
-    # One branch a format, in the order of headers.FORMATS. The last one never gets past the check.
+    # A branch per format, in the order of headers.FORMATS. The last one never passes the check.
     decoders = [_decode_any, _decode_any, _decode_gif, _decode_bmp, _decode_webp, _decode_any]
     image = tf.switch_case(
         headers.kind_of(content),
@@ -141,7 +141,7 @@ def _decode_gif(encoded: tf.Tensor, content: headers.Content) -> tf.Tensor:
 
 def _decode_bmp(encoded: tf.Tensor, content: headers.Content) -> tf.Tensor:
     image = _decode_any(encoded)
-    # TensorFlow takes the numbers of a palette's colours for shades of gray.
+    # TensorFlow mistakes the indices of a palette's colours for shades of gray.
     return tf.cond(
         headers.bmp_bits(content) == 8,
         lambda: tf.gather(headers.bmp_palette(content), tf.cast(image[:, :, 0], tf.int32)),
@@ -150,7 +150,7 @@ def _decode_bmp(encoded: tf.Tensor, content: headers.Content) -> tf.Tensor:
 
 
 def _decode_webp(encoded: tf.Tensor, content: headers.Content) -> tf.Tensor:
-    # TensorFlow refuses to leave out the transparency of a WebP.
+    # TensorFlow cannot decode a transparent WebP to three channels.
     frame = headers.webp_frame(encoded, content)
     return tf.io.decode_image(frame, expand_animations=False)[:, :, :3]
 
@@ -160,7 +160,7 @@ def _turn_upright(image: tf.Tensor, orientation: tf.Tensor) -> tf.Tensor:
         upright = tf.transpose(image, [1, 0, 2]) if transposed else image
         return tf.reverse(upright, axes) if axes else upright
 
-    # EXIF 2.32, tag 0x0112: where row 0 and column 0 of the stored pixels are to be seen.
+    # EXIF 2.32, tag 0x0112: the side of the upright image at which stored row 0 and column 0 lie.
     turned_image = tf.switch_case(
         orientation - 1,
         [
@@ -179,13 +179,13 @@ def _turn_upright(image: tf.Tensor, orientation: tf.Tensor) -> tf.Tensor:
 
 
 def resize_image(image: tf.Tensor, image_size: int, mode: str) -> tf.Tensor:
-    """Resizes an image to the square that a model sees, bilinear with antialias.
+    """Resizes an image to the square input of a model, bilinear with antialiasing.
 
     Args:
         image: [h, w, 3], any numeric type, values 0 to 255.
-        image_size: S.
-        mode: "stretch" changes the proportions; "crop" keeps the central square; "pad" keeps
-            the whole image in its proportions, centred between black borders.
+        image_size: side of the square, S.
+        mode: "stretch" changes the aspect ratio; "crop" keeps the central square; "pad" keeps
+            the whole image and its aspect ratio, centred between black borders.
 
     Returns:
         float32 [S, S, 3], values 0 to 255.
@@ -210,17 +210,17 @@ def resize_image(image: tf.Tensor, image_size: int, mode: str) -> tf.Tensor:
         after = image_size - target - before
         resized = tf.pad(resized, tf.concat([tf.stack([before, after], 1), [[0, 0]]], 0))
     resized.set_shape([image_size, image_size, 3])
-    # The weights of the filter add up to 1 within rounding: white comes out as 255.00006.
+    # The weights of the filter sum to 1 only within rounding: white becomes 255.00006.
     return tf.clip_by_value(resized, 0.0, 255.0)
 
 
 def load_image(path: tf.Tensor, image_size: int, mode: str) -> tf.Tensor:
-    """Reads one image file and makes it model input.
+    """Reads one image file and converts it to model input.
 
     Args:
-        path: scalar string.
-        image_size: S.
-        mode: as in `resize_image`.
+        path: scalar string, path of the file.
+        image_size: side of the square, S.
+        mode: mode of `resize_image`.
 
     Returns:
         float32 [S, S, 3], values 0 to 255.
@@ -233,13 +233,13 @@ def load_image(path: tf.Tensor, image_size: int, mode: str) -> tf.Tensor:
 
 
 def check_image(encoded: bytes) -> str | None:
-    """Says why a file can't be used, by decoding it. Runs eagerly, in any thread.
+    """Decodes a file to find out why it can't be used. Runs eagerly, in any thread.
 
     Args:
-        encoded: the bytes of any file.
+        encoded: bytes of any file.
 
     Returns:
-        None if the image decodes, else one reason to be put behind the name of the file:
+        None if the image decodes, else a reason that follows the name of the file:
         "is empty", "is truncated", "has 65535x65535 pixels, more than ...".
     """
     kind, height, width, problem = (int(number) for number in _inspect(encoded))
@@ -263,7 +263,7 @@ def _inspect(encoded: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Te
 
 
 def _name_of(encoded: bytes) -> str | None:
-    """Names the common kinds of file that are not read, article included."""
+    """Names common kinds of file that are not supported, with their article."""
     if encoded[4:8] == b"ftyp":
         brands = {b"avif": "an AVIF", b"avis": "an AVIF"}
         heif = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
@@ -284,7 +284,7 @@ def _name_of(encoded: bytes) -> str | None:
 
 
 def _ends_early(kind: str, encoded: bytes) -> bool:
-    """Tells whether a file that does not decode lacks its end."""
+    """Returns whether a file that does not decode lacks its end."""
     if kind == "jpeg":
         return b"\xff\xd9" not in encoded[-1024:]
     if kind == "png":

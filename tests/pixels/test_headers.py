@@ -80,7 +80,7 @@ def test_a_file_without_exif_is_upright(name):
 
 
 def with_exif_block(block: bytes) -> bytes:
-    """A JPEG whose EXIF block is exactly `block`."""
+    """Makes a JPEG whose EXIF block is exactly `block`."""
     content = b"Exif\0\0" + block
     return b"\xff\xd8\xff\xe1" + struct.pack(">H", len(content) + 2) + content + PHOTO[2:]
 
