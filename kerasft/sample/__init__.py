@@ -1,5 +1,5 @@
 """The drawn sample: five kinds of flowers, to try everything out without a download.
 
-scene    a flower before a background, in float coordinates
-draw     `draw_sample`: a folder of JPEG files per kind
+scene    draws a subject in front of a background, in float coordinates
+draw     `draw_sample`: draws the flowers, a folder of JPEG files per kind
 """

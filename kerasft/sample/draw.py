@@ -1,7 +1,7 @@
-"""The sample: a folder per class of drawn flowers, to try kerasft without photos of one's own.
+"""The sample: a folder of drawn flowers per class, to try kerasft without photos of one's own.
 
-Five kinds, told apart by number and shape of the petals and by what is in the middle. Their
-colours overlap, so that colour helps and does not suffice.
+The five kinds differ in number and shape of their petals and in their middles. Their colours
+overlap, so that colour helps but does not suffice.
 """
 
 import io
@@ -19,8 +19,8 @@ from kerasft.sample.scene import PALETTE, Pen, draw_scene, ellipse, rotated, sha
 
 SIDE = 128  # pixels
 PER_CLASS = 100
-QUALITY = 90  # of the JPEG files
-HARDNESS = 0.3  # of the scenes
+QUALITY = 90  # JPEG quality
+HARDNESS = 0.3  # how hard the scenes are to classify, see `draw_scene`
 
 
 def draw_sample(
@@ -29,16 +29,16 @@ def draw_sample(
     """Draws the sample; the folder appears whole or not at all.
 
     Args:
-        folder: absent or empty.
-        seed: other seeds, other images. The same arguments give the same pixels.
-        per_class: images of each kind, at least 1: `daisy/daisy-0000.jpg` and so on.
-        progress: told how many images are drawn.
+        folder: folder to create; it must be absent or empty.
+        seed: seed of the drawing. The same arguments give the same pixels.
+        per_class: number of images of each kind, at least 1: `daisy/daisy-0000.jpg` and so on.
+        progress: function that is told how many images are drawn; stage "draw".
 
     Returns:
         `{"folder", "seed", "images", "classes": {name: images}}`.
 
     Raises:
-        UserError: the folder holds something, or can't be written. Exit code 2.
+        UserError: the folder is not empty, or can't be written. Exit code 2.
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UserError(
@@ -54,7 +54,7 @@ def draw_sample(
                 done = kind * per_class + number + 1
                 progress(Event("draw", done, len(KINDS) * per_class))
         if folder.exists():
-            folder.rmdir()  # empty; Windows replaces no folder
+            folder.rmdir()  # it is empty; Windows can't replace a folder
         part.rename(folder)
     except OSError as error:
         raise UserError(f"{folder} can't be written: {error.strerror}.", exit_code=2) from error
@@ -72,10 +72,10 @@ def draw_flower(name: str, number: int, *, seed: int, side: int = SIDE) -> np.nd
     """Draws one image.
 
     Args:
-        name: one of KINDS.
-        number: which image of the kind, from 0.
-        seed: other seeds, other images.
-        side: pixels.
+        name: kind of flower, a key of KINDS.
+        number: number of the image among its kind, from 0.
+        seed: seed of the drawing.
+        side: side of the image, pixels.
 
     Returns:
         uint8 [side, side, 3], RGB.
@@ -91,7 +91,7 @@ def _jpeg(pixels: np.ndarray) -> bytes:
 
 
 def _daisy(pen: Pen, random: np.random.Generator) -> None:
-    """Many narrow petals around a large yellow middle."""
+    """Draws many narrow petals around a large yellow middle."""
     color = _color(random, ["white", "white", "white", "yellow", "pink", "violet", "red"])
     _stem(pen, random)
     count = int(random.integers(11, 18))
@@ -100,7 +100,7 @@ def _daisy(pen: Pen, random: np.random.Generator) -> None:
 
 
 def _cosmos(pen: Pen, random: np.random.Generator) -> None:
-    """Eight broad petals with teeth at the end, a small yellow middle."""
+    """Draws eight broad petals with teeth at the end around a small yellow middle."""
     color = _color(random, ["pink", "pink", "pink", "white", "violet", "yellow", "orange"])
     _stem(pen, random)
     _petals(pen, random, 8, _toothed(random.uniform(0.24, 0.31)), color)
@@ -108,7 +108,7 @@ def _cosmos(pen: Pen, random: np.random.Generator) -> None:
 
 
 def _primrose(pen: Pen, random: np.random.Generator) -> None:
-    """Five petals with a notch, like hearts, and a yellow eye."""
+    """Draws five petals with a notch, like hearts, and a yellow eye."""
     color = _color(random, ["violet", "violet", "violet", "white", "pink", "yellow", "red"])
     _stem(pen, random)
     _petals(pen, random, 5, _notched(random.uniform(0.38, 0.48)), color)
@@ -116,7 +116,7 @@ def _primrose(pen: Pen, random: np.random.Generator) -> None:
 
 
 def _lily(pen: Pen, random: np.random.Generator) -> None:
-    """Six pointed petals and six long stamens, no middle."""
+    """Draws six pointed petals and six long stamens, without a middle."""
     color = _color(random, ["orange", "orange", "orange", "white", "pink", "yellow", "red"])
     _stem(pen, random)
     turn = _petals(pen, random, 6, _pointed(random.uniform(0.2, 0.28)), color)
@@ -127,7 +127,7 @@ def _lily(pen: Pen, random: np.random.Generator) -> None:
 
 
 def _tulip(pen: Pen, random: np.random.Generator) -> None:
-    """A cup from the side: three pointed petals that overlap, on a stem."""
+    """Draws a cup from the side: three overlapping pointed petals on a stem."""
     color = _color(random, ["red", "red", "red", "yellow", "pink", "violet", "white"])
     _stem(pen, random)
     for lean, dark in ((-16, 0.85), (16, 0.85), (0, 1.0)):
@@ -157,13 +157,13 @@ def _stem(pen: Pen, random: np.random.Generator) -> None:
 def _petals(
     pen: Pen, random: np.random.Generator, count: int, petal: np.ndarray, color: np.ndarray
 ) -> float:
-    """Draws a ring of petals; returns the turn of the first one, degrees."""
+    """Draws a ring of petals; returns the angle of the first one, degrees."""
     first = random.uniform(0, 360)
     for place in range(count):
         own = petal * (random.normal(1, 0.06), random.normal(1, 0.08))
         angle = first + 360 / count * (place + random.normal(0, 0.06))
         tone = shade(random, color, 0.07)
-        pen.polygon(rotated(own * (1.06, 1.15), angle), tone * 0.72)  # its rim, darker
+        pen.polygon(rotated(own * (1.06, 1.15), angle), tone * 0.72)  # the darker rim
         pen.polygon(rotated(own, angle), tone)
     return first
 
@@ -174,7 +174,7 @@ def _middle(pen: Pen, random: np.random.Generator, radius: float) -> None:
     pen.polygon(ellipse(0, 0, radius * 0.75, radius * 0.75), color)
 
 
-# Outlines of petals, float [n,2]: from the origin to x = 1, `width` is half of their width.
+# Outlines of petals, float [n,2], from the origin to x = 1. `width` is half of a petal's width.
 
 
 def _blunt(width: float) -> np.ndarray:

@@ -1,9 +1,9 @@
 """Drawn scenes: a subject between leaves, blades and blobs, then light, blur and noise.
 
-What a subject is (a flower, a fish) says whoever calls `draw_scene`. A scene depends on its
+The caller of `draw_scene` decides what the subject is: a flower, a fish. A scene depends on its
 random generator alone.
 
-Coordinates of a subject: x to the right, y downwards, about -1 to 1; `Pen` turns, scales,
+Coordinates of a subject: x to the right, y downwards, about -1 to 1; `Pen` rotates, scales,
 squeezes and moves them. Colours are red, green, blue, 0 to 255.
 """
 
@@ -39,9 +39,9 @@ class Pen:
     """Draws in a subject's own coordinates.
 
     Attributes:
-        draw: of the image.
-        turn: float [2,2], from the subject's coordinates to pixels.
-        shift: float [2], where the subject's origin lies in the image, pixels.
+        draw: `ImageDraw` of the image.
+        turn: float [2,2], matrix from the subject's coordinates to pixels.
+        shift: float [2], position of the subject's origin in the image, pixels.
     """
 
     draw: Any
@@ -49,12 +49,12 @@ class Pen:
     shift: np.ndarray
 
     def polygon(self, points: np.ndarray, color: Color) -> None:
-        """Fills a polygon: points float [n,2]."""
+        """Fills a polygon with corners float [n,2]."""
         placed = points @ self.turn.T + self.shift
         self.draw.polygon([tuple(point) for point in placed.tolist()], fill=_rgb(color))
 
     def disc(self, x: float, y: float, radius: float, color: Color) -> None:
-        """Fills a circle, which squeezing may make an ellipse."""
+        """Fills a circle, or an ellipse if the pen squeezes."""
         self.polygon(ellipse(x, y, radius, radius), color)
 
     def line(self, points: np.ndarray, width: float, color: Color) -> None:
@@ -67,19 +67,22 @@ class Pen:
 def ellipse(
     x: float, y: float, across: float, down: float, *, begin: float = 0.0, end: float = 360.0
 ) -> np.ndarray:
-    """Points on an ellipse or an arc of it, float [28,2]; degrees, clockwise from the right."""
+    """Returns points on an ellipse or an arc of it, float [28,2].
+
+    `begin` and `end` are degrees, clockwise from the right.
+    """
     angles = np.radians(np.linspace(begin, end, 28))
     return np.stack([x + across * np.cos(angles), y + down * np.sin(angles)], axis=1)
 
 
 def rotated(points: np.ndarray, degrees: float) -> np.ndarray:
-    """Turns points float [n,2] about the origin."""
+    """Rotates points float [n,2] about the origin."""
     c, s = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
     return points @ np.array([[c, s], [-s, c]])
 
 
 def shade(random: np.random.Generator, color: Color, spread: float) -> np.ndarray:
-    """A colour near another one: brighter or darker, and slightly off in each channel."""
+    """Returns a random colour near another: brighter or darker, slightly off in each channel."""
     return np.asarray(color) * random.normal(1, spread) + random.normal(0, 60 * spread, 3)
 
 
@@ -89,11 +92,11 @@ def draw_scene(
     """Draws a subject with plants and blobs behind it and, sometimes, in front of it.
 
     Args:
-        random: what the scene depends on.
-        side: of the square image, pixels.
-        subject: draws what the image shows.
-        hardness: 0 to 1; with less of it the subject is larger, nearer to the middle, and among
-            fewer plants and spots; with 0 it is alone.
+        random: generator that decides everything about the scene.
+        side: side of the square image, pixels.
+        subject: function that draws what the image shows.
+        hardness: difficulty, 0 to 1. The lower it is, the larger and more central is the subject,
+            and the fewer plants and spots there are; with 0 it is alone.
 
     Returns:
         uint8 [side, side, 3], RGB.
@@ -103,7 +106,7 @@ def draw_scene(
     draw = ImageDraw.Draw(image)
     _plants(random, draw, full, round(hardness * random.integers(5, 16)))
     _confetti(random, draw, full, round(hardness * random.integers(0, 9)))
-    if random.random() < 0.5:  # what was drawn so far is out of focus
+    if random.random() < 0.5:  # the background is out of focus
         image = image.filter(ImageFilter.GaussianBlur(full * random.uniform(0.004, 0.02)))
         draw = ImageDraw.Draw(image)
     subject(_placed(random, draw, full, hardness), random)
@@ -112,7 +115,7 @@ def draw_scene(
 
 
 def _placed(random: np.random.Generator, draw: Any, full: int, hardness: float) -> Pen:
-    """A pen for a subject of random size, place and turn, seen from a random side."""
+    """Returns a pen for a subject of random size, place and angle, seen from a random side."""
     scale = full * (random.uniform(0.17, 0.37) + 0.1 * (1 - hardness))
     squeeze = np.diag([1.0, random.uniform(0.6, 1.0)])
     seen = rotated(np.eye(2), random.uniform(0, 360)).T
@@ -123,7 +126,7 @@ def _placed(random: np.random.Generator, draw: Any, full: int, hardness: float) 
 
 
 def _backdrop(random: np.random.Generator, full: int) -> Image.Image:
-    """A colour gradient with soft blobs; blurred, because it is drawn small and enlarged."""
+    """Draws a colour gradient with soft blobs, small and then enlarged, which blurs it."""
     corners = np.array([_ground(random) for _ in range(4)]).reshape(2, 2, 3)
     small = Image.fromarray(np.clip(corners, 0, 255).astype(np.uint8))
     small = small.resize((48, 48), Image.Resampling.BILINEAR)
@@ -136,13 +139,13 @@ def _backdrop(random: np.random.Generator, full: int) -> Image.Image:
 
 
 def _ground(random: np.random.Generator) -> np.ndarray:
-    """Mostly greens and browns, sometimes any colour of the palette."""
+    """Returns a random colour: mostly green or brown, sometimes any of the palette."""
     names = ["green", "green", "brown", "black", str(random.choice(list(PALETTE)))]
     return shade(random, PALETTE[str(random.choice(names))], 0.3)
 
 
 def _plants(random: np.random.Generator, draw: Any, full: int, count: int) -> None:
-    """Leaves and blades of grass."""
+    """Draws leaves and blades of grass."""
     for _ in range(count):
         color = shade(random, PALETTE["green"], 0.3)
         turn = random.uniform(0, 360)
@@ -165,7 +168,7 @@ def _plants(random: np.random.Generator, draw: Any, full: int, count: int) -> No
 
 
 def _confetti(random: np.random.Generator, draw: Any, full: int, count: int) -> None:
-    """Sharp spots in the colours that subjects have too, so that colour alone tells little."""
+    """Draws sharp spots in the colours of subjects, so that colour alone says little."""
     for _ in range(count):
         pen = Pen(draw, np.eye(2) * full, random.uniform(0, 1, 2) * full)
         across, down = random.uniform(0.01, 0.07, 2)
@@ -174,7 +177,7 @@ def _confetti(random: np.random.Generator, draw: Any, full: int, count: int) -> 
 
 
 def _photographed(random: np.random.Generator, image: Image.Image, side: int) -> np.ndarray:
-    """Reduces to the final side; adds blur, a light from one side, a cast and noise."""
+    """Reduces the image to its final side; adds blur, light from one side, a cast and noise."""
     if random.random() < 0.35:
         image = image.filter(ImageFilter.GaussianBlur(random.uniform(0.5, 1.6)))
     pixels = np.asarray(image.reduce(FINER), np.float32)
