@@ -1,4 +1,4 @@
-"""Caffe's nets, compared with OpenCV, which reads the same files and has nothing of ours.
+"""Caffe's nets, compared with OpenCV, which reads the same files and shares no code with us.
 
 At their full size, with random weights that keep what goes through them at about one size.
 """
@@ -40,7 +40,7 @@ def pictures(side, seed=0):
 
 
 def by_opencv(case, images):
-    """What each layer of `case.names` makes of images, RGB, as OpenCV computes it."""
+    """Computes the output of each layer of `case.names` for RGB images with OpenCV."""
     net = cv2.dnn.readNetFromCaffe(str(case.prototxt), str(case.caffemodel))
     net.enableFusion(False)
     blue_first = images[..., ::-1] - np.array(case.mean, "float32")

@@ -1,4 +1,4 @@
-"""Caffe's weights: both formats read as they were written, and files that lie about themselves."""
+"""Caffe's weights: both formats are read as they were written, lying files are refused."""
 
 import gc
 import tracemalloc
@@ -45,7 +45,7 @@ def path(tmp_path):
 
 
 def opened(path: Path, content: bytes) -> dict[str, list[Blob]]:
-    """The layers of a file, copied, so that they outlive it."""
+    """Reads the layers of a file and copies them, so that they outlive it."""
     path.write_bytes(content)
     with open_caffemodel(path) as layers:
         return {
@@ -55,7 +55,7 @@ def opened(path: Path, content: bytes) -> dict[str, list[Blob]]:
 
 
 def only_blob(path, blob: bytes) -> Blob:
-    """A file of one layer, "fc", with one blob."""
+    """Writes a file of one layer, "fc", with one blob."""
     return opened(path, part(100, text(1, "fc") + part(7, blob)))["fc"][0]
 
 
@@ -428,7 +428,7 @@ def test_blobs_without_end_stay_within_memory(path):
 
 
 def read_or_refused(path, content):
-    """Reads everything that a file of any bytes has; a UserError is one printable sentence."""
+    """Reads a file of any bytes; a UserError has to be one printable sentence."""
     try:
         for blobs in opened(path, content).values():
             for blob in blobs:

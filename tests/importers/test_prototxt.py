@@ -1,4 +1,4 @@
-"""Net definitions as chains of layers: the published ones, both formats, and what is no chain."""
+"""Net definitions as chains of layers: the published ones, both formats, and nets without chain."""
 
 from pathlib import Path
 
@@ -35,7 +35,7 @@ def kinds_of(steps):
 
 
 def one(kind: str, parameters: str = "") -> str:
-    """A net of a single layer."""
+    """Writes a net of a single layer."""
     return (
         'input: "data"\n'
         f'layer {{ name: "it" type: "{kind}" bottom: "data" top: "out" {parameters} }}'

@@ -1,4 +1,4 @@
-"""The text of net definitions: what is one, what is not, and what would be read for ever."""
+"""The text of net definitions: valid ones, invalid ones, and ones made to be read for ever."""
 
 import re
 import warnings

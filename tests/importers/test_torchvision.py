@@ -40,7 +40,7 @@ def random_state(shapes, seed=0):
 
 
 def definition():
-    """The published net as a prototxt, by hand: "One weird trick" as torchvision has it."""
+    """Writes the published net as a prototxt, by hand: "One weird trick" as torchvision has it."""
     lines = ['input: "data"', *(f"input_dim: {n}" for n in (1, 3, 224, 224))]
     bottom = "data"
 
