@@ -1,7 +1,7 @@
-"""`kerasft import-caffe`: a net as Caffe published it, for `--weights`.
+"""`kerasft import-caffe`: converts a net published for Caffe to a file for `--weights`.
 
-prototxt -> steps, compared with `chains.py` -> which blob is which layer's
-caffemodel, mapped -> a strip of a layer at a time -> .h5
+prototxt -> steps, compared with `backbones/chains.py` -> the blob of each layer
+caffemodel, mapped into memory -> a strip of a layer at a time -> .h5
 """
 
 from collections.abc import Iterator, Mapping
@@ -31,9 +31,9 @@ from kerasft.importers.weights_writer import Weights, check_target, import_weigh
 from kerasft.progress import Progress, silent
 from kerasft.text import quoted
 
-# The nets that Caffe has, by what `--backbone` calls them.
+# Nets that can be imported from Caffe: name for `--backbone` -> key of CHAINS.
 FROM_CAFFE = {name.lower(): name for name in ("AlexNet", "CaffeNet", "VGG16", "VGG19")}
-CLOSE = 0.01  # grey levels; a mean that is printed with two digits is the same mean
+CLOSE = 0.01  # grey levels; a mean that was rounded to two digits still counts as the same
 
 
 def import_caffe(
@@ -45,18 +45,18 @@ def import_caffe(
     mean: Path | None = None,
     progress: Progress = silent,
 ) -> dict[str, Any]:
-    """Writes the weights of a caffemodel as a file for `--weights`.
+    """Converts the weights of a caffemodel to a file for `--weights`.
 
     Args:
-        prototxt: the net's definition, as for deployment or training.
-        caffemodel: its weights.
-        backbone: a key of FROM_CAFFE, which the definition is compared with.
-        to: ends in ".h5".
-        mean: the mean image that the net was trained with (.binaryproto). The mean of each of its
-            channels is subtracted, as in Caffe's own example of classification. It goes into the
-            first layer's bias. None: the definition's `mean_value`, or that of ImageNet, as
-            published.
-        progress: told of the layers.
+        prototxt: path of the net's definition, for deployment or training.
+        caffemodel: path of its weights.
+        backbone: net that the definition has to match, a key of FROM_CAFFE.
+        to: path of the file that is written; it ends in ".h5".
+        mean: path of the mean image with which the net was trained (.binaryproto). The mean of
+            each channel is subtracted from the pixels, as in Caffe's classification example, by
+            folding it into the first layer's bias. None takes the definition's `mean_value`, or
+            else the published mean of ImageNet.
+        progress: function that is told of each layer; stage "import".
 
     Returns:
         That of `weights_writer.import_weights`, with `{"unused": [name], "mean_spread", "mean":
@@ -64,7 +64,7 @@ def import_caffe(
         levels by which the mean image differs from that at most.
 
     Raises:
-        UserError: files that are not what they should be, or not of this net.
+        UserError: files of a different kind, or of a different net.
     """
     name = FROM_CAFFE[backbone]
     check_target(to)
@@ -86,7 +86,7 @@ def import_caffe(
 
 
 def _check_definition(prototxt: Path, name: str, steps: list[Step]) -> list[tuple[str, Step]]:
-    """The paper's name and the step of each layer.
+    """Pairs the paper's name of each layer with its step in the definition.
 
     Raises:
         UserError: the definition is of another net.
@@ -104,9 +104,9 @@ def _check_definition(prototxt: Path, name: str, steps: list[Step]) -> list[tupl
 
 
 def _check_order(matched: list[tuple[str, Step]], blobs: Mapping[str, Any], path: Path) -> None:
-    """Refuses the weights of a net with the same layers in another order.
+    """Refuses the weights of a net with the same layers in a different order.
 
-    AlexNet's and CaffeNet's have the same names and shapes; the file lists all layers.
+    AlexNet's and CaffeNet's layers have the same names and shapes, and the file lists them all.
     """
     given = [step.name for _, step in matched if step.name in blobs]
     stored = [name for name in blobs if name in set(given)]
@@ -120,7 +120,7 @@ def _check_order(matched: list[tuple[str, Step]], blobs: Mapping[str, Any], path
 
 @dataclass(frozen=True)
 class _Expected:
-    """One step that a chain's definition has: its kind and what is set there."""
+    """One step that the definition of a chain must have: its kind and its settings."""
 
     name: str
     kind: str
@@ -144,7 +144,7 @@ def _expected(layer: Layer, last: bool) -> Iterator[_Expected]:
                 layer.name, "Pooling", {**settings, "pad": (0, 0), "global_pooling": False}
             )
         case Dense():
-            # Of the last layer the classes may be others; whether they fit, the weights tell.
+            # The last layer may have any number of classes; `fit` decides if its weights are used.
             settings = {} if last else {"num_output": layer.units}
             settings |= {"bias_term": True, "axis": 1, "transpose": False}
             yield _Expected(layer.name, "InnerProduct", settings)
@@ -153,7 +153,7 @@ def _expected(layer: Layer, last: bool) -> Iterator[_Expected]:
 
 
 def _compare(chain: Chain, steps: list[Step]) -> tuple[list[tuple[str, Step]], list[str]]:
-    """Each layer's name by the paper with its step, and where the definition is another net's."""
+    """Pairs the paper's name of each layer with its step; lists where the definition differs."""
     given = [step for step in steps if step.kind not in ("Dropout", DATA)]
     if given and given[-1].kind == "Softmax":
         given.pop()
@@ -162,7 +162,7 @@ def _compare(chain: Chain, steps: list[Step]) -> tuple[list[tuple[str, Step]], l
     ]
     matched: list[tuple[str, Step]] = []
     problems = []
-    # Without fully connected layers it is a base, and all that is needed of it.
+    # A definition may end before the fully connected layers: it is a base, which is enough.
     least = next(i for i, one in enumerate(expected) if one.kind == "InnerProduct")
     for number, one in enumerate(expected):
         if number == len(given):
@@ -202,7 +202,7 @@ def _said(value: Any) -> str:
 def _found(
     names: dict[str, str], blobs: dict[str, list[Blob]], caffemodel: Path
 ) -> Iterator[tuple[str, Weights]]:
-    """The weights of each layer that the definition names and the file has."""
+    """Yields the weights of each layer that is in both the definition and the file."""
     problems = []
     for source, layer in names.items():
         if not blobs.get(layer):
@@ -214,7 +214,7 @@ def _found(
             continue
         kernel, bias = blobs[layer]
         shape = kernel.shape
-        if source.startswith("fc"):  # legacy files have 1x1 in front of it
+        if source.startswith("fc"):  # old files have two leading sides of 1
             shape = kernel.squeezed
         yield source, Weights(layer, kernel.data.reshape(shape), bias.data)
     if problems:
@@ -224,9 +224,9 @@ def _found(
 def _mean_of(
     path: Path | None, steps: list[Step], prototxt: Path, chain: Chain
 ) -> tuple[np.ndarray, float]:
-    """What is subtracted of blue, green and red, and how far the mean image goes from that.
+    """Returns the mean of blue, green and red, and the mean image's largest difference from it.
 
-    The file comes first, then what the definition says, then what the net was published with.
+    The mean image has priority, then the definition, then the mean published with the net.
     """
     if path is None:
         written = steps[0].settings["mean_value"] if steps[0].kind == DATA else ()
@@ -251,9 +251,9 @@ def _mean_of(
 
 
 def _shift(subtracted: np.ndarray, name: str, where: Path) -> np.ndarray | None:
-    """What the net's own preprocessing leaves over of another mean; None: nothing.
+    """Returns the difference between the net's own mean and a given one; None if there is none.
 
-    A convolution that pads sees the edge of the image, where no bias can make up for it.
+    If the first convolution pads, its bias cannot make up for the difference at the edges.
     """
     chain = CHAINS[name]
     shift = np.array(chain.mean) - subtracted

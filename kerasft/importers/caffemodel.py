@@ -1,9 +1,9 @@
 """Caffe's weights: a caffemodel, layer by layer, and the mean of a training set.
 
-A small walk over the mapped file, not Google's library: that would hold the 250 MB of an
-AlexNet several times over, as objects of its own. Here values stay in the file until somebody
-looks at them. The file is not trusted: nothing calls itself, whatever is counted has a limit, and
-no length is believed before it is compared with what is there.
+It walks over the mapped file itself, because Google's library would hold the 250 MB of an
+AlexNet several times over, as its own objects. Here values stay in the file until they are used.
+The file is not trusted: there is no recursion, every count has a limit, and every length is
+compared with the size of the file before it is used.
 
 Source: caffe.proto of BVLC's Caffe 1.0 and blob.cpp; the wire format is that of
     protobuf.dev/programming-guides/encoding.
@@ -23,9 +23,9 @@ import numpy as np
 from kerasft.errors import UserError
 from kerasft.text import quoted
 
-MAX_FIELDS = 100_000  # of a file, in messages that are looked into; ResNet-152 has 10,000
-MAX_JOINED = 1 << 30  # bytes that lie in pieces and must be copied; VGG-19 has 575 MB in all
-_BLOCK = 1 << 18  # tags that are compared at a time, at most
+MAX_FIELDS = 100_000  # fields of a file, in messages that are read; ResNet-152 has 10,000
+MAX_JOINED = 1 << 30  # bytes that are copied because they lie in pieces; VGG-19 has 575 MB
+_BLOCK = 1 << 18  # largest number of tags that are compared at a time
 _TEXT_CONTROLS = b"\t\n\v\f\r"
 
 VARINT, BYTES_8, BYTES, _GROUP, _GROUP_END, BYTES_4 = range(6)
@@ -34,10 +34,14 @@ _FIXED = {BYTES_4: 4, BYTES_8: 8}
 
 @contextmanager
 def mapped(path: Path, kind: str) -> Iterator[mmap.mmap]:
-    """Maps a file of a kind, "caffemodel" or "mean file", until the block ends.
+    """Maps a file into memory until the block ends.
+
+    Args:
+        path: path of the file.
+        kind: kind of the file, "caffemodel" or "mean file", for messages.
 
     Raises:
-        UserError: no such file (exit status 2); empty, or by its first bytes of another kind.
+        UserError: no such file (exit code 2); empty, or of a different kind by its first bytes.
     """
     if not os.path.isfile(path):
         raise UserError(f"{path}: no such file. Expected a {kind} of Caffe.", exit_code=2)
@@ -60,14 +64,14 @@ def mapped(path: Path, kind: str) -> Iterator[mmap.mmap]:
             )
         yield data
     finally:
-        # BufferError: somebody holds an array that views the file. Unmapping it under them would
-        # end the process at their next look; with the last such array the mapping goes by itself.
+        # BufferError: there is still an array that views the file. Unmapping would crash the
+        # process when the array is used; the mapping is released with the last such array.
         with suppress(BufferError):
             data.close()
 
 
 def _other_kind(data: mmap.mmap) -> str:
-    """What a file is whose first bytes say that it has no messages of Caffe's, or ""."""
+    """Names the kind of a file whose first bytes show that it is not Caffe's; "" if they don't."""
     start = data[:9]
     if start[:8] == b"\x89HDF\r\n\x1a\n":
         return "an HDF5 file"
@@ -81,16 +85,18 @@ def _other_kind(data: mmap.mmap) -> str:
 
 
 def is_text(start: bytes) -> bool:
-    """Whether a file that starts like this is text; no caffemodel or other binary file is."""
+    """Returns whether a file with these first bytes is text, which no caffemodel is."""
     return not any(byte < 32 and byte not in _TEXT_CONTROLS for byte in start[:4096])
 
 
 class Field(NamedTuple):
     """One field of a message.
 
-    at: where its tag is. Numbers of fixed size that follow each other under the same tag, as
-        Caffe's values do where they are not packed, count as one field.
-    start, end: where its contents are: the bytes, or the number.
+    number: number of the field in its message.
+    wire: wire type, such as VARINT or BYTES.
+    at: position of its tag. Consecutive numbers of fixed size with the same tag, which is how
+        Caffe writes values that are not packed, count as one field.
+    start, end: positions between which its contents lie: the bytes, or the number.
     """
 
     number: int
@@ -101,7 +107,7 @@ class Field(NamedTuple):
 
 
 class Walk:
-    """Reads the fields of one file and keeps count of them. `kind` is what messages call it."""
+    """Reads the fields of one file and counts them. `kind` names the file in messages."""
 
     def __init__(self, path: Path, kind: str, data: mmap.mmap) -> None:
         self.path, self.kind, self.data = path, kind, data
@@ -115,7 +121,7 @@ class Walk:
         )
 
     def fields(self, start: int, end: int) -> Iterator[Field]:
-        """Goes through the fields of the message that is between two positions."""
+        """Yields the fields of the message between two positions."""
         while start < end:
             field = self._field(start, end)
             yield field
@@ -152,7 +158,7 @@ class Walk:
         return Field(number, wire, at, start, stop)
 
     def _run(self, at: int, end: int, stride: int) -> int:
-        """The bytes of those records, from `at` on, that begin with the same tag of one byte."""
+        """Returns the bytes of consecutive records, from `at`, that begin with the same tag."""
         most, count, block = (end - at) // stride, 1, 1 << 10
         if most > 1 and self.data[at + stride] != self.data[at]:  # nearly all
             return stride
@@ -167,7 +173,7 @@ class Walk:
         return count * stride
 
     def varint(self, at: int, end: int) -> tuple[int, int]:
-        """Reads a number of 1 to 10 bytes. Returns it, without sign, and where it ends."""
+        """Reads a number of 1 to 10 bytes. Returns it, unsigned, and the position of its end."""
         if at < end and self.data[at] < 128:  # nearly all
             return self.data[at], at + 1
         value = 0
@@ -178,12 +184,12 @@ class Walk:
         raise self.damaged(at, "a number does not end")
 
     def expect(self, field: Field, *wires: int) -> None:
-        """Raises UserError if a field is not written in one of these ways."""
+        """Raises UserError if a field has none of these wire types."""
         if field.wire not in wires:
             raise self.damaged(field.at, f"field {field.number} is not what Caffe writes there")
 
     def numbers(self, field: Field, most: int) -> list[int]:
-        """Reads numbers, packed or not; of packed ones no more than `most` and one."""
+        """Reads numbers, packed or not; stops when there are more than `most`."""
         self.expect(field, VARINT, BYTES)
         found: list[int] = []
         at = field.start
@@ -193,7 +199,7 @@ class Walk:
         return found
 
     def values(self, field: Field, dtype: str) -> np.ndarray:
-        """Views the values of a field, packed or not; `dtype` is "<f4" or "<f8"."""
+        """Returns a view of a field's values, packed or not; `dtype` is "<f4" or "<f8"."""
         size = int(dtype[-1])
         self.expect(field, BYTES, BYTES_4 if size == 4 else BYTES_8)
         length = field.end - field.start
@@ -205,13 +211,13 @@ class Walk:
         return self._view(dtype, length // size, field.start)
 
     def _view(self, dtype: str, count: int, at: int) -> np.ndarray:
-        # Not np.ndarray(..., buffer=self.data): that does not keep the mapping from being closed.
-        if count == 0:  # which frombuffer refuses
+        # Not np.ndarray(..., buffer=self.data), which would not keep the mapping open.
+        if count == 0:  # frombuffer refuses it
             return np.empty(0, dtype)
         return np.frombuffer(self.data, dtype, count, at)
 
     def joined(self, pieces: list[np.ndarray], where: str) -> np.ndarray:
-        """Returns one piece as it is, several as a copy. `where` begins what is said of them."""
+        """Returns a single piece as it is, several as a copy. Messages begin with `where`."""
         if len(pieces) == 1:
             return pieces[0]
         self.bytes_left -= sum(piece.nbytes for piece in pieces)
@@ -226,8 +232,8 @@ class Walk:
 
 
 MAX_LAYERS = 5_000  # ResNet-152 has 500
-MAX_BLOBS = 100  # of a layer; those of Caffe have up to 5
-MAX_PIECES = 1_000  # in which the values of one blob lie; Caffe writes one
+MAX_BLOBS = 100  # blobs of a layer; Caffe's have up to 5
+MAX_PIECES = 1_000  # pieces of a blob's values; Caffe writes one
 MAX_AXES = 32  # kMaxBlobAxes in Caffe's blob.hpp
 MAX_SIDE = 1 << 31  # Caffe counts values in 32 bits
 MAX_NAME = 1_000  # bytes
@@ -238,8 +244,8 @@ MAX_MEAN = 1 << 26  # bytes; Caffe's mean of ImageNet has 800 KB
 class Blob:
     """One array of a layer.
 
-    shape: as the file says; of a file before 2015 four sides, with leading ones.
-    data: 1-d, float32 or float64. Of an open caffemodel it can't be written, and is a view into
+    shape: shape in the file; files from before 2015 have four sides, with leading ones.
+    data: values, 1-d, float32 or float64. For an open caffemodel it is read-only, and a view into
         the file unless the values lie there in pieces.
     """
 
@@ -248,23 +254,23 @@ class Blob:
 
     @property
     def squeezed(self) -> tuple[int, ...]:
-        """The shape without leading ones; at least one side stays."""
+        """The shape without leading ones; at least one side remains."""
         first = next((i for i, side in enumerate(self.shape) if side != 1), len(self.shape) - 1)
         return self.shape[max(first, 0) :]
 
 
 @contextmanager
 def open_caffemodel(path: Path) -> Iterator[dict[str, list[Blob]]]:
-    """Opens a caffemodel, of V2 or V1 layers.
+    """Opens a caffemodel with V2 or V1 layers.
 
     Yields:
-        Blobs of each layer, in the file's order, by the layer's name; none for a layer without
-        weights. Emptied in the end; the file stays mapped while anybody holds a view of it. As with
-        every mapped file, cutting it short meanwhile ends the process.
+        Blobs by name of the layer, in the file's order; [] for a layer without weights. The dict
+        is emptied at the end; the file stays mapped as long as there is a view of it. As with
+        every mapped file, truncating it meanwhile crashes the process.
 
     Raises:
-        UserError: no such file (exit status 2); not a caffemodel, damaged, of another kind than
-            BVLC's, or without weights.
+        UserError: no such file (exit code 2); not a caffemodel, damaged, not in the format of
+            BVLC's Caffe, or without weights.
     """
     with mapped(path, "caffemodel") as data:
         layers = _read_layers(Walk(path, "caffemodel", data))
@@ -278,10 +284,10 @@ def read_mean(path: Path) -> Blob:
     """Reads a mean file, such as imagenet_mean.binaryproto.
 
     Returns:
-        The mean; its values are in memory.
+        The mean, with its values in memory.
 
     Raises:
-        UserError: no such file (exit status 2); not a mean file, or damaged.
+        UserError: no such file (exit code 2); not a mean file, or damaged.
     """
     with mapped(path, "mean file") as data:
         if len(data) > MAX_MEAN:
@@ -295,7 +301,7 @@ def read_mean(path: Path) -> Blob:
 
 
 class _Version(NamedTuple):
-    """Numbers of the fields of a layer."""
+    """The field numbers of a layer's name and blobs."""
 
     name: int
     blobs: int
@@ -309,7 +315,7 @@ def _read_layers(walk: Walk) -> dict[str, list[Blob]]:
     count = 0
     for field in walk.fields(0, len(walk.data)):
         if field.number == 1:
-            walk.expect(field, BYTES)  # the net's name: a mean or a solverstate has a number
+            walk.expect(field, BYTES)  # the net's name; in a mean or solverstate it is a number
         if field.number not in _VERSIONS:
             continue
         walk.expect(field, BYTES)
@@ -320,7 +326,8 @@ def _read_layers(walk: Walk) -> dict[str, list[Blob]]:
             )
         name, blobs = _read_layer(walk, field)
         if blobs and layers.get(name):
-            # Two of one name, for training and for testing, are fine if one holds no weights.
+            # Two layers may share a name, one for training and one for testing, if only one holds
+            # weights.
             raise UserError(
                 f"{walk.path}: two layers with the name {quoted(name)} hold weights, the second "
                 f"at byte {field.at:,}. Expected one."
@@ -361,7 +368,7 @@ def _read_layer(walk: Walk, layer: Field) -> tuple[str, list[Blob]]:
 
 
 def _read_blob(walk: Walk, start: int, end: int, where: str) -> Blob:
-    """Reads the message between two positions. What is said of its contents begins with `where`."""
+    """Reads the blob between two positions. Error messages begin with `where`."""
     shape: list[int] = []
     legacy: dict[int, int] = {}
     pieces: list[np.ndarray] = []
@@ -385,7 +392,7 @@ def _read_blob(walk: Walk, start: int, end: int, where: str) -> Blob:
                 f"{where}: is raw data, which only NVIDIA's Caffe writes (byte {field.at:,}). "
                 "Expected the format of BVLC's Caffe."
             )
-    if legacy:  # it comes before a shape for Caffe, too: Blob::FromProto
+    if legacy:  # it overrides a shape in Caffe too: Blob::FromProto
         shape = [legacy.get(number, 0) for number in (1, 2, 3, 4)]
     values = _joined(walk, pieces, where)
     if not all(1 <= side <= MAX_SIDE for side in shape) or math.prod(shape) != values.size:

@@ -1,10 +1,10 @@
-"""Caffe's net definitions: the layers that an image goes through when a net is tested.
+"""Caffe's net definitions: the layers that an image passes through when a net is tested.
 
-Only a chain is read, in which each layer takes what the one before it gives. The file is not
+Only chains are read, in which each layer takes the output of the one before it. The file is not
 trusted: every number is checked.
 
-Source: BVLC's Caffe 1.0. Phases are those of Net::FilterNet, what a layer takes and its checks
-    those of its SetUp.
+Source: BVLC's Caffe 1.0. Phases follow Net::FilterNet; the parameters of a layer and their checks
+    follow its SetUp.
 """
 
 import math
@@ -18,20 +18,20 @@ from kerasft.importers.caffemodel import MAX_LAYERS
 from kerasft.importers.prototxt_text import ENUMS, V1_KINDS, parse_net
 from kerasft.text import quoted
 
-MAX_NUMBER = 1_000_000  # no layer for images has as many outputs, or a window as wide
-DATA = "Data"  # what is first where a definition says the mean
-_LARGEST = 3.4028235e38  # of float32, which Caffe calculates in
+MAX_NUMBER = 1_000_000  # above the outputs, and the window, of any layer for images
+DATA = "Data"  # kind of the first step if the definition gives the mean
+_LARGEST = 3.4028235e38  # largest float32, the type in which Caffe computes
 _ADVICE = " Only a net whose layers form a single chain can be read."
-_OTHER_ENDS = {"Accuracy", "HDF5Output", "Silence"}  # and losses: nothing comes out for the image
+_OTHER_ENDS = {"Accuracy", "HDF5Output", "Silence"}  # like losses, they end a branch of the net
 
 
 @dataclass(frozen=True)
 class Step:
     """One layer of the chain.
 
-    name: as in the file, where no two are the same.
-    kind: Caffe's type in the spelling of V2, for instance "InnerProduct".
-    settings: complete, with Caffe's defaults. Pairs are (height, width).
+    name: name in the file, unique.
+    kind: Caffe's type, spelled as in V2: "InnerProduct".
+    settings: all parameters, Caffe's defaults included. Pairs are (height, width).
         Convolution: num_output, kernel, stride, pad, dilation, group, bias_term.
         InnerProduct: num_output, bias_term, axis, transpose.
         Pooling: pool ("MAX", "AVE" or "STOCHASTIC"), kernel (None if global_pooling), stride,
@@ -46,15 +46,15 @@ class Step:
 
 
 def read_prototxt(path: Path) -> list[Step]:
-    """Reads a net definition, deploy.prototxt or train_val.prototxt, of V2 or V1 layers.
+    """Reads a net definition, deploy.prototxt or train_val.prototxt, with V2 or V1 layers.
 
-    Left out are layers of training only, data, copies, accuracies and losses. SoftmaxWithLoss
-    counts as Softmax where the net has no other. Data whose mean is given as values is the first
-    step, of kind "Data", with `mean_value`, a tuple.
+    Layers for training only, data, copies, accuracies and losses are left out. SoftmaxWithLoss
+    counts as Softmax if the net has no other. A data layer that gives the mean as numbers is the
+    first step, of kind "Data", with the tuple `mean_value`.
 
     Raises:
-        UserError: no such file (exit status 2); no net definition, or one that Caffe would
-            refuse; layers that form no chain, the first of which is named.
+        UserError: no such file (exit code 2); no net definition, or one that Caffe would
+            refuse; layers that do not form a chain, the first of which is named.
     """
     net = parse_net(path)
     layers = [layer for layer in _layers(path, net) if layer.is_tested]
@@ -70,9 +70,9 @@ def read_prototxt(path: Path) -> list[Step]:
 
 
 class _Layer(NamedTuple):
-    """A layer as it is written.
+    """A layer as it is written in the file.
 
-    message: of V2 or V1; both hold parameters and rules under the same names.
+    message: the parsed message, V2 or V1; both name parameters and rules alike.
     """
 
     name: str
@@ -113,7 +113,7 @@ def _layers(path: Path, net: Any) -> list[_Layer]:
 
 
 def _is_met(rule: Any, stages: set[str]) -> bool:
-    """Whether a rule holds for a net that is tested, at level 0, which is Caffe's default."""
+    """Returns whether a rule holds for a net in the test phase at level 0, Caffe's default."""
     if rule.HasField("phase") and ENUMS["Phase"][rule.phase] != "TEST":
         return False
     if rule.HasField("min_level") and rule.min_level > 0:
@@ -124,16 +124,16 @@ def _is_met(rule: Any, stages: set[str]) -> bool:
 
 
 def _chain(path: Path, layers: list[_Layer], inputs: Iterable[str]) -> list[_Layer]:
-    """The layers between data and losses, each of which takes what the one before it gives.
+    """Returns the layers between data and losses, each taking the output of the one before.
 
     Args:
-        path: for messages.
-        layers: those at test time.
-        inputs: what the definition lists as input, beside data layers.
+        path: path of the definition, for messages.
+        layers: layers of the test phase.
+        inputs: names that the definition lists as inputs, besides data layers.
     """
     sources = set(inputs)
     has_softmax = any(layer.kind == "Softmax" for layer in layers)
-    copies: dict[str, str] = {}  # what Split layers give, and of what it is the copy
+    copies: dict[str, str] = {}  # output of a Split layer -> the input that it copies
     chain: list[_Layer] = []
     names: set[str] = set()
     current = ""
@@ -141,7 +141,7 @@ def _chain(path: Path, layers: list[_Layer], inputs: Iterable[str]) -> list[_Lay
     for layer in layers:
         where = f"{path}: layer {quoted(layer.name or layer.kind)}"
         if layer.kind == "SoftmaxWithLoss" and not has_softmax:
-            # Labels come second; what comes out is the loss.
+            # The second input are the labels; the output is the loss.
             layer = layer._replace(kind="Softmax", bottoms=layer.bottoms[:1], tops=[layer.name])
         bottoms = [copies.get(bottom, bottom) for bottom in layer.bottoms]
         taken = quoted("".join(layer.bottoms[:1]))
@@ -199,7 +199,7 @@ def _step(path: Path, layer: _Layer) -> Step:
 
 
 class _Settings:
-    """Reads the parameters of one layer. Messages begin with `where`."""
+    """Reads the parameters of one layer. Error messages begin with `where`."""
 
     def __init__(self, where: str, layer: Any) -> None:
         self.where, self.layer = where, layer
@@ -208,18 +208,18 @@ class _Settings:
         raise UserError(f"{self.where}: {what}")
 
     def whole(self, key: str, value: int, least: int) -> int:
-        """Returns a number as it is. Raises UserError if it makes no sense."""
+        """Returns a number unchanged. Raises UserError if it is out of range."""
         if not least <= value <= MAX_NUMBER:
             self.fail(f"{key} is {value:,}, expected {least} to {MAX_NUMBER:,}.")
         return value
 
     def pair(self, message: Any, name: str, default: int | None) -> tuple[int, int]:
-        """Reads a size that is given once, once a side, or by two fields: pad, pad_h and pad_w.
+        """Reads a size, given as one number, as one per side, or as two fields (pad_h, pad_w).
 
         Args:
-            message: the parameters.
-            name: "kernel", "stride", "pad" or "dilation".
-            default: of each side; None if the size must be given.
+            message: parameters of the layer.
+            name: name of the size: "kernel", "stride", "pad" or "dilation".
+            default: default of each side; None if the size must be given.
         """
         both = "kernel_size" if name == "kernel" else name
         value = getattr(message, both)

@@ -1,7 +1,7 @@
-"""The text of a Caffe net definition, read into messages of the few fields that are needed.
+"""The text of a Caffe net definition, parsed into messages with the few fields that are needed.
 
-Google's parser passes over all other fields. The file is not trusted: its size, its lines and
-its nesting have limits.
+Google's parser skips all other fields. The file is not trusted: there are limits for its size,
+its lines and its nesting.
 
 Source: caffe.proto of BVLC's Caffe 1.0; the names of V1 layers are those of upgrade_proto.cpp.
 """
@@ -19,8 +19,8 @@ from kerasft.importers.caffemodel import is_text
 from kerasft.text import quoted
 
 MAX_BYTES = 4 << 20  # ResNet-152 takes 100 KB
-MAX_LINE = 10_000  # characters; Google's parser copies the line at every value it passes over
-MAX_ESCAPES = 10_000  # backslashes; its time grows with the square of how many stand in a row
+MAX_LINE = 10_000  # characters; Google's parser copies the line for every value that it skips
+MAX_ESCAPES = 10_000  # backslashes; its time is quadratic in the number of consecutive ones
 
 V1_KINDS = {
     "NONE": "",
@@ -65,7 +65,7 @@ V1_KINDS = {
     "DECONVOLUTION": "Deconvolution",
 }
 
-# Values count from 0, in this order.
+# Values are numbered from 0, in this order.
 ENUMS = {
     "LayerType": list(V1_KINDS),
     "Phase": ["TRAIN", "TEST"],
@@ -74,8 +74,8 @@ ENUMS = {
     "NormRegion": ["ACROSS_CHANNELS", "WITHIN_CHANNEL"],
 }
 
-# Of each field: name, number, type ("*" where it may be repeated), default. Caffe's floats are
-# doubles here, so that 0.0001 stays what the file says.
+# Each field: name, number, type ("*" in front of a repeated one), default. Caffe's floats are
+# doubles here, so that 0.0001 is exactly what the file says.
 _MESSAGES = {
     "NetParameter": """
         layers 2 *V1LayerParameter; input 3 *string; state 6 NetState; layer 100 *LayerParameter""",
@@ -175,12 +175,12 @@ def _text_of(path: Path) -> str:
             f"{path}: is larger than {MAX_BYTES >> 20} MB. Expected a net definition, which has "
             "some KB."
         )
-    # Comments are in any encoding; Caffe never decodes them.
+    # Comments may be in any encoding; Caffe never decodes them.
     return content.decode("utf-8-sig", "replace")
 
 
 def _reason(text: str, error: text_format.ParseError) -> str:
-    """What Google's parser says, without the line itself, which it repeats in full."""
+    """Returns the message of Google's parser without the line itself, which it repeats in full."""
     reason = re.sub(r"^\d+:\d+ : ", "", str(error))
     line = error.GetLine()
     if line is not None:
@@ -189,14 +189,14 @@ def _reason(text: str, error: text_format.ParseError) -> str:
     if found := re.search(r"has no value named (.+?)\.?$", reason):
         known = [name for names in ENUMS.values() for name in names]
         return f"{where}unknown value {quoted(found[1])}.{did_you_mean(found[1], known)}"
-    # Its sentences hold what they met, in full: without control characters, and not too long.
+    # The message quotes the file in full: control characters are replaced, and it is shortened.
     reason = "".join(c if c.isprintable() else "?" for c in reason[:200]).rstrip(". ")
     return f"{where}is not what a net definition has{' there' if where else ''}: {reason}."
 
 
 @cache
 def _net_class() -> Any:
-    """The class of NetParameter, from a schema of its own: nothing is registered elsewhere."""
+    """Builds the class of NetParameter in a pool of its own, so that nothing is registered."""
     file = descriptor_pb2.FileDescriptorProto(name="net.proto", package="net", syntax="proto2")
     for name, values in ENUMS.items():
         enum = file.enum_type.add(name=name)

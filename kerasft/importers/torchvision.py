@@ -1,4 +1,4 @@
-"""`kerasft import-torch`: torchvision's AlexNet and VGG as safetensors, for `--weights`."""
+"""`kerasft import-torch`: converts torchvision's AlexNet and VGG to a file for `--weights`."""
 
 import contextlib
 import importlib.util
@@ -14,34 +14,34 @@ from kerasft.errors import UserError
 from kerasft.importers.weights_writer import Weights, check_target, import_weights
 from kerasft.progress import Progress, silent
 
-# What `--backbone` calls them -> the chain, and the backbone that the weights are for.
+# Name for `--backbone` -> key of CHAINS, and the backbone that the weights are for.
 FROM_TORCH = {
     "alexnet": ("AlexNetOWT", "AlexNetOWT"),
     "vgg16": ("VGG16", "VGG16:mode=torch"),
     "vgg19": ("VGG19", "VGG19:mode=torch"),
 }
-TYPES = ("F16", "F32", "F64")  # that NumPy has; not BF16
-PARALLEL = "module."  # what DataParallel puts in front of all names
+TYPES = ("F16", "F32", "F64")  # the types that NumPy has too, so not BF16
+PARALLEL = "module."  # prefix that DataParallel adds to all names
 
 
 def import_torch(
     file: Path, backbone: str, to: Path, *, progress: Progress = silent
 ) -> dict[str, Any]:
-    """Writes a state dict of torchvision's as a file for `--weights`.
+    """Converts a state dict of torchvision to a file for `--weights`.
 
     Args:
-        file: .safetensors.
-        backbone: a key of FROM_TORCH. These see red, green and blue as PyTorch scales them, so
-            they are backbones of their own.
-        to: ends in ".h5".
-        progress: told of the layers.
+        file: path of the state dict, saved as .safetensors.
+        backbone: the net, a key of FROM_TORCH. The result is for a separate backbone, which
+            scales red, green and blue as PyTorch does.
+        to: path of the file that is written; it ends in ".h5".
+        progress: function that is told of each layer; stage "import".
 
     Returns:
         That of `weights_writer.import_weights`, with `{"unused": [name]}`: tensors not used.
 
     Raises:
-        UserError: not such a file, or of another net; or safetensors is not installed (exit
-            code 2).
+        UserError: a file of a different kind or of a different net; safetensors is not
+            installed (exit code 2).
     """
     chain, spec = FROM_TORCH[backbone]
     check_target(to)
@@ -62,7 +62,7 @@ def import_torch(
 
 @contextlib.contextmanager
 def _opened(file: Path) -> Iterator[Any]:
-    """The tensors of a file, which are read when they are sliced."""
+    """Opens the tensors of a file, which are read when they are sliced."""
     if not os.path.isfile(file):
         raise UserError(f"there is no file {file}.", exit_code=2)
     if importlib.util.find_spec("safetensors") is None:
@@ -94,7 +94,7 @@ def _opened(file: Path) -> Iterator[Any]:
 
 
 class _Slice:
-    """A tensor of the file, of which only what is sliced is read."""
+    """A tensor of the file; only the parts that are sliced are read."""
 
     def __init__(self, tensor: Any) -> None:
         self._tensor = tensor

@@ -1,9 +1,9 @@
-"""Weights of other tools as a file that Keras and `--weights` read.
+"""Weights of other tools, written as a file that Keras and `--weights` read.
 
-Of a net of `chains.py`, and without Keras: layer by layer, a strip at a time, so that a file of
-200 MB is never in memory as a whole.
+The net is one of `backbones/chains.py`. Keras is not needed: layers are converted one after the
+other, a strip at a time, so that a file of 200 MB is never in memory as a whole.
 
-Shapes: O outputs, I inputs of a layer; h, w of its window.
+Shapes: O outputs and I inputs of a layer; h, w height and width of its window.
 """
 
 import contextlib
@@ -25,18 +25,18 @@ from kerasft.files import replacing
 from kerasft.progress import Event, Progress, silent
 from kerasft.text import quoted
 
-STRIP = 1 << 20  # numbers that are rearranged at a time
+STRIP = 1 << 20  # numbers that are converted at a time
 
 
 @dataclass(frozen=True)
 class Weights:
-    """What a file has for one layer with weights.
+    """The weights of one layer in a file.
 
     Attributes:
-        name: of the layer in the file.
-        kernel: [O,I,h,w] or [O,I]; a view of the file, or something else that has a shape and is
-            sliced by outputs.
-        bias: [O], likewise.
+        name: name of the layer in the file.
+        kernel: weights [O,I,h,w] or [O,I]: a view of the file, or any object that has a shape and
+            can be sliced by outputs.
+        bias: biases [O], of the same kind of object.
     """
 
     name: str
@@ -45,7 +45,7 @@ class Weights:
 
 
 def check_target(to: Path) -> None:
-    """Refuses a name for the result that could not be used, before the work.
+    """Refuses a path for the result that could not be written, before any work is done.
 
     Raises:
         UserError: exit code 2.
@@ -75,18 +75,18 @@ def import_weights(
     shift: np.ndarray | None = None,
     progress: Progress = silent,
 ) -> dict[str, Any]:
-    """Fits what a file has to a net, and writes what fits.
+    """Fits the weights of a file to a net, and writes those that fit.
 
     Args:
-        chain: see `fit`.
-        spec, found, to, where, shift, progress: see `write_weights`.
+        chain: the net, a key of `chains.CHAINS`.
+        spec, found, to, where, shift, progress: arguments of `write_weights`.
 
     Returns:
         `{"backbone", "file", "bytes", "parameters", "top", "layers": [{"layer", "from"}],
         "left_out": [sentence]}`; `top`: whether all fully connected layers are in the file.
 
     Raises:
-        UserError: as `fit` and `write_weights`.
+        UserError: weights that `fit` or `write_weights` refuses.
     """
     filled, left_out = fit(chain, found, where)
     parameters = write_weights(spec, filled, found, to, where=where, shift=shift, progress=progress)
@@ -102,21 +102,22 @@ def import_weights(
 
 
 def fit(chain: str, found: Mapping[str, Weights], where: Path) -> tuple[list[LayerSlot], list[str]]:
-    """Which layers of a net a file fills, and what of the file does not fit.
+    """Finds out which layers of a net can be filled from a file.
 
-    All convolutions have to be filled; fully connected layers are left out from the first
-    one on that is not there or has another shape, such as a last layer of other classes.
+    All convolutions have to be there. Fully connected layers are left out from the first one that
+    is missing or has a different shape, such as a last layer for other classes.
 
     Args:
-        chain: a key of `chains.CHAINS`.
-        found: the paper's name of a layer -> its weights.
-        where: the file, for messages.
+        chain: the net, a key of `chains.CHAINS`.
+        found: weights by the paper's name of the layer.
+        where: path of the file, for messages.
 
     Returns:
-        The places that are filled, in order; and sentences on fully connected layers that are not.
+        The layers that are filled, in order, and a sentence for each fully connected layer that
+        is not.
 
     Raises:
-        UserError: a convolution is missing or has another shape; all of them are named.
+        UserError: convolutions that are missing or have a different shape; all are named.
     """
     filled, problems, left_out = [], [], []
     for place in places(chain):
@@ -136,7 +137,7 @@ def fit(chain: str, found: Mapping[str, Weights], where: Path) -> tuple[list[Lay
 
 
 def _misfit(place: LayerSlot, found: Weights | None) -> str:
-    """What keeps weights from their place, as a sentence; "" if nothing does."""
+    """Returns why weights do not fit a layer, as a sentence; "" if they do."""
     if found is None:
         return f"{place.source}: expected weights {_by(place.stored)} and biases, got none."
     shape, biases = tuple(found.kernel.shape), tuple(found.bias.shape)
@@ -165,17 +166,17 @@ def write_weights(
     """Writes a file in the format of Keras Applications, whole or not at all.
 
     Args:
-        spec: the backbone to write into it.
-        filled: of `fit`.
-        found: as for `fit`.
-        to: what is written.
-        where: the file that it comes from, for messages.
-        shift: [3] what is added to each channel of the preprocessed pixels in front of the first
-            convolution, which must not pad; it goes into that one's bias.
-        progress: told of the layers; stage "import".
+        spec: backbone that the file is for; it is recorded in the file.
+        filled: layers to write, from `fit`.
+        found: weights by the paper's name of the layer.
+        to: path of the file that is written.
+        where: path of the file that is converted, for messages.
+        shift: [3], added to each channel of the preprocessed pixels before the first convolution,
+            which must not pad; it is folded into the bias of that layer.
+        progress: function that is told of each layer; stage "import".
 
     Returns:
-        How many numbers were written.
+        Number of parameters that were written.
 
     Raises:
         UserError: a weight is not a finite number, or the file can't be written.
@@ -194,7 +195,7 @@ def write_weights(
 
 @contextlib.contextmanager
 def _written(part: Path, to: Path) -> Iterator[h5py.File]:
-    """An HDF5 file to write; what h5py says of a full disk becomes a sentence."""
+    """Opens an HDF5 file for writing; turns h5py's message about a full disk into a sentence."""
     try:
         with h5py.File(part, "w") as file:
             yield file
@@ -212,18 +213,18 @@ def _write_layer(
     group = file.create_group(place.layer)
     names = [f"{place.layer}/kernel:0", f"{place.layer}/bias:0"]
     group.attrs["weight_names"] = np.array(names, "S")
-    # A chunk is a strip: one stretch of the file, where a contiguous layout would scatter it.
+    # A chunk is a strip, so that it is written in one piece; a contiguous layout would scatter it.
     chunks = (*place.kernel[:-1], _step(place))
     kernel = group.create_dataset(names[0], place.kernel, np.float32, chunks=chunks)
     last = place.first + place.kernel[-1]
-    bias = np.array(weights.bias[place.first : last], np.float64)  # a copy, to be added to
+    bias = np.array(weights.bias[place.first : last], np.float64)  # a copy that can be added to
     for at, strip in _strips(place, weights):
         if not np.isfinite(strip).all():
             raise UserError(_not_finite(where, weights, "weights"))
         kernel[..., at : at + strip.shape[-1]] = strip
         if shift is not None:
             bias[at : at + strip.shape[-1]] += np.einsum("hwio,i->o", strip, shift)
-    with np.errstate(over="ignore"):  # it is infinite then
+    with np.errstate(over="ignore"):  # an overflow becomes infinite, which is refused below
         bias = bias.astype(np.float32)
     if not np.isfinite(bias).all():
         raise UserError(_not_finite(where, weights, "biases"))
@@ -238,12 +239,12 @@ def _not_finite(where: Path, weights: Weights, what: str) -> str:
 
 
 def _strips(place: LayerSlot, weights: Weights) -> Iterator[tuple[int, np.ndarray]]:
-    """The kernel as Keras has it, float32 [...,n] for n outputs, behind the first one's number."""
+    """Yields the kernel strip by strip: index of its first output, float32 [...,n] as in Keras."""
     outputs, step = place.kernel[-1], _step(place)
     for at in range(0, outputs, step):
         first = place.first + at
         stored = weights.kernel[first : min(first + step, place.first + outputs)]
-        with np.errstate(over="ignore"):  # of doubles; it is infinite then
+        with np.errstate(over="ignore"):  # a double that overflows becomes infinite: refused later
             strip = np.asarray(stored, np.float32)
         if len(place.kernel) == 4:
             yield at, strip.transpose(2, 3, 1, 0)
@@ -255,7 +256,7 @@ def _strips(place: LayerSlot, weights: Weights) -> Iterator[tuple[int, np.ndarra
 
 
 def _step(place: LayerSlot) -> int:
-    """How many outputs are a strip: all strips of a layer are about as large."""
+    """Returns the number of outputs per strip; the strips of a layer are of similar size."""
     outputs = place.kernel[-1]
     strips = math.ceil(outputs / max(1, STRIP // math.prod(place.kernel[:-1])))
     return math.ceil(outputs / strips)
