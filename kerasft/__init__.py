@@ -1,9 +1,116 @@
 """Fine-tunes image classifiers of Keras Applications.
 
-One command trains a new softmax head on a frozen, ImageNet-pretrained base; a second one
-unfreezes the top blocks and continues at a low learning rate; a third one writes a
-SavedModel that takes image bytes and returns labels. The command line is `kerasft`; a
-notebook calls the same functions, e.g. `kerasft.train.train_run(config, run_dir)`.
+One command trains a new head on a frozen, ImageNet-pretrained base; a second one unfreezes the top
+blocks and continues at a low learning rate; a third one writes a SavedModel that takes image bytes
+and returns labels. The command line is `kerasft`; a notebook calls the same functions. The seven in
+`__all__` are the public API; everything below them may change in any release. Importing this
+package loads neither Keras nor TensorFlow; the first call does.
+
+Example:
+    >>> import kerasft
+    >>> config = kerasft.load_config(
+    ...     flags={"data.source": "photos", "model.weights": "sample"}, sets=["phases.0.epochs=5"]
+    ... )
+    >>> result = kerasft.train_run(config, "runs/photos")
+    >>> result = kerasft.continue_run("runs/photos", flags={"phases.-1.epochs": 2})
+    >>> report = kerasft.evaluate_run("runs/photos", split="test")
+    >>> print(report.to_text())  # doctest: +ELLIPSIS
+    test: ... images
+    accuracy ...
+    >>> answers = kerasft.predict("runs/photos", ["photos/circle", "new.jpg"], top=1)
+    >>> proof = kerasft.export_run("runs/photos", to="served")
+    >>> proof["top1_agreement"]
+    1.0
+
+    Fields of the config are named as in its TOML file: `flags` is a mapping from dotted names to
+    values, `sets` a list of texts "name=value" whose values are TOML. A path is a str or a Path.
+
+Packages; each imports only those below it, and its `__init__` describes its modules:
+
+    cli           what is typed and what is shown: commands and their texts
+    compare       all ways to use a net on one set of photos
+    export        model.keras as a SavedModel, and the proof that it computes the same
+    evaluation    what a model says about photos, and how well
+    training      a run, from its config to model.keras
+    activations   what the frozen part computes: once, kept on disk
+    data          photos: found, checked, split, batched
+    pixels        one image: decoded, resized, augmented
+    models        Keras graphs: backbones, cuts, model.keras
+    heads         what replaces the top of a net: trained, or solved by scikit-learn
+    importers     weights of other tools, as files that Keras reads
+    config        what was asked for: fields, TOML, overrides, problems
+    backbones     which pretrained nets there are, and where their weights lie
+    sample        drawn photos, to try everything without a download
+
+    The modules beside them serve all packages and import none: errors, progress, seeds, text,
+    files, processes, metrics, devices, run, cache, unpacked, plots.
+
+Glossary:
+    activations: the numbers that a prefix computes from an image at the cut.
+    backbone: a pretrained net without its classifier, such as MobileNetV2; "A+B" names two of them
+        that work side by side.
+    base: the layers of a model below its head; they come from a backbone.
+    block: a group of neighbouring layers of a backbone that are frozen or trained together; blocks
+        are counted from the top.
+    bundle: a model.keras file in memory, with its class names, image size and resize rule.
+    cut: the place that divides a model into a frozen prefix and a suffix that is trained.
+    engine: the code that computes activations: a folded TensorFlow graph, or Keras.
+    features: the activations that enter the head.
+    head: the layers that turn features into scores; they are trained, or solved.
+    method: an algorithm that solves a head in one go, such as "svm", instead of training it.
+    phase: one stage of a run, with a cut of its own, in which the suffix is trained or solved.
+    prefix: the part of a model before the cut, from the pixels on; it is frozen.
+    run: a directory with all about one training: config, splits, record, metrics, model.keras.
+    source: the place that photos come from: a folder, a table, an archive or a TensorFlow dataset.
+    split: one of the three parts of the photos: train, validation or test.
+    store: a file in the cache with the activations of one split, in one view, at one cut.
+    suffix: the part of a model behind the cut, down to the scores; it is trained or solved.
+    view: one version of an image: the plain one, or one with a fixed random augmentation.
+    way: a manner of using a pretrained net, such as "linear" or "unfreeze"; `compare` tries them.
 """
 
-__version__ = "0.1.0"
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from kerasft.compare.compare import compare_ways
+    from kerasft.config.load import load_config
+    from kerasft.evaluation.evaluate import evaluate_run
+    from kerasft.evaluation.predict import predict
+    from kerasft.export.savedmodel import export_run
+    from kerasft.training.train import continue_run, train_run
+
+__version__ = "0.2.0"
+
+__all__ = [
+    "compare_ways",
+    "continue_run",
+    "evaluate_run",
+    "export_run",
+    "load_config",
+    "predict",
+    "train_run",
+]
+
+_MODULES = {
+    "compare_ways": "compare.compare",
+    "continue_run": "training.train",
+    "evaluate_run": "evaluation.evaluate",
+    "export_run": "export.savedmodel",
+    "load_config": "config.load",
+    "predict": "evaluation.predict",
+    "train_run": "training.train",
+}
+
+if not TYPE_CHECKING:  # a type checker would take every name for one that exists
+
+    def __getattr__(name: str) -> object:
+        """Imports a function of the public API when it is first used."""
+        if name not in _MODULES:
+            raise AttributeError(f"module 'kerasft' has no attribute {name!r}")
+        return getattr(import_module(f"kerasft.{_MODULES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    """Lists the public API, before and after it is loaded."""
+    return sorted([*globals(), *__all__])

@@ -140,6 +140,22 @@ def test_the_page_of_a_package_names_every_module_in_it(package):
     assert {name for name in inside if not re.search(rf"\b{name}\b", page or "")} == set()
 
 
+def test_the_page_of_the_project_names_every_package_in_order_and_every_top_level_module():
+    page = ast.get_docstring(ast.parse((PACKAGE / "__init__.py").read_text("utf-8"))) or ""
+    _, _, packages_part = page.partition("Packages; ")
+    assert tuple(re.findall(r"^    (\w+)  +\S", packages_part, re.MULTILINE)) == ORDER
+    assert {name for name in TOP_LEVEL if not re.search(rf"\b{name}\b", packages_part)} == set()
+
+
+def test_the_glossary_has_a_sentence_for_each_word_and_is_sorted():
+    page = ast.get_docstring(ast.parse((PACKAGE / "__init__.py").read_text("utf-8"))) or ""
+    _, _, glossary = page.partition("Glossary:\n")
+    entries = re.findall(r"^    (\w+): ((?:.+\n?)(?:^        .+\n?)*)", glossary, re.MULTILINE)
+    words = [word for word, _ in entries]
+    assert words == sorted(words) and len(words) >= 18
+    assert [word for word, text in entries if not text.strip().endswith(".")] == []
+
+
 def test_keras_and_tensorflow_are_imported_at_the_top_where_they_are_allowed_alone():
     wrong = {
         name

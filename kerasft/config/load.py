@@ -76,15 +76,20 @@ def _free_name(word: str, config: Config) -> str:
 
 
 def load_config(
-    path: Path | None, *, flags: Mapping[str, object] | None = None, sets: Sequence[str] = ()
+    path: str | Path | None = None,
+    *,
+    flags: Mapping[str, object] | None = None,
+    sets: Sequence[str] = (),
 ) -> Config:
     """Reads a config file, puts options over it and checks everything.
 
     Args:
-        path: a TOML file; None: defaults and options only.
-        flags: values by dotted key, as `{"data.source": "photos", "phases.0.epochs": 5}`.
-            Without phases in the file, `phases.0` is the default phase.
-        sets: `KEY=VALUE` each, over file and flags; the value is TOML, or else text.
+        path: a TOML file; None takes the defaults.
+        flags: values by dotted key, such as `{"data.source": "photos", "phases.0.epochs": 5}`;
+            they replace those of the file. Without phases in the file, `phases.0` is the default
+            phase.
+        sets: texts "key=value", such as `["augment.flip=true"]`; they replace those of file and
+            flags. A value is TOML, or else text.
 
     Returns:
         The config with absolute paths: those in the file are relative to its folder, those in
@@ -93,6 +98,7 @@ def load_config(
     Raises:
         UserError: every problem of file and options at once, exit code 2.
     """
+    path = None if path is None else Path(path)
     raw = read_toml(path) if path else {}
     make_absolute(raw, path.parent if path else Path())
     given, problems = parse_options(flags or {}, sets)

@@ -26,7 +26,7 @@ Scorer = Callable[[list[str], Progress], tuple[np.ndarray, Sequence[str]]]
 
 def predict(
     target: str | Path,
-    files: Sequence[str | Path],
+    files: str | Path | Sequence[str | Path],
     *,
     top: int = 5,
     progress: Progress = silent,
@@ -37,7 +37,7 @@ def predict(
         target: a run directory, a model file, a SavedModel that kerasft exported (or the
             folder of its versions, of which the highest number is taken), "imagenet:NAME", or a
             file that an import wrote.
-        files: files, and folders in which images are looked for, nested ones included.
+        files: a file or folder, or several; folders are searched for images, nested folders too.
         top: how many labels for each file, at least 1; K at most are given.
         progress: told of the files as they are read ("images") and predicted ("check").
 
@@ -53,7 +53,8 @@ def predict(
         raise UserError(f"top: expected 1 or more, got {top}.", exit_code=2)
     prepare_for(target)
     score = _open(target)
-    found = [entry for name in files for entry in _search(Path(name))]
+    names = [files] if isinstance(files, str | Path) else files
+    found = [entry for name in names for entry in _search(Path(name))]
     paths = [path for path, error in found if not error]
     reasons = dict(zip(paths, for_each_file(_problem, Path(), paths, progress), strict=True))
     good = [path for path in paths if not reasons[path]]

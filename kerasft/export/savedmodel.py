@@ -38,9 +38,9 @@ PHOTOS = 64
 
 
 def export_run(
-    path: Path,
+    path: str | Path,
     *,
-    to: Path | None = None,
+    to: str | Path | None = None,
     data: str | Path | None = None,
     progress: Progress = silent,
 ) -> dict:
@@ -61,10 +61,10 @@ def export_run(
         UserError: the export does not agree, or can't be written: nothing is left behind then.
             Not a run, no model yet, photos gone.
     """
-    of_run = run.open_run(path)
+    of_run = run.open_run(Path(path))
     target.prepare_for(path)
     source_file = run.model_file(of_run)
-    to = to or of_run.path / "export"
+    to = Path(to or of_run.path / "export")
     with _writing(to) as temporary:
         model, written, work = (temporary / name for name in ("model.keras", "version", "parity"))
         work.mkdir()

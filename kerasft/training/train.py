@@ -1,11 +1,9 @@
 """A run from its config to model.keras: `train_run`, `continue_run`, `plan_run`.
 
 Example:
-    >>> from pathlib import Path
-    >>> from kerasft.config import load_config
-    >>> from kerasft.train import train_run
-    >>> config = load_config(None, flags={"data.source": "photos"})
-    >>> result = train_run(config, Path("runs/photos"))
+    >>> from kerasft import load_config, train_run
+    >>> config = load_config(flags={"data.source": "photos"})
+    >>> result = train_run(config, "runs/photos")
     >>> result["validation"]["accuracy"]
 """
 
@@ -64,7 +62,7 @@ log = logging.getLogger("kerasft")
 
 def train_run(
     config: Config,
-    run_dir: Path,
+    run_dir: str | Path,
     *,
     resume: bool = False,
     found: Source | None = None,
@@ -91,6 +89,7 @@ def train_run(
             Nothing is written then, unless training had begun.
     """
     began = time.perf_counter()
+    run_dir = Path(run_dir)
     made = [path for path in (run_dir, *run_dir.parents) if not path.exists()]
     run = create_run(run_dir, resume=resume)
     with lock(run):
@@ -108,9 +107,9 @@ def train_run(
 
 
 def continue_run(
-    run_dir: Path,
+    run_dir: str | Path,
     *,
-    flags: Mapping[str, object],
+    flags: Mapping[str, object] | None = None,
     sets: Sequence[str] = (),
     data: str | Path | None = None,
     resume: bool = False,
@@ -122,9 +121,9 @@ def continue_run(
 
     Args:
         run_dir: of a finished run.
-        flags: dotted keys of the new phase, as in `load.append_phase`. Without "blocks"
-            it takes the backbone's default below the blocks of the phase before.
-        sets: `--set` of the command line.
+        flags: values of the new phase by dotted key, such as `{"phases.-1.blocks": 3}`. Without
+            "blocks" it takes the backbone's default below the blocks of the phase before.
+        sets: texts "key=value" of the same keys, such as `["phases.-1.ema=0.99"]`.
         data: where the photos are now, if they were moved.
         resume: go on with the unfinished last phase instead.
         found: the photos, where they are read already.
@@ -138,13 +137,13 @@ def continue_run(
         UserError: not a run, not finished, no such number of blocks, photos gone.
     """
     began = time.perf_counter()
-    run = open_run(run_dir)
+    run = open_run(Path(run_dir))
     with lock(run):
         if resume:
             refuse_contradiction(run, load_config(run.config_path, flags=flags, sets=sets))
             return _resume(run, data, progress, began, found, score_test)
         context, _ = next_phase(
-            run, flags=flags, sets=sets, data=data, found=found, progress=progress
+            run, flags=flags or {}, sets=sets, data=data, found=found, progress=progress
         )
         return _go_on(context, began, score_test=score_test)
 
