@@ -44,11 +44,15 @@ def imported_names(tree: ast.AST) -> set[str]:
 
 
 def imported_at_the_top(tree: ast.Module) -> set[str]:
-    """Returns `imported_names` without what functions import when they are called."""
+    """Returns `imported_names` without what functions import when called, or a type checker."""
     names: set[str] = set()
     for node in tree.body:
-        if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
-            names |= imported_names(node)
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            continue
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+            names |= {name for other in node.orelse for name in imported_names(other)}
+            continue
+        names |= imported_names(node)
     return names
 
 

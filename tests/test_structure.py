@@ -39,9 +39,9 @@ ORDER = (
     "data",
     "pixels",
     "models",
-    "heads",
     "importers",
     "config",
+    "heads",  # below config, which checks methods against their table
     "backbones",
     "sample",
 )

@@ -11,6 +11,7 @@ import click
 from kerasft.cli.options import as_typed, json_option, print_result, set_option
 from kerasft.cli.terminal import duration_text, loading, showing
 from kerasft.errors import UserError
+from kerasft.heads.methods import METHODS
 
 if TYPE_CHECKING:  # scikit-learn and pydantic would start with every command
     from kerasft.compare.result import ComparisonResult, LeftOut
@@ -33,7 +34,7 @@ EARLIER_NAMES = {"methods": "ways"}
 @click.option(
     "--ways",
     metavar="A,B,...",
-    help="Ways to try, out of as-is, knn, bayes, lda, logistic, svm, rbf-svm, linear, fc, "
+    help=f"Ways to try, out of as-is, {', '.join(METHODS)}, linear, fc, "
     "unfreeze, full, scratch. Default: all except full and scratch; these two are added if "
     "--budget leaves enough time.",
 )

@@ -16,6 +16,7 @@ from kerasft.cli.options import (
 )
 from kerasft.cli.terminal import duration_text, epochs_text, loading, showing, trained_text
 from kerasft.errors import UserError
+from kerasft.heads.methods import METHODS
 from kerasft.text import size_text
 
 
@@ -37,7 +38,7 @@ from kerasft.text import size_text
 @click.option(
     "--method",
     metavar="NAME",
-    help="Solves the head instead of training it: svm, rbf-svm, bayes, lda, logistic or knn.",
+    help=f"Solves the head instead of training it: {', '.join(METHODS)}.",
 )
 @click.option("--epochs", type=int, metavar="N", help="Of the first phase, at most.")
 @click.option("--learning-rate", type=float, metavar="X", help="Of the first phase.")
@@ -305,8 +306,6 @@ def summary_text(result: Mapping[str, Any]) -> str:
     Args:
         result: the object that `train --json` and `unfreeze-and-continue --json` print.
     """
-    from kerasft.config.fields import LINEAR  # not at the top, see compare_text.py
-
     run = as_typed(str(result["run"]))
     lines = []
     for phase in result["phases"]:
@@ -324,7 +323,8 @@ def summary_text(result: Mapping[str, Any]) -> str:
         f"  kerasft predict {run} PHOTO.jpg",
         f"  kerasft export {run}",
     ]
-    if result["phases"][-1].get("method", LINEAR[0]) in LINEAR:
+    method = result["phases"][-1].get("method")
+    if method is None or METHODS[method].linear:
         lines.insert(-1, f"  kerasft unfreeze-and-continue {run}")
     return "\n".join(lines)
 

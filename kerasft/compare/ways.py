@@ -10,6 +10,7 @@ from typing import Any
 
 from kerasft.config.fields import Config
 from kerasft.config.load import default_phases, load_config, unfreeze_defaults
+from kerasft.heads.methods import METHODS
 
 AS_IS = "as-is"
 FACTORS = (0.3, 1.0, 3.0)  # multiples of the usual learning rate
@@ -36,19 +37,13 @@ class Way:
     default: bool = True
 
 
-def _solved(method: str, what: str) -> Way:
-    return Way(what, {"phases.0.method": method})
-
-
 # From the cheapest to the most expensive: among equally good ways the first one is advised.
 WAYS: dict[str, Way] = {
     AS_IS: Way("the pretrained net as it is, for classes that ImageNet has"),
-    "knn": _solved("knn", "nearest neighbours on the features"),
-    "bayes": _solved("bayes", "Gaussian naive Bayes on the features"),
-    "lda": _solved("lda", "linear discriminant analysis on the features"),
-    "logistic": _solved("logistic", "logistic regression on the features"),
-    "svm": _solved("svm", "a linear support vector machine on the features"),
-    "rbf-svm": _solved("rbf-svm", "a support vector machine with an RBF kernel on the features"),
+    **{
+        name: Way(f"{row.label} on the features", {"phases.0.method": name})
+        for name, row in METHODS.items()
+    },
     "linear": Way("a new softmax, trained on the frozen base", trained=True),
     "fc": Way(
         "a new fully connected layer and softmax, trained on the frozen base",

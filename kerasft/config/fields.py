@@ -9,7 +9,7 @@ import re
 from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import (
     BaseModel,
@@ -39,6 +39,7 @@ from kerasft.config.problems import repeated_names
 from kerasft.config.source_names import TFDS, tfds_name
 from kerasft.config.weights_names import file_for, nets_brought_by
 from kerasft.errors import UserError, did_you_mean
+from kerasft.heads.methods import METHODS, linear_methods
 
 
 class Section(BaseModel):
@@ -196,18 +197,19 @@ class Phase(Named):
 OWNERS = {"weight_decay": "adamw", "momentum": "sgd"}
 
 
-Method = Literal["svm", "rbf-svm", "bayes", "lda", "logistic", "knn"]
-METHODS: tuple[str, ...] = get_args(Method)
-LINEAR: tuple[str, ...] = ("svm", "lda", "logistic")  # a Dense layer, which can be trained further
+if TYPE_CHECKING:
+    Method = str
+else:
+    Method = Literal[tuple(METHODS)]
 
 
 class Solved(Named):
     """A phase whose head scikit-learn solves on the frozen features, instead of training it."""
 
     method: Method = Field(
-        description="Method that solves the head: linear or RBF support vector machine, "
-        "Gaussian naive Bayes, linear discriminant analysis, logistic regression, k nearest "
-        "neighbours."
+        description="Method that solves the head: "
+        + ", ".join(f"{name} ({row.label})" for name, row in METHODS.items())
+        + "."
     )
     class_weight: Literal["none", "balanced"] = Field(
         default="none",
@@ -227,8 +229,11 @@ class Solved(Named):
     @field_validator("class_weight")
     @classmethod
     def _has_weights(cls, class_weight: str, info: ValidationInfo) -> str:
-        if class_weight != "none" and info.data.get("method") == "knn":
-            raise ValueError("means nothing with method = 'knn': its neighbours count alike.")
+        row = METHODS.get(info.data.get("method", ""))
+        if class_weight != "none" and row and row.unbalanced:
+            raise ValueError(
+                f"means nothing with method = '{info.data['method']}': {row.unbalanced}."
+            )
         return class_weight
 
 
@@ -585,11 +590,11 @@ class Config(Section):
         for phase, later in pairwise(phases):
             if not isinstance(phase, Solved) or isinstance(later, Solved):
                 continue
-            if phase.method not in LINEAR:
+            if not METHODS[phase.method].linear:
                 raise ValueError(
                     f"'{later.name}' cannot go on from the head of '{phase.name}', which method "
                     f"'{phase.method}' has solved: it has no weights that steps could train. "
-                    f"Expected {', '.join(LINEAR)} or a trained head in front of it."
+                    f"Expected {', '.join(linear_methods())} or a trained head in front of it."
                 )
         return phases
 

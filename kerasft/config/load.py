@@ -13,13 +13,7 @@ import tomli_w
 from pydantic import ValidationError
 
 from kerasft.backbones.compatibility import with_files
-from kerasft.config.fields import (
-    METHODS,
-    OWNERS,
-    Config,
-    Data,
-    Phase,
-)
+from kerasft.config.fields import OWNERS, Config, Data, Phase
 from kerasft.config.overrides import (
     PATHS,
     Override,
@@ -32,6 +26,7 @@ from kerasft.config.overrides import (
 from kerasft.config.problems import FieldPath, Problem, from_pydantic, repeated_names, report
 from kerasft.config.source_names import TFDS
 from kerasft.errors import UserError
+from kerasft.heads.methods import METHODS
 
 
 def default_phases(weights: str) -> tuple[Phase, ...]:

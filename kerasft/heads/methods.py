@@ -1,425 +1,63 @@
-"""The methods that solve a head by scikit-learn: SVMs, discriminants, Bayes, neighbours.
+"""The table of methods that solve a head: the only list of them.
 
-Each is a function from a setting and the training images to a fitted estimator, and one that
-takes from it the numbers for the layers. `METHODS` at the end names them.
-
-Shapes: N images, F features, K classes.
+The config's field `method`, the help texts and the ways of `kerasft compare` are made of it. A new
+method is a row here and a function that returns its `estimators.Solver`. This module loads no
+scikit-learn: a row's solver is loaded when a head is solved.
 """
 
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
-import numpy as np
-from scipy.optimize import minimize
-from sklearn.calibration import CalibratedClassifierCV
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.frozen import FrozenEstimator
-from sklearn.linear_model import LogisticRegression
-from sklearn.naive_bayes import GaussianNB
-from sklearn.neighbors import KNeighborsClassifier
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import Normalizer, StandardScaler
-from sklearn.svm import SVC, LinearSVC
-from sklearn.utils.class_weight import compute_class_weight, compute_sample_weight
-from sklearn.utils.extmath import softmax
-
-from kerasft.errors import UserError
-from kerasft.heads.solved import Examples, Form, Gaussians, Linear, Neighbours, SupportVectors
+if TYPE_CHECKING:
+    from kerasft.heads.estimators import Solver
 
 TRIES = 3
 """Settings that each method tries."""
 
-SATURATED = 1 - 1e-6  # a score over it is saturated
-LARGEST_MATRIX = 8192  # rows of the square matrix that "lda" solves: 0.5 GB
-
-
-@dataclass(frozen=True)
-class Task:
-    """What the solvers know beside the features: K, "none" or "balanced", seed."""
-
-    num_classes: int
-    class_weight: str
-    seed: int
-
-    @property
-    def weights(self) -> str | None:
-        """As scikit-learn names it."""
-        return None if self.class_weight == "none" else "balanced"
-
-    @property
-    def priors(self) -> np.ndarray | None:
-        """Equal ones where classes are balanced; None takes the shares of the photos."""
-        equal = np.full(self.num_classes, 1 / self.num_classes)
-        return None if self.class_weight == "none" else equal
-
-
-# ------------------------------------------------------------------ SVMs
-
-Finished = tuple[Any, Form, list[str]]
-
-
-class _Scaler(StandardScaler):
-    """Standardises; a feature that is constant but for float32 noise keeps its scale."""
-
-    def fit(self, X: np.ndarray, y: Any = None) -> "_Scaler":
-        super().fit(X)
-        flat = np.sqrt(self.var_) <= 1e-6 * np.maximum(1, np.abs(self.mean_))
-        self.scale_[flat] = 1.0
-        return self
-
-
-def _fit_svm(setting: dict, train: Examples, task: Task) -> Any:
-    svm = ManyClassSVC(
-        C=setting["C"], class_weight=task.weights, random_state=task.seed, max_iter=10_000
-    )
-    return make_pipeline(_Scaler(), svm).fit(train.features, train.labels)
-
-
-def _finish_svm(fitted: Any, train: Examples, validation: Examples, task: Task) -> Finished:
-    platt, slopes, offsets, notes = _calibrated(fitted, validation, task)
-    svm = fitted[-1]
-    kernel, bias = svm.coef_.T * slopes, svm.intercept_ * slopes + offsets
-    if task.num_classes == 2:  # one decision, for class 1
-        kernel, bias = np.hstack([-kernel, kernel]), np.concatenate([-bias, bias])
-    return platt, Linear(_scaler_of(fitted), kernel, bias, sigmoid=True), notes
-
-
-def _fit_rbf_svm(setting: dict, train: Examples, task: Task) -> Any:
-    svm = SVC(C=setting["C"], gamma=setting["gamma"], class_weight=task.weights)
-    return make_pipeline(_Scaler(), svm).fit(train.features, train.labels)
-
-
-def _finish_rbf_svm(fitted: Any, train: Examples, validation: Examples, task: Task) -> Finished:
-    platt, slopes, offsets, notes = _calibrated(fitted, validation, task)
-    svm = fitted[-1]
-    form = SupportVectors(
-        scaler=_scaler_of(fitted),
-        gamma=float(svm.gamma),
-        vectors=svm.support_vectors_,
-        counts=svm.n_support_,
-        coefficients=svm.dual_coef_.T,
-        intercepts=svm.intercept_,
-        slopes=slopes,
-        offsets=offsets,
-    )
-    size = _megabytes(len(form.vectors) * (train.features.shape[1] + task.num_classes))
-    notes.append(f"The head holds {len(form.vectors):,} support vectors, {size}.")
-    return platt, form, notes
-
-
-def _calibrated(
-    fitted: Any, validation: Examples, task: Task
-) -> tuple[Any, np.ndarray, np.ndarray, list[str]]:
-    """Fits Platt's sigmoids to the decisions on the validation images.
-
-    Returns:
-        The estimator with probabilities; slopes and offsets of z = slope * decision + offset,
-        one for each class, or one for K = 2; notes.
-    """
-    weights = None
-    if task.weights:  # else the sigmoids would learn the imbalance that the SVM leaves out
-        weights = compute_sample_weight("balanced", validation.labels)
-    # A frozen estimator can't be fitted, so the folds mean nothing here; but scikit-learn's own
-    # five fail where a class has fewer images.
-    rows = np.arange(len(validation.labels))
-    platt = CalibratedClassifierCV(FrozenEstimator(fitted), method="sigmoid", cv=[(rows, rows)])
-    with warnings.catch_warnings():
-        # It says that the weights are for the sigmoids alone, which is what is meant.
-        warnings.filterwarnings("ignore", "Since FrozenEstimator", UserWarning)
-        platt.fit(validation.features, validation.labels, sample_weight=weights)
-    sigmoids = platt.calibrated_classifiers_[0].calibrators
-    slopes = np.array([-one.a_ for one in sigmoids])
-    offsets = np.array([-one.b_ for one in sigmoids])
-    notes = []
-    if (slopes <= 0).any():
-        turned = np.flatnonzero(slopes <= 0)
-        of = "the decision" if task.num_classes == 2 else f"classes {', '.join(map(str, turned))}"
-        notes.append(
-            f"Platt scaling turned {of} round: on the {len(rows):,} validation images the SVM "
-            "does worse than chance there. More validation images would help."
-        )
-    return platt, slopes, offsets, notes
-
-
-def _scaler_of(pipeline: Any) -> tuple[np.ndarray, np.ndarray]:
-    return pipeline[0].mean_, pipeline[0].scale_
-
-
-# ------------------------------------------------------------------ linear probabilities
-
-
-def _fit_logistic(setting: dict, train: Examples, task: Task) -> Any:
-    regression = LogisticRegression(C=setting["C"], class_weight=task.weights, max_iter=1000)
-    return make_pipeline(_Scaler(), regression).fit(train.features, train.labels)
-
-
-def _finish_logistic(fitted: Any, train: Examples, validation: Examples, task: Task) -> Finished:
-    kernel, bias = fitted[-1].coef_.T, fitted[-1].intercept_
-    if task.num_classes == 2:  # the softmax of -d/2 and d/2 is the sigmoid of d
-        kernel, bias = np.hstack([-kernel, kernel]) / 2, np.concatenate([-bias, bias]) / 2
-    return fitted, Linear(_scaler_of(fitted), kernel, bias), []
-
-
-class _Discriminant:
-    """`LinearDiscriminantAnalysis(solver="lsqr", shrinkage=...)`, by one linear system.
-
-    scikit-learn's own takes least squares by singular values, 10 times as long for 1,280
-    features and 30 times for 2,048. Where there are fewer images than features, the matrix is of
-    images (Woodbury's identity), so that a flat convolution can be taken too.
-    """
-
-    def __init__(self, shrinkage: float, priors: np.ndarray | None) -> None:
-        self.shrinkage = shrinkage
-        self.priors = priors
-
-    def fit(self, features: np.ndarray, labels: np.ndarray) -> "_Discriminant":
-        x = features.astype(np.float64)
-        n, f = x.shape
-        if min(n, f) > LARGEST_MATRIX:
-            raise UserError(
-                f"lda: solves a matrix of as many rows as there are images or features, whichever "
-                f"is fewer: {min(n, f):,} here, expected {LARGEST_MATRIX:,} at most. Take "
-                "logistic, or a cut with fewer features."
-            )
-        counts = np.bincount(labels)
-        priors = counts / n if self.priors is None else self.priors
-        means = np.stack([x[labels == k].mean(axis=0) for k in range(len(counts))])
-        x = (x - means[labels]) * np.sqrt(priors / counts)[labels, None]  # xᵀx: the covariance
-        spread = np.einsum("nf,nf->", x, x) / f  # mean variance of a feature
-        if spread <= 0:
-            raise UserError(
-                "lda: the training images of each class have the same features, so there is no "
-                "spread to learn. Expected two different images in some class. Take knn."
-            )
-        x *= np.sqrt(1 - self.shrinkage)
-        added = self.shrinkage * spread
-        if f <= n:
-            inverse = np.linalg.solve(x.T @ x + added * np.eye(f), means.T)
-        else:
-            small = x @ x.T + added * np.eye(n)
-            inverse = np.linalg.solve(small, x @ means.T)
-            inverse = (means.T - x.T @ inverse) / added
-        self.kernel = inverse
-        self.bias = np.log(priors) - 0.5 * np.einsum("kf,fk->k", means, inverse)
-        return self
-
-    def predict_proba(self, features: np.ndarray) -> np.ndarray:
-        return softmax(features.astype(np.float64) @ self.kernel + self.bias)
-
-
-def _fit_lda(setting: dict, train: Examples, task: Task) -> Any:
-    return _Discriminant(setting["shrinkage"], task.priors).fit(train.features, train.labels)
-
-
-def _finish_lda(fitted: Any, train: Examples, validation: Examples, task: Task) -> Finished:
-    # What all classes share is nothing to a softmax, but much to float32.
-    kernel = fitted.kernel - fitted.kernel.mean(axis=1, keepdims=True)
-    bias = fitted.bias - fitted.bias.mean()
-    return fitted, Linear(None, kernel, bias), _saturated(fitted, validation)
-
-
-# ------------------------------------------------------------------ Bayes
-
-
-def _fit_bayes(setting: dict, train: Examples, task: Task) -> Any:
-    # In float64: scikit-learn sums up variances in the type of the features.
-    model = GaussianNB(priors=task.priors, var_smoothing=setting["var_smoothing"])
-    return model.fit(train.features.astype(np.float64), train.labels)
-
-
-def _finish_bayes(fitted: Any, train: Examples, validation: Examples, task: Task) -> Finished:
-    form = Gaussians(fitted.theta_, fitted.var_, np.log(fitted.class_prior_))
-    return fitted, form, _saturated(fitted, validation)
-
-
-def _saturated(fitted: Any, validation: Examples) -> list[str]:
-    """A note if scores are no probabilities any more."""
-    best = fitted.predict_proba(validation.features).max(axis=1)
-    share = float((best > SATURATED).mean())
-    if share == 0:
-        return []
-    return [
-        f"{share:.0%} of the validation images get a score that is 1 but for a millionth: labels "
-        "may be right, but these scores are no probabilities."
-    ]
-
-
-# ------------------------------------------------------------------ nearest neighbours
-
-
-class _Voters:
-    """scikit-learn's nearest neighbours by cosine, with what a log of the scores needs.
-
-    Cosine, of features as they are: on MobileNetV2 and flowers it is right on 86% in
-    cross-validation, of standardised features on 85%, Euclid's distance on 80% at best (a few
-    photos are then neighbours to all). A class without a vote gets a floor, for its log. Balanced,
-    a vote counts the more, the fewer photos its class has.
-    """
-
-    def __init__(self, k: int, task: Task) -> None:
-        self.k = k
-        self.task = task
-        self.floor = 5e-5 / task.num_classes  # all floors together change no score by 1e-4
-
-    def fit(self, features: np.ndarray, labels: np.ndarray) -> "_Voters":
-        # Euclid's distance of unit vectors has the order of their cosines, and scikit-learn
-        # compares it in float64.
-        neighbours = KNeighborsClassifier(self.k, algorithm="brute")
-        self.pipeline = make_pipeline(Normalizer(), neighbours).fit(features, labels)
-        counts = np.bincount(labels)
-        equal = self.task.weights is None
-        self.weights = np.ones(len(counts)) if equal else counts.max() / counts
-        self.votes = np.eye(len(counts))[labels] * self.weights
-        return self
-
-    def predict_proba(self, features: np.ndarray) -> np.ndarray:
-        shares = self.pipeline.predict_proba(features) * self.weights + self.floor
-        return shares / shares.sum(axis=1, keepdims=True)
-
-
-def _fit_knn(setting: dict, train: Examples, task: Task) -> Any:
-    return _Voters(setting["k"], task).fit(train.features, train.labels)
-
-
-def _finish_knn(fitted: Any, train: Examples, validation: Examples, task: Task) -> Finished:
-    n, f = train.features.shape
-    vectors = fitted.pipeline[0].transform(train.features)
-    form = Neighbours(vectors, fitted.votes, fitted.k, fitted.floor)
-    size = _megabytes(n * (f + task.num_classes))
-    return fitted, form, [f"The head holds the features of {n:,} training images, {size}."]
-
-
-def _megabytes(floats: int) -> str:
-    return f"{4 * floats / 1e6:,.1f} MB"
-
-
-# ------------------------------------------------------------------ the table
-
 
 @dataclass(frozen=True)
 class Method:
-    """How a head is solved.
+    """One row of the table: a method that solves a head.
 
     Attributes:
-        label: what it is, for help.
-        settings: number of features and of images to the TRIES settings, simplest first.
-        fit: setting, training images and task to the fitted estimator.
-        score: what settings are compared by, "log loss" or "accuracy".
-        finish: fitted estimator, training images, validation images and task to the reference,
-            the numbers for the layers, and notes.
-        folds: whether settings are compared by cross-validation.
-        platt: whether the validation images calibrate it, so that it needs some of each class.
+        label: what the method is, for help texts.
+        solver: loads the functions that solve the head.
+        linear: whether the head is one Dense layer, which a later phase can train further.
+        unbalanced: why `class_weight` means nothing to it; "" where classes can be balanced.
     """
 
     label: str
-    settings: Callable[[int, int], list[dict]]
-    fit: Callable[[dict, Examples, Task], Any]
-    score: str
-    finish: Callable[[Any, Examples, Examples, Task], Finished]
-    folds: bool = True
-    platt: bool = False
+    solver: Callable[[], "Solver"]
+    linear: bool = False
+    unbalanced: str = ""
 
 
-def _each(name: str, *values: float) -> Callable[[int, int], list[dict]]:
-    return lambda f, n: [{name: value} for value in values]
+def _estimators(name: str) -> Callable[[], "Solver"]:
+    """Returns a function that loads a solver of `estimators.py`."""
+
+    def load() -> "Solver":
+        from kerasft.heads import estimators  # loads scikit-learn
+
+        solver: Solver = getattr(estimators, name)
+        return solver
+
+    return load
 
 
-# Grids hold the best, or one step less regular, of MobileNetV2's features of ants_bees (277
-# images) and flowers5 (1,049). A `var_smoothing` over 0.1 comes down to the nearest mean: of
-# flowers 47% right in place of 68%. A gamma is a share of 1 / F, scikit-learn's own default.
+# From the cheapest to the costliest: `kerasft compare` takes the first of equally good ones.
 METHODS: dict[str, Method] = {
-    "svm": Method(
-        "linear support vector machine, one class against the rest",
-        _each("C", 1e-4, 1e-3, 1e-2),
-        _fit_svm,
-        "accuracy",
-        _finish_svm,
-        platt=True,
-    ),
-    "rbf-svm": Method(
-        "support vector machine with a Gaussian kernel",
-        lambda f, n: [{"C": c, "gamma": share / f} for c, share in ((1, 0.1), (3, 0.25), (10, 1))],
-        _fit_rbf_svm,
-        "accuracy",
-        _finish_rbf_svm,
-        platt=True,
-    ),
-    "bayes": Method(
-        "naive Bayes with a normal distribution per class and feature",
-        _each("var_smoothing", 1e-1, 3e-3, 1e-4),
-        _fit_bayes,
-        "log loss",
-        _finish_bayes,
-        folds=False,
-    ),
-    "lda": Method(
-        "linear discriminant analysis",
-        _each("shrinkage", 0.9, 0.6, 0.3),
-        _fit_lda,
-        "log loss",
-        _finish_lda,
-    ),
-    "logistic": Method(
-        "logistic regression",
-        _each("C", 1e-2, 1e-1, 1.0),
-        _fit_logistic,
-        "log loss",
-        _finish_logistic,
-    ),
     "knn": Method(
-        "nearest neighbours by cosine",
-        lambda f, n: [{"k": min(k, n)} for k in (25, 10, 3)],
-        _fit_knn,
-        "log loss",
-        _finish_knn,
+        "nearest neighbours", _estimators("KNN"), unbalanced="its neighbours count alike"
     ),
+    "bayes": Method("Gaussian naive Bayes", _estimators("BAYES")),
+    "lda": Method("linear discriminant analysis", _estimators("LDA"), linear=True),
+    "logistic": Method("logistic regression", _estimators("LOGISTIC"), linear=True),
+    "svm": Method("a linear support vector machine", _estimators("SVM"), linear=True),
+    "rbf-svm": Method("a support vector machine with an RBF kernel", _estimators("RBF_SVM")),
 }
 
-MANY = 10  # classes from which on all at once is faster
-GRADIENT = 1e-6  # its largest entry in the end; liblinear with its own tolerance leaves more
 
-
-class ManyClassSVC(LinearSVC):
-    """LinearSVC: for a few classes as it is, for many the minimum of the same loss.
-
-    Squared hinge loss, one class against the rest, the intercept regularised like a weight,
-    "balanced" for a class's own images and not for the rest. `tol` and `random_state` mean nothing
-    for many classes; decisions of liblinear, which stops at `tol`, are up to 1e-4 off.
-    """
-
-    def fit(self, X: np.ndarray, y: np.ndarray) -> "ManyClassSVC":
-        classes, rows = np.unique(y, return_inverse=True)
-        if len(classes) < MANY:
-            return super().fit(X, y)
-        weights = compute_class_weight(self.class_weight, classes=classes, y=y)
-        x = np.hstack([X, np.ones((len(X), 1))])
-        signs = np.where(rows[:, None] == np.arange(len(classes)), 1.0, -1.0)
-        costs = self.C * np.where(signs > 0, weights, 1.0)
-
-        def loss(flat: np.ndarray) -> tuple[float, np.ndarray]:
-            w = flat.reshape(x.shape[1], -1)
-            slack = np.maximum(0, 1 - signs * (x @ w))
-            pull = costs * slack
-            gradient = w - 2 * (x.T @ (signs * pull))
-            return 0.5 * np.vdot(w, w) + np.vdot(pull, slack), gradient.ravel()
-
-        found = minimize(
-            loss,
-            np.zeros(x.shape[1] * len(classes)),
-            jac=True,
-            method="L-BFGS-B",
-            # 30 corrections: the loss is stiff, and a step costs more than remembering one.
-            options={"gtol": GRADIENT, "ftol": 0, "maxiter": self.max_iter, "maxcor": 30},
-        )
-        if np.abs(found.jac).max() > GRADIENT and found.nit >= self.max_iter:
-            warnings.warn(
-                f"the classes were not solved in {found.nit} steps.",
-                ConvergenceWarning,
-                stacklevel=2,
-            )
-        kernel = found.x.reshape(x.shape[1], -1)
-        self.classes_, self.n_features_in_, self.n_iter_ = classes, X.shape[1], found.nit
-        self.coef_, self.intercept_ = np.ascontiguousarray(kernel[:-1].T), kernel[-1]
-        return self
+def linear_methods() -> list[str]:
+    """Returns the methods whose heads a later phase can train further."""
+    return [name for name, row in METHODS.items() if row.linear]

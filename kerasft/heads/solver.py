@@ -1,7 +1,7 @@
 """Heads that are solved, not trained: the best of a method's settings, found by cross-validation.
 
-scikit-learn solves from features (`methods.py`); `heads/solved.py` writes what was found as Keras
-layers. Every method tries as many settings (`methods.TRIES`), so that methods can be compared.
+scikit-learn solves from features (`estimators.py`); `heads/solved.py` writes what was found as
+Keras layers. Every method tries as many settings (`methods.TRIES`), so that they can be compared.
 """
 
 import contextlib
@@ -15,7 +15,8 @@ from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 from threadpoolctl import threadpool_limits
 
 from kerasft.errors import UserError, did_you_mean
-from kerasft.heads.methods import METHODS, Method, Task
+from kerasft.heads.estimators import Setting, Solver, Task
+from kerasft.heads.methods import METHODS
 from kerasft.heads.solved import Examples, Solution
 
 FOLDS = 5
@@ -55,7 +56,7 @@ def solve(
 
     Raises:
         UserError: no such method (exit code 2); a class without training images; an SVM and a
-            class without validation images; what `methods.py` says of "lda".
+            class without validation images; what `estimators.py` says of "lda".
     """
     if method not in METHODS:
         raise UserError(
@@ -63,8 +64,8 @@ def solve(
             f"{did_you_mean(method, METHODS)}",
             exit_code=2,
         )
-    row = METHODS[method]
-    _check_classes(method, train, validation, num_classes)
+    row = METHODS[method].solver()
+    _check_classes(method, train, validation, num_classes, platt=row.platt)
     task = Task(num_classes, class_weight, seed)
     folds = _folds(train, num_classes, seed) if row.folds else []
     notes = []
@@ -99,8 +100,8 @@ def solve(
 
 
 def _tried(
-    row: Method,
-    settings: list[dict],
+    row: Solver,
+    settings: list[Setting],
     pairs: list[tuple[Examples, Examples]],
     task: Task,
     progress: Callable[[int], None],
@@ -108,7 +109,7 @@ def _tried(
     """`{"parameters", "score"}` of each setting, fitted on the first of each pair.
 
     Args:
-        row: the method.
+        row: the solver of the method.
         settings: to try.
         pairs: images to fit, and images to score.
         task: as the method takes it.
@@ -129,10 +130,12 @@ def _tried(
     return tried
 
 
-def _check_classes(method: str, train: Examples, validation: Examples, num_classes: int) -> None:
+def _check_classes(
+    method: str, train: Examples, validation: Examples, num_classes: int, *, platt: bool
+) -> None:
     """Raises UserError where a class lacks the images that the method needs of it."""
     needed = {"training": train, "validation": validation}
-    if not METHODS[method].platt:
+    if not platt:
         del needed["validation"]
     for name, examples in needed.items():
         absent = sorted(set(range(num_classes)) - set(examples.labels.tolist()))

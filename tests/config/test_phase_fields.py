@@ -38,8 +38,8 @@ def test_what_steps_need_means_nothing_where_the_head_is_solved():
 
 def test_an_unknown_method_is_told_with_the_nearest_one():
     assert problems_of("phases.0.method=svn") == [
-        "  phases[0].method (--set): expected 'svm', 'rbf-svm', 'bayes', 'lda', 'logistic' or "
-        "'knn', got 'svn'. Did you mean 'svm'?"
+        "  phases[0].method (--set): expected 'knn', 'bayes', 'lda', 'logistic', 'svm' or "
+        "'rbf-svm', got 'svn'. Did you mean 'svm'?"
     ]
 
 
@@ -89,6 +89,6 @@ def test_no_steps_go_on_from_a_head_without_weights_to_train(method):
     assert str(refused.value) == (
         "the options have 1 problem:\n"
         f"  phases: 'unfreeze' cannot go on from the head of '{method}', which method '{method}' "
-        "has solved: it has no weights that steps could train. Expected svm, lda, logistic or a "
+        "has solved: it has no weights that steps could train. Expected lda, logistic, svm or a "
         "trained head in front of it."
     )

@@ -10,7 +10,7 @@ from sklearn.svm import LinearSVC
 from solved import examples
 from threadpoolctl import threadpool_limits
 
-from kerasft.heads.methods import MANY, ManyClassSVC
+from kerasft.heads.estimators import MANY, ManyClassSVC
 
 
 def images(counts, *, features=30):

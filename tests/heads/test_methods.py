@@ -14,7 +14,7 @@ from sklearn.svm import SVC, LinearSVC
 from solved import FEATURES, examples
 
 from kerasft.errors import UserError
-from kerasft.heads import methods
+from kerasft.heads import estimators
 from kerasft.heads.methods import METHODS, TRIES
 from kerasft.heads.solved import Examples
 from kerasft.heads.solver import solve
@@ -53,12 +53,12 @@ def knn(x, y, validation, p):
 
 
 BY_HAND = {
-    "svm": svm,
-    "rbf-svm": rbf_svm,
+    "knn": knn,
     "bayes": bayes,
     "lda": lda,
     "logistic": logistic,
-    "knn": knn,
+    "svm": svm,
+    "rbf-svm": rbf_svm,
 }
 
 
@@ -95,12 +95,12 @@ def test_lda_of_more_features_than_images_is_that_of_scikit_learn_too(num_classe
 
 @pytest.mark.parametrize("method", METHODS)
 def test_every_method_tries_as_many_settings(method):
-    settings = METHODS[method].settings(1280, 277)
+    settings = METHODS[method].solver().settings(1280, 277)
     assert len(settings) == len({str(context) for context in settings}) == TRIES == 3
 
 
 def test_neighbours_are_never_more_than_the_images():
-    assert METHODS["knn"].settings(1280, 10) == [{"k": 10}, {"k": 10}, {"k": 3}]
+    assert METHODS["knn"].solver().settings(1280, 10) == [{"k": 10}, {"k": 10}, {"k": 3}]
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -208,7 +208,7 @@ def test_lda_refuses_what_has_no_spread_and_what_is_too_large(monkeypatch):
     flat = Examples(np.array([[0, 1], [1, 0]] * 6, "float32"), np.array([0, 1] * 6))
     with pytest.raises(UserError, match="training images of each class have the same features"):
         solve("lda", flat, flat, num_classes=2)
-    monkeypatch.setattr(methods, "LARGEST_MATRIX", 11)
+    monkeypatch.setattr(estimators, "LARGEST_MATRIX", 11)
     train = examples([40, 40], seed=0)
     with pytest.raises(UserError, match=r"12 here, expected 11 at most\. Take logistic"):
         solve("lda", train, train, num_classes=2)

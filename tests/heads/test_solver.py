@@ -12,6 +12,7 @@ from solved import examples
 from threadpoolctl import threadpool_limits
 
 from kerasft.errors import UserError
+from kerasft.heads import estimators
 from kerasft.heads.methods import METHODS
 from kerasft.heads.solved import Examples
 from kerasft.heads.solver import solve
@@ -192,6 +193,13 @@ def test_progress_counts_every_fit(train, validation):
     assert told == [(done, 4) for done in range(1, 5)]
 
 
+def use(monkeypatch, fit):
+    """Has the method "logistic" fit by another function."""
+    solver = replace(estimators.LOGISTIC, fit=fit)
+    row = replace(METHODS["logistic"], solver=lambda: solver)
+    monkeypatch.setitem(METHODS, "logistic", row)
+
+
 def test_a_solver_that_did_not_converge_says_so(train, validation, monkeypatch):
     assert solve("logistic", train, validation, num_classes=3).converged
 
@@ -200,7 +208,7 @@ def test_a_solver_that_did_not_converge_says_so(train, validation, monkeypatch):
             train.features, train.labels
         )
 
-    monkeypatch.setitem(METHODS, "logistic", replace(METHODS["logistic"], fit=fit))
+    use(monkeypatch, fit)
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # what is in the notes is not said twice
         solution = solve("logistic", train, validation, num_classes=3)
@@ -209,13 +217,11 @@ def test_a_solver_that_did_not_converge_says_so(train, validation, monkeypatch):
 
 
 def test_no_other_warning_is_swallowed(train, validation, monkeypatch):
-    row = METHODS["logistic"]
-
     def fit(context, train, task):
         warnings.warn("something else", UserWarning, stacklevel=1)
-        return row.fit(context, train, task)
+        return estimators.LOGISTIC.fit(context, train, task)
 
-    monkeypatch.setitem(METHODS, "logistic", replace(row, fit=fit))
+    use(monkeypatch, fit)
     with pytest.warns(UserWarning, match="something else"):
         assert solve("logistic", train, validation, num_classes=3).converged
 
@@ -231,7 +237,7 @@ def test_an_unknown_method_is_named_with_the_nearest(train, validation):
     with pytest.raises(UserError, match=r"got 'svn'\. Did you mean 'svm'\?") as caught:
         solve("svn", train, validation, num_classes=3)
     assert caught.value.exit_code == 2
-    assert "expected one of svm, rbf-svm, bayes, lda, logistic, knn" in str(caught.value)
+    assert "expected one of knn, bayes, lda, logistic, svm, rbf-svm" in str(caught.value)
 
 
 @pytest.mark.parametrize("method", METHODS)

@@ -11,10 +11,10 @@ from sklearn.preprocessing import StandardScaler
 from tiny_run import FLAGS, presplit, weights, without_seconds
 
 from kerasft.activations.context import RunContext
-from kerasft.config.fields import METHODS
 from kerasft.config.load import load_config
 from kerasft.config.settled import Plan
 from kerasft.data.scan import scan_source
+from kerasft.heads.methods import METHODS
 from kerasft.heads.trained import features_of
 from kerasft.models import bundle
 from kerasft.models.bundle import score
