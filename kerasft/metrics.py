@@ -32,6 +32,11 @@ class Figures:
         hits = logits.argmax(axis=1) == labels
         return cls(float(np.mean(hits)), log_loss(logits, labels), len(labels))
 
+    @property
+    def interval(self) -> tuple[float, float]:
+        """Wilson's 95% interval of the accuracy."""
+        return wilson(round(self.accuracy * self.n), self.n)
+
     def to_json(self) -> dict[str, float]:
         """Returns `{"accuracy", "loss", "n"}`."""
         return {"accuracy": self.accuracy, "loss": self.loss, "n": self.n}

@@ -58,6 +58,21 @@ def silent(event: Event) -> None:
 ENOUGH_SECONDS = 0.3  # of steps, before their pace says anything
 
 
+@dataclass(frozen=True)
+class PartTime:
+    """How long a part of a phase took.
+
+    Attributes:
+        name: "prefix pass", "epochs", "solving" or "scoring".
+        predicted_seconds: time that its first steps predicted; None where they did not.
+        seconds: time that was measured.
+    """
+
+    name: str
+    predicted_seconds: float | None
+    seconds: float
+
+
 class Part:
     """One part of a phase: the prefix pass, the epochs, the scoring.
 
@@ -117,11 +132,8 @@ class Part:
         if self.predicted is not None:
             self.predicted += seconds
 
-    def to_json(self) -> dict:
-        """What run.json records: `{"name", "predicted_seconds", "seconds"}`."""
+    @property
+    def time(self) -> PartTime:
+        """What was predicted and what was measured, in hundredths of a second."""
         predicted = None if self.predicted is None else round(self.predicted, 2)
-        return {
-            "name": self.name,
-            "predicted_seconds": predicted,
-            "seconds": round(self.seconds, 2),
-        }
+        return PartTime(self.name, predicted, round(self.seconds, 2))

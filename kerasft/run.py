@@ -14,6 +14,7 @@ from filelock import FileLock, Timeout
 
 from kerasft.errors import UserError
 from kerasft.files import reason_of, write_atomic
+from kerasft.record import RunRecord
 
 CONFIG = "config.toml"
 RECORD = "run.json"
@@ -147,14 +148,15 @@ def lock(run: Run) -> Iterator[None]:
         guard.release()
 
 
-def write_record(run: Run, record: Mapping[str, Any]) -> None:
+def write_record(run: Run, record: RunRecord) -> None:
     """Replaces run.json. Raises UserError where it can't be written."""
-    write_atomic(run.record_path, json.dumps(record, indent=2) + "\n")
+    write_atomic(run.record_path, json.dumps(record.to_json(), indent=2) + "\n")
 
 
-def read_record(run: Run) -> dict[str, Any]:
+def read_record(run: Run) -> RunRecord:
     """Returns what run.json holds. Raises UserError if it is damaged or not there."""
-    return _parse(run.record_path, _read(run.record_path))
+    facts = _parse(run.record_path, _read(run.record_path))
+    return RunRecord.from_json(facts, run.record_path)
 
 
 def write_metrics(run: Run, rows: Sequence[Mapping[str, Any]]) -> None:

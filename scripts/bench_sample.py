@@ -69,7 +69,7 @@ def of_seed(seed: int, folder: Path, test: Path, arms: Sequence[str]) -> dict[st
             result = train_run(load_config(None, flags=flags), run)
         seconds = time.perf_counter() - began
         report = evaluate_run(run / "model.keras", data=test)
-        validation = result["validation"]["accuracy"]
+        validation = result.validation.accuracy if result.validation else 0.0
         found[arm] = {"validation": validation, "test": report.accuracy, "seconds": seconds}
         keras.backend.clear_session()
 

@@ -82,7 +82,7 @@ def test_the_examples_of_the_page_run(tiny_backbone, tmp_path, monkeypatch):
     names = examples.globs
     called = {line.partition("kerasft.")[2].partition("(")[0] for line in page.splitlines()}
     assert set(PROMISED) - called == {"compare_ways"}
-    assert [phase["name"] for phase in names["result"]["phases"]] == ["head", "unfreeze"]
+    assert [phase.name for phase in names["result"].phases] == ["head", "unfreeze"]
     assert names["report"].n == 6
     assert [Path(one["file"]).name for one in names["answers"][-2:]] == [
         "circle-011.jpg",

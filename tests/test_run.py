@@ -9,6 +9,7 @@ import pytest
 from kerasft.cli.options import default_run_path
 from kerasft.errors import UserError
 from kerasft.files import replacing, write_atomic
+from kerasft.record import RunRecord
 from kerasft.run import (
     Run,
     create_run,
@@ -29,7 +30,7 @@ def names_in(folder):
 
 def a_run(path):
     run = create_run(path, resume=False)
-    write_record(run, {"schema": 1})
+    write_record(run, RunRecord("running", {}, {}, seed=0))
     return run
 
 
@@ -303,10 +304,10 @@ def test_a_writer_gets_a_name_with_the_same_suffix_in_the_same_directory(tmp_pat
 
 def test_the_record_comes_back_as_it_was_written(tmp_path):
     run = Run(tmp_path)
-    record = {"schema": 1, "best_phase": None, "phases": [{"name": "head", "val_loss": 0.1}]}
+    machine = {"backend": "jax", "device": "gpu:0", "name": "A card", "threads": 4}
+    record = RunRecord("finished", {"kerasft": "0.2.0"}, machine, seed=3, test_scored=2)
     write_record(run, record)
     assert read_record(run) == record
-    assert list(read_record(run)) == ["schema", "best_phase", "phases"]
 
 
 def test_a_damaged_record_is_named_with_the_place(tmp_path):

@@ -66,6 +66,7 @@ TOP_LEVEL = {
     "plots",
     "processes",
     "progress",
+    "record",
     "run",
     "seeds",
     "text",

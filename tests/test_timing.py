@@ -3,7 +3,7 @@
 import pytest
 
 from kerasft import progress
-from kerasft.progress import Event, Part
+from kerasft.progress import Event, Part, PartTime
 
 
 class Clock:
@@ -87,7 +87,7 @@ def test_a_part_of_one_step_has_no_prediction(clock):
     run(part, clock, [(10.0, 1), (10.0, 1)])
     part.end()
     assert told == []
-    assert part.to_json() == {"name": "scoring", "predicted_seconds": None, "seconds": 20.0}
+    assert part.time == PartTime("scoring", None, 20.0)
 
 
 def test_the_record_holds_what_was_predicted_and_what_was_measured_in_hundredths(clock):
@@ -97,7 +97,7 @@ def test_the_record_holds_what_was_predicted_and_what_was_measured_in_hundredths
     clock.now += 0.9921875  # 11.3671875 s in all
     part.end()
     assert part.seconds == 11.3671875
-    assert part.to_json() == {"name": "epochs", "predicted_seconds": 22.38, "seconds": 11.37}
+    assert part.time == PartTime("epochs", 22.38, 11.37)
 
 
 def test_the_clock_stands_still_after_the_end(clock):
@@ -105,7 +105,7 @@ def test_the_clock_stands_still_after_the_end(clock):
     clock.now += 2.0
     part.end()
     clock.now += 100.0
-    assert part.to_json()["seconds"] == 2.0
+    assert part.time.seconds == 2.0
 
 
 def test_pace_and_time_left_are_of_all_steps_so_far(clock):

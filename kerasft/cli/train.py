@@ -89,12 +89,12 @@ def train(
     if dry_run:
         with showing() as progress:
             plan = plan_run(loaded, progress=progress)
-        print_result(plan, plan_text, as_json=as_json)
+        print_result(plan.to_json(), plan_text, as_json=as_json)
         return
     _offer_again(run, ["kerasft", "train", "--run", str(run), "--resume"], resume=resume)
     with showing() as progress:
         result = train_run(loaded, run, resume=resume, progress=progress)
-    print_result(result, summary_text, as_json=as_json)
+    print_result(result.to_json(), summary_text, as_json=as_json)
 
 
 @click.command()
@@ -141,7 +141,7 @@ def unfreeze_and_continue(
             resume=resume,
             progress=progress,
         )
-    print_result(result, summary_text, as_json=as_json)
+    print_result(result.to_json(), summary_text, as_json=as_json)
 
 
 @click.command("find-lr")
@@ -193,7 +193,7 @@ def find_lr(
             steps=steps,
             progress=progress,
         )
-    print_result(result, rate_text, as_json=as_json)
+    print_result(result.to_json(), rate_text, as_json=as_json)
 
 
 _TRAIN_FIELDS = {

@@ -35,7 +35,6 @@ from kerasft.compare.ways import AS_IS, WAYS, rates_of
 from kerasft.config.load import load_config, to_toml, unfreeze_defaults
 from kerasft.errors import UserError
 from kerasft.files import write_atomic
-from kerasft.metrics import wilson
 from kerasft.progress import Event, Progress, silent
 from kerasft.run import Run, lock, read_record, write_record
 
@@ -265,9 +264,6 @@ def _keep(comparison: Comparison, winner: WayResult) -> Path | None:
     write_atomic(kept.config_path, to_toml(config, kept.path))
     record = read_record(kept)
     if entry.test is not None:
-        figures = entry.test.figures
-        interval = wilson(sum(entry.test.right), figures.n)
-        record["test"] = {**figures.to_json(), "ci95": list(interval)}
-        record["test_scored"] += 1
+        record = record.with_test(entry.test.figures)
     write_record(kept, record)
     return kept.path

@@ -11,10 +11,9 @@ Shapes: N images, K classes.
 import json
 import shutil
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import keras
 import numpy as np
@@ -36,6 +35,7 @@ from kerasft.files import write_atomic
 from kerasft.models import bundle
 from kerasft.models.bundle import Bundle, score
 from kerasft.progress import Event, Progress
+from kerasft.record import PhaseResult, RunResult, Solving
 from kerasft.run import Run, read_record
 from kerasft.training.train import continue_run, train_run
 
@@ -174,7 +174,6 @@ def _attempt(
     """
     name = trial.name if rate is None else f"{trial.name}-{rate:g}"
     run = Run(comparison.out / "runs" / name)
-    result: Mapping[str, Any]
     if start is None:
         result = train_run(
             _with_rate(config_of(comparison.request, trial), rate),
@@ -184,23 +183,26 @@ def _attempt(
             score_test=False,
             progress=comparison.watched,
         )
-        phases, seconds = result["phases"], result["seconds"]
+        phases, seconds = result.phases, result.seconds
     else:
         first = Run(comparison.out / str(start.run))
         result = _continued(comparison, trial, rate, run=run, first=first)
-        phases = result["phases"][-1:]
-        seconds = result["seconds"] - read_record(first)["seconds"]
+        phases = result.phases[-1:]
+        seconds = result.seconds - read_record(first).seconds
     last = phases[-1]
+    if result.validation is None:
+        raise ValueError(f"{run.path}: trained, but without figures on validation")
     passes = _pass_seconds(phases)
     tried = TriedSetting(
-        settings={"learning_rate": rate} if rate else last["parameters"],
-        val_accuracy=result["validation"]["accuracy"],
-        val_loss=result["validation"]["loss"],
+        settings=last.how.parameters if isinstance(last.how, Solving) else {"learning_rate": rate},
+        val_accuracy=result.validation.accuracy,
+        val_loss=result.validation.loss,
         seconds=seconds - passes,
         pass_seconds=passes,
         converged=_has_converged(last),
     )
-    return _Attempt(run, tried, tuple(last.get("notes", ())))
+    notes = last.how.notes if isinstance(last.how, Solving) else ()
+    return _Attempt(run, tried, notes)
 
 
 def _with_rate(config: Config, rate: float | None) -> Config:
@@ -213,7 +215,7 @@ def _with_rate(config: Config, rate: float | None) -> Config:
 
 def _continued(
     comparison: Comparison, trial: Trial, rate: float | None, *, run: Run, first: Run
-) -> Mapping[str, Any]:
+) -> RunResult:
     """Trains one more phase on a copy of a run.
 
     Args:
@@ -247,22 +249,19 @@ def _copy_run(first: Run, run: Run) -> None:
     copy.replace(run.path)
 
 
-def _pass_seconds(phases: Sequence[Mapping[str, Any]]) -> float:
-    return sum(
-        part["seconds"]
-        for phase in phases
-        for part in phase["parts"]
-        if part["name"] == "prefix pass"
-    )
+def _pass_seconds(phases: Sequence[PhaseResult]) -> float:
+    parts = [part for phase in phases for part in phase.parts]
+    return sum(part.seconds for part in parts if part.name == "prefix pass")
 
 
-def _has_converged(phase: Mapping[str, Any]) -> bool:
+def _has_converged(phase: PhaseResult) -> bool:
     """Returns whether a phase has converged: a solved head says so itself.
 
     For a trained phase: its best epoch is not the last one, so the loss stopped falling first.
     """
-    converged = phase.get("converged")
-    return phase["best_epoch"] < phase["epochs"] if converged is None else converged
+    if isinstance(phase.how, Solving):
+        return phase.how.converged is not False
+    return phase.how.best_epoch < phase.how.epochs
 
 
 def _as_is(comparison: Comparison, trial: Trial) -> Entry:

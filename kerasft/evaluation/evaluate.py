@@ -4,7 +4,7 @@ Shapes: N images, K classes, B images in a batch, S side of the model's square i
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -218,7 +218,7 @@ def batches_of(found: Source, split: str, opened: Bundle) -> Iterable:
 def _count_test(of_run: run.Run) -> None:
     with run.lock(of_run):
         record = run.read_record(of_run)
-        run.write_record(of_run, {**record, "test_scored": record.get("test_scored", 0) + 1})
+        run.write_record(of_run, replace(record, test_scored=record.test_scored + 1))
 
 
 def report(

@@ -17,7 +17,7 @@ from kerasft.activations.store import Stored
 from kerasft.config.fields import Solved
 from kerasft.data.source import Source
 from kerasft.heads import methods, solved, solver
-from kerasft.heads.solved import Examples, Solution
+from kerasft.heads.solved import Examples
 from kerasft.heads.trained import STANDARD, set_standard
 from kerasft.metrics import Figures
 from kerasft.models import bundle
@@ -25,6 +25,7 @@ from kerasft.models.cut import digest_of, fingerprint, may_change, thaw
 from kerasft.models.live import restore_precision, set_precision
 from kerasft.models.net import Net
 from kerasft.progress import Event, Part
+from kerasft.record import Solving, Steps
 from kerasft.run import read_metrics, write_metrics
 from kerasft.training.fit import fit
 from kerasft.training.trainable import open_trainable
@@ -39,7 +40,9 @@ class PhaseOutcome:
         start: `cut.fingerprint` of it as the phase began.
         trained: positions in `model.weights` that the phase may have changed.
         line: the line of metrics.jsonl whose weights the model has.
-        facts: what run.json records of it and of nothing else.
+        how: steps that were taken, or how the head was solved.
+        parameters: number of weights that the phase could change.
+        learning_norms: names of the BatchNormalization layers that learned.
         stored: what it was made from; None: from pixels.
         parts: what it took.
     """
@@ -48,7 +51,9 @@ class PhaseOutcome:
     start: list[tuple[str, str]]
     trained: set[int]
     line: dict[str, Any]
-    facts: dict[str, Any]
+    how: Steps | Solving
+    parameters: int
+    learning_norms: tuple[str, ...]
     stored: Stored | None
     parts: list[Part]
 
@@ -87,15 +92,16 @@ def train_suffix(context: RunContext, index: int, net: Net, seed: int) -> PhaseO
     done, epochs = fit(context, trainable, seed, start=digest_of(start), stored=stored)
     restore_precision(policies)
     thaw(model)
-    facts = {
-        "epochs": done.epoch,
-        "best_epoch": done.best_epoch,
-        "trainable_parameters": parameters,
-        "batch_norm_trained": list(trainable.learning_norms),
-    }
-    parts = [part for part in (stored and stored.part, epochs) if part]
     return PhaseOutcome(
-        model, start, changing, done.lines[done.best_epoch - 1], facts, stored, parts
+        model=model,
+        start=start,
+        trained=changing,
+        line=done.lines[done.best_epoch - 1],
+        how=Steps(done.epoch, done.best_epoch),
+        parameters=parameters,
+        learning_norms=trainable.learning_norms,
+        stored=stored,
+        parts=[part for part in (stored and stored.part, epochs) if part],
     )
 
 
@@ -161,10 +167,24 @@ def solve_head(context: RunContext, index: int, phase: Solved, net: Net, seed: i
         line["activations"] = stored.dtype
     earlier = [x for x in read_metrics(context.run) if x["phase"] != phase.name]
     write_metrics(context.run, [*earlier, line])
-    parameters = sum(int(np.prod(whole.weights[i].shape)) for i in trained)
-    facts = {**_facts(solution), "trainable_parameters": parameters, "batch_norm_trained": []}
-    parts = [one for one in (stored and stored.part, part) if one]
-    return PhaseOutcome(whole, start, trained, line, facts, stored, parts)
+    return PhaseOutcome(
+        model=whole,
+        start=start,
+        trained=trained,
+        line=line,
+        how=Solving(
+            method=solution.method,
+            parameters=solution.parameters,
+            tried=tuple(solution.tried),
+            score=solution.score,
+            converged=solution.converged,
+            notes=tuple(solution.notes),
+        ),
+        parameters=sum(int(np.prod(whole.weights[i].shape)) for i in trained),
+        learning_norms=(),
+        stored=stored,
+        parts=[one for one in (stored and stored.part, part) if one],
+    )
 
 
 def _features(
@@ -201,14 +221,3 @@ def _figures(suffix: keras.Model, examples: dict[str, Examples]) -> dict[str, fl
 
 def _read(rows: np.ndarray) -> Iterator[np.ndarray]:
     return (rows[i : i + SCORING_BATCH] for i in range(0, len(rows), SCORING_BATCH))
-
-
-def _facts(solution: Solution) -> dict[str, Any]:
-    return {
-        "method": solution.method,
-        "parameters": solution.parameters,
-        "tried": solution.tried,
-        "score": solution.score,
-        "converged": solution.converged,
-        "notes": list(solution.notes),
-    }

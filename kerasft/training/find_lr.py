@@ -15,6 +15,7 @@ import io
 import itertools
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,52 @@ FELL = 0.02  # share of the first loss: a smaller fall is noise
 TOO_FAR = 1.0  # share of the first loss: a smoothed loss that much above it ends the search
 
 
+@dataclass(frozen=True, eq=False)
+class RateSearch:
+    """What the learning-rate finder saw, a number per step, and what it suggests.
+
+    Attributes:
+        run: the run directory.
+        phase: name of the phase that was tried.
+        blocks: number of blocks that it trains below the head, or "all".
+        from_start: whether it was the run's first phase, from the weights that it began with.
+        suggested: the learning rate; None where the loss did not fall.
+        rates: learning rates, float64 [T].
+        losses: losses of the batches, float64 [T].
+        changes: losses less those that the untouched weights give, 0 at the lowest rates, [T].
+        smoothed: changes, smoothed, [T].
+        plot: the file with the curve.
+        csv: the file with the numbers.
+    """
+
+    run: Path
+    phase: str
+    blocks: int | str
+    from_start: bool
+    suggested: float | None
+    rates: np.ndarray
+    losses: np.ndarray
+    changes: np.ndarray
+    smoothed: np.ndarray
+    plot: Path
+    csv: Path
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns the object that `kerasft find-lr --json` prints."""
+        curves = ("rates", "losses", "changes", "smoothed")
+        return {
+            "run": str(self.run),
+            "phase": self.phase,
+            "blocks": self.blocks,
+            "from_start": self.from_start,
+            "steps": len(self.rates),
+            "suggested": self.suggested,
+            **{name: getattr(self, name).tolist() for name in curves},
+            "plot": str(self.plot),
+            "csv": str(self.csv),
+        }
+
+
 def find_rate(
     run_dir: Path,
     *,
@@ -53,24 +100,18 @@ def find_rate(
     from_start: bool = False,
     steps: int = 100,
     progress: Progress = silent,
-) -> dict:
+) -> RateSearch:
     """Suggests the learning rate of a phase, from steps at rates from 1e-7 to 1.
 
     Args:
-        run_dir: of a finished run; it gets `find-lr.png` and `find-lr.csv`, nothing else of it
-            changes.
-        flags, sets: of the phase that `unfreeze-and-continue` would append, `phases.-1`; with
-            `from_start` of the run's first phase, `phases.0`.
-        data: where the photos are now, if they were moved.
-        from_start: try the run's first phase, from the weights that the run began with.
-        steps: T, at least 20.
-        progress: told of the steps, stage "check".
-
-    Returns:
-        `{"run", "phase", "blocks", "from_start", "steps", "suggested", "rates", "losses",
-        "changes", "smoothed", "plot", "csv"}`: the lists have a number per step, of the batch's
-        loss, of its difference to what the untouched weights give (0 at the lowest rates), and
-        of that difference smoothed. "suggested" is None where the loss did not fall.
+        run_dir: directory of a finished run; it gets `find-lr.png` and `find-lr.csv`, nothing
+            else in it changes.
+        flags, sets: fields of the phase that `continue_run` would append, `phases.-1`; with
+            `from_start` those of the run's first phase, `phases.0`.
+        data: the place of the photos now, if they were moved.
+        from_start: whether the run's first phase is tried, from the weights that it began with.
+        steps: number of steps, T, at least 20.
+        progress: the callback that is told of the steps, stage "check".
 
     Raises:
         UserError: as `train.continue_run`; too few steps (exit code 2).
@@ -96,20 +137,19 @@ def find_rate(
         plot, table = run.path / "find-lr.png", run.path / "find-lr.csv"
         plots.save_rates(plot, rates, changes, smoothed, suggested, title=_title(phase))
         _write_table(table, rates, losses, changes, smoothed)
-    return {
-        "run": str(run.path),
-        "phase": phase.name,
-        "blocks": phase.blocks,
-        "from_start": from_start,
-        "steps": len(rates),
-        "suggested": suggested,
-        "rates": rates.tolist(),
-        "losses": losses.tolist(),
-        "changes": changes.tolist(),
-        "smoothed": smoothed.tolist(),
-        "plot": str(plot),
-        "csv": str(table),
-    }
+    return RateSearch(
+        run=run.path,
+        phase=phase.name,
+        blocks=context.plan.phases[index].blocks,
+        from_start=from_start,
+        suggested=suggested,
+        rates=rates,
+        losses=losses,
+        changes=changes,
+        smoothed=smoothed,
+        plot=plot,
+        csv=table,
+    )
 
 
 def _first_phase(

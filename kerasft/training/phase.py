@@ -1,5 +1,6 @@
 """One phase: fill what is above the cut, prove the freeze, score from pixels, judge."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,13 +15,16 @@ from kerasft.models.cut import prove_frozen
 from kerasft.models.net import Net
 from kerasft.models.tta import trained_part, with_views
 from kerasft.progress import Event, Part
+from kerasft.record import Gap, PhaseResult, StoreUse
 from kerasft.seeds import derive_seed
 from kerasft.training.fill import PhaseOutcome, solve_head, train_suffix
 
 CANDIDATE = "candidate.keras"  # the phase's model as saved, until it is proven and judged
 
 
-def run_phase(context: RunContext, index: int, net: Net, best_so_far: float) -> tuple[dict, Bundle]:
+def run_phase(
+    context: RunContext, index: int, net: Net, best_so_far: float
+) -> tuple[PhaseResult, Bundle]:
     """Runs one phase, or what an interruption left of it.
 
     Args:
@@ -57,77 +61,74 @@ def run_phase(context: RunContext, index: int, net: Net, best_so_far: float) -> 
     improved = scored.loss < best_so_far
     if improved:
         candidate.replace(context.run.model_path)
-    done = {
-        "name": phase.name,
-        "blocks": phase.blocks,
-        **filled.facts,
-        **_timed([*filled.parts, scoring]),
-        "activations": _stored_json(context, stored),
-        "gap": gap,
-        "train_loss": line["loss"],
-        "train_accuracy": line["accuracy"],
-        "val_loss": line["val_loss"],
-        "val_accuracy": line["val_accuracy"],
-        "frozen_proof": "equal",
-        "improved": improved,
-        "validation": scored.to_json(),
-    }
-    return done, saved
+    parts = [*filled.parts, scoring]
+    result = PhaseResult(
+        name=phase.name,
+        blocks=phase.blocks,
+        how=filled.how,
+        trainable_parameters=filled.parameters,
+        batch_norm_trained=filled.learning_norms,
+        seconds=round(sum(part.seconds for part in parts), 2),
+        parts=tuple(part.time for part in parts),
+        activations=_use_of(stored, context) if stored else None,
+        gap=gap,
+        train_loss=line["loss"],
+        train_accuracy=line["accuracy"],
+        val_loss=line["val_loss"],
+        val_accuracy=line["val_accuracy"],
+        improved=improved,
+        validation=scored,
+    )
+    return result, saved
 
 
-def _gap(context: RunContext, saved: Bundle, scored: Figures, best: dict) -> dict[str, float]:
-    """Returns how far the epoch's figures are from those of the saved model.
+def _gap(context: RunContext, saved: Bundle, scored: Figures, best: Mapping[str, float]) -> Gap:
+    """Compares the epoch's figures with those of the saved model.
 
     Test-time views, which training does not know, are left out.
+
+    Args:
+        context: the run.
+        saved: the saved model.
+        scored: its figures on validation.
+        best: the kept epoch's line of metrics.jsonl.
     """
     plain = scored
     if context.config.augment.test_time != "none":
         plain = figures_of(context, replace(saved, model=trained_part(saved.model)), "validation")
-    return {
-        "accuracy": abs(plain.accuracy - best["val_accuracy"]),
-        "loss": abs(plain.loss - best["val_loss"]),
-    }
+    return Gap(abs(plain.accuracy - best["val_accuracy"]), abs(plain.loss - best["val_loss"]))
 
 
-def _timed(parts: list[Part]) -> dict:
-    return {
-        "seconds": round(sum(part.seconds for part in parts), 2),
-        "parts": [part.to_json() for part in parts],
-    }
+def _use_of(stored: Stored, context: RunContext) -> StoreUse:
+    return StoreUse(
+        found=stored.found,
+        views=len(stored.train),
+        bytes=stored.bytes,
+        dtype=stored.dtype,
+        engine=context.plan.engine,
+        precision=context.plan.precision,
+        difference=stored.difference,
+    )
 
 
-def _stored_json(context: RunContext, stored: Stored | None) -> dict | None:
-    if stored is None:
-        return None
-    return {
-        "found": stored.found,
-        "views": len(stored.train),
-        "bytes": stored.bytes,
-        "dtype": stored.dtype,
-        "engine": context.config.cache.engine,
-        "precision": context.config.cache.precision,
-        "difference": stored.difference,
-    }
-
-
-def refuse_gap(index: int, name: str, gap: dict[str, float], n: int) -> None:
-    """The figures of a store have to be those of the model that is shipped.
+def refuse_gap(index: int, name: str, gap: Gap, n: int) -> None:
+    """Refuses a store whose figures are not those of the model that is shipped.
 
     One point of accuracy is allowed, and one image where that is more.
 
     Args:
-        index: of the phase.
-        name: of the phase.
-        gap: difference of the validation accuracy, 0 to 1.
-        n: validation images.
+        index: position of the phase in the run, from 0.
+        name: name of the phase.
+        gap: difference between the store's figures and those of the saved model.
+        n: number of validation images.
 
     Raises:
         PhaseFailed: they are further apart.
     """
     allowed = max(0.01, 1 / n) + 1e-9
-    if gap["accuracy"] > allowed:
+    if gap.accuracy > allowed:
         raise PhaseFailed(
-            f"Phase '{name}': validation accuracy is {100 * gap['accuracy']:.1f} points apart "
+            f"Phase '{name}': validation accuracy is {100 * gap.accuracy:.1f} points apart "
             f"between the stored activations and the saved model on pixels; at most "
             f"{100 * allowed:.1f} are allowed. Nothing of this phase was kept.\n"
             f"  Train it in float32, or without a store: --set phases.{index}.precision=float32, "

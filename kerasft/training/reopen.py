@@ -15,6 +15,7 @@ from kerasft.models.bundle import load as load_bundle
 from kerasft.models.net import Net
 from kerasft.models.tta import trained_part
 from kerasft.progress import Progress
+from kerasft.record import RunRecord
 from kerasft.run import Run, read_record
 from kerasft.training.plan import for_device, of_older_version, settle
 
@@ -52,15 +53,15 @@ def next_phase(
     longer = append_phase(for_device(config, device), flags=flags, sets=sets)
     found = found or open_photos(run, config.data, progress)
     net = Net.of(trained_part(load_bundle(run.model_path).model), config.model.backbone)
-    done = len(record["phases"])
+    done = len(record.phases)
     plan = settle(longer, found, net, str(device["device"]), done=done)
     return RunContext(run, plan, found, progress, device), net
 
 
-def is_finished(record: dict, config: Config) -> bool:
-    """Whether all phases of a run are trained."""
+def is_finished(record: RunRecord, config: Config) -> bool:
+    """Returns whether all phases of a run are trained."""
     # Both: a new phase is written into the config before the record says "running".
-    return record["status"] == "finished" and len(record["phases"]) == len(config.phases)
+    return record.status == "finished" and len(record.phases) == len(config.phases)
 
 
 def config_of(run: Run, data: Data | str | Path | None) -> Config:
@@ -83,13 +84,12 @@ def open_photos(run: Run, data: Data, progress: Progress) -> Source:
     return scan.open_source(run.splits_path, run.classes_path, data, progress=progress)
 
 
-def prepare_again(config: Config, record: dict) -> dict[str, object]:
+def prepare_again(config: Config, record: RunRecord) -> dict[str, object]:
     """Sets the device as the run's record has it, as far as this machine can; returns it."""
-    device = devices.prepare(config.device, threads=record["threads"])
-    of_run = {"backend": "tensorflow", **record}  # runs of version 0.1.0 do not say it
+    device = devices.prepare(config.device, threads=record.machine["threads"])
     before, now = (
         f"{facts['backend']} on {facts['device']} with {facts['threads']} threads"
-        for facts in (of_run, device)
+        for facts in (record.machine, device)
     )
     if before != now:
         log.warning(

@@ -4,7 +4,7 @@ Example:
     >>> from kerasft import load_config, train_run
     >>> config = load_config(flags={"data.source": "photos"})
     >>> result = train_run(config, "runs/photos")
-    >>> result["validation"]["accuracy"]
+    >>> result.validation.accuracy
 """
 
 import importlib.metadata
@@ -15,6 +15,7 @@ import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import keras
@@ -23,16 +24,16 @@ from kerasft import __version__, devices
 from kerasft.activations.context import RunContext
 from kerasft.config.fields import Config, Data, Solved
 from kerasft.config.load import load_config, to_toml
-from kerasft.config.settled import Plan
+from kerasft.config.settled import PhasePlan, Plan
 from kerasft.data import scan
 from kerasft.data.source import UNUSED, Source
 from kerasft.errors import PhaseFailed
 from kerasft.files import write_atomic
-from kerasft.metrics import wilson
 from kerasft.models.bundle import Bundle
 from kerasft.models.bundle import load as load_bundle
 from kerasft.models.net import Net
 from kerasft.progress import Progress, silent
+from kerasft.record import RunRecord, RunResult
 from kerasft.run import (
     Run,
     create_run,
@@ -55,7 +56,7 @@ from kerasft.training.reopen import (
     refuse_contradiction,
 )
 from kerasft.training.start import start_net
-from kerasft.training.trainable import open_trainable
+from kerasft.training.trainable import Trainable, open_trainable
 
 log = logging.getLogger("kerasft")
 
@@ -68,21 +69,18 @@ def train_run(
     found: Source | None = None,
     score_test: bool = True,
     progress: Progress = silent,
-) -> dict:
+) -> RunResult:
     """Trains all phases of a config that its run has not finished yet.
 
     Args:
-        config: of `load.load_config`.
-        run_dir: the run directory; made, and refused if it is there already.
-        resume: go on with an unfinished run, at the first epoch that it had not finished.
+        config: the config, from `load_config`.
+        run_dir: the run directory to make; one that exists is refused.
+        resume: whether an unfinished run goes on, at the first epoch that it had not finished.
             On an absent or empty directory a new run starts.
         found: the photos, where `scan.scan_source` has read them by this config's data and
             seed already.
-        score_test: False leaves the test split for later; the result's "test" is None then.
-        progress: told what happens (`progress.Event`).
-
-    Returns:
-        `{"run", "seconds", "phases", "validation", "test"}`, as `kerasft train --json` prints.
+        score_test: whether the test split is scored at the end; else the result's `test` is None.
+        progress: the callback that is told what happens (`progress.Event`).
 
     Raises:
         UserError: anything about config, photos, weights or disk that keeps it from training.
@@ -116,22 +114,22 @@ def continue_run(
     found: Source | None = None,
     score_test: bool = True,
     progress: Progress = silent,
-) -> dict:
+) -> RunResult:
     """Appends a phase to a finished run: moves the cut left and trains at a low rate.
 
     Args:
-        run_dir: of a finished run.
+        run_dir: the directory of a finished run.
         flags: values of the new phase by dotted key, such as `{"phases.-1.blocks": 3}`. Without
             "blocks" it takes the backbone's default below the blocks of the phase before.
         sets: texts "key=value" of the same keys, such as `["phases.-1.ema=0.99"]`.
-        data: where the photos are now, if they were moved.
-        resume: go on with the unfinished last phase instead.
+        data: the place of the photos now, if they were moved.
+        resume: whether the unfinished last phase goes on instead.
         found: the photos, where they are read already.
-        score_test: as for `train_run`.
-        progress: told what happens.
+        score_test: see `train_run`.
+        progress: the callback that is told what happens.
 
     Returns:
-        As `train_run`, all phases included.
+        The result of all phases, earlier ones included.
 
     Raises:
         UserError: not a run, not finished, no such number of blocks, photos gone.
@@ -148,62 +146,85 @@ def continue_run(
         return _go_on(context, began, score_test=score_test)
 
 
-def plan_run(config: Config, *, progress: Progress = silent) -> dict:
-    """Checks config, data and weights, and says what `train_run` would do. Trains nothing.
+@dataclass(frozen=True, eq=False)
+class DryRun:
+    """What `train_run` would do.
 
-    Returns:
+    Attributes:
+        plan: the settled config.
+        source: the photos.
+        net: the net that the run would begin with.
+        phases: each phase set up; None for one whose head is solved.
+    """
+
+    plan: Plan
+    source: Source
+    net: Net
+    phases: tuple[Trainable | None, ...]
+
+    def to_json(self) -> dict:
+        """Returns the object that `kerasft train --dry-run --json` prints.
+
         `{"backbone", "image_size", "weights", "images": {class: {split: n}}, "unused", "groups",
         "skipped", "blocks": [{"name", "layers", "parameters"}], "parameters", "phases": [{"name",
         "blocks", "epochs", "steps", "learning_rate", "trainable_parameters", "stored", "why",
-        "passes", "bytes"}]}`, blocks from the top; the last four are `plan.Storing`. A phase
-        that is solved has "method" in the place of what a trained one has from "epochs" on.
+        "passes", "bytes"}]}`, blocks from the top; the last four are `settled.Storing`. A solved
+        phase has "method" where a trained one has "epochs" and what follows.
+        """
+        config, source = self.plan.config, self.source
+        return {
+            "backbone": config.model.backbone,
+            "image_size": self.plan.image_size,
+            "weights": config.model.weights,
+            "images": source.counts(),
+            "unused": len(source.indices(UNUSED)),
+            "groups": len(set(source.groups) - {""}),
+            "skipped": [list(pair) for pair in source.skipped],
+            "blocks": [
+                {"name": b.name, "layers": len(b.layers), "parameters": b.parameters}
+                for b in self.net.blocks
+            ],
+            "parameters": self.net.model.count_params(),
+            "phases": [
+                _phase_json(planned, trainable)
+                for planned, trainable in zip(self.plan.phases, self.phases, strict=True)
+            ],
+        }
+
+
+def _phase_json(planned: PhasePlan, trainable: Trainable | None) -> dict:
+    facts: dict[str, object] = {"name": planned.name, "blocks": planned.blocks}
+    if isinstance(planned.settings, Solved):
+        facts["method"] = planned.settings.method
+    if trainable is not None:
+        facts |= {
+            "epochs": trainable.phase.epochs,
+            "steps": trainable.phase.epochs * trainable.steps_per_epoch,
+            "learning_rate": trainable.phase.learning_rate,
+            "trainable_parameters": trainable.parameters,
+        }
+    return {**facts, **vars(planned.storing)}
+
+
+def plan_run(config: Config, *, progress: Progress = silent) -> DryRun:
+    """Checks config, data and weights, and says what `train_run` would do. Trains nothing.
+
+    Args:
+        config: the config, as for `train_run`.
+        progress: the callback that is told what happens.
+
+    Raises:
+        UserError: as `train_run`.
     """
     device = devices.prepare(config.device)
-    found = scan.scan_source(config.data, seed=config.seed, progress=progress)
-    plan, net = plan_new(config, found, str(device["device"]))
-    config, images = plan.config, len(found.indices("train"))
-    phases = []
-    for index, planned in enumerate(plan.phases):
-        facts: dict[str, object] = {"name": planned.name, "blocks": planned.blocks}
-        if isinstance(planned.settings, Solved):
-            facts["method"] = planned.settings.method
-        else:
-            trainable = open_trainable(plan, index, net, images)
-            facts |= {
-                "epochs": trainable.phase.epochs,
-                "steps": trainable.phase.epochs * trainable.steps_per_epoch,
-                "learning_rate": trainable.phase.learning_rate,
-                "trainable_parameters": trainable.parameters,
-            }
-        phases.append({**facts, **vars(planned.storing)})
-    return {
-        "backbone": config.model.backbone,
-        "image_size": config.model.image_size,
-        "weights": config.model.weights,
-        "images": found.counts(),
-        "unused": len(found.indices(UNUSED)),
-        "groups": len(set(found.groups) - {""}),
-        "skipped": [list(pair) for pair in found.skipped],
-        "blocks": [
-            {"name": b.name, "layers": len(b.layers), "parameters": b.parameters}
-            for b in net.blocks
-        ],
-        "parameters": net.model.count_params(),
-        "phases": phases,
-    }
-
-
-def result_of(run: Run, record: dict) -> dict:
-    """Picks from run.json what `kerasft train --json` prints."""
-    hidden = ("batch_norm_trained", "validation")
-    return {
-        "run": str(run.path),
-        "seconds": record["seconds"],
-        "phases": [{k: v for k, v in p.items() if k not in hidden} for p in record["phases"]],
-        "best_phase": record["best_phase"],
-        "validation": record["validation"],
-        "test": record["test"],
-    }
+    source = scan.scan_source(config.data, seed=config.seed, progress=progress)
+    plan, net = plan_new(config, source, str(device["device"]))
+    images = len(source.indices("train"))
+    phases = tuple(
+        None if isinstance(phase.settings, Solved) else open_trainable(plan, index, net, images)
+        for index, phase in enumerate(plan.phases)
+    )
+    return DryRun(plan, source, net, phases)
 
 
 @contextmanager
@@ -231,24 +252,14 @@ def _write_new(run: Run, config: Config, found: Source, device: dict) -> None:
     scan.write_splits(found, run.splits_path)
     scan.write_classes(found, run.classes_path)
     write_atomic(run.config_path, to_toml(config, run.path))
-    record = {
-        "schema": 1,
-        "status": "running",
-        "versions": {
-            "kerasft": __version__,
-            "python": platform.python_version(),
-            **{name: importlib.metadata.version(name) for name in _computing_packages()},
-        },
-        **device,
-        "seed": config.seed,
-        "seconds": 0.0,
-        "skipped": [{"file": path, "reason": reason} for path, reason in found.skipped],
-        "phases": [],
-        "best_phase": None,
-        "validation": None,
-        "test": None,
-        "test_scored": 0,
-    }
+    versions = {name: importlib.metadata.version(name) for name in _computing_packages()}
+    record = RunRecord(
+        status="running",
+        versions={"kerasft": __version__, "python": platform.python_version(), **versions},
+        machine=device,
+        seed=config.seed,
+        skipped=tuple({"file": path, "reason": reason} for path, reason in found.skipped),
+    )
     write_record(run, record)
 
 
@@ -264,11 +275,11 @@ def _resume(
     began: float,
     found: Source | None,
     score_test: bool,
-) -> dict:
+) -> RunResult:
     record, config = read_record(run), config_of(run, data)
     if is_finished(record, config):
         log.info("%s is finished: there is nothing to resume.", run.path)
-        return result_of(run, record)
+        return RunResult.of(run.path, record)
     device = prepare_again(config, record)
     config = for_device(config, device)
     found = found or open_photos(run, config.data, progress)
@@ -276,17 +287,17 @@ def _resume(
     return _go_on(context, began, score_test=score_test)
 
 
-def _go_on(context: RunContext, began: float, *, score_test: bool) -> dict:
+def _go_on(context: RunContext, began: float, *, score_test: bool) -> RunResult:
     """Trains the phases of an existing run that are not finished."""
     run = context.run
     write_atomic(run.config_path, to_toml(context.config, run.path))
-    write_record(run, {**read_record(run), "status": "running"})
+    write_record(run, replace(read_record(run), status="running"))
     return _run_phases(context, began, score_test=score_test)
 
 
 def _run_phases(
     context: RunContext, began: float, net: Net | None = None, *, score_test: bool
-) -> dict:
+) -> RunResult:
     """Trains the phases that are not finished.
 
     Args:
@@ -297,10 +308,14 @@ def _run_phases(
     """
     run, config = context.run, context.config
     record = read_record(run)
-    earlier = record["seconds"]  # of the processes before this one
+    earlier = record.seconds  # of the processes before this one
+
+    def so_far() -> float:
+        return round(earlier + time.perf_counter() - began, 2)
+
     model = None  # what model.keras holds, if this process has loaded it
-    for index in range(len(record["phases"]), len(config.phases)):
-        best = record["validation"]["loss"] if record["validation"] else math.inf
+    for index in range(len(record.phases), len(config.phases)):
+        best = record.validation.loss if record.validation else math.inf
         try:
             checkpoint.begin(run.checkpoints, config.phases[index].name)
             done, saved = run_phase(context, index, net or start_net(context, index), best)
@@ -308,43 +323,37 @@ def _run_phases(
             _drop_phase(context, index, record, score_test)
             raise
         net = None  # the next phase begins with what this one has saved
-        record["phases"].append(done)
-        record["seconds"] = round(earlier + time.perf_counter() - began, 2)
-        if done["improved"]:
-            model = saved
-            record["best_phase"], record["validation"] = done["name"], done["validation"]
-            record["test"] = None  # it belonged to the model before
+        record = replace(record.with_phase(done), seconds=so_far())
+        model = saved if done.improved else model
         write_record(run, record)
         checkpoint.clear(run.checkpoints)
-    _finish(context, record, model, score_test=score_test)
-    record["seconds"] = round(earlier + time.perf_counter() - began, 2)
+    record = replace(_finish(context, record, model, score_test=score_test), seconds=so_far())
     write_record(run, record)
-    return result_of(run, record)
+    return RunResult.of(run.path, record)
 
 
 def _finish(
-    context: RunContext, record: dict, model: Bundle | None = None, *, score_test: bool
-) -> None:
+    context: RunContext, record: RunRecord, model: Bundle | None = None, *, score_test: bool
+) -> RunRecord:
     """Scores the test split, once for each model.keras, and closes the run.
 
     Args:
         context: the run.
-        record: of it.
-        model: what model.keras holds; None: it is loaded.
-        score_test: whether to.
+        record: the run's record so far.
+        model: what model.keras holds; None loads it.
+        score_test: whether the test split is scored.
     """
     run = context.run
-    if score_test and len(context.source.indices("test")) and record["test"] is None:
-        figures = phase.figures_of(context, model or load_bundle(run.model_path), "test")
-        interval = wilson(round(figures.accuracy * figures.n), figures.n)
-        record["test"] = {**figures.to_json(), "ci95": list(interval)}
-        record["test_scored"] += 1
-    record["status"] = "finished"
+    if score_test and len(context.source.indices("test")) and record.test is None:
+        model = model or load_bundle(run.model_path)
+        record = record.with_test(phase.figures_of(context, model, "test"))
+    record = replace(record, status="finished")
     write_record(run, record)
     shutil.rmtree(run.checkpoints, ignore_errors=True)
+    return record
 
 
-def _drop_phase(context: RunContext, index: int, record: dict, score_test: bool) -> None:
+def _drop_phase(context: RunContext, index: int, record: RunRecord, score_test: bool) -> None:
     """Takes a phase that failed for good out of the run; it would fail again when resumed."""
     run, config = context.run, context.config
     if index == 0:  # there is no model: the directory can be used again

@@ -37,6 +37,7 @@ class Trainable:
         stored: whether it trains on stored activations.
         cut: prefix and suffix, with everything frozen that the phase leaves alone.
         learning_norms: names of the BatchNormalization layers that learn, in the graph's order.
+        parameters: number of weights that the phase trains.
         groups: layers of the suffix by learning rate.
         steps_per_epoch: number of batches in an epoch.
         rate_of: what makes a group's schedule from its factor; None takes the phase's own.
@@ -46,14 +47,10 @@ class Trainable:
     stored: bool
     cut: Cut
     learning_norms: tuple[str, ...]
+    parameters: int
     groups: tuple[Group, ...]
     steps_per_epoch: int
     rate_of: Callable[[float], Any] | None = None
-
-    @property
-    def parameters(self) -> int:
-        """Number of weights that the phase trains."""
-        return int(sum(np.prod(v.shape) for v in self.cut.suffix.trainable_variables))
 
     @cached_property
     def optimizer(self) -> keras.optimizers.Optimizer:
@@ -109,6 +106,8 @@ def open_trainable(
         stored=planned.stored,
         cut=cut,
         learning_norms=tuple(learning_norms),
+        # Counted now: another phase that is set up moves the flags of the shared layers.
+        parameters=int(sum(np.prod(v.shape) for v in cut.suffix.trainable_variables)),
         groups=tuple(rate_groups(phase, cut)),
         steps_per_epoch=math.ceil(images / phase.batch_size),
         rate_of=rate_of,

@@ -288,7 +288,7 @@ def test_stored_and_live_train_alike_with_the_same_seed(views, trained):
         runs.append(trained.folder / f"{mode}-{views}")
         sets = [f"augment.views={views}", f"cache.mode={mode}", "augment.mixup=0.4"]
         train_run(small(trained.photos, *sets), runs[-1])
-        result = continue_run(runs[-1], flags=SECOND)
+        result = continue_run(runs[-1], flags=SECOND).to_json()
         stored = [bool(phase["activations"]) for phase in result["phases"]]
         assert stored == [mode == "on"] * 2
     # float16 at the cut rounds to 5e-4 of a value; twelve steps later the losses differ less.
@@ -297,8 +297,8 @@ def test_stored_and_live_train_alike_with_the_same_seed(views, trained):
 
 def test_a_warm_run_has_the_bits_of_a_cold_one(trained, cache):
     cold, warm = trained.folder / "cold", trained.folder / "warm"
-    first = train_run(small(trained.photos), cold)
-    second = train_run(small(trained.photos), warm)
+    first = train_run(small(trained.photos), cold).to_json()
+    second = train_run(small(trained.photos), warm).to_json()
     assert [r["phases"][0]["activations"]["found"] for r in (first, second)] == [False, True]
     assert without_seconds(first) == without_seconds(second)
     assert weights(cold) == weights(warm)
@@ -306,7 +306,7 @@ def test_a_warm_run_has_the_bits_of_a_cold_one(trained, cache):
 
 
 def test_unfreezing_finds_what_training_the_head_has_stored(trained):
-    result = continue_run(trained.copy("second"), flags=SECOND)
+    result = continue_run(trained.copy("second"), flags=SECOND).to_json()
     assert result["phases"][1]["activations"]["found"] is True
     assert [part["name"] for part in result["phases"][1]["parts"]] == ["epochs", "scoring"]
 
@@ -316,7 +316,7 @@ def test_a_run_whose_cache_was_cleared_goes_on_to_the_same_bits(trained, cache):
     continue_run(whole, flags=SECOND)
     stores_of_user.clear(cache)
     cleared = trained.copy("cleared")
-    result = continue_run(cleared, flags=SECOND)
+    result = continue_run(cleared, flags=SECOND).to_json()
     assert result["phases"][1]["activations"]["found"] is False
     assert weights(whole) == weights(cleared)
 

@@ -54,6 +54,13 @@ RESULT = {
 }
 
 
+class Facts(dict):
+    """Stands in for a typed result of the library, of which the commands print `to_json`."""
+
+    def to_json(self):
+        return dict(self)
+
+
 class Calls:
     """Stands in for one library function: keeps what it was called with, returns `result`."""
 
@@ -65,7 +72,7 @@ class Calls:
         self.arguments, self.options = arguments, options
         if self.act is not None:
             self.act(options["progress"])
-        return self.result
+        return Facts(self.result) if isinstance(self.result, dict) else self.result
 
 
 @pytest.fixture

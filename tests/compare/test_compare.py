@@ -100,8 +100,8 @@ def test_the_winner_stays_as_a_run_that_goes_on(compared):
     assert result.kept == kept
     assert not (folder / "out" / "runs").exists()
     record = read_record(Run(kept))
-    assert record["test"]["accuracy"] == result.winner.means.test_accuracy
-    assert record["test_scored"] == 1
+    assert record.test.accuracy == result.winner.means.test_accuracy
+    assert record.test_scored == 1
     assert bundle.load(kept / "model.keras").class_names == ("circle", "cross", "stripes")
     assert load_config(kept / "config.toml").data.source == str(folder / "photos")
     if result.winner.way != "knn":

@@ -78,7 +78,7 @@ def test_every_recipe_trains_an_epoch_of_each_of_its_phases(path, tmp_path):
         "model.image_size": 32,
         **{f"phases.{i}.epochs": 1 for i in range(len(phases))},
     }
-    result = train_run(load_config(path, flags=flags), tmp_path / "run")
+    result = train_run(load_config(path, flags=flags), tmp_path / "run").to_json()
     assert [phase["name"] for phase in result["phases"]] == [phase["name"] for phase in phases]
     assert [phase["frozen_proof"] for phase in result["phases"]] == ["equal"] * len(phases)
     assert (tmp_path / "run" / "model.keras").is_file()
@@ -107,7 +107,7 @@ def test_every_classic_recipe_runs_from_the_import_to_the_export(name, imported,
     (phase,) = tomllib.loads(path.read_text("utf-8"))["phases"]
     if "epochs" in phase:
         flags["phases.0.epochs"] = 2
-    result = train_run(load_config(path, flags=flags), tmp_path / "run")
+    result = train_run(load_config(path, flags=flags), tmp_path / "run").to_json()
     assert [one["name"] for one in result["phases"]] == [phase["name"]]
     assert result["phases"][0]["frozen_proof"] == "equal"
     assert math.isfinite(result["validation"]["loss"])

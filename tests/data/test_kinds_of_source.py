@@ -75,7 +75,7 @@ def runs(named, tmp_path_factory):
     for kind in ("csv", "archive", "tfds"):
         source, more = named[kind]
         config = small(source, "phases.0.epochs=1", **more)
-        made[kind] = folder / kind, train_run(config, folder / kind)
+        made[kind] = folder / kind, train_run(config, folder / kind).to_json()
     return made
 
 
@@ -159,7 +159,9 @@ def test_data_may_name_another_kind_of_source_that_has_the_same_images(runs, nam
     for kind in ("folder", "csv", "archive"):
         found = open_source(*files, Data(source=named[kind][0]))
         assert found.counts()["cross"] == {"train": 8, "validation": 2, "test": 2}
-    result = continue_run(run, flags={**SECOND, "phases.-1.epochs": 1}, data=named["csv"][0])
+    result = continue_run(
+        run, flags={**SECOND, "phases.-1.epochs": 1}, data=named["csv"][0]
+    ).to_json()
     assert len(result["phases"]) == 2
     assert load_config(run / "config.toml").data.source == named["csv"][0]
 

@@ -221,11 +221,11 @@ def test_the_report_of_a_run_is_that_of_its_images_scored_by_hand(trained):
 
 
 def test_scoring_the_test_split_is_counted_and_other_splits_are_not(trained):
-    before = run.read_record(run.open_run(trained))["test_scored"]
+    before = run.read_record(run.open_run(trained)).test_scored
     evaluate_run(trained, split="validation")
-    assert run.read_record(run.open_run(trained))["test_scored"] == before
+    assert run.read_record(run.open_run(trained)).test_scored == before
     evaluate_run(trained, split="test")
-    assert run.read_record(run.open_run(trained))["test_scored"] == before + 1
+    assert run.read_record(run.open_run(trained)).test_scored == before + 1
 
 
 def test_photos_that_moved_are_found_with_data(trained, tmp_path):

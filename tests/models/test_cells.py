@@ -193,7 +193,9 @@ def train(folder, name, mode, *sets):
     """Trains the two top blocks on drawn photos; returns the losses of the epochs."""
     photos = folder / "photos" if (folder / "photos").is_dir() else draw_photos(folder / "photos")
     flags = {**FLAGS, "data.source": str(photos), "model.backbone": name, "cache.mode": mode}
-    (done,) = train_run(load_config(None, flags=flags, sets=sets), folder / mode)["phases"]
+    (done,) = train_run(load_config(None, flags=flags, sets=sets), folder / mode).to_json()[
+        "phases"
+    ]
     assert bool(done["activations"]) == (mode == "on")
     assert done["frozen_proof"] == "equal"
     assert done["gap"]["loss"] < 1e-3

@@ -250,15 +250,15 @@ def test_a_run_with_other_features_trains_unfreezes_and_ships(
     head = {"head.features": features, "head.leave_out": leave_out}
     flags = {**FLAGS, **head, "data.source": str(photos), "model.backbone": backbone}
     config = load_config(None, flags=flags)
-    planned = plan_run(config)
-    result = train_run(config, tmp_path / "run")
+    planned = plan_run(config).to_json()
+    result = train_run(config, tmp_path / "run").to_json()
     (first,) = result["phases"]
     assert first["trainable_parameters"] == planned["phases"][0]["trainable_parameters"]
     assert (first["frozen_proof"], first["activations"]["views"]) == ("equal", 2)
     before = bundle.load(tmp_path / "run" / "model.keras").model
     kept = weights_by_name(before)
     more = {**SECOND, "phases.-1.learning_rate": 1e-2, "phases.-1.patience": 0}
-    second = continue_run(tmp_path / "run", flags=more)["phases"][-1]
+    second = continue_run(tmp_path / "run", flags=more).to_json()["phases"][-1]
     assert (second["frozen_proof"], second["gap"]["accuracy"]) == ("equal", 0)
     after = bundle.load(tmp_path / "run" / "model.keras").model
     assert {path.split("/")[0] for path in moved(kept, after)} <= {*trained, "logits"}

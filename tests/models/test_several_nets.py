@@ -129,7 +129,7 @@ def trained(backbones, tmp_path_factory):
         "data.source": str(photos),
         "model.backbone": BOTH.split("+"),
     }
-    return folder, train_run(load_config(None, flags=flags), folder / "run")
+    return folder, train_run(load_config(None, flags=flags), folder / "run").to_json()
 
 
 def test_the_head_scales_the_features_of_all_nets_alike(trained):
@@ -157,7 +157,7 @@ def test_unfreezing_trains_the_top_block_of_each_and_nothing_else(trained):
     before = bundle.load(folder / "run" / "model.keras").model
     kept = weights_by_name(before)
     flags = {**SECOND, "phases.-1.learning_rate": 1e-2}
-    phase = continue_run(folder / "run", flags=flags)["phases"][-1]
+    phase = continue_run(folder / "run", flags=flags).to_json()["phases"][-1]
     assert (phase["improved"], phase["activations"]["found"]) == (True, True)
     after = bundle.load(folder / "run" / "model.keras").model
     changed = {path.split("/")[0] for path in moved(kept, after)}

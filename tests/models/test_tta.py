@@ -73,14 +73,16 @@ def test_the_model_with_views_loads_in_plain_keras_and_gives_back_what_was_train
 @pytest.mark.usefixtures("tiny_backbone")
 def test_a_run_reports_and_ships_the_model_with_views_and_trains_the_one_inside(photos, tmp_path):
     train_run(small(photos), tmp_path / "plain")
-    result = train_run(small(photos, "augment.test_time=flip"), tmp_path / "run")
+    result = train_run(small(photos, "augment.test_time=flip"), tmp_path / "run").to_json()
     plain, views = (bundle.load(tmp_path / name / "model.keras").model for name in ("plain", "run"))
     assert [d for _, d in fingerprint(views)] == [d for _, d in fingerprint(plain)]
     assert [layer.name for layer in views.layers if isinstance(layer, keras.Model)] == [
         "classifier"
     ]
     assert result["phases"][0]["gap"]["loss"] < 1e-3  # of the model inside, not of the average
-    second = continue_run(tmp_path / "run", flags={"phases.-1.blocks": 1, "phases.-1.epochs": 1})
+    second = continue_run(
+        tmp_path / "run", flags={"phases.-1.blocks": 1, "phases.-1.epochs": 1}
+    ).to_json()
     assert second["phases"][1]["frozen_proof"] == "equal"
     again = bundle.load(tmp_path / "run" / "model.keras").model
     assert [layer.name for layer in again.layers if isinstance(layer, keras.Model)] == [

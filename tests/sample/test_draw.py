@@ -146,7 +146,7 @@ def test_weights_of_the_sample_train_a_head_and_the_run_says_with_which_net(tmp_
     draw_sample(tmp_path / "flowers", per_class=6)
     flags = {"data.source": str(tmp_path / "flowers"), "model.weights": "sample"}
     config = load_config(None, flags={**flags, "phases.0.epochs": 2}, sets=["augment.views=1"])
-    result = train_run(config, tmp_path / "run")
+    result = train_run(config, tmp_path / "run").to_json()
     assert result["phases"][0]["frozen_proof"] == "equal"
     again = load_config(tmp_path / "run" / "config.toml").model
     assert (again.backbone, again.weights, again.image_size) == (

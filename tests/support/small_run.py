@@ -12,6 +12,7 @@ from kerasft.config.load import load_config, to_toml
 from kerasft.data import scan
 from kerasft.models import bundle
 from kerasft.models.bundle import Bundle
+from kerasft.record import RunRecord
 
 NAMES = ("circle", "cross", "stripes")
 
@@ -53,7 +54,8 @@ def small_run(folder: Path, *, resize: str = "stretch") -> Path:
     scan.write_splits(found, opened.splits_path)
     files.write_atomic(opened.classes_path, "".join(f"{name}\n" for name in found.class_names))
     files.write_atomic(opened.config_path, to_toml(config, opened.path))
-    run.write_record(opened, {"schema": 1, "status": "finished", "test_scored": 1})
+    machine = {"backend": "tensorflow", "device": "cpu", "name": "", "threads": 2}
+    run.write_record(opened, RunRecord("finished", {}, machine, seed=0, test_scored=1))
     bundle.save(small_bundle(resize=resize), opened.model_path)
     return opened.path
 

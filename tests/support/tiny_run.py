@@ -68,7 +68,7 @@ class Trained:
 def train_head(folder: Path) -> Trained:
     """Draws photos and trains the first phase on them."""
     photos = draw_photos(folder / "photos")
-    return Trained(folder, train_run(small(photos), folder / "head"))
+    return Trained(folder, train_run(small(photos), folder / "head").to_json())
 
 
 def weights(run: Path) -> list[tuple[str, str]]:

@@ -43,7 +43,7 @@ def setting_of(run):
 def logistic(tiny_backbone, tmp_path_factory):
     folder = tmp_path_factory.mktemp("filling")
     photos = draw_photos(folder / "photos")
-    return folder / "run", train_run(solved(photos, "logistic"), folder / "run")
+    return folder / "run", train_run(solved(photos, "logistic"), folder / "run").to_json()
 
 
 def test_a_solved_head_is_what_scikit_learn_makes_of_the_features(logistic):
@@ -100,7 +100,7 @@ def test_the_base_stays_what_it_was_and_the_head_alone_is_new(logistic):
 def test_training_goes_on_from_a_linear_head(logistic):
     run, _ = logistic
     flags = {"phases.-1.blocks": 1, "phases.-1.epochs": 2, "phases.-1.batch_size": 8}
-    result = continue_run(run, flags={**flags, "phases.-1.learning_rate": 1e-3})
+    result = continue_run(run, flags={**flags, "phases.-1.learning_rate": 1e-3}).to_json()
     second = result["phases"][1]
     assert (second["name"], second["epochs"], second["frozen_proof"]) == ("unfreeze", 2, "equal")
     # The scale of the features is not trained: only the block and the Dense layer are.
@@ -115,7 +115,9 @@ def test_neither_weights_nor_validation_know_the_test_labels(method, photos, tmp
     results = []
     for name, swap in (("plain", False), ("permuted", True)):
         source = presplit(photos, tmp_path / f"photos-{name}", swap_test=swap)
-        results.append(without_seconds(train_run(solved(source, method), tmp_path / name)))
+        results.append(
+            without_seconds(train_run(solved(source, method), tmp_path / name).to_json())
+        )
     plain, permuted = results
     assert plain.pop("test")["loss"] != permuted.pop("test")["loss"]
     assert plain == permuted
@@ -125,7 +127,9 @@ def test_neither_weights_nor_validation_know_the_test_labels(method, photos, tmp
 def test_without_a_store_the_features_come_from_pixels(logistic, tmp_path):
     run, _ = logistic
     photos = setting_of(run).config.data.source
-    live = train_run(solved(photos, "logistic", "phases.0.stored=false"), tmp_path / "live")
+    live = train_run(
+        solved(photos, "logistic", "phases.0.stored=false"), tmp_path / "live"
+    ).to_json()
     (phase,) = live["phases"]
     assert phase["activations"] is None
     stored = json.loads((run / "run.json").read_text())["phases"][0]

@@ -42,7 +42,7 @@ def test_nothing_is_suggested_where_the_loss_hardly_falls_or_only_rises():
 def test_the_run_gets_a_plot_and_a_table_and_stays_what_it_is_otherwise(trained):
     run = trained.copy("looked-at")
     before = contents(run)
-    result = find_rate(run, flags=SMALL, steps=24)
+    result = find_rate(run, flags=SMALL, steps=24).to_json()
     after = contents(run)
     assert {name: after[name] for name in before} == before
     assert set(after) - set(before) <= {"find-lr.png", "find-lr.csv", ".lock"}
@@ -55,20 +55,20 @@ def test_the_run_gets_a_plot_and_a_table_and_stays_what_it_is_otherwise(trained)
     assert float(rows[0]["learning_rate"]) == pytest.approx(1e-7)
     assert float(rows[0]["loss"]) == result["losses"][0]
     assert (result["phase"], result["blocks"], result["from_start"]) == ("unfreeze", 1, False)
-    again = find_rate(run, flags=SMALL, steps=24)
+    again = find_rate(run, flags=SMALL, steps=24).to_json()
     assert again == result
 
 
 def test_a_head_that_has_learned_nothing_yet_gets_a_rate_that_trains_it(trained):
     run = trained.copy("new-head")
-    result = find_rate(run, flags={"phases.0.batch_size": 8}, from_start=True, steps=60)
+    result = find_rate(run, flags={"phases.0.batch_size": 8}, from_start=True, steps=60).to_json()
     assert (result["phase"], result["blocks"], result["from_start"]) == ("head", 0, True)
     rate = result["suggested"]
     assert rate is not None
     tried = {}
     for factor in (0.001, 1):
         sets = [f"phases.0.learning_rate={factor * rate}", "phases.0.epochs=4"]
-        done = train_run(small(trained.photos, *sets), trained.folder / f"at-{factor}")
+        done = train_run(small(trained.photos, *sets), trained.folder / f"at-{factor}").to_json()
         tried[factor] = done["phases"][0]["train_loss"]
     assert tried[1] < tried[0.001]
 
@@ -76,9 +76,9 @@ def test_a_head_that_has_learned_nothing_yet_gets_a_rate_that_trains_it(trained)
 def test_groups_of_layers_keep_their_factors(trained):
     run = trained.copy("groups")
     sets = ["phases.-1.head_learning_rate_multiplier=10"]
-    result = find_rate(run, flags=SMALL, sets=sets, steps=24)
+    result = find_rate(run, flags=SMALL, sets=sets, steps=24).to_json()
     assert len(result["losses"]) == result["steps"] <= 24
-    assert result["losses"] != find_rate(run, flags=SMALL, steps=24)["losses"]
+    assert result["losses"] != find_rate(run, flags=SMALL, steps=24).to_json()["losses"]
 
 
 def test_too_few_steps_and_an_unfinished_run_are_refused(trained):

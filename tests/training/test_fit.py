@@ -19,7 +19,7 @@ def metrics(run):
 def test_the_running_mean_is_validated_and_kept_while_training_goes_on_without_it(photos, tmp_path):
     sets = ("phases.0.epochs=3", "phases.0.learning_rate=0.05")
     train_run(small(photos, *sets), tmp_path / "plain")
-    result = train_run(small(photos, *sets, "phases.0.ema=0.8"), tmp_path / "mean")
+    result = train_run(small(photos, *sets, "phases.0.ema=0.8"), tmp_path / "mean").to_json()
     plain, mean = metrics(tmp_path / "plain"), metrics(tmp_path / "mean")
     assert [line["loss"] for line in mean] == [line["loss"] for line in plain]
     assert all(a["val_loss"] != b["val_loss"] for a, b in zip(mean, plain, strict=True))
@@ -34,7 +34,7 @@ def test_a_run_with_accumulation_and_a_mean_resumes_to_the_same_bits(groups, pho
     sets = ["phases.0.accumulate=2", "phases.0.ema=0.9", "phases.0.epochs=3", groups]
     sets += ["phases.0.blocks=1"]
     config = small(photos, *sets, **{"phases.0.blocks": 1})
-    whole = train_run(config, tmp_path / "whole")
+    whole = train_run(config, tmp_path / "whole").to_json()
 
     def stop(event):
         if (event.stage, event.done) == ("epoch", 1):
@@ -42,7 +42,7 @@ def test_a_run_with_accumulation_and_a_mean_resumes_to_the_same_bits(groups, pho
 
     with pytest.raises(KeyboardInterrupt):
         train_run(config, tmp_path / "part", progress=stop)
-    resumed = train_run(config, tmp_path / "part", resume=True)
+    resumed = train_run(config, tmp_path / "part", resume=True).to_json()
     assert without_seconds(resumed) == without_seconds(whole)
     assert weights(tmp_path / "part") == weights(tmp_path / "whole")
     assert metrics(tmp_path / "part") == metrics(tmp_path / "whole")

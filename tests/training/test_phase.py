@@ -12,6 +12,7 @@ from kerasft.activations import prefix_pass
 from kerasft.errors import UserError
 from kerasft.models.cut import freeze
 from kerasft.models.live import LiveModel
+from kerasft.record import Gap
 from kerasft.training import fill, phase, trainable
 from kerasft.training.train import continue_run, train_run
 
@@ -63,7 +64,7 @@ def test_a_planted_fault_fails_the_run_and_leaves_the_earlier_model(variable, tr
 def test_without_a_fault_the_same_phase_is_proven(stored, trained):  # the control
     run = trained.copy(f"control-{stored}")
     flags = {"phases.-1.blocks": 1, "phases.-1.epochs": 1, "phases.-1.stored": stored}
-    result = continue_run(run, flags=flags)
+    result = continue_run(run, flags=flags).to_json()
     assert result["phases"][1]["frozen_proof"] == "equal"
     before = dict(weights(trained.run))
     assert [path for path, digest in weights(run) if before[path] != digest] == [
@@ -103,7 +104,7 @@ def test_a_store_of_another_nets_activations_fails_the_phase(fault, tmp_path, mo
     sets = ["phases.0.learning_rate=0.1", "phases.0.epochs=20", "phases.0.patience=0"]
     config = small(tmp_path / "photos", *sets, "augment.crop=0.0")
     if not fault:  # the control
-        result = train_run(config, tmp_path / "run")
+        result = train_run(config, tmp_path / "run").to_json()
         assert (result["validation"]["accuracy"], result["phases"][0]["gap"]["accuracy"]) == (1, 0)
         return
     with pytest.raises(UserError, match="points apart between the stored activations and the"):
@@ -112,10 +113,10 @@ def test_a_store_of_another_nets_activations_fails_the_phase(fault, tmp_path, mo
 
 
 def test_a_point_or_an_image_may_lie_between_store_and_model():
-    phase.refuse_gap(0, "head", {"accuracy": 0.01}, 1000)
-    phase.refuse_gap(0, "head", {"accuracy": 1 / 60}, 60)
+    phase.refuse_gap(0, "head", Gap(0.01, 0.0), 1000)
+    phase.refuse_gap(0, "head", Gap(1 / 60, 0.0), 60)
     with pytest.raises(UserError) as caught:
-        phase.refuse_gap(1, "unfreeze", {"accuracy": 0.011}, 1000)
+        phase.refuse_gap(1, "unfreeze", Gap(0.011, 0.0), 1000)
     assert str(caught.value) == (
         "Phase 'unfreeze': validation accuracy is 1.1 points apart between the stored activations "
         "and the saved model on pixels; at most 1.0 are allowed. Nothing of this phase was kept.\n"
@@ -123,14 +124,14 @@ def test_a_point_or_an_image_may_lie_between_store_and_model():
         "phases.1.stored=false."
     )
     with pytest.raises(UserError, match=r"3\.3 points apart"):
-        phase.refuse_gap(0, "head", {"accuracy": 2 / 60}, 60)
+        phase.refuse_gap(0, "head", Gap(2 / 60, 0.0), 60)
 
 
 def test_a_phase_that_does_not_help_keeps_the_earlier_model(trained):
     run = trained.copy("no-help")
     before = (run / "model.keras").read_bytes()
     flags = {"phases.-1.blocks": "all", "phases.-1.epochs": 1, "phases.-1.learning_rate": 100.0}
-    result = continue_run(run, flags={**flags, "phases.-1.optimizer": "sgd"})
+    result = continue_run(run, flags={**flags, "phases.-1.optimizer": "sgd"}).to_json()
     assert [p["improved"] for p in result["phases"]] == [True, False]
     assert result["best_phase"] == "head"
     for split in ("validation", "test"):
@@ -147,7 +148,7 @@ def test_a_phase_that_failed_is_taken_out_so_that_another_can_be_tried(trained):
     with pytest.raises(UserError, match="the loss is not a number any more in epoch 1"):
         continue_run(run, flags={**wild, "phases.-1.blocks": "all"})
     assert [(run / name).read_bytes() for name in files] == before
-    result = continue_run(run, flags={"phases.-1.epochs": 1})
+    result = continue_run(run, flags={"phases.-1.epochs": 1}).to_json()
     assert [p["name"] for p in result["phases"]] == ["head", "unfreeze"]
 
 

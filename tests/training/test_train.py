@@ -34,7 +34,7 @@ def trained(tiny_backbone, tmp_path_factory):
 def whole(trained):
     """Both phases in one `train`."""
     run = trained.folder / "whole"
-    return run, train_run(both_phases(trained.photos), run)
+    return run, train_run(both_phases(trained.photos), run).to_json()
 
 
 def same_files(one, other, *names):
@@ -71,7 +71,7 @@ def test_a_run_leaves_what_the_design_says_and_counts_every_image(trained):
 
 def test_the_same_seed_gives_the_same_bytes_and_another_does_not(trained):
     again, other = trained.folder / "again", trained.folder / "other"
-    result = train_run(small(trained.photos), again)
+    result = train_run(small(trained.photos), again).to_json()
     assert same_files(trained.run, again, "metrics.jsonl", "splits.csv", "config.toml")
     assert without_seconds(result) == without_seconds(trained.result)
     assert weights(again) == weights(trained.run)
@@ -82,7 +82,7 @@ def test_the_same_seed_gives_the_same_bytes_and_another_does_not(trained):
 def test_two_phases_in_one_config_give_the_bits_of_the_two_commands(trained, whole):
     run, result = whole
     two = trained.copy("two-commands")
-    second = continue_run(two, flags=SECOND)
+    second = continue_run(two, flags=SECOND).to_json()
     assert without_seconds(second) == without_seconds(result)
     assert same_files(run, two, "metrics.jsonl", "splits.csv", "config.toml")
     assert weights(run) == weights(two)
@@ -114,7 +114,7 @@ def test_an_interrupted_run_resumes_to_the_same_bits(place, trained, whole):
         train_run(config, run, progress=interrupt_at(*place))
     with pytest.raises(UserError, match="was interrupted before it was finished"):
         continue_run(run, flags={})
-    resumed = train_run(config, run, resume=True)
+    resumed = train_run(config, run, resume=True).to_json()
     assert without_seconds(resumed) == without_seconds(whole[1])
     assert same_files(run, whole[0], "metrics.jsonl", "config.toml")
     assert weights(run) == weights(whole[0])
@@ -133,7 +133,7 @@ def test_a_permuted_test_split_changes_nothing_but_the_test_figures(photos, tmp_
     results = []
     for name, swap in (("plain", False), ("permuted", True)):
         source = presplit(photos, tmp_path / f"photos-{name}", swap_test=swap)
-        results.append(without_seconds(train_run(both_phases(source), tmp_path / name)))
+        results.append(without_seconds(train_run(both_phases(source), tmp_path / name).to_json()))
     plain, permuted = results
     assert plain.pop("test")["loss"] != permuted.pop("test")["loss"]
     assert plain == permuted
@@ -143,7 +143,7 @@ def test_a_permuted_test_split_changes_nothing_but_the_test_figures(photos, tmp_
 def test_unfreezing_again_goes_deeper_by_the_default(trained):
     run = trained.copy("deeper")
     for _ in range(2):
-        result = continue_run(run, flags={"phases.-1.epochs": 1})
+        result = continue_run(run, flags={"phases.-1.epochs": 1}).to_json()
     assert [(p["name"], p["blocks"]) for p in result["phases"]] == [
         ("head", 0),
         ("unfreeze", 1),
@@ -153,7 +153,7 @@ def test_unfreezing_again_goes_deeper_by_the_default(trained):
 
 def test_an_epoch_that_does_not_help_uses_up_patience(trained):
     sets = ["phases.0.learning_rate=1e-12", "phases.0.patience=2", "phases.0.epochs=9"]
-    result = train_run(small(trained.photos, *sets), trained.folder / "patience")
+    result = train_run(small(trained.photos, *sets), trained.folder / "patience").to_json()
     assert result["phases"][0]["epochs"] - result["phases"][0]["best_epoch"] == 2
     assert result["phases"][0]["epochs"] < 9
 
@@ -186,7 +186,7 @@ def test_every_setting_trains_and_the_saved_model_is_float32(name, trained):
 
 def test_a_plan_trains_and_writes_nothing(trained, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    plan = plan_run(both_phases(trained.photos))
+    plan = plan_run(both_phases(trained.photos)).to_json()
     assert list(tmp_path.iterdir()) == []
     assert plan["images"]["circle"] == {"train": 8, "validation": 2, "test": 2}
     assert [(p["name"], p["blocks"], p["steps"]) for p in plan["phases"]] == [
@@ -199,7 +199,7 @@ def test_a_plan_trains_and_writes_nothing(trained, tmp_path, monkeypatch):
 def test_an_existing_run_is_refused_and_a_finished_one_has_nothing_to_resume(trained):
     with pytest.raises(UserError, match="--resume"):
         train_run(small(trained.photos), trained.run)
-    assert train_run(small(trained.photos), trained.run, resume=True) == trained.result
+    assert train_run(small(trained.photos), trained.run, resume=True).to_json() == trained.result
     with pytest.raises(UserError) as caught:
         train_run(small(trained.photos, seed=5), trained.run, resume=True)
     assert str(caught.value) == (
@@ -211,11 +211,11 @@ def test_an_existing_run_is_refused_and_a_finished_one_has_nothing_to_resume(tra
 
 
 @pytest.mark.parametrize(
-    "setting", ["phases.0.blocks=99", "model.backbone=MobilNet", "data.source=nowhere"]
+    "change", ["phases.0.blocks=99", "model.backbone=MobilNet", "data.source=nowhere"]
 )
-def test_a_refused_config_leaves_nothing_behind(context, trained, tmp_path):
+def test_a_refused_config_leaves_nothing_behind(change, trained, tmp_path):
     with pytest.raises(UserError):
-        train_run(small(trained.photos, context), tmp_path / "runs" / "run")
+        train_run(small(trained.photos, change), tmp_path / "runs" / "run")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -232,7 +232,7 @@ def test_photos_that_were_moved_are_found_with_data(trained, tmp_path):
     elsewhere = shutil.copytree(trained.photos, tmp_path / "elsewhere")
     with pytest.raises(UserError, match="--data"):
         continue_run(run, flags={"phases.-1.epochs": 1})
-    result = continue_run(run, flags={"phases.-1.epochs": 1}, data=elsewhere)
+    result = continue_run(run, flags={"phases.-1.epochs": 1}, data=elsewhere).to_json()
     assert len(result["phases"]) == 2
     assert load_config(run / "config.toml").data.source == str(elsewhere)
 
@@ -269,14 +269,17 @@ def test_phases_without_blocks_go_deeper_one_after_the_other(trained):
         f'[data]\nsource = "photos"\n[model]\nbackbone = "Tiny"\nweights = "none"\n'
         f'[[phases]]\nname = "head"\nblocks = 0\nepochs = 1\nlearning_rate = 1e-3\n{later}\n'
     )
-    assert [p["blocks"] for p in plan_run(load_config(path))["phases"]] == [0, 1, 2, 3]
+    assert [p["blocks"] for p in plan_run(load_config(path)).to_json()["phases"]] == [0, 1, 2, 3]
 
 
 def test_a_share_of_the_photos_goes_through_the_whole_life_of_a_run(trained, tmp_path):
     half = small(trained.photos, "data.fraction=0.5")
-    assert (plan_run(half)["unused"], plan_run(half)["images"]["cross"]["train"]) == (12, 4)
+    assert (
+        plan_run(half).to_json()["unused"],
+        plan_run(half).to_json()["images"]["cross"]["train"],
+    ) == (12, 4)
     run = tmp_path / "half"
-    result = train_run(half, run)
+    result = train_run(half, run).to_json()
     assert (result["validation"]["n"], result["test"]["n"]) == (6, 6)
     rows = [line.split(",") for line in (run / "splits.csv").read_text().splitlines()[1:]]
     whole = [x.split(",") for x in (trained.run / "splits.csv").read_text().splitlines()[1:]]

@@ -37,13 +37,13 @@ def test_a_change_where_a_phase_is_set_up_reaches_training_and_the_finder(traine
 
 def test_a_change_where_a_phase_is_set_up_reaches_the_plan(trained, monkeypatch):
     config = small(trained.photos, "phases.0.blocks=1")
-    before = plan_run(config)["phases"][0]["trainable_parameters"]
+    before = plan_run(config).to_json()["phases"][0]["trainable_parameters"]
 
     def release(cut, batch_norm):
         return freeze(cut, "train")
 
     monkeypatch.setattr(trainable, "freeze", release)
-    after = plan_run(config)["phases"][0]["trainable_parameters"]
+    after = plan_run(config).to_json()["phases"][0]["trainable_parameters"]
     assert after > before > 0  # the norms' scales and shifts
 
 

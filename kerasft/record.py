@@ -1,0 +1,315 @@
+"""What run.json holds, as typed objects: the record of a run, and the result of each phase.
+
+Every earlier schema is read: what an older kerasft did not write has a default here. A later one
+is refused, because something that matters could be missing.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+from kerasft.errors import UserError
+from kerasft.metrics import Figures
+from kerasft.progress import PartTime
+
+SCHEMA = 1
+T = TypeVar("T")
+
+
+def _read(kind: type[T], facts: Mapping[str, Any], **read: Any) -> T:
+    """Makes a dataclass of the facts that it has fields for; `read` comes before them."""
+    known = {field.name for field in fields(kind)}  # type: ignore[arg-type]
+    return kind(**{name: facts[name] for name in known & set(facts)} | read)
+
+
+@dataclass(frozen=True)
+class StoreUse:
+    """The stored activations that a phase trained on.
+
+    Attributes:
+        found: whether nothing had to be computed.
+        views: number of views of each training image.
+        bytes: size of all arrays.
+        dtype: dtype of the stored numbers, "float16" or "float32".
+        engine: engine that computed them.
+        precision: precision that they were computed in.
+        difference: mean relative error of bfloat16 on the first images; None where not measured.
+    """
+
+    found: bool
+    views: int
+    bytes: int
+    dtype: str
+    engine: str
+    precision: str
+    difference: float | None = None
+
+
+@dataclass(frozen=True)
+class Steps:
+    """How a phase was trained.
+
+    Attributes:
+        epochs: number of epochs that were trained.
+        best_epoch: number of the epoch whose weights are kept, from 1.
+    """
+
+    epochs: int
+    best_epoch: int
+
+
+@dataclass(frozen=True)
+class Solving:
+    """How the head of a phase was solved.
+
+    Attributes:
+        method: name of the method.
+        parameters: chosen parameters of the method, by name.
+        tried: settings that were tried, with their scores.
+        score: name of the score that chose.
+        converged: whether the solver converged; None where it does not iterate.
+        notes: sentences for people.
+    """
+
+    method: str
+    parameters: Mapping[str, Any]
+    tried: tuple[Any, ...] = ()
+    score: str = ""
+    converged: bool | None = None
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Gap:
+    """How far the kept epoch's figures are from those of the saved model on pixels.
+
+    Attributes:
+        accuracy: difference of the validation accuracies, 0 to 1.
+        loss: difference of the validation log losses, nats.
+    """
+
+    accuracy: float
+    loss: float
+
+
+@dataclass(frozen=True)
+class PhaseResult:
+    """What came out of a phase.
+
+    Attributes:
+        name: name of the phase.
+        blocks: number of blocks that were trained below the head, or "all".
+        how: steps of a trained phase, or the solving of a solved one.
+        trainable_parameters: number of weights that the phase could change.
+        batch_norm_trained: names of the BatchNormalization layers that learned.
+        seconds: time of all parts.
+        parts: time of each part of the phase.
+        activations: store that was trained on; None from pixels.
+        gap: difference between the kept epoch's figures and those of the saved model.
+        train_loss, train_accuracy: figures of the kept epoch on training images, as they were fed.
+        val_loss, val_accuracy: figures of the kept epoch on validation images.
+        improved: whether the phase's model became model.keras.
+        validation: figures of the saved model on validation, from pixels in float32.
+        frozen_proof: "equal": the frozen weights were compared and had not changed.
+    """
+
+    name: str
+    blocks: int | str
+    how: Steps | Solving
+    trainable_parameters: int
+    seconds: float
+    improved: bool
+    validation: Figures
+    train_loss: float
+    train_accuracy: float
+    val_loss: float
+    val_accuracy: float
+    batch_norm_trained: tuple[str, ...] = ()
+    parts: tuple[PartTime, ...] = ()
+    activations: StoreUse | None = None
+    gap: Gap | None = None
+    frozen_proof: str = "equal"
+
+    @classmethod
+    def from_json(cls, facts: Mapping[str, Any]) -> "PhaseResult":
+        """Reads the object that `to_json` made, or an earlier version's."""
+        activations, gap = facts.get("activations"), facts.get("gap")
+        return _read(
+            cls,
+            facts,
+            how=_read(Solving if "method" in facts else Steps, facts),
+            batch_norm_trained=tuple(facts.get("batch_norm_trained", ())),
+            parts=tuple(PartTime(**part) for part in facts.get("parts", ())),
+            activations=_read(StoreUse, activations) if activations else None,
+            gap=_read(Gap, gap) if gap else None,
+            validation=_read(Figures, facts["validation"]),
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns what run.json records of the phase."""
+        return {
+            "name": self.name,
+            "blocks": self.blocks,
+            **vars(self.how),
+            "trainable_parameters": self.trainable_parameters,
+            "batch_norm_trained": list(self.batch_norm_trained),
+            "seconds": self.seconds,
+            "parts": [dict(vars(part)) for part in self.parts],
+            "activations": dict(vars(self.activations)) if self.activations else None,
+            "gap": dict(vars(self.gap)) if self.gap else None,
+            "train_loss": self.train_loss,
+            "train_accuracy": self.train_accuracy,
+            "val_loss": self.val_loss,
+            "val_accuracy": self.val_accuracy,
+            "frozen_proof": self.frozen_proof,
+            "improved": self.improved,
+            "validation": self.validation.to_json(),
+        }
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """What was used in a run, and what came out.
+
+    Attributes:
+        status: "running" or "finished".
+        versions: version of kerasft, Python and each computing package, by name.
+        machine: what computed: backend, device, name of the device, threads.
+        seed: the run's seed.
+        seconds: time of all phases, over all interruptions.
+        skipped: files that are no images, each with the reason.
+        phases: results of the finished phases.
+        best_phase: name of the phase whose model is model.keras; None before the first.
+        validation: figures of model.keras on validation; None before the first phase.
+        test: figures of model.keras on test; None where it was not scored.
+        test_scored: number of times that the test split was scored.
+    """
+
+    status: str
+    versions: Mapping[str, str]
+    machine: Mapping[str, Any]
+    seed: int
+    seconds: float = 0.0
+    skipped: tuple[Mapping[str, str], ...] = ()
+    phases: tuple[PhaseResult, ...] = ()
+    best_phase: str | None = None
+    validation: Figures | None = None
+    test: Figures | None = None
+    test_scored: int = 0
+
+    @classmethod
+    def from_json(cls, facts: Mapping[str, Any], path: Path) -> "RunRecord":
+        """Reads what `to_json` made, or an earlier version's.
+
+        Args:
+            facts: the object in the file.
+            path: the file, named in messages.
+
+        Raises:
+            UserError: a later version wrote it, or something is missing.
+        """
+        schema = facts.get("schema", SCHEMA)
+        if not isinstance(schema, int) or schema > SCHEMA:
+            newer = facts.get("versions", {}).get("kerasft", "a later version")
+            raise UserError(
+                f"{path}: written by kerasft {newer}, in a form that this version does not know "
+                f"(schema {schema}, known up to {SCHEMA}). Update kerasft."
+            )
+        try:
+            return _read(
+                cls,
+                facts,
+                versions=facts.get("versions", {}),
+                # Runs of version 0.1.0 do not say the backend: it was always TensorFlow.
+                machine={
+                    "backend": facts.get("backend", "tensorflow"),
+                    "device": facts.get("device", "cpu"),
+                    "name": facts.get("name", ""),
+                    "threads": facts.get("threads"),
+                },
+                seed=facts.get("seed", 0),
+                skipped=tuple(facts.get("skipped", ())),
+                phases=tuple(PhaseResult.from_json(phase) for phase in facts.get("phases", ())),
+                validation=_figures(facts.get("validation")),
+                test=_figures(facts.get("test")),
+            )
+        except (TypeError, KeyError, AttributeError) as error:
+            raise UserError(f"{path} is damaged: {error} is missing or of another kind.") from error
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns the object that run.json holds."""
+        return {
+            "schema": SCHEMA,
+            "status": self.status,
+            "versions": dict(self.versions),
+            **self.machine,
+            "seed": self.seed,
+            "seconds": self.seconds,
+            "skipped": [dict(file) for file in self.skipped],
+            "phases": [phase.to_json() for phase in self.phases],
+            "best_phase": self.best_phase,
+            "validation": self.validation and self.validation.to_json(),
+            "test": self.test and with_interval(self.test),
+            "test_scored": self.test_scored,
+        }
+
+    def with_phase(self, result: PhaseResult) -> "RunRecord":
+        """Returns the record with one more finished phase; one that helped is the best so far."""
+        longer = replace(self, phases=(*self.phases, result))
+        if not result.improved:
+            return longer
+        # The figures on test belonged to the model before.
+        return replace(longer, best_phase=result.name, validation=result.validation, test=None)
+
+    def with_test(self, figures: Figures) -> "RunRecord":
+        """Returns the record with the figures of model.keras on test, counted."""
+        return replace(self, test=figures, test_scored=self.test_scored + 1)
+
+
+def _figures(facts: Mapping[str, Any] | None) -> Figures | None:
+    return _read(Figures, facts) if facts else None
+
+
+def with_interval(figures: Figures) -> dict[str, Any]:
+    """Returns figures with the 95% interval of the accuracy: `{…, "ci95": [low, high]}`."""
+    return {**figures.to_json(), "ci95": list(figures.interval)}
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """What training returns.
+
+    Attributes:
+        run: the run directory.
+        seconds: time of all phases, over all interruptions.
+        phases: results of the phases.
+        best_phase: name of the phase whose model is model.keras.
+        validation: figures of model.keras on validation.
+        test: figures of model.keras on test; None where it was not scored.
+    """
+
+    run: Path
+    seconds: float
+    phases: tuple[PhaseResult, ...]
+    best_phase: str | None
+    validation: Figures | None
+    test: Figures | None
+
+    @classmethod
+    def of(cls, run: Path, record: RunRecord) -> "RunResult":
+        """Picks the result from a run's record."""
+        return _read(cls, vars(record), run=run)
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns the object that `kerasft train --json` prints."""
+        hidden = ("batch_norm_trained", "validation")
+        phases = [phase.to_json() for phase in self.phases]
+        return {
+            "run": str(self.run),
+            "seconds": self.seconds,
+            "phases": [{k: v for k, v in p.items() if k not in hidden} for p in phases],
+            "best_phase": self.best_phase,
+            "validation": self.validation and self.validation.to_json(),
+            "test": self.test and with_interval(self.test),
+        }
