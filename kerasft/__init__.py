@@ -36,14 +36,14 @@ Packages; each imports only those below it, and its `__init__` describes its mod
     data          photos: found, checked, split, batched
     pixels        one image: decoded, resized, augmented
     models        Keras graphs: backbones, cuts, model.keras
-    heads         what replaces the top of a net: trained, or solved by scikit-learn
     importers     weights of other tools, as files that Keras reads
     config        what was asked for: fields, TOML, overrides, problems
+    heads         what replaces the top of a net: trained, or solved by scikit-learn
     backbones     which pretrained nets there are, and where their weights lie
     sample        drawn photos, to try everything without a download
 
     The modules beside them serve all packages and import none: errors, progress, seeds, text,
-    files, processes, metrics, devices, run, cache, unpacked, plots.
+    files, processes, metrics, devices, record, run, cache, unpacked, plots.
 
 Glossary:
     activations: the numbers that a prefix computes from an image at the cut.
