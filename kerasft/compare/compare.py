@@ -12,10 +12,9 @@ import json
 import math
 import shutil
 import time
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from kerasft import devices
 from kerasft.compare import verdict
@@ -95,10 +94,39 @@ def compare_ways(
     return result
 
 
+@dataclass(frozen=True)
+class _Identity:
+    """What has to be equal for a comparison to continue in its folder.
+
+    Attributes:
+        flags: fields of data and model, but for the place of the photos, which may have been
+            moved, and the weights, which are compared by backbone.
+        sets: values of `--set`.
+        photos: hash of all files and labels.
+    """
+
+    flags: Mapping[str, object]
+    sets: list[str]
+    photos: str
+
+
+def _identity(comparison: Comparison) -> _Identity:
+    request, found = comparison.request, next(iter(comparison.sources.values()))
+    listing = "".join(
+        f"{digest} {label}\n" for digest, label in zip(found.digests, found.labels, strict=True)
+    )
+    hidden = ("data.source", "model.weights")
+    return _Identity(
+        flags={key: value for key, value in request.flags.items() if key not in hidden},
+        sets=list(request.sets),
+        photos=hashlib.blake2b(listing.encode(), digest_size=16).hexdigest(),
+    )
+
+
 def _claim_folder(comparison: Comparison) -> None:
     """Records in the folder what is compared; refuses a folder of a different comparison."""
     path = comparison.out / REQUEST
-    now = _identity(comparison)
+    now = vars(_identity(comparison))
     before = json.loads(path.read_text("utf-8")) if path.is_file() else now
     words = {"flags": "other options", "sets": "other --set", "photos": "other photos"}
     differ = [words[key] for key in words if before.get(key) != now[key]]
@@ -117,21 +145,6 @@ def _claim_folder(comparison: Comparison) -> None:
             exit_code=2,
         )
     write_atomic(path, json.dumps({**now, "weights": {**weights, **added}}, indent=2) + "\n")
-
-
-def _identity(comparison: Comparison) -> dict[str, Any]:
-    """Returns what has to be equal for a comparison to be continued in its folder."""
-    found = next(iter(comparison.sources.values()))
-    listing = "".join(
-        f"{digest} {label}\n" for digest, label in zip(found.digests, found.labels, strict=True)
-    )
-    # Photos may have been moved, and weights are compared by backbone.
-    hidden = ("data.source", "model.weights")
-    return {
-        "flags": {k: v for k, v in comparison.request.flags.items() if k not in hidden},
-        "sets": list(comparison.request.sets),
-        "photos": hashlib.blake2b(listing.encode(), digest_size=16).hexdigest(),
-    }
 
 
 def _add(comparison: Comparison, trial: Trial, *, total: int) -> None:
