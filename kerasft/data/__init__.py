@@ -1,11 +1,11 @@
 """Photos: found, checked, split, batched.
 
-    scan        `scan_source`: the photos of a new run; `open_source`: those of an existing one
-    source      Photo, Listing, Source: what the functions below hand on
-    folders, tables, archives, tfds     the kinds of source
-    checks      what stops or warns before training
-    splits      stratified splits, groups kept together; splits.csv
-    batches     photos in order, decoded, as tf.data pipelines
+    scan        `scan_source` reads the photos of a new run, `open_source` those of an old run
+    source      defines Photo, Listing, PhotoFolder and Source, the types of the other modules
+    folders, tables, archives, tfds     find and list photos, one kind of source each
+    checks      refuses photos that cannot be trained on, warns about doubtful ones
+    splits      makes stratified splits that keep groups together; writes splits.csv
+    batches     decodes photos in a given order, as tf.data pipelines
 
 Shapes: pixels float32 [B,S,S,3], 0 to 255; labels int [N].
 """

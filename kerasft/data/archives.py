@@ -1,8 +1,8 @@
-"""Zip and tar files of a folder of photos: unpacked into the cache, none of their claims trusted.
+"""Archives of photos, zip or tar, unpacked into the cache without trusting them.
 
-Only plain files and folders come out, below one folder and under names that any system can
-write. Limits are kept while unpacking, by what comes out and not by what the headers say; if
-anything is wrong, nothing is left behind.
+Only plain files and folders are unpacked, below one folder and under names that every operating
+system can write. Limits are checked while unpacking, on the bytes that come out and not on the
+sizes in the headers. If anything is wrong, nothing is left behind.
 """
 
 import bz2
@@ -34,11 +34,11 @@ from kerasft.unpacked import no_room, room, unpacked
 
 MAX_ENTRIES = 2_000_000
 MAX_DIRECTORY = 1 << 28  # bytes of a zip file's list of entries
-MAX_HEADER = 1 << 20  # bytes of a tar file between two files; long names take thousands
-MAX_DEPTH = 32  # folders in each other
-MAX_RATIO = 100  # of what comes out to the archive; photos have 1, BMP files of drawings 20
+MAX_HEADER = 1 << 20  # bytes of a tar file between two files; long names need thousands
+MAX_DEPTH = 32  # levels of nested folders
+MAX_RATIO = 100  # unpacked size / archive size; it is 1 for photos, 20 for BMP files of drawings
 SLACK = 1 << 26  # bytes that may come out of any archive, whatever the ratio
-RULES = 1  # raise it where the same archive gives other files
+RULES = 1  # version of these rules; raise it when the same archive gives different files
 ADVICE = "If you trust it, unpack it yourself and pass the folder."
 _TWO_KINDS = "is a file and a folder at once"
 _NO_PLAIN_FILE = "is a link or a device, not a plain file"
@@ -50,23 +50,23 @@ _DAMAGE = (
     zlib.error,
     lzma.LZMAError,
     EOFError,
-    OSError,  # of gzip and bz2, too
+    OSError,  # raised by gzip and bz2, too
     ValueError,
     IndexError,
     RuntimeError,
-    NotImplementedError,  # zipfile's of a method that Python lacks
+    NotImplementedError,  # raised by zipfile for a compression that Python lacks
 )
 
 
 def find_archive(data: Data, progress: Progress) -> PhotoFolder:
-    """The photos of a zip or tar file, which holds a folder in one of the two layouts.
+    """Unpacks a zip or tar file that holds a folder of photos in one of the two layouts.
 
-    A single folder at the top is entered, so that `photos/daisy/1.jpg` and `daisy/1.jpg` are
-    the same.
+    A single folder at the top is entered, so `photos/daisy/1.jpg` and `daisy/1.jpg` are
+    equivalent.
 
     Raises:
-        UserError: no such file (exit status 2); encrypted, damaged, or of a kind that can't be
-            read; entries that are no plain files or would land elsewhere, all at once; too many
+        UserError: no such file (exit code 2); encrypted, damaged, or of an unsupported kind;
+            entries that are not plain files or lead out of the folder, all at once; too many
             entries or bytes.
     """
     path = Path(data.source)
@@ -87,7 +87,7 @@ def find_archive(data: Data, progress: Progress) -> PhotoFolder:
 
 
 def _top(folder: Path) -> Path:
-    """The folder that holds those of classes or splits: below folders that hold one folder only."""
+    """Finds the folder of class or split folders, by entering folders that hold one folder only."""
     while True:
         inner = [entry for entry in folder.iterdir() if entry.is_dir()]
         if len(inner) != 1 or any(is_image_name(entry.name) for entry in folder.iterdir()):
@@ -101,13 +101,13 @@ def unpack(path: Path, to: Path, progress: Progress) -> None:
     """Writes the files of an archive into a folder.
 
     Args:
-        path: a zip or tar file; a tar file may be compressed with gzip, bzip2 or xz.
-        to: an empty folder. Hidden files and what systems leave behind are passed over.
-        progress: told of the hundredths that are done, stage "unpack".
+        path: zip or tar file; a tar file may be compressed with gzip, bzip2 or xz.
+        to: empty folder. Hidden files and those of operating systems are not unpacked.
+        progress: receiver of events of stage "unpack", one for each percent.
 
     Raises:
-        UserError: see `find_archive`. What has been written by then is left to the caller.
-        OSError: the files can't be written.
+        UserError: see `find_archive`. The caller removes the files that were written so far.
+        OSError: the files cannot be written.
     """
     limit = _Limit(path)
     entries = _zip_entries if ending_of(path.name) == ".zip" else _tar_entries
@@ -135,10 +135,10 @@ def unpack(path: Path, to: Path, progress: Progress) -> None:
 
 
 def _safe_parts(name: str) -> tuple[list[str], str]:
-    """The folders and the file that an entry's name stands for, or what is wrong with it."""
+    """Splits an entry's name into folders and file. Returns these parts, and a problem or ""."""
     if not is_writable(name):
         return [], "has a name with control characters, or one that is not UTF-8"
-    unified = name.replace("\\", "/")  # programs for Windows write it
+    unified = name.replace("\\", "/")  # programs for Windows write backslashes
     if unified.startswith("/") or re.match("[A-Za-z]:", unified):
         return [], "has an absolute path"
     parts = [part for part in unified.split("/") if part not in ("", ".")]
@@ -152,14 +152,14 @@ def _safe_parts(name: str) -> tuple[list[str], str]:
 
 
 class _Entry(NamedTuple):
-    """What is in an archive under one name.
+    """An entry of an archive.
 
     Attributes:
-        name: as the archive has it.
-        problem: why it is neither a plain file nor a folder; "" if it is.
-        is_folder: whether it is a folder.
-        chunks: reads the file.
-        done: share of the archive that has been read when this one is.
+        name: name in the archive, unchecked.
+        problem: reason why it cannot be unpacked; "" for a plain file or a folder.
+        is_folder: whether the entry is a folder.
+        chunks: function that reads the file in pieces.
+        done: share of the archive that has been read after this entry, 0 to 1.
     """
 
     name: str
@@ -170,7 +170,7 @@ class _Entry(NamedTuple):
 
 
 def _write(entry: _Entry, target: Path) -> str:
-    """Writes one file, or makes one folder. Returns what is wrong with its name, or its size."""
+    """Writes one file, or makes one folder. Returns a problem of its name or size, or ""."""
     size = 0
     try:
         try:
@@ -197,7 +197,7 @@ def _write(entry: _Entry, target: Path) -> str:
 
 
 class _Limit:
-    """What may come out of an archive."""
+    """The limit on the bytes that may come out of an archive."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -206,7 +206,7 @@ class _Limit:
         self.spent = 0
 
     def spend(self, size: int) -> None:
-        """Counts bytes that came out. Raises UserError if that is too many."""
+        """Counts unpacked bytes. Raises UserError if there are too many."""
         self.spent += size
         if self.spent > self.most:
             raise UserError(
@@ -219,7 +219,7 @@ class _Limit:
 
 @contextmanager
 def _reading(path: Path) -> Iterator[None]:
-    """Turns what a damaged archive raises into one sentence that names it."""
+    """Turns the exceptions of a damaged archive into a UserError that names the archive."""
     try:
         yield
     except _DAMAGE as error:
@@ -251,7 +251,7 @@ def _zip_entries(path: Path, limit: _Limit) -> Iterator[_Entry]:
 
 
 def _zip_name(info: zipfile.ZipInfo) -> str:
-    """The name in full; where nothing says its encoding, UTF-8 if it can be that (macOS)."""
+    """Returns the full name; without a stated encoding it is UTF-8 if it can be (macOS)."""
     if not info.flag_bits & 0x800:
         try:
             return info.orig_filename.encode("cp437").decode("utf-8")
@@ -270,7 +270,7 @@ def _zip_chunks(
 
 
 class _Capped(io.BufferedReader):
-    """A zip file of which nobody reads a list of entries that would fill the memory."""
+    """A zip file whose list of entries is refused if it is long enough to fill the memory."""
 
     def read(self, size: int | None = -1, /) -> bytes:
         if size is not None and size > MAX_DIRECTORY:
@@ -294,8 +294,8 @@ def _tar_entries(path: Path, limit: _Limit) -> Iterator[_Entry]:
                     chunks=partial(_tar_chunks, path, archive, member),
                     done=min(1.0, raw.tell() / whole),
                 )
-                archive.members = []  # type: ignore[attr-defined]  # it would keep all headers
-            while stream.read(_CHUNK):  # gzip has its checksum at the end
+                archive.members = []  # type: ignore[attr-defined]  # tarfile keeps all headers
+            while stream.read(_CHUNK):  # checks gzip's checksum, which is at the end
                 stream.allow(MAX_HEADER)
 
 
@@ -312,14 +312,14 @@ def _decompressed(raw: io.BufferedReader) -> io.BufferedIOBase:
 
 
 class _Stream(io.BufferedIOBase):
-    """What comes out of a compressed tar file, counted as it comes."""
+    """The decompressed bytes of a tar file, counted against the limit while they are read."""
 
     def __init__(self, file: io.BufferedIOBase, limit: _Limit) -> None:
         self._file, self._limit = file, limit
         self._allowed = 0
 
     def allow(self, size: int) -> None:
-        """Says how much may be read from here on: tarfile takes headers of any size into memory."""
+        """Limits what may be read from here on: tarfile reads headers of any size into memory."""
         self._allowed = self._limit.spent + size
 
     def read(self, size: int | None = -1, /) -> bytes:
@@ -331,7 +331,7 @@ class _Stream(io.BufferedIOBase):
 
 
 class _Info(tarfile.TarInfo):
-    """A header that ends the reading if it is damaged, where tarfile takes it for the end."""
+    """A tar header that raises an error if it is damaged; tarfile would take it for the end."""
 
     @classmethod
     def fromtarfile(cls, tarfile_: tarfile.TarFile, /) -> "_Info":
@@ -346,6 +346,6 @@ class _Info(tarfile.TarInfo):
 def _tar_chunks(path: Path, archive: tarfile.TarFile, member: tarfile.TarInfo) -> Iterator[bytes]:
     with _reading(path):
         file = archive.extractfile(member)
-        assert file is not None  # of a plain file
+        assert file is not None  # None only for entries that are not plain files
         while chunk := file.read(_CHUNK):
             yield chunk

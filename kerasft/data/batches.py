@@ -1,11 +1,11 @@
-"""Feeding: images from disk to the model, in batches, in a fixed order.
+"""Batches of images, decoded from files in a fixed order, as tf.data pipelines.
 
-Everything reads files through `images.py`. No pipeline shuffles: the caller says the
-order, and the same call gives the same batches whatever the number of threads. A last batch
-may be smaller; none is dropped.
+All files are read through `pixels/images.py`. No pipeline shuffles: the caller chooses the order,
+and the same call gives the same batches for any number of threads. The last batch may be
+smaller; it is never dropped.
 
-Building a pipeline takes about a second: TensorFlow optimizes the graph that decodes. So one
-pipeline feeds all epochs of a phase, and one all scorings of its validation images.
+Building a pipeline takes about a second, because TensorFlow optimizes the graph that decodes. So
+one pipeline feeds all epochs of a phase, and one feeds all scorings of its validation images.
 
 Shapes: N images, B batch, S side of the model's square input, K classes, E epochs, V views.
 """
@@ -37,20 +37,20 @@ def image_batches(
     batch_size: int = 32,
     times: int = 1,
 ) -> tf.data.Dataset:
-    """Images as the model takes them, for scoring.
+    """Feeds images without labels, for scoring.
 
     Args:
-        paths: N files. That they are images is checked before (`folders.examine`).
+        paths: N files that are known to be images (see `folders.examine`).
         image_size: S.
         resize: "stretch", "crop" or "pad", see `images.resize_image`.
         batch_size: B.
-        times: how often all of them come; no batch reaches from one time into the next.
+        times: number of passes over all images; every pass ends with a batch of its own.
 
     Returns:
         float32 [B,S,S,3], 0 to 255, in the order of `paths`; the last batch holds the rest.
 
     Raises:
-        tf.errors.OpError: while iterating, for a file that went away or is no image.
+        tf.errors.OpError: while iterating, for a file that was removed or is not an image.
     """
     files = tf.data.Dataset.from_tensor_slices(_strings(paths))
     once = _batched(files, _loader(image_size, resize), batch_size)
@@ -66,7 +66,7 @@ def split_batches(
     batch_size: int = 32,
     times: int = 1,
 ) -> tf.data.Dataset:
-    """`image_batches` of one split, in the order of `source.indices(split)`."""
+    """Feeds the images of a split as `image_batches` does, in the order of `source.indices`."""
     return image_batches(
         _files(source, source.indices(split)),
         image_size=image_size,
@@ -78,15 +78,15 @@ def split_batches(
 
 @dataclass(frozen=True, eq=False)
 class Epoch:
-    """What one epoch of training feeds, in its order.
+    """The images of one epoch of training, in order.
 
     Attributes:
-        rows: int64 [N], positions among the training images; repeats are fine.
-        views: int64 [N], which view of each image; below 0 a new one.
-        seeds: int64 [N], 0 to 2**31 - 1, of each view: with the image's position it says
-            what the view looks like, whenever it comes.
-        shares: float32 [N], how much of itself an image keeps when it is mixed with the one
-            before it in its batch; None mixes nothing.
+        rows: int64 [N], positions among the training images; images may be repeated.
+        views: int64 [N], numbers of the views. A negative number means a new view.
+        seeds: int64 [N], 0 to 2**31 - 1, seeds of the views. A view is a function of its seed
+            and the image's position, in any epoch.
+        shares: float32 [N], weight of each image in its mixture with the one before it in the
+            batch (mixup); None mixes nothing.
     """
 
     rows: np.ndarray
@@ -105,24 +105,24 @@ def training_batches(
     augment: fields.Augment,
     sample_weights: np.ndarray | None = None,
 ) -> tf.data.Dataset:
-    """Images with labels, augmented, for some epochs of training.
+    """Feeds augmented images with labels, for several epochs of training.
 
     Args:
-        source: where the images are.
-        epochs: E of them, N the same in all.
+        source: images with labels and splits.
+        epochs: E epochs of N images each.
         image_size: S.
         resize: "stretch", "crop" or "pad", see `images.resize_image`.
         batch_size: B.
-        augment: what to change at random; see `augment.py`.
-        sample_weights: float [K], the weight of each class; None is no weights.
+        augment: augmentation of the views, see `pixels/augment.py`.
+        sample_weights: float [K], weight of each class; None for no weights.
 
     Returns:
         ceil(N / B) batches an epoch, the last one with the rest, of (x, y) or (x, y, w):
-        x float32 [B,S,S,3], 0 to 255, with shares the pair (x, shares [B]); y float32 [B,K],
-        one-hot, or mixed as x will be; w float32 [B].
+        x float32 [B,S,S,3], 0 to 255, or with shares the pair (x, shares [B]); y float32 [B,K],
+        one-hot, or mixed in the way that x will be; w float32 [B].
 
     Raises:
-        tf.errors.OpError: while iterating, for a file that went away or is no image.
+        tf.errors.OpError: while iterating, for a file that was removed or is not an image.
     """
     train = source.indices("train")
     files = _strings(_files(source, train))
@@ -157,14 +157,14 @@ def training_batches(
 
 
 def reading(batches: Iterable, root: Path) -> Iterator:
-    """Yields the batches, and says it in a sentence if a file cannot be read any more.
+    """Yields batches; turns the error for a file that is no longer readable into a UserError.
 
     Args:
-        batches: of this module.
-        root: the folder of the photos.
+        batches: pipeline from this module.
+        root: folder of the photos.
 
     Raises:
-        UserError: a file went away or was changed since it was looked at.
+        UserError: a file was removed or changed after it was checked.
     """
     try:
         yield from batches
@@ -180,7 +180,13 @@ def reading(batches: Iterable, root: Path) -> Iterator:
 
 
 def targets_of(labels: np.ndarray, num_classes: int, sample_weights: np.ndarray | None) -> Callable:
-    """A function: training rows, int of any shape -> (y,) or (y, w)."""
+    """Makes a function that maps training rows, int of any shape, to (y,) or (y, w).
+
+    Args:
+        labels: int [N], labels of the training images.
+        num_classes: K.
+        sample_weights: float [K], weight of each class; None for no weights.
+    """
     known = tf.constant(labels, tf.int32)
     weights = None if sample_weights is None else tf.constant(sample_weights, tf.float32)
 
@@ -193,7 +199,12 @@ def targets_of(labels: np.ndarray, num_classes: int, sample_weights: np.ndarray 
 
 
 def with_mixed_targets(batches: tf.data.Dataset, first: Epoch) -> tf.data.Dataset:
-    """Mixes the targets of batches with shares as `live.mixed` mixes their activations."""
+    """Mixes the targets of batches, if they have shares, as `live.mixed` mixes their activations.
+
+    Args:
+        batches: pipeline of ((x, shares), y) or ((x, shares), y, w).
+        first: any epoch of the pipeline; without shares the batches are returned unchanged.
+    """
     if first.shares is None:
         return batches
 
@@ -219,23 +230,22 @@ def view_batches(
     augment: fields.Augment,
     batch_size: int = 32,
 ) -> tf.data.Dataset:
-    """The views of some images, each image decoded once.
+    """Feeds several views of each image, decoding each image once.
 
     Args:
-        source: where the images are.
-        positions: int [N], in `source.paths`.
-        views: for each split the views of its images, as pairs of a view's number and its
-            seed.
+        source: images with labels and splits.
+        positions: int [N], positions in `source.paths`.
+        views: split -> views of its images, as pairs of a view's number and its seed.
         image_size: S.
         resize: "stretch", "crop" or "pad", see `images.resize_image`.
-        augment: what makes the views; see `augment.py`.
+        augment: augmentation of the views, see `pixels/augment.py`.
         batch_size: B.
 
     Returns:
         float32 [B,S,S,3], 0 to 255: all views of the first image, then of the second, ...
 
     Raises:
-        tf.errors.OpError: while iterating, for a file that went away or is no image.
+        tf.errors.OpError: while iterating, for a file that was removed or is not an image.
     """
     splits = sorted(views)
     load = _views_loader(
@@ -253,9 +263,9 @@ def view_batches(
     return read_ahead(many.unbatch().batch(batch_size), math.ceil(count / batch_size))
 
 
-@functools.cache  # traced once for every pipeline with these settings
+@functools.cache  # traced once for all pipelines with the same settings
 def _training_loader(image_size: int, resize: str, augment: fields.Augment) -> Any:
-    """A graph function: path, int32 [2] seed, view -> float32 [S,S,3]."""
+    """Makes a graph function: path, int32 [2] seed, view -> float32 [S,S,3]."""
 
     def load(path: tf.Tensor, seed: tf.Tensor, view: tf.Tensor) -> tf.Tensor:
         image = images.decode_image(tf.io.read_file(path))
@@ -276,7 +286,7 @@ def _views_loader(
     augment: fields.Augment,
     views: tuple[tuple[tuple[int, int], ...], ...],
 ) -> Any:
-    """A graph function: path, position, number of the split -> its views, float32 [V,S,S,3]."""
+    """Makes a graph function: path, position, number of the split -> float32 [V,S,S,3]."""
 
     def load(path: tf.Tensor, position: tf.Tensor, split: tf.Tensor) -> tf.Tensor:
         image = images.decode_image(tf.io.read_file(path))
@@ -305,7 +315,7 @@ def _shown(
     resize: str,
     augment: fields.Augment,
 ) -> tf.Tensor:
-    """One view of a decoded image: view 0 is plain, as scoring sees it."""
+    """Makes one view of a decoded image. View 0 is plain, the image that is scored."""
     plain = tf.equal(view, 0)
     if augment.crop:
         image = tf.cond(plain, lambda: image, lambda: augment_crop(image, augment.crop, seed))
@@ -322,7 +332,7 @@ def _shown(
 
 @functools.cache
 def _loader(image_size: int, resize: str) -> Any:
-    """A graph function: path -> float32 [S,S,3]."""
+    """Makes a graph function: path -> float32 [S,S,3]."""
 
     def load(path: tf.Tensor) -> tf.Tensor:
         return images.load_image(path, image_size, resize)
@@ -344,11 +354,16 @@ def _batched(items: tf.data.Dataset, read: Callable[..., Any], batch_size: int) 
 
 
 def read_ahead(batches: tf.data.Dataset, count: int) -> tf.data.Dataset:
-    """Reads in parallel and two batches ahead, and hands on in order."""
+    """Prefetches two batches, in a deterministic order.
+
+    Args:
+        batches: pipeline.
+        count: number of its batches.
+    """
     options = tf.data.Options()
     options.deterministic = True
-    # Its thread recomputes the best parallelism now and then, for many seconds where there are
-    # two processors, and the end of a pipeline waits for it (TensorFlow 2.21: 8 to 20 s at times).
+    # Autotune's thread recomputes the best parallelism now and then. With two processors that takes
+    # many seconds, and the end of a pipeline waits for it (TensorFlow 2.21: up to 8 to 20 s).
     options.autotune.enabled = False
     counted = batches.apply(tf.data.experimental.assert_cardinality(count))
     return counted.prefetch(2).with_options(options)

@@ -1,4 +1,4 @@
-"""What a set of photos must be like to be trained on, and what is only worth a warning."""
+"""Checks of a set of photos: what makes training impossible, and what deserves a warning."""
 
 import logging
 from collections import Counter
@@ -14,16 +14,16 @@ log = logging.getLogger(__name__)
 
 
 def check_classes(name: str, root: Path, listed: Listing) -> tuple[str, ...]:
-    """Refuses what can be seen before any photo is read; returns the names of the classes.
+    """Refuses problems that show before any photo is read; returns the names of the classes.
 
     Args:
-        name: what the user named.
-        root: where the photos are.
-        listed: what is there.
+        name: source as the user wrote it.
+        root: folder with the photos.
+        listed: listing of the photos.
 
     Raises:
-        UserError: no training images; one class; classes that are in other splits only; a group
-            that is in several splits.
+        UserError: no training images; a single class; classes without training images; a group
+            in several splits.
     """
     names = listed.classes.get("train") or listed.classes.get("")
     if not names:
@@ -66,13 +66,16 @@ def _check_groups(name: str, listed: Listing) -> None:
 
 
 def check_sizes(name: str, source: Source, given: Collection[str], shares: Collection[str]) -> None:
-    """Refuses classes that are too small to be split, counting images that differ, or groups.
+    """Refuses classes that are too small to be split, counting distinct images, or groups.
 
     Args:
-        name: what the user named.
-        source: its images, in the splits that it gives.
-        given: these splits; "" is none.
-        shares: the splits that are still to be taken from training.
+        name: source as the user wrote it.
+        source: images with the splits that the source has, before any are drawn.
+        given: splits that the source has; "" stands for none.
+        shares: splits that are still to be drawn from the training images.
+
+    Raises:
+        UserError: an empty split; classes with too few images or groups.
     """
     for split in given:
         if split and not len(source.indices(split)):
@@ -111,7 +114,16 @@ def check_sizes(name: str, source: Source, given: Collection[str], shares: Colle
 
 
 def check_division(name: str, source: Source, shares: Collection[str]) -> None:
-    """Refuses a division that groups of several classes have left incomplete."""
+    """Refuses splits that lack a class, which happens if groups hold several classes.
+
+    Args:
+        name: source as the user wrote it.
+        source: images, already split.
+        shares: splits that were drawn from the training images.
+
+    Raises:
+        UserError: a drawn split has no image of some class.
+    """
     lacking = [
         f"{one}: no images for {', '.join(split for split in shares if not numbers[split])}"
         for one, numbers in source.counts().items()
@@ -126,7 +138,7 @@ def check_division(name: str, source: Source, shares: Collection[str]) -> None:
 
 
 def warn_about_copies(name: str, source: Source) -> None:
-    """Says which images have two labels, or are in two splits by what the source says."""
+    """Warns about identical images with different labels, or in different splits."""
     first: dict[str, int] = {}
     labels, splits = [], []
     for position, key in enumerate(source.digests):

@@ -1,10 +1,10 @@
-"""The files of a folder of photos: which there are, of which class, and which are images.
+"""Folders of photos: which files they hold, of which class, and whether they are images.
 
-Two layouts are known. A folder per class, `photos/daisy/1.jpg`; or folders of splits with
-a folder per class in each, `photos/train/daisy/1.jpg`, where `train` is there and
-`validation` (also `val`, `valid`) and `test` may be. Folders inside a class folder belong
-to that class. Hidden files and what operating systems leave behind are passed over;
-every other file in a class folder must be an image.
+There are two layouts. Either the folder holds a folder per class, `photos/daisy/1.jpg`; or it
+holds folders of splits with a folder per class in each, `photos/train/daisy/1.jpg`, where
+`train` is required and `validation` (also `val`, `valid`) and `test` are optional. Folders
+inside a class folder belong to that class. Hidden files and the metadata files of operating
+systems are ignored; every other file in a class folder must be an image.
 """
 
 import hashlib
@@ -37,16 +37,22 @@ SPLIT_FOLDERS = {
     "test": "test",
 }
 LEFT_BEHIND = {"thumbs.db", "desktop.ini", "__macosx", "icon\r"}
-MAX_BYTES = 1 << 29  # images.MAX_PIXELS pixels of four bytes fit; a film in the folder does not
+MAX_BYTES = 1 << 29  # room for headers.MAX_PIXELS pixels of four bytes, but not for a video
 
 
 def find_folder(data: Data, progress: Progress) -> PhotoFolder:
-    """The photos of a folder in one of the two layouts; `read` raises as `find_classes`."""
+    """Opens a folder of photos in one of the two layouts; `read` raises as `find_classes` does."""
     return place_of_folder(data.source, Path(data.source))
 
 
 def place_of_folder(name: str, root: Path, held: object = None) -> PhotoFolder:
-    """As `find_folder`, of a folder that is called otherwise in messages."""
+    """Opens a folder of photos, such as an unpacked archive, under the source's own name.
+
+    Args:
+        name: name for messages, as the user wrote it.
+        root: folder in one of the two layouts.
+        held: lock on the folder, see `PhotoFolder`.
+    """
 
     def read() -> Listing:
         folders = find_classes(root)
@@ -65,15 +71,15 @@ def find_classes(root: Path) -> dict[str, dict[str, list[str]]]:
     """Lists the files of every class.
 
     Args:
-        root: the folder of photos.
+        root: folder of photos.
 
     Returns:
-        split -> class name -> paths of files, posix, relative to `root`, not sorted. The only
-        split is `""` if the folders of `root` are the classes; folders without files are there.
+        split -> class name -> posix paths of files relative to `root`, unsorted. Classes without
+        files are included. If the folders of `root` are the classes, the only split is `""`.
 
     Raises:
-        UserError: no such folder (exit status 2); no folders in it; images outside of class
-            folders; folders of splits without `train`, or mixed with other folders.
+        UserError: no such folder (exit code 2); no folders in it; images outside class folders;
+            folders of splits without `train`, or mixed with other folders.
     """
     folders = _class_folders(root)
     by_split: dict[str, list[str]] = {}
@@ -92,7 +98,7 @@ def find_classes(root: Path) -> dict[str, dict[str, list[str]]]:
 
 
 def _class_folders(folder: Path) -> list[str]:
-    """The names of the folders in `folder`, sorted; UserError where images lie beside them."""
+    """Returns the sorted names of the folders in `folder`; refuses images beside them."""
     expected = "Expected a folder that holds a folder of images per class"
     if not folder.exists():
         hint = f" Sets of TFDS are named {TFDS}NAME." if re.match(r"\w+:\w", folder.name) else ""
@@ -147,14 +153,14 @@ def _check_split_folders(root: Path, by_split: dict[str, list[str]], others: lis
 
 
 def walk(root: Path, below: str = "") -> Iterator[str]:
-    """Yields the files below a folder, those of nested and linked folders included.
+    """Yields the files below a folder, including those of nested and linked folders.
 
     Args:
-        root: paths are relative to this folder.
-        below: where to start, relative to `root`; all of `root` if empty.
+        root: folder that the paths are relative to.
+        below: folder to start in, relative to `root`; "" means `root` itself.
 
     Yields:
-        Paths, posix, folder by folder in the order of their names.
+        Posix paths, folder by folder, sorted by name.
     """
     yield from _walk(root / below, f"{below}/" if below else "", ())
 
@@ -172,7 +178,7 @@ def _walk(folder: Path, prefix: str, above: tuple[tuple[int, int], ...]) -> Iter
 
 
 def _entries(folder: Path) -> list[os.DirEntry[str]]:
-    """What is in a folder, sorted by name, without what nobody put there on purpose."""
+    """Lists a folder, sorted by name, without hidden files and those of operating systems."""
     try:
         with os.scandir(folder) as entries:
             found = [entry for entry in entries if not is_left_behind(entry.name)]
@@ -182,16 +188,16 @@ def _entries(folder: Path) -> list[os.DirEntry[str]]:
 
 
 def is_left_behind(name: str) -> bool:
-    """True for what is hidden, and for what operating systems put into folders."""
+    """Returns whether a file is hidden, or one that operating systems put into folders."""
     return name[:1] == "." or name.lower() in LEFT_BEHIND
 
 
 def examine(path: Path) -> tuple[str, str]:
-    """Reads one file, once: its digest, and what is wrong with it as an image.
+    """Reads a file once: computes its digest and checks that it is an image.
 
     Returns:
-        (digest, reason): 32 hexadecimal digits, "" if the file can't be read; "" if it
-        is an image that decodes, else a short reason such as "is truncated".
+        (digest, reason). The digest has 32 hexadecimal digits, or is "" if the file cannot be
+        read. The reason is "" for an image that decodes, or short, such as "is truncated".
     """
     if not is_writable(str(path)):
         return "", "has a name with control characters, or one that is not UTF-8; rename it"
@@ -208,7 +214,7 @@ def examine(path: Path) -> tuple[str, str]:
 
 
 def digest(path: Path) -> str:
-    """The digest of a file as in `examine`, without decoding; "" if it can't be read."""
+    """Computes the digest of a file as `examine` does, without decoding; "" if it is unreadable."""
     try:
         if not stat.S_ISREG(path.stat().st_mode):
             return ""
@@ -221,17 +227,17 @@ def digest(path: Path) -> str:
 def find_files(
     place: PhotoFolder, paths: Sequence[str], digests: Sequence[str], progress: Progress
 ) -> Sequence[str]:
-    """Says where files are now that were seen before.
+    """Finds the files of a run again, by their contents if they were moved or renamed.
 
     Args:
-        place: where the photos are.
-        paths: where the files were, relative to its root.
-        digests: what they held, see `examine`.
-        progress: told of files as they are read, stage "images".
+        place: folder with the photos.
+        paths: paths at which the files were seen, relative to `place.root`.
+        digests: digests of the files at that time, see `examine`.
+        progress: receiver of events of stage "images", as files are read.
 
     Returns:
-        Paths, in the order of `paths`. A file that is not where it was is taken from wherever
-        its contents are below the root.
+        Present paths, in the order of `paths`. A file that was moved is found anywhere below the
+        root, by its contents.
 
     Raises:
         UserError: files that are missing or have changed, all at once.
@@ -268,13 +274,19 @@ def for_each_file(
 ) -> list[Result]:
     """Calls `read(root / path)` in a pool of threads.
 
+    Args:
+        read: function that reads one file.
+        root: folder that the paths are relative to.
+        paths: paths of the files.
+        progress: receiver of about a hundred events of stage "images".
+
     Returns:
-        The results, in the order of `paths`. About a hundred events of stage "images" are told.
+        Results of `read`, in the order of `paths`.
     """
     step = max(1, len(paths) // 100)
     results: list[Result] = []
     workers = min(32, os.cpu_count() or 1)
-    # What waits is bounded: a hundred thousand futures would take 200 MB.
+    # The queue is bounded, because a hundred thousand futures would take 200 MB.
     waiting: deque[Future[Result]] = deque()
 
     def take() -> None:
@@ -290,11 +302,11 @@ def for_each_file(
             waiting.append(pool.submit(read, root / path))
         while waiting:
             take()
-    finally:  # after Ctrl-C the files that nobody waits for are not read
+    finally:  # after Ctrl-C the files that are still queued are not read
         pool.shutdown(cancel_futures=True)
     return results
 
 
 def is_image_name(path: str) -> bool:
-    """True for a name that ends as image files do."""
+    """Returns whether a path has the file ending of an image."""
     return PurePosixPath(path).suffix.lower() in images.SUFFIXES

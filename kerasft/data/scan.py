@@ -1,7 +1,7 @@
-"""Source: the images of a data set with their labels and splits.
+"""The images of a run: read once and split, written into the run, opened again from it.
 
-`scan_source` makes one from what the user named, `write_splits` keeps it in a run, and every
-later command takes it from there with `open_source`, so that an image never changes sides.
+`scan_source` makes a Source from `data.source`, `write_splits` stores it in the run, and every
+later command opens it with `open_source`, so that an image never changes its split.
 
 Shapes: N images, K classes.
 """
@@ -39,19 +39,19 @@ SOURCES: dict[str, Callable[[Data, Progress], PhotoFolder]] = {
 
 
 def find_photos(data: Data, progress: Progress) -> PhotoFolder:
-    """Finds the photos of a source; archives and sets of TFDS are unpacked if they are not yet.
+    """Finds the photos of a source; unpacks an archive or TFDS dataset if necessary.
 
     Args:
-        data: `source` is what the user named.
-        progress: told of what is unpacked.
+        data: section `data` of the config; `source` names the source.
+        progress: receiver of events of stage "unpack".
 
     Raises:
-        UserError: it can't be found, read or unpacked.
+        UserError: the source cannot be found, read or unpacked.
     """
     return SOURCES[kind_of(data.source)](data, progress)
 
 
-SPLIT_TYPE = "<U10"  # the longest name of a split
+SPLIT_TYPE = "<U10"  # "validation" is the longest name of a split
 
 log = logging.getLogger(__name__)
 
@@ -59,24 +59,24 @@ log = logging.getLogger(__name__)
 def scan_source(data: fields.Data, *, seed: int, progress: Progress = silent) -> Source:
     """Reads and decodes every image of a source once, and splits the images.
 
-    Splits that the source has are respected; what is missing of validation and test is taken
-    from the training images, class by class. Images of a group stay together. Which images are
-    validated and tested does not depend on the share of the others that is used.
+    Splits of the source are respected. If it has no validation or test split, that split is drawn
+    from the training images, stratified by class. Images of a group stay together. The
+    validation and test images do not depend on `data.fraction`.
 
     Args:
-        data: `source` is what `data/scan.py` knows; `validation` and `test` are the shares of
-            each class to take, rounded, at least one image each (none where `test` is 0);
-            `fraction` is the share of what is left for training that is used; `bad_images` says
-            what to do about files that are no images.
-        seed: the run's seed.
-        progress: told of what is unpacked, and of files as they are read, stage "images".
+        data: section `data` of the config. `source` is any source in `SOURCES`; `validation` and
+            `test` are shares of each class, rounded, at least one image each (none if `test` is
+            0); `fraction` is the share of the remaining training images that is used;
+            `bad_images` decides about files that are not images.
+        seed: seed of the run.
+        progress: receiver of events of the stages "unpack" and "images".
 
     Returns:
         A Source whose class names are those of the training images, sorted.
 
     Raises:
-        UserError: no such source (exit status 2), empty, one class, classes with too few images
-            or groups, files that are no images, a class without training images.
+        UserError: no such source (exit code 2); an empty source; a single class; classes with
+            too few images or groups; files that are not images; a class without training images.
     """
     place = find_photos(data, progress)
     listed = place.read()
@@ -100,10 +100,10 @@ def scan_source(data: fields.Data, *, seed: int, progress: Progress = silent) ->
 
 
 def _thinned(source: Source, fraction: float, seed: int) -> Source:
-    """A Source of which only a share of the training images is used.
+    """Marks all training images but a share as unused.
 
-    The others keep their lines in splits.csv: so an image's position is what it is with all of
-    them, and with it what is stored of the validation images, and the views of the training ones.
+    The unused images keep their lines in splits.csv. So every image keeps its position, on which
+    the stores of the validation images and the views of the training images depend.
     """
     splits = subsample(
         source.labels,
@@ -122,19 +122,20 @@ def _thinned(source: Source, fraction: float, seed: int) -> Source:
 def scan_for_model(
     data: fields.Data, class_names: tuple[str, ...], *, progress: Progress = silent
 ) -> Source:
-    """Reads photos that are to be scored by a model that exists already.
+    """Reads photos that an existing model is to score.
 
     Args:
-        data: `source` and `bad_images`, as in `scan_source`. Classes may be missing or empty.
-        class_names: those of the model, in the order of its scores.
-        progress: as in `scan_source`.
+        data: section `data` of a config, of which `source` and `bad_images` are used. Classes of
+            the model may be missing or empty.
+        class_names: class names of the model, in the order of its scores.
+        progress: receiver of events of the stages "unpack" and "images".
 
     Returns:
-        A Source with these class names. Where the source has no splits, all images are in
-        "all": nobody knows here which of them the model was trained on.
+        A Source with these class names. If the source has no splits, all images are in the split
+        "all": it is unknown which of them the model was trained on.
 
     Raises:
-        UserError: as `scan_source`; classes that the model does not know; no images.
+        UserError: as in `scan_source`; classes that the model does not know; no images.
     """
     place = find_photos(data, progress)
     listed = place.read()
@@ -162,7 +163,7 @@ def _read_files(
     bad_images: str,
     progress: Progress,
 ) -> Source:
-    """A Source with the splits that are listed; all is "train" where none are."""
+    """Reads the listed photos. Their splits are the listed ones, or "train" if there are none."""
     label_of = {name: label for label, name in enumerate(class_names)}
     photos = sorted(listed.photos)
     facts = for_each_file(examine, place.root, [photo.path for photo in photos], progress)
@@ -197,38 +198,38 @@ def _read_files(
 
 
 def write_splits(source: Source, path: Path) -> None:
-    """Writes splits.csv: a line per image, in the order of `source.paths`."""
+    """Writes splits.csv: one line per image, in the order of `source.paths`."""
     groups = source.groups or ("",) * len(source.paths)
     labels, splits = source.labels.tolist(), source.splits.tolist()
     write_rows(path, zip(source.paths, labels, splits, source.digests, groups, strict=True))
 
 
 def write_classes(source: Source, path: Path) -> None:
-    """Writes classes.txt: a class name per line; the line number from 0 is the label."""
+    """Writes classes.txt: one class name per line; the line number from 0 is the label."""
     write_atomic(path, "".join(f"{name}\n" for name in source.class_names))
 
 
 def open_source(
     splits_csv: Path, classes_txt: Path, data: fields.Data, *, progress: Progress = silent
 ) -> Source:
-    """Takes the images of a run from the files that it keeps, and looks for them on disk.
+    """Opens the images that a run lists in its files, and finds them on disk.
 
-    Files that are not where they were are looked up by their contents. Those that the run does
-    not use are not looked for.
+    Files that were moved or renamed are found by their contents. Images that the run does not
+    use are not looked for.
 
     Args:
-        splits_csv: as `write_splits` wrote it.
-        classes_txt: a name per line; the line number from 0 is the label.
-        data: `source` says where the photos are now.
-        progress: told of what is unpacked, and of files as they are read, stage "images".
+        splits_csv: file that `write_splits` wrote.
+        classes_txt: file that `write_classes` wrote.
+        data: section `data` of the config; `source` is where the photos are now.
+        progress: receiver of events of the stages "unpack" and "images".
 
     Returns:
-        The Source as it was written, with the paths where the images are now. Positions
-        are those of splits.csv, so that training finds the same order.
+        The Source as it was written, with the present paths of the images. The order is that of
+        splits.csv, so that training feeds the images in the same order.
 
     Raises:
-        UserError: no such source (exit status 2); images that are missing or have changed, all
-            at once; files of the run that can't be read or make no sense.
+        UserError: no such source (exit code 2); images that are missing or have changed, all at
+            once; files of the run that are unreadable or invalid.
     """
     class_names = tuple(read_text(classes_txt).split("\n")[:-1])
     rows = read_rows(splits_csv, len(class_names))

@@ -1,7 +1,7 @@
-"""A set of photos, from what the user named to what is trained on: PhotoFolder, Listing, Source.
+"""Sets of photos: PhotoFolder (where they are), Listing (what the source says), Source (labelled).
 
-Whatever the kind of source, photos are files below one folder: archives and sets of TFDS are
-unpacked first. So all that follows has one way to read, check, split and find them again.
+Photos are files below one folder, whatever the kind of source: archives and TFDS datasets are
+unpacked first. So there is one way to read, check and split them, and to find them again.
 
 Shapes: N images, K classes.
 """
@@ -14,17 +14,17 @@ from typing import NamedTuple
 import numpy as np
 
 SPLITS = ("train", "validation", "test")
-UNUSED = "unused"  # the split of training images that `data.fraction` leaves out
+UNUSED = "unused"  # split of the training images that `data.fraction` leaves out
 
 
 class Photo(NamedTuple):
-    """A file that is said to be an image.
+    """A file that the source lists as an image.
 
     Attributes:
-        path: posix, relative to the root of its place.
-        class_name: what it shows.
-        split: one of `SPLITS` where the source says so, else "".
-        group: what it belongs to together with others (a patient, a series); "" is nothing.
+        path: posix path relative to `PhotoFolder.root`.
+        class_name: name of the class that the photo shows.
+        split: one of `SPLITS`, or "" if the source has no splits.
+        group: name of the group whose photos stay together (a patient, a series); "" for none.
     """
 
     path: str
@@ -35,12 +35,12 @@ class Photo(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Listing:
-    """The photos of a source as it lists them, before any of them is read.
+    """The photos of a source as it lists them, before any photo is read.
 
     Attributes:
-        photos: in any order, each path once.
-        classes: split -> names of its classes, sorted, those without photos too. The only split
-            is "" where the source says nothing about splits.
+        photos: photos in any order, each path once.
+        classes: split -> names of its classes, sorted, including classes without photos. If the
+            source has no splits, the only key is "".
     """
 
     photos: list[Photo]
@@ -48,7 +48,7 @@ class Listing:
 
     @classmethod
     def of(cls, photos: list[Photo]) -> "Listing":
-        """Of photos alone, without classes that have none."""
+        """Builds a listing whose classes are those of its photos."""
         names: dict[str, set[str]] = {}
         for photo in photos:
             names.setdefault(photo.split, set()).add(photo.class_name)
@@ -57,13 +57,14 @@ class Listing:
 
 @dataclass(frozen=True, eq=False)
 class PhotoFolder:
-    """Where the photos of a source lie.
+    """The folder that holds the photos of a source.
 
     Attributes:
-        name: what the user named; messages begin with it.
-        root: the folder that paths are relative to.
-        read: makes the listing. A run that has its splits.csv needs none.
-        held: keeps what was unpacked for it from being removed, as long as it is referred to.
+        name: source as the user wrote it; messages begin with it.
+        root: folder that the paths are relative to.
+        read: function that lists the photos. It is not called for a run that has its splits.csv.
+        held: lock on the unpacked photos, which are not removed while this object exists; None
+            if nothing was unpacked.
     """
 
     name: str
@@ -77,15 +78,17 @@ class Source:
     """Images with labels and splits.
 
     Attributes:
-        root: the folder that `paths` are relative to.
-        class_names: K names; a label is a position in them.
-        paths: N posix paths, sorted when the source was scanned; later moves keep the order.
+        root: folder that `paths` are relative to.
+        class_names: K names; labels are indices into them.
+        paths: N posix paths, sorted when the source was scanned. If files are moved later, the
+            order stays.
         labels: int32 [N], 0 to K-1.
         splits: str [N], each one of `SPLITS`, or UNUSED.
-        digests: of the N files, 32 hexadecimal digits each; see `folders.examine`.
-        skipped: files that are no images and were left out, each with its reason.
-        groups: N names of groups whose images stay together, "" is none; () is none at all.
-        held: as in `PhotoFolder`.
+        digests: digests of the N files, 32 hexadecimal digits each; see `folders.examine`.
+        skipped: files that were left out because they cannot be used, each with the reason.
+        groups: N names of groups whose images stay together, "" for an image without a group;
+            () if there are no groups.
+        held: lock on the unpacked photos, see `PhotoFolder`.
     """
 
     root: Path
@@ -99,11 +102,11 @@ class Source:
     held: object = None
 
     def indices(self, split: str) -> np.ndarray:
-        """int64 positions in `paths` of the images of a split, ascending; maybe none."""
+        """Returns the positions in `paths` of a split's images: int64, ascending, maybe empty."""
         return np.flatnonzero(self.splits == split)
 
     def counts(self) -> dict[str, dict[str, int]]:
-        """Images by class and split: `{"daisy": {"train": 210, "validation": 45, "test": 45}}`."""
+        """Counts images by class and split: `{"daisy": {"train": 210, "validation": 45, ...}}`."""
         by_split = {
             split: np.bincount(self.labels[self.indices(split)], minlength=len(self.class_names))
             for split in SPLITS

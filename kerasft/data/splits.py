@@ -1,8 +1,8 @@
-"""Which image is for training, validation and test, and splits.csv, which keeps it.
+"""Stratified splits into training, validation and test, and splits.csv, which stores them.
 
-The choice depends on the contents of the files and on the seed; not on their names or the
-order in which a source lists them. What must not be divided is a unit: files with the same
-contents, which are one image, and images of the same group. All of a unit go to the same side.
+The split depends on the contents of the files and on the seed, not on file names or the order
+in which a source lists the files. Images that must stay together form a unit: files with the
+same contents, which are one image, and images of the same group. A unit is in one split.
 
 Shapes: N images, K classes.
 """
@@ -21,19 +21,19 @@ from kerasft.errors import UserError
 from kerasft.files import replacing
 
 COLUMNS = ["path", "label", "split", "digest", "group"]
-TRIES = 20  # to divide groups so that every class is on every side
+TRIES = 20  # number of attempts to split groups so that every class is in every split
 
 
 def units_of(digests: Sequence[str], groups: Sequence[str] = ()) -> list[list[int]]:
-    """Returns what must stay on one side.
+    """Finds the units, the images that must be in the same split.
 
     Args:
-        digests: N; equal ones are the same image.
-        groups: N names, "" is none; or ().
+        digests: N digests; files with equal digests are the same image.
+        groups: N names of groups, "" for an image without a group; () if there are no groups.
 
     Returns:
-        Units in the order of their first positions; positions of a unit ascend. A chain of equal
-        digests and equal groups is one unit.
+        Units, as ascending positions, in the order of their first positions. Images that are
+        linked by a chain of equal digests and equal groups are one unit.
     """
     first = list(range(len(digests)))
 
@@ -60,14 +60,14 @@ def movable(
 ) -> list[list[int]]:
     """Returns the units that may leave the training split.
 
-    An image with two labels stays in training, with its group: whoever is measured by it is
-    wrong either way. A unit of which a part is in another split already stays too.
+    An image with two labels stays in training, with its group, because no model can be right
+    about both. A unit with an image in another split stays too.
 
     Args:
-        units: of `units_of`.
+        units: units of the N images, see `units_of`.
         labels: int [N].
         splits: str [N], each one of `SPLITS`.
-        digests: N.
+        digests: N digests of the files.
     """
     in_training, label_of = (splits == "train").tolist(), labels.tolist()
     label_of_image: dict[str, int] = {}
@@ -97,21 +97,21 @@ def stratified_split(
     Args:
         labels: int [N], 0 to K-1.
         splits: str [N], each one of `SPLITS`.
-        digests: N, hexadecimal.
+        digests: N digests of the files, hexadecimal.
         shares: split -> share of the training images of each class, 0 to 1. Each class is in
-            more units than there are shares, and in as many that are movable.
+            more units than there are shares, and in at least as many movable units.
         seed: 0 to 2**32 - 1.
-        groups: as in `units_of`.
+        groups: N names of groups, or (), see `units_of`.
 
     Returns:
-        str [N], a new array. The sizes are the rounded shares as far as whole units permit. Of
-        each class at least one image is in each of these splits and in training; only where
-        groups hold several classes, it may be that no such division was found.
+        str [N], a new array. The sizes are the rounded shares as far as whole units permit. Each
+        of these splits, and training, has at least one image of each class, unless groups
+        hold several classes and no such split was found in TRIES attempts.
     """
     units = units_of(digests, groups)
     free = movable(units, labels, splits, digests)
     label_of, num_classes = labels.tolist(), int(labels.max()) + 1
-    one_image = [((label, 1),) for label in range(num_classes)]  # what most units hold
+    one_image = [((label, 1),) for label in range(num_classes)]  # shared, most units are like it
     holds = [
         one_image[label_of[unit[0]]]
         if len(unit) == 1
@@ -121,7 +121,7 @@ def stratified_split(
     training = np.bincount(labels[splits == "train"], minlength=num_classes).tolist()
     sizes = [_sizes(number, shares) for number in training]
     wanted = {split: [of_class[split] for of_class in sizes] for split in shares}
-    # Of how many units of the training split a class has images; what can't move counts as one.
+    # Number of training units that hold each class; all units that can't move count as one.
     spread: Counter[int] = Counter()
     can_go = [0] * num_classes
     for one in holds:
@@ -147,7 +147,7 @@ def stratified_split(
 
 
 Holds = tuple[tuple[int, int], ...]
-"""What a unit holds: labels and their numbers of images."""
+"""The contents of a unit: pairs of a label and its number of images."""
 
 
 def _rank(digest: str, key: bytes) -> bytes:
@@ -155,7 +155,7 @@ def _rank(digest: str, key: bytes) -> bytes:
 
 
 def _sizes(n: int, shares: Mapping[str, float]) -> dict[str, int]:
-    """How many of n images go where: rounded (halves up), at least one each, one left over."""
+    """Divides n images by shares: rounded (halves up), at least one each, one left for training."""
     sizes = {split: max(1, int(n * share + 0.5)) for split, share in shares.items()}
     while sum(sizes.values()) >= n and max(sizes.values()) > 1:
         sizes[max(sizes, key=lambda split: sizes[split])] -= 1
@@ -168,21 +168,21 @@ def _divide(
     wanted: Mapping[str, Sequence[int]],
     spread: Counter[int],
 ) -> tuple[int, dict[int, str]]:
-    """Chooses a side for some of the units; the others stay.
+    """Chooses a split for some of the units; the others stay in training.
 
     Args:
-        order: the units, those that go first in front.
-        holds: by unit.
-        wanted: split -> images of each class.
-        spread: of how many units a class has images; used up.
+        order: numbers of the movable units, in the order in which they are tried.
+        holds: contents of each unit.
+        wanted: split -> number of images of each class.
+        spread: label -> number of training units that hold the class; changed in place.
 
     Returns:
-        How many classes got no image in a split, and unit -> split.
+        Number of cases in which a split got no image of a class, and unit -> split.
     """
     lacking = 0
     side: dict[int, str] = {}
     for later, (split, sizes) in zip(range(len(wanted))[::-1], wanted.items(), strict=True):
-        # What a unit leaves behind: one for each later split, and one for training.
+        # Each class must keep a unit for each later split, and one for training.
         left = [u for u in order if u not in side]
         taken, without = _choose(left, holds, list(sizes), spread, leave=later + 1)
         side |= dict.fromkeys(taken, split)
@@ -198,7 +198,18 @@ def _choose(
     *,
     leave: int,
 ) -> tuple[list[int], int]:
-    """Chooses the units of one split, and says how many classes got none."""
+    """Chooses the units of one split.
+
+    Args:
+        order: numbers of the units that are still in training, in the order of trying.
+        holds: contents of each unit.
+        room: label -> number of images that the split may still take; changed in place.
+        spread: label -> number of training units that hold the class; changed in place.
+        leave: number of units of each class that must remain.
+
+    Returns:
+        Numbers of the chosen units, and the number of classes without an image in the split.
+    """
     taken: list[int] = []
     gone: set[int] = set()
 
@@ -213,10 +224,10 @@ def _choose(
             spread[label] -= 1
 
     def excess(unit: int) -> int:
-        """Images for which there is no room."""
+        """Counts the images of a unit that exceed the room of their class."""
         return sum(number - min(number, max(0, room[label])) for label, number in holds[unit])
 
-    for whole in (True, False):  # those that fit, then those of which more than half fits
+    for whole in (True, False):  # units that fit, then units of which more than half fits
         for unit in order:
             most = 0 if whole else (sum(number for _, number in holds[unit]) - 1) // 2
             if may_go(unit) and excess(unit) <= most:
@@ -243,20 +254,20 @@ def subsample(
     seed: int,
     groups: Sequence[str] = (),
 ) -> np.ndarray:
-    """Leaves out training images until a share of every class's is left; no other one moves.
+    """Keeps a share of every class's training images and marks the others as unused.
 
     Args:
         labels: int [N], 0 to K-1.
         splits: str [N], each one of `SPLITS`.
-        digests: N, hexadecimal.
-        fraction: share of the training images of each class that stays, over 0 to 1.
+        digests: N digests of the files, hexadecimal.
+        fraction: share of the training images of each class that is kept, above 0, at most 1.
         seed: 0 to 2**32 - 1.
-        groups: as in `units_of`.
+        groups: N names of groups, or (), see `units_of`.
 
     Returns:
-        str [N], a new array, "unused" where "train" was and is not any more. What is left of a
-        class is its rounded share as far as whole units permit, at least one unit. What a
-        smaller fraction leaves is a part of what a larger one leaves by the same seed.
+        str [N], a new array, with "unused" instead of "train" for images that are left out. Each
+        class keeps its rounded share as far as whole units permit, at least one unit. With the
+        same seed, the images of a smaller fraction are a subset of those of a larger one.
     """
     training = (splits == "train").tolist()
     units = [
@@ -266,16 +277,16 @@ def subsample(
     ranks = {min(digests[p] for p in unit): unit for unit in units if unit}
     label_of, totals = labels.tolist(), Counter(labels[splits == "train"].tolist())
     seen: Counter[int] = Counter()
-    first: dict[int, tuple[float, int]] = {}  # label -> place and number of its earliest unit
+    first: dict[int, tuple[float, int]] = {}  # label -> place and number of its first unit
     places: list[tuple[float, list[int]]] = []
     for digest in sorted(ranks, key=lambda digest: _rank(digest, key)):
         holds = Counter(label_of[position] for position in ranks[digest])
-        # Where the unit's middle stands in the row of its class, from 0 to 1, so that just over
-        # the half of it has to fit; of several classes the average over its images.
+        # Position of the unit's middle in the sequence of its class, from 0 to 1, so that half of
+        # it has to fit. For a unit with several classes, the average over its images.
         middles = {k: (seen[k] + number / 2) / totals[k] for k, number in holds.items()}
         place = sum(middles[k] * n for k, n in holds.items()) / len(ranks[digest])
         if len(holds) == 1:
-            (place,) = middles.values()  # exactly: a rounded sum could fall behind its share
+            (place,) = middles.values()  # exact; a rounded average could exceed the share
         seen.update(holds)
         for label in holds:
             first[label] = min(first.get(label, (place, len(places))), (place, len(places)))
@@ -292,10 +303,10 @@ def write_rows(path: Path, rows: Iterable[tuple[object, ...]]) -> None:
     """Writes splits.csv.
 
     Args:
-        path: where.
-        rows: the values of `COLUMNS`: path relative to the source, label (a line number of
+        path: path of the file.
+        rows: values of `COLUMNS`: path relative to the source, label (a line number of
             classes.txt, from 0), split (one of `SPLITS`, or UNUSED), digest of the file, group
-            ("" is none).
+            ("" for none).
     """
     with replacing(path) as part, part.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
@@ -304,7 +315,15 @@ def write_rows(path: Path, rows: Iterable[tuple[object, ...]]) -> None:
 
 
 def read_rows(path: Path, num_classes: int) -> list[list[str]]:
-    """Reads what `write_rows` wrote; UserError names the row that makes no sense."""
+    """Reads splits.csv as `write_rows` wrote it.
+
+    Args:
+        path: path of the file.
+        num_classes: number of classes; labels are below it.
+
+    Raises:
+        UserError: unreadable, or an invalid row; the message names its line.
+    """
     lines = csv.reader(io.StringIO(read_text(path), newline=""), strict=True)
     try:
         rows = list(lines)
@@ -326,7 +345,7 @@ def read_rows(path: Path, num_classes: int) -> list[list[str]]:
 
 
 def read_text(path: Path) -> str:
-    """Reads a text file of a run, line ends as they are."""
+    """Reads a UTF-8 text file of a run, without changing line ends."""
     try:
         return path.read_bytes().decode()
     except OSError as error:

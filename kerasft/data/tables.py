@@ -1,7 +1,7 @@
-"""Tables of photos: a CSV or Parquet file with `path,label[,split][,group]`, a row per photo.
+"""Tables of photos: CSV or Parquet files with `path,label[,split][,group]`, one row per photo.
 
-Paths are relative to the folder of the table and do not leave it, because all that follows
-looks for photos below one folder. Columns of other names are passed over.
+Paths are relative to the folder of the table and may not lead out of it, because everything
+else expects photos below one folder. Columns with other names are ignored.
 """
 
 import csv
@@ -28,10 +28,10 @@ from kerasft.progress import Progress
 from kerasft.text import is_writable, listing, printable
 
 DELIMITERS = (",", ";", "\t")
-BATCH = 10_000  # rows of a Parquet file in memory
+BATCH = 10_000  # number of rows of a Parquet file that are in memory at a time
 
 Row = tuple[int, Sequence[Any]]
-"""The number of a line or row, from 1, and its values: () if it has too many or too few."""
+"""Number of a line or row, from 1, and its values; () if there are too many or too few values."""
 
 
 @dataclass(frozen=True)
@@ -39,10 +39,11 @@ class Table:
     """An open table.
 
     Attributes:
-        unit: what messages call a row: "line" of a CSV file, or "row".
+        unit: word for a row in messages, "line" for a CSV file or "row".
         header: names of the columns.
-        kinds: what they hold: "text", "number", "list", or another type's name.
-        rows: yields the rows, once, with the values at these positions of the header.
+        kinds: types of the columns, "text", "number", "list", or the name of another type.
+        rows: function that takes positions in the header and yields each row's values at these
+            positions. It can be called once.
     """
 
     unit: str
@@ -53,7 +54,7 @@ class Table:
 
 @contextmanager
 def open_csv(path: Path) -> Iterator[Table]:
-    """Opens a CSV file. Raises UserError, in the block too, where it can't be read."""
+    """Opens a CSV file. Raises UserError, also in the `with` block, if it cannot be read."""
     reader = None
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
@@ -75,7 +76,7 @@ def open_csv(path: Path) -> Iterator[Table]:
 def _csv_rows(reader: Any, width: int) -> Callable[[Sequence[int]], Iterator[Row]]:
     def rows(columns: Sequence[int]) -> Iterator[Row]:
         for row in reader:
-            if row:  # lines without anything are none
+            if row:  # empty lines are ignored
                 values = [row[column] for column in columns] if len(row) == width else ()
                 yield reader.line_num, values
 
@@ -84,7 +85,7 @@ def _csv_rows(reader: Any, width: int) -> Callable[[Sequence[int]], Iterator[Row
 
 @contextmanager
 def open_parquet(path: Path) -> Iterator[Table]:
-    """Opens a Parquet file. Raises UserError, in the block too, where it can't be read."""
+    """Opens a Parquet file. Raises UserError, also in the `with` block, if it cannot be read."""
     if importlib.util.find_spec("pyarrow") is None:
         raise UserError(
             f"{path}: reading Parquet needs pyarrow. Install it: pip install 'kerasft[parquet]'",
@@ -141,12 +142,12 @@ NOT_OURS = "which is not what kerasft does: its classifiers give each photo one 
 
 
 def find_csv(data: Data, progress: Progress) -> PhotoFolder:
-    """The photos that a CSV file lists; `read` raises as `read_table`."""
+    """Opens the photos that a CSV file lists. `read` raises what `read_table` does."""
     return _place(data, open_csv)
 
 
 def find_parquet(data: Data, progress: Progress) -> PhotoFolder:
-    """The photos that a Parquet file lists; `read` raises as `read_table`."""
+    """Opens the photos that a Parquet file lists. `read` raises what `read_table` does."""
     return _place(data, open_parquet)
 
 
@@ -162,17 +163,17 @@ def _place(data: Data, opener: Opener) -> PhotoFolder:
 
 
 def read_table(table: Path, opener: Opener, *, skip_missing: bool) -> Listing:
-    """Reads a table of photos, but none of the photos.
+    """Reads a table of photos, without opening the photos.
 
     Args:
-        table: the file.
-        opener: `open_csv` or `open_parquet`.
-        skip_missing: leave files that are not there to whoever reads the photos.
+        table: path of the file.
+        opener: function that opens it, `open_csv` or `open_parquet`.
+        skip_missing: whether rows of missing files stay in the listing, to be skipped when the
+            photos are read.
 
     Raises:
-        UserError: no such file (exit status 2); columns that are missing or ambiguous; a table
-            for another task (multi-label, regression); rows that make no sense and files that
-            are missing, all at once.
+        UserError: no such file (exit code 2); missing or ambiguous columns; a table for another
+            task (multi-label, regression); invalid rows and missing files, all at once.
     """
     if not table.is_file():
         raise UserError(
@@ -198,7 +199,7 @@ def read_table(table: Path, opener: Opener, *, skip_missing: bool) -> Listing:
 
 
 def _columns(table: Path, opened: Table) -> dict[str, int]:
-    """The position of each of our columns that the table has, path and label at least."""
+    """Finds the positions of our columns in the table's header; path and label are required."""
     names = [name.strip().lower() for name in opened.header]
     found: dict[str, int] = {}
     for column in COLUMNS:
@@ -220,7 +221,7 @@ def _columns(table: Path, opened: Table) -> dict[str, int]:
             raise UserError(f"{table}: no column {column}.{near} {EXPECTED}, got {got}.")
     for column in ("split", "group"):
         typos = [name for name in names if SequenceMatcher(None, name, column).ratio() >= 0.8]
-        if column not in found and typos:  # a split that is passed over would be a bad surprise
+        if column not in found and typos:  # ignoring a misspelled split would be a bad surprise
             raise UserError(
                 f"{table}: unknown column '{typos[0]}'. Did you mean '{column}'? Rename it, or "
                 "remove it."
@@ -263,14 +264,14 @@ def _refuse_columns_of_0_and_1(table: Path, opened: Table, found: Mapping[str, i
 
 
 def _text(value: object) -> str:
-    """A cell as text; what Parquet has for nothing is nothing."""
+    """Returns a cell as text. Parquet's null and NaN are the empty text."""
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return ""
     return str(value).strip()
 
 
 class _Rows:
-    """What the rows of a table say, and what is wrong with them."""
+    """The photos that the rows of a table list, and the problems of the rows."""
 
     def __init__(self, table: Path, unit: str) -> None:
         self.table, self.unit = table, unit
@@ -283,11 +284,11 @@ class _Rows:
         self._same: dict[str, str] = {}
 
     def add(self, number: int, row: Mapping[str, object]) -> None:
-        """Takes a row, or says what is wrong with it."""
+        """Adds the photo of a row, or the row's problem."""
         if not row:
             self._problem(number, "has more or fewer fields than the header")
             return
-        # One string for all rows that have the same label.
+        # Rows with the same label share one string, which saves memory.
         cells = {column: self._same.setdefault(t, t) for column, t in _texts(row)}
         path, problem = _below(_text(row["path"]), self.root)
         label, split = cells["label"], cells.get("split", "")
@@ -317,7 +318,7 @@ class _Rows:
         self.problems.append(f"{self.unit} {number}: {printable(text)}")
 
     def without_split(self) -> list[str]:
-        """The rows that have none, where others have one."""
+        """Returns a problem for each row without a split, if other rows have one."""
         without = [i for i, photo in enumerate(self.photos) if not photo.split]
         if len(without) == len(self.photos):
             return []
@@ -327,7 +328,7 @@ class _Rows:
         ]
 
     def missing(self) -> list[str]:
-        """The rows whose files are not there."""
+        """Returns a problem for each row whose file is missing."""
         return [
             f"{self.unit} {number}: {photo.path} is missing"
             for photo, number in zip(self.photos, self.numbers, strict=True)
@@ -335,7 +336,7 @@ class _Rows:
         ]
 
     def hint(self, missing: int) -> str:
-        """What to do, as far as it can be told."""
+        """Returns a last line that tells the user what to do, or "" if that is unclear."""
         if self.several:
             return f"\n  Photos with several labels are multi-label, {NOT_OURS}."
         if missing and missing == len(self.photos):
@@ -351,7 +352,7 @@ def _texts(row: Mapping[str, object]) -> Iterator[tuple[str, str]]:
 
 
 def _below(text: str, root: str) -> tuple[str, str]:
-    """A path as posix, relative to the folder of the table; what is wrong with it, or ""."""
+    """Returns a path as posix, relative to the folder of the table, and its problem or ""."""
     if not text:
         return "", "names no file"
     if not is_writable(text):
@@ -370,7 +371,7 @@ def _below(text: str, root: str) -> tuple[str, str]:
 
 
 def _refuse_other_tasks(table: Path, labels: Mapping[str, int]) -> None:
-    """Refuses labels that are several at once, or numbers to be estimated."""
+    """Refuses labels of other tasks: several labels in a cell, or numbers for regression."""
     for mark in "|;,":
         several = _several_in_one(labels, mark)
         if several:
@@ -386,7 +387,16 @@ def _refuse_other_tasks(table: Path, labels: Mapping[str, int]) -> None:
 
 
 def _several_in_one(labels: Collection[str], mark: str) -> str:
-    """A label that is made of others, if there are such; names of classes may have commas."""
+    """Returns an example of a cell with several labels, or "" if cells hold one label each.
+
+    A mark alone proves nothing, because names of classes may contain commas. For a comma, most
+    parts must also be labels of their own; for another mark, one such part is enough, or one
+    that occurs in several cells.
+
+    Args:
+        labels: distinct labels of the table.
+        mark: character that may separate labels, such as "|".
+    """
     joined = {
         label: [part.strip() for part in label.split(mark)] for label in labels if mark in label
     }
@@ -401,7 +411,7 @@ def _several_in_one(labels: Collection[str], mark: str) -> str:
 
 
 def _are_fractions(labels: Collection[str]) -> bool:
-    """Whether all are finite numbers, and some not whole."""
+    """Returns whether all labels are finite numbers, and some of them fractions."""
     try:
         numbers = [float(label) for label in labels]
     except ValueError:

@@ -1,7 +1,8 @@
-"""Sets of TensorFlow Datasets: their encoded images are written as files, once, in the cache.
+"""TensorFlow Datasets (TFDS), whose encoded images are written as files into the cache, once.
 
-So an image of TFDS passes the one decode, has a digest and a name that stays, and all that
-follows is as for a folder. TFDS' splits train, validation and test are respected.
+So the images of TFDS are decoded by the same code as all others, have a digest and a lasting
+name, and are treated like those of a folder. The splits train, validation and test of TFDS are
+respected.
 """
 
 import csv
@@ -29,7 +30,7 @@ from kerasft.unpacked import no_room, room, unpacked
 log = logging.getLogger(__name__)
 
 INDEX = "photos.csv"
-RULES = 1  # raise it where the same set gives other files
+RULES = 1  # version of these rules; raise it when the same dataset gives different files
 _SIGNATURES = (
     (b"\xff\xd8\xff", ".jpg"),
     (b"\x89PNG", ".png"),
@@ -40,14 +41,14 @@ _SIGNATURES = (
 
 
 def find_tfds(data: Data, progress: Progress) -> PhotoFolder:
-    """The photos of a set of TFDS, `tfds:NAME[:CONFIG][:VERSION]`.
+    """Unpacks a TFDS dataset, `tfds:NAME[:CONFIG][:VERSION]`, into the cache.
 
-    It is taken from `data.data_dir`, or else where TFDS keeps its sets; if it is not there, TFDS
-    downloads and prepares it there.
+    It is read from `data.data_dir`, or from the folder in which TFDS keeps its datasets. If it
+    is not there, TFDS downloads and prepares it.
 
     Raises:
-        UserError: TFDS is not installed, or does not know the name (exit status 2); the set can't
-            be prepared or read; no image or no class label, or several.
+        UserError: TFDS is not installed, or does not know the name (exit code 2); the dataset
+            cannot be prepared or read; it does not have exactly one image and one class label.
     """
     name = data.source
     if not all(map(importlib.util.find_spec, ("tensorflow_datasets", "importlib_resources"))):
@@ -66,7 +67,7 @@ def find_tfds(data: Data, progress: Progress) -> PhotoFolder:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Holds back what TFDS and TensorFlow warn each other about."""
+    """Silences the warnings that TFDS and TensorFlow log about each other."""
     loggers = [logging.getLogger(name) for name in ("absl", "tensorflow")]
     levels = [logger.level for logger in loggers]
     for logger in loggers:
@@ -80,7 +81,11 @@ def _quiet() -> Iterator[None]:
 
 @contextmanager
 def _saying(what: str) -> Iterator[None]:
-    """Turns what TFDS and the code of its sets raise, which may be anything, into a sentence."""
+    """Turns exceptions of TFDS and its datasets, which can be of any type, into a UserError.
+
+    Args:
+        what: beginning of the message, which the reason follows.
+    """
     try:
         yield
     except UserError:
@@ -91,7 +96,7 @@ def _saying(what: str) -> Iterator[None]:
 
 
 def _prepared(name: str, data_dir: str | None) -> Any:
-    """The builder of a set that is on disk now."""
+    """Returns the builder of a dataset, which is prepared on disk first if necessary."""
     import tensorflow_datasets as tfds
 
     place = data_dir or tfds.core.constants.DATA_DIR
@@ -116,7 +121,7 @@ def _prepared(name: str, data_dir: str | None) -> Any:
 
 
 class _Set:
-    """A prepared set: which of its features and splits are taken, and how they become files."""
+    """A prepared dataset: its image and label features, its splits, and their files."""
 
     def __init__(self, name: str, builder: Any) -> None:
         self.name, self.builder = name, builder
@@ -124,13 +129,13 @@ class _Set:
         self.splits = _splits(name, builder.info)
 
     def files(self) -> list[tuple[str, int, int]]:
-        """What tells this set from another one: its files, their sizes and when they were made."""
+        """Returns the dataset's fingerprint: its files with their sizes and modification times."""
         with os.scandir(os.fspath(self.builder.data_path)) as entries:
             found = [(entry.name, entry.stat()) for entry in entries]
         return sorted((name, status.st_size, status.st_mtime_ns) for name, status in found)
 
     def write(self, folder: Path, progress: Progress) -> None:
-        """Writes every labelled image into a folder, and an index of them."""
+        """Writes every labelled image into a folder, and an index of the images."""
         names = self.builder.info.features[self.label].names
         total = sum(self.builder.info.splits[split].num_examples for split in self.splits)
         left, done, without = room(), 0, 0
@@ -142,7 +147,7 @@ class _Set:
                     if done % max(1, total // 100) == 0:
                         figures = {"what": f"unpacking {self.name}"}
                         progress(Event("unpack", done, total, figures=figures))
-                    if label < 0:  # TFDS' way of saying that nobody knows
+                    if label < 0:  # TFDS marks unlabelled examples with -1
                         without += 1
                         continue
                     left -= len(encoded)
@@ -177,7 +182,7 @@ class _Set:
 
 
 def _features(name: str, info: Any) -> tuple[str, str]:
-    """Which feature is the image and which the label: those of supervised learning, or the only."""
+    """Finds the image and the label feature: the dataset's supervised pair, or the only ones."""
     import tensorflow_datasets as tfds
 
     features = dict(info.features) if isinstance(info.features, tfds.features.FeaturesDict) else {}
@@ -204,7 +209,7 @@ def _features(name: str, info: Any) -> tuple[str, str]:
 
 
 def _splits(name: str, info: Any) -> dict[str, str]:
-    """The splits that are taken -> what they are here; "" is a single one with another name."""
+    """Maps TFDS' splits to ours. A single split with another name maps to "", no split."""
     known = {split: SPLIT_FOLDERS[split] for split in info.splits if split in SPLIT_FOLDERS}
     if not known and len(info.splits) == 1:
         return dict.fromkeys(info.splits, "")
@@ -220,7 +225,7 @@ def _splits(name: str, info: Any) -> dict[str, str]:
 
 
 def _as_name(text: str) -> str:
-    """A text as a part of a path on any system; what tells two of them apart is the identity."""
+    """Turns a text into a part of a path on any system. Different texts may give the same part."""
     return re.sub(r"[^\w.=-]", "_", text)[:80].strip(".") or "_"
 
 
