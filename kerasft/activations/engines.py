@@ -6,7 +6,7 @@ one for each output of the prefix. Inference only. `ENGINES` names them.
 A third one was measured and left out: OpenVINO computes MobileNetV2 1.9 times as fast as the folded
 graph in bfloat16 and ResNet50 1.1 times, but converts the net for seconds and waits for the same
 decoding, which left 1.0 to 1.2 times from files to activations, less than the 1.3 that it was to
-bring (README, "Measured"; `scripts/bench_engines.py` measures it).
+bring (`scripts/results/bench_engines.md`).
 
 Shapes: B images in a batch, S side of the square input in pixels.
 """

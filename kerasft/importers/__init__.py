@@ -7,7 +7,11 @@
     torchvision       imports a state dict of torchvision, saved as safetensors
     weights_writer    fits weights to the layers of a net, writes HDF5 strip by strip
 
-Keras is not imported: a file of 500 MB takes seconds and little memory.
+The definition is compared with the backbone layer by layer, and so is the order of the layers in
+both files; then the blobs are read where they lie in the mapped file. The nets pool, normalise
+and group as Caffe does, and subtract Caffe's mean. What is written is stock Keras. Keras itself
+is not imported: a file of 500 MB takes seconds and little memory. How to use it:
+`guide/caffe-weights.md`.
 
 Example:
     kerasft import-caffe deploy.prototxt alexnet.caffemodel --backbone AlexNet --to alexnet.h5

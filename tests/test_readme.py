@@ -1,0 +1,53 @@
+"""README.md and kerasft/README.md: how long they are, and that what they name is there."""
+
+import re
+from pathlib import Path
+
+import pytest
+from import_graph import modules_per_package, parse_modules
+
+ROOT = Path(__file__).resolve().parent.parent
+README = (ROOT / "README.md").read_text("utf-8")
+ARCHITECTURE = (ROOT / "kerasft" / "README.md").read_text("utf-8")
+
+
+def test_readme_stays_under_320_lines():
+    assert len(README.splitlines()) < 320
+
+
+@pytest.mark.parametrize(("text", "folder"), [(README, "."), (ARCHITECTURE, "kerasft")])
+def test_every_link_and_every_path_leads_to_a_file(text, folder):
+    links = re.findall(r"\]\(([\w./-]+)\)", text)
+    named = re.findall(r"(?<![\w/.])((?:\w+/)+\w+\.(?:py|md|toml|sh|txt))\b", text)
+    inside = ROOT / folder
+    missing = {
+        path
+        for path in [*links, *named]
+        if not ((inside / path).is_file() or (ROOT / path).is_file())
+    }
+    assert missing - {"runs/insects/config.toml", "configs/mine.toml"} == set()
+
+
+@pytest.mark.parametrize("text", [README, ARCHITECTURE], ids=["README", "kerasft/README"])
+def test_every_package_is_named(text):
+    packages = set(modules_per_package(parse_modules())) - {""}
+    assert {name for name in packages if f"`{name}`" not in text} == set()
+
+
+def test_every_recipe_is_named():
+    recipes = {path.name for path in (ROOT / "configs").glob("*.toml")}
+    assert {name for name in recipes if f"`{name}`" not in README} == set()
+
+
+def test_every_command_is_named():
+    from kerasft.cli.main import main
+
+    assert {name for name in main.commands if f"`{name}" not in README} == set()
+
+
+def test_results_lie_beside_the_script_that_made_them():
+    results = ROOT / "scripts" / "results"
+    by_a_command = {"compare", "first_session", "heads", "import_caffe"}
+    for path in results.glob("*.md"):
+        assert path.stem in by_a_command or (ROOT / "scripts" / f"{path.stem}.py").is_file()
+        assert re.search(r"^    (python scripts/|kerasft )|^\$ kerasft", path.read_text(), re.M)
