@@ -1,10 +1,14 @@
 """README.md and kerasft/README.md: how long they are, and that what they name is there."""
 
+import ast
 import re
 from pathlib import Path
 
 import pytest
 from import_graph import modules_per_package, parse_modules
+
+import kerasft
+from kerasft.cli.main import main
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text("utf-8")
@@ -40,8 +44,6 @@ def test_every_recipe_is_named():
 
 
 def test_every_command_is_named():
-    from kerasft.cli.main import main
-
     assert {name for name in main.commands if f"`{name}" not in README} == set()
 
 
@@ -51,3 +53,16 @@ def test_results_lie_beside_the_script_that_made_them():
     for path in results.glob("*.md"):
         assert path.stem in by_a_command or (ROOT / "scripts" / f"{path.stem}.py").is_file()
         assert re.search(r"^    (python scripts/|kerasft )|^\$ kerasft", path.read_text(), re.M)
+
+
+def test_the_python_on_the_page_calls_the_public_api():
+
+    trees = [ast.parse(code) for code in re.findall(r"```python\n(.+?)```", README, re.S)]
+    imported = {
+        alias.name
+        for tree in trees
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom) and node.module == "kerasft"
+        for alias in node.names
+    }
+    assert imported | {"compare_ways"} == set(kerasft.__all__)
