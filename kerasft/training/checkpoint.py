@@ -1,14 +1,14 @@
-"""Everything that a resumed phase needs, under one digest.
+"""Checkpoints: everything that a resumed phase needs.
 
-`checkpoints/state.json` is the commit point: it names the files that belong to it with
-their digests, and is written last. Until it is replaced the older state is whole.
+`checkpoints/state.json` is the commit point: it lists the files of one state with their digests
+and is written last. Until it is replaced, the previous state stays complete.
 
     state.json          phase, epoch, best epoch, seconds, metrics; names and digests of:
     state-<epoch>.npz   the suffix's weights, optimizer slots, seed generators
     best-<epoch>.npz    the suffix's weights at the best epoch
 
-Keras' own BackupAndRestore keeps neither the best epoch nor the patience that is left, and
-the state of a dropout's SeedGenerator is in neither `.keras` nor `.weights.h5`.
+Keras' own BackupAndRestore keeps neither the best epoch nor the remaining patience, and the state
+of a dropout's SeedGenerator is in neither `.keras` nor `.weights.h5`.
 """
 
 import hashlib
@@ -25,7 +25,7 @@ from kerasft.errors import UserError
 from kerasft.files import replacing, write_atomic
 from kerasft.seeds import derive_seed
 
-START = "start.keras"  # the model from which a later phase began
+START = "start.keras"  # copy of the model that a later phase begins with
 
 
 @dataclass
@@ -33,13 +33,13 @@ class PhaseState:
     """How far a phase has come.
 
     Attributes:
-        phase: its name.
-        start: digest of the weights that it began with.
-        epoch: epochs done.
-        best_epoch: from 1; 0 before the first epoch.
+        phase: name of the phase.
+        start: digest of the weights that the phase began with.
+        epoch: number of finished epochs.
+        best_epoch: number of the best epoch, from 1; 0 before any epoch has finished.
         best_loss: validation log loss of the best epoch.
-        seconds: spent so far, over all interruptions.
-        lines: this phase's lines of metrics.jsonl.
+        seconds: time spent so far, in all processes.
+        lines: the phase's lines of metrics.jsonl.
     """
 
     phase: str
@@ -52,11 +52,11 @@ class PhaseState:
 
 
 def begin(folder: Path, phase: str) -> None:
-    """Makes the folder of checkpoints, and removes what an earlier phase left when it was killed.
+    """Makes the folder of checkpoints, and removes what a killed process left of another phase.
 
     Args:
-        folder: the run's `checkpoints`.
-        phase: name of the phase that begins or goes on; its own state stays.
+        folder: the run's folder of checkpoints.
+        phase: name of the phase that begins or is resumed; its own state stays.
     """
     folder.mkdir(exist_ok=True)
     if load(folder, phase) is None:
@@ -64,18 +64,18 @@ def begin(folder: Path, phase: str) -> None:
 
 
 def seed_states(model: keras.Model) -> list[keras.Variable]:
-    """State variables of the model's random layers (dropout, stochastic depth)."""
+    """Returns the state variables of the model's random layers (dropout, stochastic depth)."""
     return [v for v in model.variables if v.path.split("/")[-1] == "seed_generator_state"]
 
 
 def reset_seeds(model: keras.Model, seed: int) -> None:
-    """Starts every random layer afresh, whatever the model has computed before."""
+    """Resets every random layer to a state that depends on the seed alone."""
     for i, state in enumerate(seed_states(model)):
         state.assign(np.array([derive_seed(seed, "layer", i), 0], "uint32"))
 
 
 def weights_of(model: keras.Model) -> list[np.ndarray]:
-    """Copies of a model's weights, in their order."""
+    """Returns copies of a model's weights, in their order."""
     return [np.array(keras.ops.convert_to_numpy(weight)) for weight in model.weights]
 
 
@@ -86,17 +86,17 @@ def save(
     optimizer: keras.optimizers.Optimizer,
     best: list[np.ndarray],
 ) -> None:
-    """Commits the state after an epoch; an older one stays until this is whole.
+    """Commits the state after an epoch; the previous one stays until this one is complete.
 
     Args:
-        folder: the run's `checkpoints`, which exists.
-        progress: how far the phase has come.
-        suffix: as it is now.
-        optimizer: with its slots built.
-        best: `weights_of` the suffix at `progress.best_epoch`.
+        folder: the run's folder of checkpoints, which exists.
+        progress: progress of the phase, including this epoch.
+        suffix: the suffix, with its current weights.
+        optimizer: the phase's optimizer, its slots built.
+        best: weights of the suffix at `progress.best_epoch`, from `weights_of`.
 
     Raises:
-        UserError: the disk is full or cannot be written.
+        UserError: the disk is full or can't be written.
     """
     arrays = {
         "weight": weights_of(suffix),
@@ -117,7 +117,7 @@ def save(
 
 
 def load(folder: Path, phase: str) -> PhaseState | None:
-    """Reads how far a phase had come; None if it has no state, or another phase's."""
+    """Returns how far a phase has come; None if there is no state, or that of another phase."""
     facts = _read_json(folder)
     if not facts or facts["progress"]["phase"] != phase:
         return None
@@ -127,12 +127,12 @@ def load(folder: Path, phase: str) -> PhaseState | None:
 def restore(
     folder: Path, suffix: keras.Model, optimizer: keras.optimizers.Optimizer
 ) -> list[np.ndarray]:
-    """Puts a saved state back.
+    """Restores a saved state: weights, optimizer slots, random layers.
 
     Args:
-        folder: the run's `checkpoints`, whose state belongs to this phase.
-        suffix: of the same cut.
-        optimizer: of the same phase, built.
+        folder: the run's folder of checkpoints, with a state of this phase.
+        suffix: the suffix at the phase's cut; it gets the saved weights.
+        optimizer: the phase's optimizer, its slots built; it gets the saved slots.
 
     Returns:
         The suffix's weights at the best epoch.
@@ -157,13 +157,13 @@ def restore(
 
 
 def clear(folder: Path) -> None:
-    """Removes the state of a phase that has ended."""
+    """Removes all checkpoints."""
     (folder / "state.json").unlink(missing_ok=True)
     _remove_others(folder, keep=set())
 
 
 def assign_weights(model: keras.Model, weights: list[np.ndarray]) -> None:
-    """Puts `weights_of` back."""
+    """Assigns weights to a model, in the order of `weights_of`."""
     _assign(model.weights, weights)
 
 

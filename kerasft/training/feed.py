@@ -1,9 +1,9 @@
-"""What a phase is fed in training: order, views, mixing, targets, from photos or from a store.
+"""Training batches of a phase: order, views, mixing and targets, from photos or from stores.
 
-Any epoch's order, views and shares can be had without the earlier epochs', for stored and live
-feeding alike: what a resumed run needs (`Dataset.shuffle` would start again).
+The order, views and mixing shares of an epoch depend on its number and the seed alone, so a
+resumed run gets the same ones (`Dataset.shuffle` would start again from the first epoch).
 
-Shapes: N training images, K classes, E epochs, V views, B batch.
+Shapes: N training images, K classes, V views, B images in a batch.
 """
 
 import math
@@ -22,13 +22,20 @@ from kerasft.seeds import derive_seed
 
 
 class Epochs(Sequence[Epoch]):
-    """Order, views and shares of some epochs, the same for stored and for live feeding.
+    """Order, views and mixing shares of some epochs, the same for stored and for live feeding.
 
-    Each is made when it is looked at: all of them at once are large.
+    Each epoch is computed when it is read, because all of them together are large.
     """
 
     def __init__(self, context: RunContext, seed: int, n: int, epochs: range) -> None:
-        """Args: seed: the phase's seed. n: N. epochs: numbers of the epochs, from 0."""
+        """Prepares the epochs.
+
+        Args:
+            context: the run.
+            seed: the phase's seed.
+            n: number of training images, N.
+            epochs: numbers of the epochs, from 0.
+        """
         self._seed, self._n, self._epochs = seed, n, epochs
         self._mixup = context.config.augment.mixup
         views = views_of(context.config.seed, context.plan.views)
@@ -51,13 +58,13 @@ class Epochs(Sequence[Epoch]):
 def training_feed(
     context: RunContext, phase: Phase, epochs: Sequence[Epoch], stored: Stored | None
 ) -> Iterable:
-    """Batches (x, y) or (x, y, w) of some epochs; see `batches.training_batches`.
+    """Returns the batches (x, y) or (x, y, w) of some epochs; see `batches.training_batches`.
 
     Args:
         context: the run.
-        phase: says batch size and class weights.
-        epochs: as `Epochs` makes them.
-        stored: the activations at the cut; None reads pixels.
+        phase: the phase's settings, with batch size and class weights.
+        epochs: the epochs, from `Epochs`.
+        stored: the stored activations at the cut; None feeds pixels.
     """
     source, config = context.source, context.config
     labels, classes = context.labels("train"), len(source.class_names)
@@ -83,7 +90,10 @@ def training_feed(
 
 
 def class_weights(phase: Phase, labels: np.ndarray, num_classes: int) -> np.ndarray | None:
-    """float32 [K]: with "balanced", each class weighs as much as any other in the loss."""
+    """Returns the weight of each class in the loss, float32 [K], or None for no weights.
+
+    With "balanced", all classes have the same total weight.
+    """
     if phase.class_weight == "none":
         return None
     counts = np.bincount(labels, minlength=num_classes)
@@ -91,7 +101,7 @@ def class_weights(phase: Phase, labels: np.ndarray, num_classes: int) -> np.ndar
 
 
 CHUNK = 64  # neighbouring images that stay together in the first, coarse shuffle
-BUFFER = 4096  # images that are mixed freely after it
+BUFFER = 4096  # images that the second shuffle mixes freely
 
 
 def epoch_order(seed: int, epoch: int, n: int) -> np.ndarray:
@@ -103,8 +113,7 @@ def epoch_order(seed: int, epoch: int, n: int) -> np.ndarray:
 
     Args:
         seed: the phase's seed.
-        epoch: counted from 0. Any epoch's order can be had without the earlier ones,
-            which is what a resumed run needs (`Dataset.shuffle` starts again).
+        epoch: number of the epoch, from 0.
         n: number of training images.
 
     Returns:
@@ -125,28 +134,28 @@ def epoch_views(seed: int, epoch: int, n: int, views: int) -> np.ndarray:
 
     Args:
         seed: the phase's seed.
-        epoch: counted from 0.
+        epoch: number of the epoch, from 0.
         n: number of training images.
-        views: of each image, 1 or more.
+        views: number of views of each image, 1 or more.
 
     Returns:
-        int64 [n], 0 to views - 1; by the image's position, not by when it comes.
+        int64 [n], 0 to views - 1, in the order of the training images, not of the epoch.
     """
     return np.random.default_rng(derive_seed(seed, "view", epoch)).integers(0, views, n)
 
 
 def mixup_shares(seed: int, epoch: int, n: int, alpha: float) -> np.ndarray:
-    """Returns how much of itself each training image keeps in one epoch.
+    """Returns the mixup share of each training image in one epoch: how much of itself it keeps.
 
     Args:
         seed: the phase's seed.
-        epoch: counted from 0.
+        epoch: number of the epoch, from 0.
         n: number of training images.
-        alpha: of the Beta distribution, over 0.
+        alpha: both parameters of the Beta distribution, over 0.
 
     Returns:
-        float32 [n], 0.5 to 1: the larger of the two shares, so that an image stays nearer to
-        itself than to its partner.
+        float32 [n], 0.5 to 1: the larger of the two shares, so that an image keeps more of
+        itself than it takes from its partner.
 
     Source: Zhang et al. 2018, "mixup: Beyond Empirical Risk Minimization", with a share per
         image, as fastai does it.
@@ -155,7 +164,7 @@ def mixup_shares(seed: int, epoch: int, n: int, alpha: float) -> np.ndarray:
     return np.maximum(drawn, 1 - drawn).astype("float32")
 
 
-SLICE_BYTES = 16 << 20  # of a store, read at once
+SLICE_BYTES = 16 << 20  # size of the part of a store that is read at once
 
 
 def stored_batches(
@@ -167,21 +176,21 @@ def stored_batches(
     batch_size: int,
     sample_weights: np.ndarray | None = None,
 ) -> tf.data.Dataset:
-    """Stored activations with labels, for some epochs of training.
+    """Returns batches of stored activations with their targets, for some epochs of training.
 
-    Read in slices of many batches, ascending within a slice, so that there is no Python per
-    batch and the disk is read in stretches; two or three slices are in memory.
+    The stores are read in slices of many batches, in ascending order within a slice: no Python
+    runs per batch, and the disk is read in long stretches. Two or three slices are in memory.
 
     Args:
-        views: V arrays [N, ...], memory-mapped, a row per training image.
-        labels: int [N].
-        epochs: as for `training_batches`; `views` are 0 to V - 1.
-        num_classes: K.
-        batch_size: B.
-        sample_weights: float [K], the weight of each class; None is no weights.
+        views: stores of the V views, [N, ...] each, memory-mapped, a row per training image.
+        labels: labels of the training images, int [N].
+        epochs: the epochs; their `views` are numbers from 0 to V - 1.
+        num_classes: number of classes, K.
+        batch_size: number of images in a batch, B.
+        sample_weights: weight of each class in the loss, float [K]; None: no weights.
 
     Returns:
-        As `training_batches`, x in the dtype of the store.
+        The batches that `batches.training_batches` describes, with x in the dtype of the store.
     """
     shape, dtype = views[0].shape[1:], views[0].dtype
     target = targets_of(labels, num_classes, sample_weights)
@@ -211,7 +220,7 @@ def stored_batches(
 
 
 def _gathered(views: Sequence[Rows], rows: np.ndarray, which: np.ndarray) -> np.ndarray:
-    """Row `rows[i]` of view `which[i]`, for all i."""
+    """Returns row `rows[i]` of view `which[i]`, for all i."""
     gathered = np.empty((len(rows), *views[0].shape[1:]), views[0].dtype)
     for view in np.unique(which):
         places = np.flatnonzero(which == view)

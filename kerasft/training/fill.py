@@ -1,4 +1,4 @@
-"""How a phase fills what is above its cut: `train_suffix` by steps, `solve_head` at once.
+"""The work of a phase: `train_suffix` trains the suffix step by step, `solve_head` solves a head.
 
 Shapes: N images, F features, K classes.
 """
@@ -37,14 +37,14 @@ class PhaseOutcome:
 
     Attributes:
         model: the whole model, pixels to scores.
-        start: `cut.fingerprint` of it as the phase began.
+        start: fingerprint of the model at the start of the phase (`cut.fingerprint`).
         trained: positions in `model.weights` that the phase may have changed.
-        line: the line of metrics.jsonl whose weights the model has.
-        how: steps that were taken, or how the head was solved.
-        parameters: number of weights that the phase could change.
+        line: the line of metrics.jsonl that belongs to the model's weights.
+        how: the training steps taken, or how the head was solved.
+        parameters: number of parameters that the phase could change.
         learning_norms: names of the BatchNormalization layers that learned.
-        stored: what it was made from; None: from pixels.
-        parts: what it took.
+        stored: the stored activations that the phase used; None if it read pixels.
+        parts: the parts of the work so far, with their times.
     """
 
     model: keras.Model
@@ -59,12 +59,12 @@ class PhaseOutcome:
 
 
 def train_suffix(context: RunContext, index: int, net: Net, seed: int) -> PhaseOutcome:
-    """Trains what is above the cut until its best epoch, or goes on with it.
+    """Trains the suffix of a phase and keeps its best epoch; an interrupted phase is continued.
 
     Args:
         context: the run.
         index: position of the phase in the run, from 0.
-        net: the whole net as the phase begins; it is trained in place.
+        net: the net that the phase begins with; it is trained in place.
         seed: the phase's seed.
 
     Raises:
@@ -110,16 +110,16 @@ def _has_standard(model: keras.Model) -> bool:
 
 
 def solve_head(context: RunContext, index: int, phase: Solved, net: Net, seed: int) -> PhaseOutcome:
-    """Puts a head that scikit-learn solves on the features of a model.
+    """Solves a head with scikit-learn and puts it in place of the net's own.
 
-    Training and validation images are taken as they are, without augmentation. What is tried is
-    settled by cross-validation inside the training split; the test split is not looked at.
+    Training and validation images are used without augmentation. The method's settings are
+    compared as `solver.solve` says; the test split is not used.
 
     Args:
         context: the run.
         index: position of the phase in the run, from 0.
         phase: the phase's settings.
-        net: the whole net as the phase begins; its head is left away.
+        net: the net that the phase begins with; its head is dropped.
         seed: the phase's seed.
 
     Raises:
@@ -152,7 +152,7 @@ def solve_head(context: RunContext, index: int, phase: Solved, net: Net, seed: i
     whole = solved.attach(base, solution, classes)
     part.end()
 
-    # What the base was before anything was computed; the head's weights are new.
+    # The base's digests from before anything was computed; the head's weights are new.
     known = {id(v): at for v, at in zip(net.model.weights, before, strict=True)}
     of_base = {id(variable) for variable in base.weights}
     now = fingerprint(whole)
@@ -190,7 +190,7 @@ def solve_head(context: RunContext, index: int, phase: Solved, net: Net, seed: i
 def _features(
     context: RunContext, name: str, base: keras.Model, stored: Stored | None
 ) -> np.ndarray:
-    """Returns features float32 [N,F] of a split, each image as it is."""
+    """Returns the features of a split without augmentation, float32 [N,F]."""
     if stored:
         rows = stored.train[0] if name == "train" else stored.validation
         return np.asarray(rows, np.float32)
@@ -202,14 +202,14 @@ def _features(
 
 
 def _examples(source: Source, name: str, features: np.ndarray) -> Examples:
-    """The images of a split as a solver takes them."""
+    """Returns the images of a split in the form that a solver takes."""
     positions = source.indices(name)
     groups = [source.groups[i] for i in positions] if source.groups else None
     return Examples(features, source.labels[positions], groups)
 
 
 def _figures(suffix: keras.Model, examples: dict[str, Examples]) -> dict[str, float]:
-    """Loss and accuracy on training and validation features, named as in metrics.jsonl."""
+    """Returns loss and accuracy on training and validation features, named as in metrics.jsonl."""
     figures: dict[str, float] = {}
     for name, prefix in zip(TRAIN_AND_VALIDATION, ("", "val_"), strict=True):
         labels = examples[name].labels

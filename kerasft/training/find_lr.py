@@ -1,11 +1,11 @@
 """The learning-rate finder: a phase is tried at rates that rise from step to step.
 
-The run is left as it is; the answer is a suggestion with its plot. Source: Smith, Cyclical
+It suggests a rate and draws a plot; the run itself does not change. Source: Smith, Cyclical
 Learning Rates for Training Neural Networks, 2017, section 3.3 ("LR range test").
 
 A batch of 32 photos is easy or hard by chance, which hides the small changes of a net that is
-trained already. So what is looked at is how far a batch's loss lies below or above what the
-untouched weights give for the same batch.
+already trained. The finder therefore looks at the change of the loss: the loss of a batch minus
+the loss that the untouched weights give for the same batch.
 
 Shapes: T steps.
 """
@@ -41,26 +41,27 @@ from kerasft.training.start import initial_net
 from kerasft.training.trainable import open_trainable, trained
 
 LOWEST, HIGHEST = 1e-7, 1.0
-FELL = 0.02  # share of the first loss: a smaller fall is noise
-TOO_FAR = 1.0  # share of the first loss: a smoothed loss that much above it ends the search
+FELL = 0.02  # share of the first loss: a smaller decrease counts as noise
+TOO_FAR = 1.0  # share of the first loss: a smoothed increase over it ends the search
 
 
 @dataclass(frozen=True, eq=False)
 class RateSearch:
-    """What the learning-rate finder saw, a number per step, and what it suggests.
+    """Result of the learning-rate finder: the suggested rate, and the curve behind it.
 
     Attributes:
         run: the run directory.
         phase: name of the phase that was tried.
-        blocks: number of blocks that it trains below the head, or "all".
-        from_start: whether it was the run's first phase, from the weights that it began with.
-        suggested: the learning rate; None where the loss did not fall.
+        blocks: number of blocks that the phase trains below the head, or "all".
+        from_start: whether the run's first phase was tried, from its initial weights.
+        suggested: the suggested learning rate; None where the loss did not fall.
         rates: learning rates, float64 [T].
         losses: losses of the batches, float64 [T].
-        changes: losses less those that the untouched weights give, 0 at the lowest rates, [T].
-        smoothed: changes, smoothed, [T].
-        plot: the file with the curve.
-        csv: the file with the numbers.
+        changes: losses minus those of the untouched weights, shifted to 0 at the lowest rates,
+            float64 [T].
+        smoothed: smoothed changes, float64 [T].
+        plot: path of the plot.
+        csv: path of the table.
     """
 
     run: Path
@@ -104,17 +105,17 @@ def find_rate(
     """Suggests the learning rate of a phase, from steps at rates from 1e-7 to 1.
 
     Args:
-        run_dir: directory of a finished run; it gets `find-lr.png` and `find-lr.csv`, nothing
+        run_dir: directory of a finished run. It gets `find-lr.png` and `find-lr.csv`; nothing
             else in it changes.
         flags, sets: fields of the phase that `continue_run` would append, `phases.-1`; with
             `from_start` those of the run's first phase, `phases.0`.
         data: the place of the photos now, if they were moved.
-        from_start: whether the run's first phase is tried, from the weights that it began with.
-        steps: number of steps, T, at least 20.
-        progress: the callback that is told of the steps, stage "check".
+        from_start: whether the run's first phase is tried, from its initial weights.
+        steps: number of steps, at least 20; a loss that rises too far ends the search earlier.
+        progress: the callback that receives an event per step, stage "check".
 
     Raises:
-        UserError: as `train.continue_run`; too few steps (exit code 2).
+        UserError: what `train.continue_run` refuses; too few steps (exit code 2).
     """
     if steps < 20:
         raise UserError(f"steps: expected 20 or more, got {steps}.", exit_code=2)
@@ -129,7 +130,7 @@ def find_rate(
         index = 0 if from_start else len(context.config.phases) - 1
         rates, losses, before = _range_test(context, index, net, steps)
         changes = losses - before
-        # Dropout, which is off where the untouched weights are measured, shifts them all alike.
+        # Dropout is off where the untouched weights are measured, which shifts all changes alike.
         changes -= np.median(changes[: max(1, len(changes) // 5)])
         smoothed = _smoothed(changes)
         suggested = suggest(rates, smoothed, first=float(before.mean()))
@@ -171,16 +172,16 @@ def _first_phase(
 
 
 def _open(phase: Phase) -> Phase:
-    """Leaves open whether the phase is stored: what was typed may have moved the cut."""
+    """Leaves open whether the phase trains on stores: what was typed may have moved the cut."""
     return phase.model_copy(update={"stored": None})
 
 
 def _range_test(
     context: RunContext, index: int, net: Net, steps: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Returns rates, losses, and losses of the untouched weights, float64 [T] each.
+    """Returns the rates, the losses, and the losses of the untouched weights, float64 [T] each.
 
-    T is smaller than `steps` if the loss has risen far before.
+    T is smaller than `steps` if the loss rose too far earlier.
     """
     n = len(context.source.indices("train"))
     trainable = open_trainable(context.plan, index, net, n, rate_of=_Rising(steps))
@@ -205,7 +206,7 @@ def _range_test(
         live.reset_metrics()
         context.progress(Event("check", steps + done, 2 * steps, figures={"what": "rates"}))
         mean = 0.8 * mean + 0.2 * (losses[-1] - before[done - 1])
-        if not mean < TOO_FAR * first:  # also where it is no number
+        if not mean < TOO_FAR * first:  # true for NaN too
             break
     finite = [loss for loss in losses if math.isfinite(loss)]
     t = len(finite)
@@ -213,7 +214,7 @@ def _range_test(
 
 
 class _Rising:
-    """Makes the schedule of a group of layers: its factor times `_rates`."""
+    """The schedule of a group of layers: its factor times `_rates`."""
 
     def __init__(self, steps: int) -> None:
         self._steps = steps
@@ -233,7 +234,7 @@ def _loss(result: Any) -> float:
 
 
 def _smoothed(values: np.ndarray) -> np.ndarray:
-    """Means over neighbours, weighted by a Hann window a fifth of all steps wide."""
+    """Returns means over neighbours, weighted by a Hann window a fifth of all steps wide."""
     width = min(len(values), max(3, len(values) // 5) | 1)
     window = np.hanning(width + 2)[1:-1]
     known = np.convolve(np.ones(len(values)), window, "same")
@@ -241,11 +242,13 @@ def _smoothed(values: np.ndarray) -> np.ndarray:
 
 
 def suggest(rates: np.ndarray, smoothed: np.ndarray, *, first: float) -> float | None:
-    """The rate at which the loss falls fastest, per decade of the rate, before its lowest point.
+    """Returns the rate at which the loss falls fastest, before its lowest point.
+
+    The slope is taken over the logarithm of the rate.
 
     Args:
-        rates: [T], equal ratios.
-        smoothed: [T], change of the loss.
+        rates: learning rates with a constant ratio, [T].
+        smoothed: smoothed changes of the loss, [T].
         first: loss of the untouched weights.
 
     Returns:

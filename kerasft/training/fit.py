@@ -1,4 +1,4 @@
-"""Fits a suffix, epoch by epoch, so that it can be interrupted after each of them."""
+"""The epochs of a phase, with a checkpoint after each, so that an interrupted run can resume."""
 
 import logging
 import math
@@ -30,17 +30,17 @@ log = logging.getLogger("kerasft")
 def fit(
     context: RunContext, trainable: Trainable, seed: int, *, start: str, stored: Stored | None
 ) -> tuple[PhaseState, Part]:
-    """Trains a phase until its last epoch, or until patience ends.
+    """Trains a phase until its last epoch, or until patience runs out.
 
     Args:
-        context: the run; what its checkpoints hold of this phase is continued.
+        context: the run; a checkpoint of this phase in it is continued.
         trainable: the phase, set up. Its suffix has the best epoch's weights afterwards.
         seed: the phase's seed.
-        start: digest of the whole model as the phase begins (`cut.digest_of`).
-        stored: the activations at the cut; None computes them from pixels in every step.
+        start: digest of the whole model at the start of the phase (`cut.digest_of`).
+        stored: the stored activations at the cut; None computes them from pixels in every step.
 
     Returns:
-        How far it came, at least one epoch; and the time that all its epochs took.
+        The state of the phase after at least one epoch, and the time of all its epochs.
 
     Raises:
         PhaseFailed: the loss is not a number from the start.
@@ -59,7 +59,7 @@ def fit(
             initial_epoch=first,
             epochs=phase.epochs,
             steps_per_epoch=steps,
-            shuffle=False,  # in order already; with True Keras warns that it does nothing
+            shuffle=False,  # the feed sets the order; with True Keras warns that it does nothing
             verbose=0,
             callbacks=[keeper, _Watcher(context, phase, steps, part)],
         )
@@ -70,13 +70,13 @@ def fit(
 
 
 class _Keeper(keras.callbacks.Callback):
-    """After every epoch: scores validation, keeps the best, commits the state, may stop.
+    """A callback that scores validation after every epoch, keeps the best and saves the state.
 
-    In the place of Keras' ModelCheckpoint, EarlyStopping and BackupAndRestore, which forget
-    each other's state when a run is resumed.
+    It stops the training when patience runs out, and replaces Keras' ModelCheckpoint,
+    EarlyStopping and BackupAndRestore, which forget each other's state when a run is resumed.
 
     Attributes:
-        now: how far the phase has come; of an earlier process, if the run is resumed.
+        now: state of the phase, continued from the checkpoint if the run is resumed.
         best: the suffix's weights at the best epoch so far.
     """
 
@@ -94,7 +94,7 @@ class _Keeper(keras.callbacks.Callback):
         self._train = len(context.source.indices("train"))
         self._earlier = [x for x in read_metrics(context.run) if x["phase"] != phase.name]
         self._labels = context.labels("validation")
-        # One pipeline for all epochs, made when it is needed.
+        # One pipeline for all epochs, built when it is first needed.
         self._validation: Iterator | None = None
         self._began = 0.0
 
@@ -114,7 +114,7 @@ class _Keeper(keras.callbacks.Callback):
             write_metrics(context.run, self._earlier + found.lines)
 
     def ended(self) -> bool:
-        """Whether the last epoch is done, or patience has ended, or the loss is no number."""
+        """Returns whether the epochs are done, patience ran out, or the loss is not a number."""
         waited = self.now.epoch - self.now.best_epoch
         out_of_patience = 0 < self._phase.patience <= waited
         return self.now.epoch >= self._phase.epochs or out_of_patience or self._diverged()
@@ -141,9 +141,9 @@ class _Keeper(keras.callbacks.Callback):
             ),
         }
         if self._phase.precision != "float32":
-            line["precision"] = self._phase.precision  # of the figures too, unlike the run's
+            line["precision"] = self._phase.precision  # figures in run.json are in float32
         if self._stored:
-            line["activations"] = self._stored.dtype  # stored, in this dtype
+            line["activations"] = self._stored.dtype
         now = self.now
         now.epoch, now.lines = epoch + 1, [*now.lines, line]
         improved = line["val_loss"] < now.best_loss
@@ -164,7 +164,7 @@ class _Keeper(keras.callbacks.Callback):
         self.model.stop_training = self.ended()
 
     def _to_mean(self) -> list[np.ndarray] | None:
-        """Puts the running mean into the suffix, if there is one; returns what was in it."""
+        """Puts the moving average, if there is one, into the suffix; returns the weights before."""
         if not self._phase.ema:
             return None
         stepped = checkpoint.weights_of(self._suffix)
@@ -206,14 +206,14 @@ class _Keeper(keras.callbacks.Callback):
 
 
 def _read(rows: Rows) -> Iterator[np.ndarray]:
-    """A mapped store in batches, given back afterwards."""
+    """Reads a memory-mapped store in batches, and releases its memory afterwards."""
     for start in range(0, len(rows), SCORING_BATCH):
         yield rows[start : start + SCORING_BATCH]
     release(rows)
 
 
 class _Watcher(keras.callbacks.Callback):
-    """Tells how an epoch goes on, at most five times a second."""
+    """A callback that reports progress within an epoch, at most five times a second."""
 
     def __init__(self, context: RunContext, phase: Phase, steps: int, part: Part) -> None:
         super().__init__()

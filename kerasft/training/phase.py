@@ -1,4 +1,4 @@
-"""One phase: fill what is above the cut, prove the freeze, score from pixels, judge."""
+"""One phase: its suffix is filled, the freeze proven, the model scored from pixels and judged."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -25,7 +25,7 @@ CANDIDATE = "candidate.keras"  # the phase's model as saved, until it is proven 
 def run_phase(
     context: RunContext, index: int, net: Net, best_so_far: float
 ) -> tuple[PhaseResult, Bundle]:
-    """Runs one phase, or what an interruption left of it.
+    """Runs one phase, or the rest of an interrupted one.
 
     Args:
         context: the run.
@@ -34,14 +34,14 @@ def run_phase(
         best_so_far: validation log loss of the run's model.keras; infinity if there is none.
 
     Returns:
-        What run.json records of the phase, and its model as it was saved. `improved` says
+        The phase's record for run.json, and its model as it was saved. `improved` says
         whether model.keras is now this phase's model; on a tie the earlier one stays.
 
     Raises:
         PhaseFailed: a frozen variable moved; the loss is not a number from the start; the
-            activations can't be stored, or their figures are not those of the saved model.
-            model.keras is then what it was.
-        UserError: the disk is full, or what the phase began with was changed meanwhile.
+            activations can't be stored, or their figures differ from those of the saved model.
+            model.keras has not changed then.
+        UserError: the disk is full, or the weights that the phase began with have changed.
     """
     phase = context.plan.phases[index]
     seed = derive_seed(context.config.seed, "phase", index)
@@ -83,14 +83,14 @@ def run_phase(
 
 
 def _gap(context: RunContext, saved: Bundle, scored: Figures, best: Mapping[str, float]) -> Gap:
-    """Compares the epoch's figures with those of the saved model.
+    """Compares the kept epoch's figures with those of the saved model.
 
-    Test-time views, which training does not know, are left out.
+    Views of test-time augmentation are left out, because training does not use them.
 
     Args:
         context: the run.
         saved: the saved model.
-        scored: its figures on validation.
+        scored: figures of the saved model on validation.
         best: the kept epoch's line of metrics.jsonl.
     """
     plain = scored
@@ -112,9 +112,9 @@ def _use_of(stored: Stored, context: RunContext) -> StoreUse:
 
 
 def refuse_gap(index: int, name: str, gap: Gap, n: int) -> None:
-    """Refuses a store whose figures are not those of the model that is shipped.
+    """Refuses a store whose figures differ too much from those of the saved model.
 
-    One point of accuracy is allowed, and one image where that is more.
+    The difference may be one point of accuracy, or one image where that is more.
 
     Args:
         index: position of the phase in the run, from 0.
@@ -123,7 +123,7 @@ def refuse_gap(index: int, name: str, gap: Gap, n: int) -> None:
         n: number of validation images.
 
     Raises:
-        PhaseFailed: they are further apart.
+        PhaseFailed: the difference is larger.
     """
     allowed = max(0.01, 1 / n) + 1e-9
     if gap.accuracy > allowed:
@@ -163,9 +163,9 @@ def figures_of(
 
     Args:
         context: the run.
-        saved: the model.
-        split_name: "validation" or "test".
-        part: the clock of the scoring, told how many images are scored.
+        saved: the saved model.
+        split_name: name of the split, "validation" or "test".
+        part: the clock of the scoring, which counts the scored images.
     """
     labels = context.labels(split_name)
     batches = context.batches(split_name)

@@ -1,8 +1,8 @@
-"""Settles what a config leaves open, before the first number depends on it.
+"""The plan of a run: what a config leaves open, settled before the first number depends on it.
 
     image size -> blocks of each phase -> views -> what is stored -> engine -> precision
 
-All of it is written into the run's config, so that the same config gives the same run again.
+All decisions are written into the run's config, so that the same config gives the same run again.
 """
 
 import logging
@@ -37,28 +37,29 @@ def plan_new(config: Config, source: Source, device: str) -> tuple[Plan, Net]:
         device: the device that computes, "cpu" or "gpu:N".
 
     Returns:
-        The plan, and the net that the run begins with, built to see that it can be.
+        The plan, and the net that the run begins with.
 
     Raises:
-        UserError: no such number of blocks, weights that can't be had, and so on.
+        UserError: a phase has more blocks than there are, the weights are not available, and so
+            on.
     """
     net = initial_net(config, len(source.class_names))
     return settle(config, source, net, device), net
 
 
 def settle(config: Config, source: Source, net: Net, device: str, *, done: int = 0) -> Plan:
-    """Settles what is open; what is settled already stays.
+    """Settles what a config leaves open; what is settled already stays.
 
     Args:
         config: a config, new or with phases appended.
         source: the photos.
         net: the net that the first unfinished phase begins with.
         device: the device that computes, "cpu" or "gpu:N".
-        done: number of finished phases; nothing is decided about them any more.
+        done: number of finished phases; they stay as they are.
 
     Raises:
-        UserError: a phase has more blocks than there are; what is asked for can't be stored; no
-            such engine here.
+        UserError: a phase has more blocks than there are; stores that are asked for can't be
+            made; the engine does not run here.
     """
     blocks = _settle_blocks(config.phases, net, default_blocks(config.model.backbone))
     views = _settle_views(config, blocks)
@@ -97,8 +98,8 @@ def settle(config: Config, source: Source, net: Net, device: str, *, done: int =
 def of_older_version(config: Config) -> Config:
     """Completes the config of a run that version 0.1.0 trained; others stay as they are.
 
-    It drew a new view in every epoch, mixed nothing and stored nothing, and had no words for
-    that in the config; a run of today has its views settled.
+    That version made a new view in every epoch, mixed nothing and stored nothing, and its config
+    had no fields for that. A run of a later version has `augment.views` settled.
     """
     if config.augment.views is not None:
         return config
@@ -111,8 +112,8 @@ def for_device(config: Config, device: Mapping[str, object]) -> Config:
     """Adapts the config of a run that may have begun on another device or backend.
 
     Args:
-        config: the config as it was settled there.
-        device: the device here, as `devices.prepare` returns it.
+        config: the config, settled for the earlier device.
+        device: the present device, from `devices.prepare`.
     """
     if config.cache.engine == "folded" and not engines.folds(str(device["device"])):
         return _with_cache(config, engine="keras")
@@ -120,7 +121,7 @@ def for_device(config: Config, device: Mapping[str, object]) -> Config:
 
 
 def _settle_blocks(phases: Sequence[AnyPhase], net: Net, usual: int) -> list[int | str]:
-    """Settles the blocks of each phase; left open, they are `usual` more than the phase before."""
+    """Settles the blocks of each phase; the default is `usual` more than in the phase before."""
     settled: list[int | str] = []
     before = 0
     for phase in phases:
@@ -146,18 +147,18 @@ def _settle_views(config: Config, blocks: Sequence[int | str]) -> int:
 def decide_storing(config: Config, views: int, source: Source, index: int, cut: Cut) -> Storing:
     """Decides whether a phase trains on stored activations.
 
-    The cost of a phase is the images that go through its frozen part: with a store each view
-    once, without one every image in every epoch. What is trained costs the same either way.
+    The cost that is compared is the number of images that go through the prefix: with a store,
+    each view once; without one, every image in every epoch. The suffix costs the same either way.
 
     Args:
-        config: the config.
+        config: the run's config.
         views: number of views of each training image; 0 makes a new one in every epoch.
         source: the photos.
         index: position of the phase in the run, from 0.
         cut: the cut at which the phase trains.
 
     Raises:
-        UserError: a store was asked for, and there is no room for it, or nothing to store.
+        UserError: a store was asked for, but there is no room for it, or nothing to store.
     """
     phase = config.phases[index]
     solved = isinstance(phase, Solved)
@@ -188,7 +189,7 @@ def decide_storing(config: Config, views: int, source: Source, index: int, cut: 
         )
     if lack:
         return Storing(False, lack, live, 0)
-    if not asked and once >= live and not solved:  # another method may want the same features
+    if not asked and once >= live and not solved:  # other methods may read a solved phase's store
         why = f"{once:,} images would go through the frozen part once, without a store {live:,}"
         return Storing(False, why, live, 0)
     why = f"{once:,} images through the frozen part instead of {live:,}"

@@ -1,4 +1,4 @@
-"""Learning rates: one optimizer for a phase, with a rate for each group of layers."""
+"""Learning rates: the optimizer of a phase, with a rate for each group of layers."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -15,9 +15,9 @@ class Group:
     """Layers of a suffix that learn at the same rate.
 
     Attributes:
-        name: "head", "backbone", a block's name, or "all".
-        factor: what the phase's learning rate is multiplied with.
-        layers: names of its layers.
+        name: name of the group: "head", "backbone", a block's name, or "all".
+        factor: factor by which the phase's learning rate is multiplied.
+        layers: names of the group's layers.
     """
 
     name: str
@@ -29,11 +29,15 @@ def rate_groups(phase: Phase, cut: Cut) -> list[Group]:
     """Divides a suffix's layers by their learning rate.
 
     The head learns at `head_learning_rate_multiplier` times the phase's rate (Caffe's recipe
-    "fine-tuning for style recognition": a larger rate for the new layer), the block that is
-    the n-th from the top at `layer_decay ** n` times (ELECTRA, Clark et al. 2020, appendix A).
+    "fine-tuning for style recognition": a larger rate for the new layer), the n-th block from
+    the top at `layer_decay ** n` times (ELECTRA, Clark et al. 2020, appendix A).
+
+    Args:
+        phase: the phase's settings.
+        cut: the phase's cut.
 
     Returns:
-        The head's group first, then from the top; one group if all factors are equal.
+        The head's group, then the others from the top; one group if all factors are equal.
     """
     blocks = [(b.name, phase.layer_decay**n, b.layers) for n, b in enumerate(cut.blocks, start=1)]
     inside = {layer for _, _, layers in blocks for layer in layers}
@@ -51,8 +55,13 @@ def rate_groups(phase: Phase, cut: Cut) -> list[Group]:
 def schedule(phase: Phase, factor: float, steps_per_epoch: int) -> float | Callable:
     """Returns a group's learning rate: a number, or a Keras schedule of the step.
 
-    Warm-up rises from 0 to the rate over `phase.warmup` epochs; "cosine" then falls to 0 at
-    the end of the phase's last epoch (Loshchilov and Hutter 2017, without restarts).
+    During warm-up the rate rises from 0 over `phase.warmup` epochs; with "cosine" it then falls
+    to 0 at the end of the phase's last epoch (Loshchilov and Hutter 2017, without restarts).
+
+    Args:
+        phase: the phase's settings.
+        factor: the group's factor.
+        steps_per_epoch: number of batches in an epoch.
     """
     rate = phase.learning_rate * factor
     if phase.schedule == "constant" and not phase.warmup:
@@ -76,20 +85,20 @@ def build_optimizer(
 ) -> keras.optimizers.Optimizer:
     """Builds a phase's optimizer, and its slots for the suffix's trainable variables.
 
-    With one group it is a stock optimizer, with several `keras.optimizers.MultiOptimizer`
-    over stock optimizers, in a `LossScaleOptimizer` for "mixed_float16" (whose small
-    gradients would be 0 otherwise).
+    With one group it is a stock optimizer, with several a `keras.optimizers.MultiOptimizer`
+    over stock optimizers. For "mixed_float16" a `LossScaleOptimizer` is put around it, without
+    which small gradients would be 0.
 
     Args:
-        phase: which optimizer, rate and schedule.
-        groups: of `rate_groups`.
-        suffix: after `cut.freeze`.
-        steps_per_epoch: batches in one epoch.
-        rate_of: makes the schedule of a group from its factor; None takes the phase's.
+        phase: the phase's settings: optimizer, rate, schedule.
+        groups: the groups of layers, from `rate_groups`.
+        suffix: the suffix, after `cut.freeze`.
+        steps_per_epoch: number of batches in an epoch.
+        rate_of: the function from a group's factor to its schedule; None takes `schedule`.
     """
     rate_of = rate_of or (lambda factor: schedule(phase, factor, steps_per_epoch))
-    # Decay pulls weights to 0; a bias or the scale of a norm has no reason to go there. By
-    # shape, since names do not tell: ConvNeXt's LayerScale calls its scale "variable".
+    # Weight decay pulls weights to 0, which makes no sense for a bias or the scale of a norm. They
+    # are told by shape, since names do not help: ConvNeXt's LayerScale calls its scale "variable".
     spared = [variable for variable in suffix.trainable_variables if len(variable.shape) < 2]
     one_each = [_stock(phase, rate_of(group.factor), spared) for group in groups]
     optimizer = one_each[0]
@@ -109,11 +118,11 @@ def build_optimizer(
 
 
 def batches_seen(optimizer: keras.optimizers.Optimizer) -> int:
-    """How many batches an optimizer of `build_optimizer` has been given: what schedules count.
+    """Returns how many batches an optimizer of `build_optimizer` has seen, as schedules count.
 
     Not `iterations`, which is divided by the batches of a step when gradients are accumulated,
-    except for a MultiOptimizer (Keras 3.15). Batches that a LossScaleOptimizer passed over
-    because their gradients overflowed are not counted.
+    except for a MultiOptimizer (Keras 3.15). Batches that a LossScaleOptimizer skipped because
+    their gradients overflowed are not counted.
     """
     return int(getattr(optimizer, "inner_optimizer", optimizer)._iterations)
 
@@ -121,9 +130,15 @@ def batches_seen(optimizer: keras.optimizers.Optimizer) -> int:
 def rates_at(
     phase: Phase, groups: Sequence[Group], steps_per_epoch: int, step: int
 ) -> dict[str, float]:
-    """Returns each group's learning rate at one batch (from 0), for metrics.jsonl.
+    """Returns each group's learning rate at one batch, for metrics.jsonl.
 
-    Computed from the schedule, since a MultiOptimizer's rate cannot be read.
+    It is computed from the schedule, since a MultiOptimizer's rate cannot be read.
+
+    Args:
+        phase: the phase's settings.
+        groups: the groups of layers, from `rate_groups`.
+        steps_per_epoch: number of batches in an epoch.
+        step: number of the batch in the phase, from 0.
     """
     rates = {}
     for group in groups:
@@ -137,8 +152,8 @@ def _stock(phase: Phase, rate: float | Callable, spared: list) -> keras.optimize
     if phase.accumulate > 1:
         common["gradient_accumulation_steps"] = phase.accumulate
     if phase.ema:
-        # Keras updates the mean after every batch (3.15, `_backend_apply_gradients`), so the
-        # batches of one step keep together what the phase says for a step.
+        # Keras updates the average after every batch (3.15, `_backend_apply_gradients`), so the
+        # decays of a step's batches are chosen to multiply to the phase's decay per step.
         common |= {"use_ema": True, "ema_momentum": phase.ema ** (1 / phase.accumulate)}
     if phase.optimizer == "sgd":
         return keras.optimizers.SGD(momentum=phase.momentum, **common)

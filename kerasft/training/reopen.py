@@ -1,4 +1,4 @@
-"""An existing run, opened again: its config, photos and device as it had them."""
+"""An existing run, opened again with the config, photos and device that it had."""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -31,17 +31,17 @@ def next_phase(
     progress: Progress,
     found: Source | None = None,
 ) -> tuple[RunContext, Net]:
-    """Opens a finished run as its next phase will find it. Writes nothing.
+    """Opens a finished run and appends a phase to its plan. Writes nothing.
 
     Args:
         run: the run, locked.
-        flags, sets, data, progress, found: see `continue_run`.
+        flags, sets, data, progress, found: see `train.continue_run`.
 
     Returns:
         The run, with the new phase in its plan, and the net that the phase begins with.
 
     Raises:
-        UserError: as `continue_run`.
+        UserError: see `train.continue_run`.
     """
     record, config = read_record(run), config_of(run, data)
     if not is_finished(record, config):
@@ -65,11 +65,11 @@ def is_finished(record: RunRecord, config: Config) -> bool:
 
 
 def config_of(run: Run, data: Data | str | Path | None) -> Config:
-    """The config of a run.
+    """Reads the config of a run.
 
     Args:
-        run: an existing one.
-        data: where its photos are now, if they were moved.
+        run: an existing run.
+        data: the place of the photos now, if they were moved.
     """
     config = of_older_version(load_config(run.config_path))
     if not data:
@@ -80,12 +80,15 @@ def config_of(run: Run, data: Data | str | Path | None) -> Config:
 
 
 def open_photos(run: Run, data: Data, progress: Progress) -> Source:
-    """The photos of a run, as its splits.csv has them."""
+    """Opens the photos of a run, in the splits that its splits.csv lists."""
     return scan.open_source(run.splits_path, run.classes_path, data, progress=progress)
 
 
 def prepare_again(config: Config, record: RunRecord) -> dict[str, object]:
-    """Sets the device as the run's record has it, as far as this machine can; returns it."""
+    """Prepares the device for a run to go on, with as many threads as before; returns its facts.
+
+    Warns if the machine differs from the one in the record.
+    """
     device = devices.prepare(config.device, threads=record.machine["threads"])
     before, now = (
         f"{facts['backend']} on {facts['device']} with {facts['threads']} threads"
@@ -104,7 +107,7 @@ def refuse_contradiction(run: Run, config: Config) -> None:
     """Stops a resume whose flags or file differ from the run's config (exit code 2)."""
     typed = _flat(config.model_dump(exclude_unset=True))  # a default was not typed
     stored = _flat(load_config(run.config_path).model_dump())
-    # Photos may have been moved; what the run resolved may still be open in the file.
+    # Photos may have been moved; what the run has settled may still be open in the given config.
     differ = [
         f"  {key}: the run has {stored.get(key)!r}, got {value!r}."
         for key, value in typed.items()

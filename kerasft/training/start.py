@@ -1,6 +1,6 @@
 """The net that a phase begins with: pixels to scores.
 
-first phase -> backbone with a new head; later phase -> the run's model.keras
+The first phase begins with a backbone and a new head, a later one with the run's model.keras.
 """
 
 from kerasft.activations.context import RunContext
@@ -25,7 +25,7 @@ def initial_net(config: Config, num_classes: int) -> Net:
         Pixels [B,S,S,3] to scores [B,K].
 
     Raises:
-        UserError: the weights can't be had or do not fit.
+        UserError: the weights are not available or do not fit.
     """
     base = build.load(
         config.model.backbone,
@@ -41,20 +41,20 @@ def initial_net(config: Config, num_classes: int) -> Net:
         hidden=config.head.hidden,
         dropout=config.head.dropout,
         seed=derive_seed(config.seed, "head"),
-        standardise=SEPARATOR in config.model.backbone,  # or one of them would drown the other
+        standardise=SEPARATOR in config.model.backbone,  # else one would drown out the other
     )
     return Net.of(model, config.model.backbone)
 
 
 def start_net(context: RunContext, index: int) -> Net:
-    """Opens the net that a phase begins with, alike in every process.
+    """Opens the net that a phase begins with, the same one in every process.
 
     Args:
         context: the run.
         index: position of the phase in the run, from 0.
 
     Returns:
-        For the first phase the `initial_net`, for a later one the best model so far.
+        The `initial_net` for the first phase, the best model so far for a later one.
     """
     if index == 0:
         return initial_net(context.config, len(context.source.class_names))

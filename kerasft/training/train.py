@@ -75,16 +75,17 @@ def train_run(
     Args:
         config: the config, from `load_config`.
         run_dir: the run directory to make; one that exists is refused.
-        resume: whether an unfinished run goes on, at the first epoch that it had not finished.
-            On an absent or empty directory a new run starts.
-        found: the photos, where `scan.scan_source` has read them by this config's data and
-            seed already.
-        score_test: whether the test split is scored at the end; else the result's `test` is None.
-        progress: the callback that is told what happens (`progress.Event`).
+        resume: whether an unfinished run is continued, at its first unfinished epoch. With an
+            absent or empty directory a new run starts.
+        found: the photos, if `scan.scan_source` has already read them with this config's data
+            and seed; None reads them.
+        score_test: whether the test split is scored at the end; if not, the result's `test` is
+            None.
+        progress: the callback that receives each `progress.Event`.
 
     Raises:
-        UserError: anything about config, photos, weights or disk that keeps it from training.
-            Nothing is written then, unless training had begun.
+        UserError: a problem with config, photos, weights or disk. Nothing is written then,
+            unless training had begun.
     """
     began = time.perf_counter()
     run_dir = Path(run_dir)
@@ -120,19 +121,20 @@ def continue_run(
     Args:
         run_dir: the directory of a finished run.
         flags: values of the new phase by dotted key, such as `{"phases.-1.blocks": 3}`. Without
-            "blocks" it takes the backbone's default below the blocks of the phase before.
+            "blocks", it trains the backbone's default number more than the phase before.
         sets: texts "key=value" of the same keys, such as `["phases.-1.ema=0.99"]`.
         data: the place of the photos now, if they were moved.
-        resume: whether the unfinished last phase goes on instead.
-        found: the photos, where they are read already.
-        score_test: see `train_run`.
-        progress: the callback that is told what happens.
+        resume: whether the unfinished last phase is continued instead.
+        found: the photos, if they have already been read; None reads them.
+        score_test: whether the test split is scored at the end.
+        progress: the callback that receives each `progress.Event`.
 
     Returns:
         The result of all phases, earlier ones included.
 
     Raises:
-        UserError: not a run, not finished, no such number of blocks, photos gone.
+        UserError: the directory holds no run, or an unfinished one; the phase has more blocks
+            than there are; photos are missing.
     """
     began = time.perf_counter()
     run = open_run(Path(run_dir))
@@ -154,7 +156,7 @@ class DryRun:
         plan: the settled config.
         source: the photos.
         net: the net that the run would begin with.
-        phases: each phase set up; None for one whose head is solved.
+        phases: the phases, set up for training; None for one whose head is solved.
     """
 
     plan: Plan
@@ -207,14 +209,14 @@ def _phase_json(planned: PhasePlan, trainable: Trainable | None) -> dict:
 
 
 def plan_run(config: Config, *, progress: Progress = silent) -> DryRun:
-    """Checks config, data and weights, and says what `train_run` would do. Trains nothing.
+    """Checks config, data and weights, and returns what `train_run` would do. Trains nothing.
 
     Args:
-        config: the config, as for `train_run`.
-        progress: the callback that is told what happens.
+        config: the config, from `load_config`.
+        progress: the callback that receives each `progress.Event`.
 
     Raises:
-        UserError: as `train_run`.
+        UserError: a problem with config, photos or weights.
     """
     device = devices.prepare(config.device)
     source = scan.scan_source(config.data, seed=config.seed, progress=progress)
@@ -229,11 +231,11 @@ def plan_run(config: Config, *, progress: Progress = silent) -> DryRun:
 
 @contextmanager
 def _nothing_left_behind(run: Run, made: list[Path]) -> Iterator[None]:
-    """Removes what was made if what is typed or given cannot be trained.
+    """Removes the files of a new run if the block fails, before training begins.
 
     Args:
         run: the new run.
-        made: its directory and the parents that were absent, innermost first.
+        made: the run directory and the parents that were absent, innermost first.
     """
     try:
         yield
@@ -302,8 +304,8 @@ def _run_phases(
 
     Args:
         context: the run.
-        began: when this process began with it, by `time.perf_counter`.
-        net: the net that the first of them begins with; None opens it.
+        began: time at which this process began with the run, from `time.perf_counter`.
+        net: the net that the first of these phases begins with; None opens it.
         score_test: whether the test split is scored at the end.
     """
     run, config = context.run, context.config
@@ -313,7 +315,7 @@ def _run_phases(
     def so_far() -> float:
         return round(earlier + time.perf_counter() - began, 2)
 
-    model = None  # what model.keras holds, if this process has loaded it
+    model = None  # content of model.keras, if this process has loaded it
     for index in range(len(record.phases), len(config.phases)):
         best = record.validation.loss if record.validation else math.inf
         try:
@@ -340,7 +342,7 @@ def _finish(
     Args:
         context: the run.
         record: the run's record so far.
-        model: what model.keras holds; None loads it.
+        model: content of model.keras; None loads it.
         score_test: whether the test split is scored.
     """
     run = context.run
@@ -354,7 +356,7 @@ def _finish(
 
 
 def _drop_phase(context: RunContext, index: int, record: RunRecord, score_test: bool) -> None:
-    """Takes a phase that failed for good out of the run; it would fail again when resumed."""
+    """Removes a failed phase from the run, because it would fail again when resumed."""
     run, config = context.run, context.config
     if index == 0:  # there is no model: the directory can be used again
         for path in (run.splits_path, run.classes_path, run.config_path, run.metrics_path):

@@ -1,9 +1,9 @@
-"""A phase ready to take steps: what is trained, by which optimizer, from which batches.
+"""A phase set up for training: its cut, frozen layers, optimizer, compiled model and batches.
 
-    net --cut, freeze--> prefix | suffix --groups, optimizer--> model that `fit` steps
+    net --cut, freeze--> prefix | suffix --groups, optimizer--> compiled model
 
-`open_trainable` is the one place where a phase is set up, for `fit`, for the learning-rate finder
-and for the plan of a dry run. Optimizer and compiled model are made when they are first needed.
+`open_trainable` is the one place where a phase is set up: for `fit`, for the learning-rate finder
+and for a dry run. Optimizer and compiled model are made when they are first needed.
 """
 
 import math
@@ -30,17 +30,17 @@ from kerasft.training.rates import Group, build_optimizer, rate_groups
 
 @dataclass(frozen=True, eq=False)
 class Trainable:
-    """A phase ready to take steps.
+    """A phase set up for training.
 
     Attributes:
         phase: the phase's settings.
-        stored: whether it trains on stored activations.
-        cut: prefix and suffix, with everything frozen that the phase leaves alone.
+        stored: whether the phase trains on stored activations.
+        cut: prefix and suffix, with everything frozen that the phase does not train.
         learning_norms: names of the BatchNormalization layers that learn, in the graph's order.
-        parameters: number of weights that the phase trains.
-        groups: layers of the suffix by learning rate.
+        parameters: number of parameters that the phase trains.
+        groups: groups of the suffix's layers, each with its learning rate.
         steps_per_epoch: number of batches in an epoch.
-        rate_of: what makes a group's schedule from its factor; None takes the phase's own.
+        rate_of: the function from a group's factor to its schedule; None takes `rates.schedule`.
     """
 
     phase: Phase
@@ -61,7 +61,7 @@ class Trainable:
 
     @cached_property
     def model(self) -> LiveModel:
-        """What is fitted, compiled: the suffix on stored activations, or prefix and suffix."""
+        """The compiled model for `fit`: the suffix for stored activations, else both halves."""
         model = LiveModel(None if self.stored else self.cut.prefix, self.cut.suffix)
         model.compile(
             optimizer=self.optimizer,
@@ -85,14 +85,14 @@ def open_trainable(
     *,
     rate_of: Callable[[float], Any] | None = None,
 ) -> Trainable:
-    """Sets a phase up: cuts the net, freezes what the phase leaves alone, groups the rest.
+    """Sets up a phase: cuts the net, freezes what the phase does not train, groups the rest.
 
     Args:
         plan: the settled config.
         index: position of the phase in the run, from 0.
-        net: the net that the phase begins with; its layers' `trainable` flags are set.
+        net: the net that the phase begins with; the `trainable` flags of its layers are set.
         images: number of training images.
-        rate_of: what makes a group's schedule from its factor; None takes the phase's own.
+        rate_of: the function from a group's factor to its schedule; None takes `rates.schedule`.
 
     Raises:
         UserError: the phase is solved, not trained (exit code 2).
@@ -106,7 +106,7 @@ def open_trainable(
         stored=planned.stored,
         cut=cut,
         learning_norms=tuple(learning_norms),
-        # Counted now: another phase that is set up moves the flags of the shared layers.
+        # Counted now: setting up another phase changes the flags of the shared layers.
         parameters=int(sum(np.prod(v.shape) for v in cut.suffix.trainable_variables)),
         groups=tuple(rate_groups(phase, cut)),
         steps_per_epoch=math.ceil(images / phase.batch_size),
@@ -115,7 +115,7 @@ def open_trainable(
 
 
 def trained(phase: AnyPhase) -> Phase:
-    """Returns the phase; one that is solved takes no steps and is refused (exit code 2)."""
+    """Returns the phase if it is trained; refuses one whose head is solved (exit code 2)."""
     if isinstance(phase, Solved):
         raise UserError(
             f"Phase '{phase.name}' is solved by '{phase.method}': it takes no steps, so it has no "
