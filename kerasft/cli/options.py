@@ -16,7 +16,7 @@ from typing import Any
 
 import click
 
-from kerasft.config.source_names import short_name
+from kerasft.config.source_names import photos_help, short_name
 
 set_option = click.option(
     "--set",
@@ -26,10 +26,7 @@ set_option = click.option(
     help="Sets any field of the config, e.g. phases.0.optimizer=sgd. Can be repeated.",
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Prints the result as JSON.")
-SOURCE_HELP = (
-    "Photos: a folder with a folder per class (or train/, validation/, test/), a CSV or Parquet "
-    "file of path,label, a zip or tar file of a folder, or tfds:NAME"
-)
+SOURCE_HELP = f"Photos: {photos_help()}"
 data_option = click.option(
     "--data", metavar="SRC", help="The photos, if they are not where the run found them."
 )

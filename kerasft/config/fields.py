@@ -36,7 +36,7 @@ from kerasft.backbones.compatibility import (
 from kerasft.backbones.spec import SEPARATOR, parse_all, side_of
 from kerasft.backbones.table import SAMPLE_BACKBONE, SAMPLE_SIDE
 from kerasft.config.problems import repeated_names
-from kerasft.config.source_names import TFDS, tfds_name
+from kerasft.config.source_names import TFDS, check_name, photos_help
 from kerasft.config.weights_names import file_for, nets_brought_by
 from kerasft.errors import UserError, did_you_mean
 from kerasft.heads.methods import METHODS, linear_methods
@@ -252,10 +252,7 @@ AnyPhase = Annotated[
 class Data(Section):
     """The photos, and how they are split."""
 
-    source: StrictStr = Field(
-        description="Photos: a folder with a folder per class; a CSV or Parquet file of paths "
-        'and labels; a zip or tar file of a folder; or "tfds:NAME".'
-    )
+    source: StrictStr = Field(description=f"Photos: {photos_help()}.")
     data_dir: StrictStr | None = Field(
         default=None,
         description='Folder in which TensorFlow Datasets keeps its data, only with "tfds:NAME". '
@@ -298,9 +295,9 @@ class Data(Section):
     def _is_a_name(cls, name: object) -> object:
         if name == "":
             raise ValueError("expected a folder, got ''.")
-        if isinstance(name, str) and name.startswith(TFDS):
+        if isinstance(name, str):
             try:
-                tfds_name(name)
+                check_name(name)
             except UserError as error:
                 raise ValueError(str(error).removeprefix(f"{name}: ")) from None
         return str(name) if isinstance(name, Path) else name

@@ -24,7 +24,7 @@ from kerasft.config.overrides import (
     read_toml,
 )
 from kerasft.config.problems import FieldPath, Problem, from_pydantic, repeated_names, report
-from kerasft.config.source_names import TFDS
+from kerasft.config.source_names import is_path
 from kerasft.errors import UserError
 from kerasft.heads.methods import METHODS
 
@@ -203,7 +203,7 @@ def data_at(source: str | Path, data: Data | None = None) -> Data:
         found = from_pydantic(error, Data, options={})
         problems = [Problem(("data", *one.place), one.text, "--data") for one in found]
         raise UserError(report(problems, None), exit_code=2) from error
-    if not moved.source.startswith(TFDS) and not os.path.exists(moved.source):
+    if is_path(moved.source) and not os.path.exists(moved.source):
         raise UserError(f"--data: {source}: no such file or folder.", exit_code=2)
     return moved
 
@@ -220,7 +220,7 @@ def to_toml(config: Config, folder: Path) -> str:
         value = tree[section].get(key)
         if key == "weights":
             tree[section][key] = with_files(value, lambda path: _relative(path, folder))
-        elif value is not None and not value.startswith(TFDS):
+        elif value is not None and is_path(value):
             tree[section][key] = _relative(value, folder)
     for phase in tree["phases"]:
         for field, owner in OWNERS.items():

@@ -14,7 +14,7 @@ from typing import Any
 from kerasft.backbones.compatibility import with_files
 from kerasft.backbones.spec import SEPARATOR
 from kerasft.config.problems import FieldPath, Problem, report, shown
-from kerasft.config.source_names import TFDS
+from kerasft.config.source_names import is_path
 from kerasft.errors import UserError
 
 
@@ -64,7 +64,7 @@ def make_absolute(tree: dict[str, Any], folder: Path) -> None:
 
 def absolute(path: str | Path, folder: Path) -> str:
     """A path relative to a folder made absolute; "~" is known, the name of a TFDS set stays."""
-    if str(path).startswith(TFDS):
+    if not is_path(str(path)):
         return str(path)
     joined = os.path.join(os.path.realpath(folder), os.path.expanduser(path))
     return os.path.normpath(joined)

@@ -29,6 +29,7 @@ from kerasft.progress import Progress, silent
 from kerasft.seeds import derive_seed
 from kerasft.text import count, listing, printable
 
+# The function that opens each kind of `source_names.KINDS`.
 SOURCES: dict[str, Callable[[Data, Progress], PhotoFolder]] = {
     "folder": find_folder,
     "csv": find_csv,
