@@ -13,12 +13,12 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Backbone:
-    """One row of the table: one constructor of `keras.applications`, or a net of `chains.py`.
+    """One row of the table: one constructor of `keras.applications`, or a net of another family.
 
     Attributes:
         name: name of the constructor, and of the backbone on the command line.
-        module: submodule of `keras.applications` whose `preprocess_input` goes with it; `OURS`
-            for a net of `chains.py`.
+        module: submodule of `keras.applications` whose `preprocess_input` goes with it; "" in
+            other families.
         image_size: side of the images on which the ImageNet weights were trained, pixels.
         min_size: smallest side that the constructor accepts, pixels.
         parameters: number of parameters of the base without its top, with default options;
@@ -35,6 +35,7 @@ class Backbone:
         variants: options for which there are ImageNet weights, besides the default ones.
         fully_connected: layers of the top that can serve as features, in the order of
             `compatibility.FULLY_CONNECTED`.
+        family: key of `BUILDERS` in models/build.py: the function that builds the net.
     """
 
     name: str
@@ -50,11 +51,12 @@ class Backbone:
     options: tuple[str, ...] = ()
     variants: tuple[str, ...] = ()
     fully_connected: tuple[str, ...] = ()
+    family: str = "keras"
 
     @property
     def published(self) -> bool:
         """True if Keras offers ImageNet weights for download."""
-        return self.module != OURS
+        return self.family == "keras"
 
     @property
     def second_rescaling(self) -> bool:
@@ -62,7 +64,6 @@ class Backbone:
         return self.module == "efficientnet"
 
 
-OURS = "alexnet"  # module in models/ that builds the nets that Keras Applications lacks
 MODE = "mode"  # option for imported weights that need a preprocessing other than Keras' own
 
 _PAIR = r"^conv_(?:pad|dw|pw)_(\d+)"  # a depthwise and a pointwise convolution
@@ -149,17 +150,20 @@ _ROWS = (
         fully_connected=("fc1", "fc2"),
     ),
     Backbone(
-        *("AlexNet", OURS, 227, 67, 2_334_080, 256, 5, 1, _LAYER),
+        *("AlexNet", "", 227, 67, 2_334_080, 256, 5, 1, _LAYER),
         fully_connected=("fc6", "fc7"),
+        family="alexnet",
     ),
     Backbone(
-        *("CaffeNet", OURS, 227, 67, 2_334_080, 256, 5, 1, _LAYER),
+        *("CaffeNet", "", 227, 67, 2_334_080, 256, 5, 1, _LAYER),
         fully_connected=("fc6", "fc7"),
+        family="alexnet",
     ),
     # torchvision's AlexNet: "One weird trick", without groups and norms.
     Backbone(
-        *("AlexNetOWT", OURS, 224, 63, 2_469_696, 256, 5, 1, _LAYER),
+        *("AlexNetOWT", "", 224, 63, 2_469_696, 256, 5, 1, _LAYER),
         fully_connected=("fc6", "fc7"),
+        family="alexnet",
     ),
 )
 

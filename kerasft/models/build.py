@@ -7,6 +7,7 @@ Shapes: B images in a batch; S side of the square input in pixels; F features.
 """
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from kerasft.backbones.compatibility import (
 )
 from kerasft.backbones.imagenet_classes import labels
 from kerasft.backbones.spec import nets_of, parse
-from kerasft.backbones.table import MODE, OURS
+from kerasft.backbones.table import MODE
 from kerasft.errors import UserError
 from kerasft.models import alexnet
 from kerasft.models.blocks import choose, cut_top, net_prefix
@@ -184,12 +185,24 @@ def _fill_from(path: Path, net: keras.Model, base: keras.Model, spec: str, featu
 
 
 def _build(spec: str, image_size: int, weights: str | None, **arguments: Any) -> keras.Model:
+    """Builds a net by the function of its family, with random or Keras' ImageNet weights."""
+    pixels = keras.Input((image_size, image_size, 3), name="pixels")
+    backbone, _ = parse(spec)
+    return BUILDERS[backbone.family](spec, pixels, weights=weights, **arguments)
+
+
+def build_keras(
+    spec: str, pixels: keras.KerasTensor, *, weights: str | None, **arguments: Any
+) -> keras.Model:
+    """Builds a net of Keras Applications behind its preprocessing.
+
+    Args:
+        spec: see `spec.parse`.
+        pixels: model input [B,S,S,3], RGB from 0 to 255.
+        weights: "imagenet", or None for random ones.
+        arguments: `include_top`, `pooling` and `classifier_activation`, as Keras takes them.
+    """
     backbone, options = parse(spec)
-    shape = (image_size, image_size, 3)
-    pixels = keras.Input(shape, name="pixels")
-    if backbone.module == OURS:
-        inputs = alexnet.preprocess_input(pixels, backbone.name)
-        return alexnet.build(backbone.name, inputs, **arguments)
     # Symbolic: on a NumPy array preprocess_input would overwrite the caller's pixels.
     if mode := options.pop(MODE, None):
         inputs = keras.applications.imagenet_utils.preprocess_input(pixels, mode=mode)
@@ -197,13 +210,32 @@ def _build(spec: str, image_size: int, weights: str | None, **arguments: Any) ->
         inputs = getattr(keras.applications, backbone.module).preprocess_input(pixels)
     # No `name=`: EfficientNetV2 fails with one, ConvNeXt makes its weights file's name of it.
     constructor = getattr(keras.applications, backbone.name)
+    shape = tuple(pixels.shape[1:])
     arguments |= {"input_tensor": inputs, "input_shape": shape, "weights": weights}
-    with imagenet_files(spec, image_size):
+    with imagenet_files(spec, shape[0]):
         net = constructor(**options, **arguments)
     if backbone.second_rescaling and weights is None:
         net = _with_second_rescaling(net)
     # Keras' constructors make a list of the one input and warn whoever passes one tensor.
     return keras.Model(net.inputs[0], net.outputs[0], name=net.name)
+
+
+def build_alexnet(
+    spec: str, pixels: keras.KerasTensor, *, weights: str | None, **arguments: Any
+) -> keras.Model:
+    """Builds a net of `chains.py` behind its preprocessing, as `build_keras` does others.
+
+    Its weights are random whatever `weights` says: `check_weights` has refused all others.
+    """
+    name = parse(spec)[0].name
+    return alexnet.build(name, alexnet.preprocess_input(pixels, name), **arguments)
+
+
+# Family of a row of BACKBONES -> the function that builds its nets, all called as `build_keras`.
+BUILDERS: dict[str, Callable[..., keras.Model]] = {
+    "keras": build_keras,
+    "alexnet": build_alexnet,
+}
 
 
 def _with_second_rescaling(net: keras.Model) -> keras.Model:
