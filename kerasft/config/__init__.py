@@ -1,13 +1,13 @@
-"""What was asked for: fields, TOML, overrides, problems.
+"""The config, which holds every setting of a run: fields, TOML files, options, error messages.
 
-    fields           every field once: type, range, default, description
-    load             `load_config`, `append_phase`, `to_toml`
-    settled          Plan: a config in which nothing is left open any more
-    listing          the fields as rows, for `kerasft fields` and configs/FIELDS.md
-    overrides        options put over the file
-    problems         what is wrong, all of it at once, in sentences
-    source_names     what kind of source a name stands for
-    weights_names    what weights bring along: backbone and side of another run
+    fields           defines every field, once: type, range, default, description
+    load             `load_config` reads a file and options, `append_phase` adds a phase
+    settled          defines Plan, a config in which every field has a value
+    listing          lists the fields, for `kerasft fields` and configs/FIELDS.md
+    overrides        reads TOML files, and puts options over them
+    problems         turns pydantic's errors into sentences, all in one message
+    source_names     recognizes the kind of a source by its name
+    weights_names    finds backbone and image size that belong to weights
 
 Example:
     >>> from kerasft import load_config

@@ -43,13 +43,13 @@ from kerasft.heads.methods import METHODS, linear_methods
 
 
 class Section(BaseModel):
-    """What all sections share: no unknown keys, no changes, no infinite numbers."""
+    """The base of all sections: no unknown keys, no changes, no infinite numbers."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class Named(Section):
-    """What all phases share: a name that can be a part of a file's."""
+    """The base of all phases: a name that can be part of a file name."""
 
     name: StrictStr = Field(
         description="Name of the phase: letters, digits, '-' and '_'. Each phase has its own."
@@ -159,8 +159,8 @@ class Phase(Named):
             return blocks
         raise ValueError(f"expected int, at least 0, or 'all', got {blocks!r}.")
 
-    # These run for fields that are written out, so one that means nothing beside another is
-    # refused wherever it is written and `to_toml` leaves it out.
+    # These validators run only for fields that are written out. So a field that has no effect
+    # with the others is refused wherever it is written, and `to_toml` leaves it out.
     @field_validator("weight_decay", "momentum")
     @classmethod
     def _belongs_to_the_optimizer(cls, value: float, info: ValidationInfo) -> float:
@@ -238,7 +238,7 @@ class Solved(Named):
 
 
 def _kind_of_phase(phase: Any) -> str:
-    """Which of the two a phase is: what has a method is solved."""
+    """Returns the kind of a phase: one with a method is solved, any other is trained."""
     solved = "method" in phase if isinstance(phase, dict) else isinstance(phase, Solved)
     return "solved" if solved else "trained"
 
@@ -342,7 +342,7 @@ class Model(Section):
         if weights == "sample":
             brought = {"backbone": SAMPLE_BACKBONE, "image_size": SAMPLE_SIDE}
         elif isinstance(weights, str) and weights not in WEIGHTS:
-            with suppress(UserError):  # the weights' own validator says it
+            with suppress(UserError):  # reported by the validator of `weights`
                 brought = nets_brought_by(weights_of(weights))
         if not brought:
             return given
@@ -382,7 +382,7 @@ class Model(Section):
                 "a run or a file fits one backbone, got several. Expected 'imagenet', 'none', or "
                 f"the weights of each, joined by '{SEPARATOR}'."
             )
-        known = "backbone" in info.data  # a wrong one has been told already
+        known = "backbone" in info.data  # a wrong backbone has been reported already
         return SEPARATOR.join(
             _checked_weights(own, net if known else None)
             for own, net in zip(each, nets, strict=True)
@@ -390,7 +390,7 @@ class Model(Section):
 
 
 def _checked_weights(weights: str, backbone: str | None) -> str:
-    """The weights of one backbone as a word or a file; None: whatever the backbone is."""
+    """Resolves the weights of one backbone to a word or a file; None stands for any backbone."""
     if weights == "sample" and backbone and parse_all(backbone) != parse_all(SAMPLE_BACKBONE):
         raise ValueError(
             f"'sample' fits {SAMPLE_BACKBONE} alone, got backbone '{backbone}'. Leave the "
@@ -497,7 +497,7 @@ class Augment(Section):
 
 
 def distinct_views(flip: object, crop: object, color: object) -> float:
-    """How many views of an image differ; infinity where crop or color draw them."""
+    """Counts the views of an image that differ; infinite if crop or color draw them."""
     return math.inf if crop or color else 2 if flip else 1
 
 

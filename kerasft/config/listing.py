@@ -21,12 +21,12 @@ class FieldRow:
     """One field of the config.
 
     Attributes:
-        name: its name for `--set`, such as "data.source"; N stands for the number of a phase.
+        name: name for `--set`, such as "data.source"; N stands for the number of a phase.
         type: "int", "float", "str", "bool", "list of int", or the words that can be chosen.
         range: condition on a number, such as "> 0" or "0 <= x < 1"; "" if there is none.
-        default: value without the field; None if it is required or settled by the run.
-        required: whether a config needs it.
-        description: what it is for.
+        default: default value; None if the field is required, or settled by the run.
+        required: whether a config must have the field.
+        description: sentences on the purpose of the field.
     """
 
     name: str
@@ -42,9 +42,9 @@ class SectionRows:
     """One section of the config; phases make two, since they are trained or solved.
 
     Attributes:
-        section: its name in a file; "" for the fields above all sections.
-        description: a sentence.
-        fields: in the order of `fields.py`.
+        section: name of the section in a file; "" for the fields above all sections.
+        description: one sentence on the section.
+        fields: fields in the order of `fields.py`.
     """
 
     section: str
@@ -60,11 +60,11 @@ def list_fields(name: str | None = None) -> tuple[SectionRows, ...]:
     """Lists the fields of a config, section by section.
 
     Args:
-        name: a section ("data"), a field ("data.source") or its last word ("source"); None lists
-            all fields.
+        name: name of a section ("data"), of a field ("data.source"), or the field's last word
+            ("source"); None lists all fields.
 
     Returns:
-        The sections that hold such a field, with these fields alone.
+        Sections with a matching field, reduced to the matching fields.
 
     Raises:
         UserError: no section and no field has that name. Exit code 2.
@@ -135,7 +135,7 @@ def _rows(prefix: str, fields: dict[str, FieldInfo]) -> Iterable[FieldRow]:
 
 
 def _type_text(annotation: Any) -> str:
-    """Writes a type as error messages call it: "int", '"adam" or "sgd"', 'int or "all"'."""
+    """Writes a type in the words of error messages: "int", '"adam" or "sgd"', 'int or "all"'."""
     origin, inside = get_origin(annotation), get_args(annotation)
     if origin is Annotated:
         return _type_text(inside[0])
@@ -154,7 +154,7 @@ def _alternatives(words: list[str]) -> str:
 
 
 def _nested_conditions(annotation: Any) -> Iterable[Any]:
-    """Returns the conditions on the members of a union: of "int or 'all'" those on the int."""
+    """Returns the conditions on the members of a union, such as the int in "int or 'all'"."""
     if get_origin(annotation) not in (Union, types.UnionType):
         return
     for member in get_args(annotation):

@@ -1,6 +1,6 @@
-"""Config: every setting of a run, from TOML and options, and back to TOML.
+"""Configs, read from TOML files and options, and written back to TOML.
 
-The fields stand in `fields.py`; `problems.py` turns what pydantic finds into sentences.
+`fields.py` defines the fields; `problems.py` turns pydantic's errors into sentences.
 """
 
 import itertools
@@ -30,11 +30,11 @@ from kerasft.heads.methods import METHODS
 
 
 def default_phases(weights: str) -> tuple[Phase, ...]:
-    """The phases of a config that lists none.
+    """Returns the phases of a config that lists none.
 
     Args:
-        weights: of the config's model. "none" trains all blocks, since there is nothing to
-            keep; anything else trains a new head.
+        weights: `model.weights` of the config. With "none" all blocks are trained, because there
+            is nothing to keep; with anything else a new head is.
     """
     if weights == "none":
         scratch = Phase(
@@ -44,27 +44,27 @@ def default_phases(weights: str) -> tuple[Phase, ...]:
             epochs=100,
             learning_rate=1e-3,
             schedule="cosine",
-            patience=0,  # the last epochs, at a small rate, are the best ones
+            patience=0,  # the last epochs, at low learning rates, are the best
         )
         return (scratch,)
     return (Phase(name="head", blocks=0, epochs=20, learning_rate=1e-3),)
 
 
 def unfreeze_defaults(config: Config) -> Phase:
-    """What `unfreeze-and-continue` appends: the backbone's default blocks at a low rate.
+    """Returns the phase that `unfreeze-and-continue` appends unless options change it.
 
-    On the weights of the sample all blocks, at a high one. It is called "unfreeze", or
-    "unfreeze-2", ... where that is taken.
+    It trains the backbone's default blocks at a low learning rate; with the weights "sample", all
+    blocks at a high one. Its name is "unfreeze", or "unfreeze-2", ... if that is taken.
     """
     name = _free_name("unfreeze", config)
     if config.model.weights == "sample":
-        # That net is small and has seen little: all of it gains from moving, and far.
+        # That net is small and was pretrained briefly: all of it gains from being trained further.
         return Phase(name=name, blocks="all", epochs=20, learning_rate=1e-3, patience=0)
     return Phase(name=name, epochs=10, learning_rate=5e-5)
 
 
 def _free_name(word: str, config: Config) -> str:
-    """The word, or "word-2", "word-3" where a phase is called so already."""
+    """Returns the word, or "word-2", "word-3", ... if a phase has that name already."""
     taken = {phase.name for phase in config.phases}
     names = itertools.chain([word], (f"{word}-{number}" for number in itertools.count(2)))
     return next(name for name in names if name not in taken)
@@ -79,19 +79,19 @@ def load_config(
     """Reads a config file, puts options over it and checks everything.
 
     Args:
-        path: a TOML file; None takes the defaults.
-        flags: values by dotted key, such as `{"data.source": "photos", "phases.0.epochs": 5}`;
-            they replace those of the file. Without phases in the file, `phases.0` is the default
-            phase.
-        sets: texts "key=value", such as `["augment.flip=true"]`; they replace those of file and
-            flags. A value is TOML, or else text.
+        path: TOML file; None means the defaults.
+        flags: values by dotted key, such as `{"data.source": "photos", "phases.0.epochs": 5}`,
+            which replace those of the file. If the file lists no phases, `phases.0` is the
+            default phase.
+        sets: texts "key=value", such as `["augment.flip=true"]`, which replace values of the file
+            and of `flags`. A value is read as TOML, or as text if it is not TOML.
 
     Returns:
-        The config with absolute paths: those in the file are relative to its folder, those in
-        options to the working directory.
+        Config with absolute paths. Relative paths in the file start at the file's folder, those in
+        options at the working directory.
 
     Raises:
-        UserError: every problem of file and options at once, exit code 2.
+        UserError: all problems of the file and the options, in one message. Exit code 2.
     """
     path = None if path is None else Path(path)
     raw = read_toml(path) if path else {}
@@ -110,11 +110,11 @@ def load_config(
 
 
 def _add_default_phases(raw: dict[str, Any], options: Sequence[Override]) -> None:
-    """Adds the phases where there are none, and to the first one how deep it goes."""
+    """Adds the default phases if there are none, and to the first phase its number of blocks."""
     model = raw.get("model")
     weights = model.get("weights", "") if isinstance(model, dict) else ""
     if any(one.place == ("phases", 0, "blocks") and one.value == 0 for one in options):
-        weights = ""  # a head on a random base was asked for, not training from scratch
+        weights = ""  # the user wants a head on a random base, not training from scratch
     defaults = default_phases(weights)
     method = _method_in(options, 0)
     if "phases" not in raw and method is not None:
@@ -126,13 +126,13 @@ def _add_default_phases(raw: dict[str, Any], options: Sequence[Override]) -> Non
 
 
 def _method_in(options: Sequence[Override], *indices: int) -> object | None:
-    """What the options make the method of a phase; None: it is trained, as far as they say."""
+    """Returns the method that the options give a phase; None if they give it none."""
     places = [("phases", index, "method") for index in indices]
     return next((one.value for one in options if one.place in places), None)
 
 
 def _word(method: object) -> str:
-    """What a phase with that method is called; one that there is not is told as that alone."""
+    """Returns the name of a phase with a method. An unknown method is reported elsewhere."""
     return str(method) if method in METHODS else "solved"
 
 
@@ -160,15 +160,15 @@ def _validated(
 def append_phase(
     config: Config, *, flags: Mapping[str, object] | None = None, sets: Sequence[str] = ()
 ) -> Config:
-    """Returns the config with one more phase: `unfreeze_defaults`, options put over it.
+    """Returns the config with one more phase: `unfreeze_defaults`, with options put over it.
 
     Args:
-        config: of a run.
-        flags, sets: as in `load_config`. They reach the new phase, as `phases.-1` or by its
-            number, and nothing else.
+        config: config of a run.
+        flags, sets: options as in `load_config`. They can set fields of the new phase only, which
+            is `phases.-1`, or `phases.N` with its number.
 
     Raises:
-        UserError: every problem of the options at once, exit code 2.
+        UserError: all problems of the options, in one message. Exit code 2.
     """
     new = len(config.phases)
     given, problems = parse_options(flags or {}, sets)
@@ -185,15 +185,16 @@ def append_phase(
 
 
 def data_at(source: str | Path, data: Data | None = None) -> Data:
-    """Returns the settings for photos that are elsewhere now.
+    """Returns the section `data` for photos that are in another place now.
 
     Args:
-        source: as `data.source`, a path relative to the working directory. Of a set of TFDS the
-            environment says where it is kept: another machine may have it elsewhere.
-        data: what else is set; None: defaults.
+        source: new `data.source`, a path relative to the working directory, or the name of a TFDS
+            dataset. `data.data_dir` is dropped, because another machine may keep its datasets
+            elsewhere; the environment decides.
+        data: section with the other settings; None means the defaults.
 
     Raises:
-        UserError: not the name of a source, or nothing is there. Exit code 2.
+        UserError: not the name of a source, or it does not exist. Exit code 2.
     """
     raw = data.model_dump(exclude_unset=True) if data else {}
     raw |= {"source": absolute(source, Path()) if source else source, "data_dir": None}
@@ -212,8 +213,8 @@ def to_toml(config: Config, folder: Path) -> str:
     """Writes every setting as TOML, which `load_config` reads back as an equal config.
 
     Args:
-        config: to write.
-        folder: where the file will be; paths are relative to it where they can be.
+        config: config to write.
+        folder: folder of the file. Paths are written relative to it if possible.
     """
     tree = config.model_dump(exclude_none=True)
     for section, key in PATHS:

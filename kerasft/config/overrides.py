@@ -1,6 +1,6 @@
-"""Settings as they were typed: a TOML file and the options over it, as one tree of dicts.
+"""Unvalidated settings: a TOML file with options put over it, as one tree of dicts and lists.
 
-Nothing is checked here but that there is such a place; `fields.py` knows them.
+Only the places of options are checked here; `fields.py` checks keys and values.
 """
 
 import os
@@ -43,9 +43,9 @@ def make_absolute(tree: dict[str, Any], folder: Path) -> None:
     """Resolves the relative paths in a tree, in place.
 
     Args:
-        tree: as read from TOML, right or wrong.
-        folder: what they are relative to. Links in it are followed, so that ".." is what the
-            system takes it for.
+        tree: settings as read from TOML, valid or not.
+        folder: folder that the paths are relative to. Links in it are resolved, so that ".."
+            means the same as for the operating system.
     """
     for section, key in PATHS:
         table = tree.get(section)
@@ -54,7 +54,7 @@ def make_absolute(tree: dict[str, Any], folder: Path) -> None:
         value = table.get(key)
         if key == "weights" and isinstance(value, list):
             if not all(isinstance(one, str) for one in value):
-                continue  # the config says it
+                continue  # reported by the validation
             value = SEPARATOR.join(value)
         if key == "weights" and isinstance(value, str) and value:
             table[key] = with_files(value, lambda path: absolute(path, folder))
@@ -63,7 +63,7 @@ def make_absolute(tree: dict[str, Any], folder: Path) -> None:
 
 
 def absolute(path: str | Path, folder: Path) -> str:
-    """A path relative to a folder made absolute; "~" is known, the name of a TFDS set stays."""
+    """Makes a path absolute; expands "~", and leaves a name such as "tfds:mnist" unchanged."""
     if not is_path(str(path)):
         return str(path)
     joined = os.path.join(os.path.realpath(folder), os.path.expanduser(path))
@@ -72,7 +72,7 @@ def absolute(path: str | Path, folder: Path) -> str:
 
 @dataclass(frozen=True)
 class Override:
-    """A value for one place of the config, and the option that brought it."""
+    """A value for one place of the config, and the option that set it."""
 
     place: FieldPath
     value: object
@@ -86,11 +86,11 @@ def parse_options(
 
     Args:
         flags: values by dotted key, `{"phases.0.epochs": 5}` for `--epochs 5`.
-        sets: `KEY=VALUE` each. The value is read as TOML, and as text if it is none, so
-            that `optimizer=sgd` needs no quotes.
+        sets: texts `KEY=VALUE`. A value that is not TOML is text, so that `optimizer=sgd` needs
+            no quotes.
 
     Returns:
-        The overrides in the order in which they apply, and the `sets` that can't be read.
+        Overrides in the order in which they apply, and a problem for each invalid text.
     """
     given = [Override(_place(key), value, _option(key)) for key, value in flags.items()]
     problems = []
@@ -110,7 +110,7 @@ def _place(key: str) -> FieldPath:
 
 
 def _option(key: str) -> str:
-    """The flag that sets a key: --image-size for model.image_size."""
+    """Returns the flag that sets a key: --image-size for model.image_size."""
     return "--data" if key == "data.source" else f"--{key.split('.')[-1].replace('_', '-')}"
 
 
@@ -128,15 +128,16 @@ def _value(text: str) -> object:
 def put_over(
     tree: dict[str, Any], overrides: Iterable[Override]
 ) -> tuple[dict[FieldPath, str], list[Problem]]:
-    """Sets values in a tree, in place; sections that are missing are made.
+    """Sets values in a tree, in place; missing sections are added.
 
     Args:
-        tree: dicts and lists.
-        overrides: of the same place the last one holds. A negative index counts from the end.
+        tree: settings, as dicts and lists.
+        overrides: values to set; the last one for a place wins. A negative index counts from the
+            end.
 
     Returns:
-        The options by the place that they have set, and a problem for each place that there
-        cannot be.
+        Mapping from the place that was set to its option, and a problem for each impossible
+        place.
     """
     options, problems = {}, []
     for override in overrides:

@@ -1,6 +1,6 @@
-"""Problems of a config: what pydantic finds, as sentences that people read.
+"""Problems of a config: pydantic's errors as sentences, all in one message.
 
-A place is where a value stands: ("phases", 0, "epochs"), shown as phases[0].epochs.
+A FieldPath is the place of a value, ("phases", 0, "epochs"), shown as phases[0].epochs.
 """
 
 import re
@@ -18,12 +18,12 @@ FieldPath = tuple[str | int, ...]
 
 @dataclass(frozen=True)
 class Problem:
-    """One thing that is wrong.
+    """One problem of a config.
 
     Attributes:
-        place: where; () if it concerns no key.
-        text: a sentence.
-        option: the option that brought it, "--set" or "--epochs"; "" if none did.
+        place: place of the wrong value; () if the problem concerns no single key.
+        text: sentence that says what is wrong.
+        option: option that set the value, "--set" or "--epochs"; "" for a value of the file.
     """
 
     place: FieldPath
@@ -31,7 +31,7 @@ class Problem:
     option: str = ""
 
     def __str__(self) -> str:
-        """One line: `phases[0].epochs (--set): expected int, got 'five'.`"""
+        """Writes one line: `phases[0].epochs (--set): expected int, got 'five'.`"""
         where = shown(self.place)
         if self.option:
             where = f"{where} ({self.option})" if where else self.option
@@ -39,23 +39,23 @@ class Problem:
 
 
 def shown(place: FieldPath) -> str:
-    """Writes a place as people know it: phases[0].epochs."""
+    """Writes a place for people: phases[0].epochs."""
     return "".join(f"[{key}]" if isinstance(key, int) else f".{key}" for key in place).lstrip(".")
 
 
 def from_pydantic(
     error: ValidationError, model: type[BaseModel], *, options: Mapping[FieldPath, str]
 ) -> list[Problem]:
-    """Translates all that pydantic found.
+    """Translates all errors of pydantic.
 
     Args:
-        error: of validating `model`.
-        model: the class of the whole config, for suggestions.
-        options: the places that options have set, with the option's name.
+        error: error that validating `model` raised.
+        model: class of the whole config, for suggestions.
+        options: place -> name of the option that set it.
 
     Returns:
-        One problem for each wrong key, those of the file first. What concerns several
-        sections at once has no place of its own and is left to the caller.
+        One problem for each wrong key, those of the file first. Errors that concern several
+        sections at once have no place; they are left out, and the caller finds them.
     """
     problems = []
     for found in error.errors(include_url=False):
@@ -67,13 +67,13 @@ def from_pydantic(
 
 
 def _without_tag(place: FieldPath) -> FieldPath:
-    """A place without the word by which pydantic tells the kinds of phases apart."""
+    """Removes the word by which pydantic distinguishes the two kinds of phases from a place."""
     tagged = place[:1] == ("phases",) and place[2:3] in (("trained",), ("solved",))
     return place[:2] + place[3:] if tagged else place
 
 
 def _related(one: FieldPath, other: FieldPath) -> bool:
-    """Whether one place is the other or lies in it."""
+    """Returns whether two places are the same, or one lies in the other."""
     return all(a == b for a, b in zip(one, other, strict=False))
 
 
@@ -97,9 +97,9 @@ _BOUNDS = {
 
 
 def _sentence(found: Any, model: type[BaseModel]) -> str:
-    """What is wrong, from one entry of pydantic's `ValidationError.errors()`."""
+    """Writes the sentence for one entry of pydantic's `ValidationError.errors()`."""
     kind, place, details = found["type"], found["loc"], found.get("ctx", {})
-    if kind == "value_error":  # raised by a validator of ours: a sentence already
+    if kind == "value_error":  # raised by one of our validators, with a sentence
         return str(details["error"])
     if kind == "extra_forbidden" and place[0] == "phases" and place[-1] in _keys(model, ["phases"]):
         return "means nothing in a phase with a method: its head is solved, not trained."
@@ -125,7 +125,7 @@ def _plain(value: object) -> str:
 
 
 def _suggestion(place: FieldPath, model: type[BaseModel]) -> str:
-    """The nearest key of the same section, or the same key in another section."""
+    """Suggests the nearest key of the same section, or the same key in another section."""
     *section, key = place
     near = did_you_mean(str(key), _keys(model, section))
     if near:
@@ -139,7 +139,7 @@ def _suggestion(place: FieldPath, model: type[BaseModel]) -> str:
 
 
 def _keys(model: type[BaseModel], section: Sequence[str | int]) -> list[str]:
-    """Names of the fields of a section, of all its kinds; [] of what is not one."""
+    """Returns the names of a section's fields, of all its kinds; [] if it is not a section."""
     kinds = [model]
     for key in section:
         if isinstance(key, str) and key in model.model_fields:
@@ -151,17 +151,17 @@ def _keys(model: type[BaseModel], section: Sequence[str | int]) -> list[str]:
 
 
 def _models_in(annotation: Any) -> list[type[BaseModel]]:
-    """The sections of which an annotation speaks: `tuple[A | B, ...]` of A and B."""
+    """Returns the section classes in an annotation: A and B for `tuple[A | B, ...]`."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return [annotation]
     return [model for part in get_args(annotation) for model in _models_in(part)]
 
 
 def repeated_names(phases: Iterable[object]) -> list[Problem]:
-    """Finds phases whose name an earlier one has, in a config that may be wrong otherwise.
+    """Finds phases with the name of an earlier phase, in a config that may have other errors.
 
     Args:
-        phases: as read from TOML, or as `Phase`.
+        phases: phases as dicts read from TOML, or as `Phase`.
     """
     first: dict[object, int] = {}
     problems = []
@@ -174,11 +174,11 @@ def repeated_names(phases: Iterable[object]) -> list[Problem]:
 
 
 def report(problems: Sequence[Problem], path: Path | None) -> str:
-    """All problems in one message, a line each under a heading that says where they are.
+    """Writes all problems as one message, a line each below a heading that names the file.
 
     Args:
-        problems: at least one.
-        path: the file that was read, None if only options were given.
+        problems: one or more problems.
+        path: file that was read; None if there are only options.
     """
     sources = [str(path)] * any(not problem.option for problem in problems) if path else []
     if not path or any(problem.option for problem in problems):

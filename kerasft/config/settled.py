@@ -1,8 +1,8 @@
-"""A plan: a config in which nothing is left open any more.
+"""Plans: configs in which every field has a value.
 
-What a config may leave open (image size, blocks, views, what is stored, engine, precision) is
-settled once, before the first number depends on it; `training/plan.py` decides. From then on code
-reads these objects, whose fields are never None.
+A config may leave fields open (image size, blocks, views, what is stored, engine, precision).
+`training/plan.py` settles them once, before the first number depends on them. From then on the
+code reads these objects, whose fields are never None.
 """
 
 from collections.abc import Sequence
@@ -14,13 +14,13 @@ from kerasft.errors import UserError
 
 @dataclass(frozen=True)
 class Storing:
-    """What storing the activations of a phase means, and why it is done or not.
+    """The decision whether a phase trains on stored activations, with reason and cost.
 
     Attributes:
         stored: whether the phase trains on stored activations.
-        why: a clause for people.
-        passes: number of images that go through the frozen part, summed over all epochs.
-        bytes: size of the stores; 0 without.
+        why: reason, a clause for people.
+        passes: number of images that go through the prefix, summed over all epochs.
+        bytes: size of the stores; 0 if nothing is stored.
     """
 
     stored: bool
@@ -31,13 +31,13 @@ class Storing:
 
 @dataclass(frozen=True)
 class PhasePlan:
-    """A phase with nothing left open.
+    """A phase in which every field has a value.
 
     Attributes:
-        settings: the phase as the settled config has it.
+        settings: phase of the settled config.
         blocks: number of blocks that are trained below the head, or "all".
         stored: whether the phase trains on stored activations.
-        storing: reasons and size; None for a phase that an earlier process has planned.
+        storing: decision about `stored`; None for a phase that an earlier process has planned.
     """
 
     settings: AnyPhase
@@ -47,7 +47,7 @@ class PhasePlan:
 
     @property
     def name(self) -> str:
-        """The phase's name, unique in its run."""
+        """Returns the phase's name, unique in its run."""
         return self.settings.name
 
 
@@ -56,12 +56,12 @@ class Plan:
     """A settled config.
 
     Attributes:
-        config: the config as the run writes it down.
+        config: config that the run writes to config.toml.
         image_size: side of the model's square input, pixels.
         views: number of views of each training image; 0 makes a new one in every epoch.
-        engine: what computes stored activations; "auto" where nothing is stored.
-        precision: that of the stored activations' computation; "auto" where nothing is stored.
-        phases: the phases in order, finished ones included.
+        engine: engine that computes stored activations; "auto" if nothing is stored.
+        precision: precision of that computation; "auto" if nothing is stored.
+        phases: phases in order, including finished ones.
     """
 
     config: Config
@@ -76,11 +76,11 @@ class Plan:
         """Reads a settled config.
 
         Args:
-            config: a config of a run, or one that `training/plan.py` has settled.
-            storing: reasons for the last phases, in order.
+            config: config of a run, or one that `training/plan.py` has settled.
+            storing: decisions about storing for the last phases, in order.
 
         Raises:
-            UserError: a field is open: the config of the run was edited.
+            UserError: a field is open, because the run's config was edited.
         """
         side, views = config.model.image_size, config.augment.views
         values: dict[str, object] = {"model.image_size": side, "augment.views": views}

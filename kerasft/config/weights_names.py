@@ -1,7 +1,7 @@
-"""The net of another run or file, for `--weights`: where its weights are, and what goes with them.
+"""Weights of another run or file, for `model.weights`: their file, backbone and image size.
 
-A config names the run's model.keras from then on, a file like any other: the run may be renamed
-or trained further, and what was made of it stays a config that says which file it took.
+A run is replaced by the path of its model.keras, which the config names from then on like any
+other file.
 """
 
 from collections.abc import Sequence
@@ -16,17 +16,17 @@ from kerasft.run import RECORD, Run, model_file
 
 
 def nets_brought_by(weights: Sequence[str]) -> dict[str, Any]:
-    """Returns the backbone, and if they say it the image_size, that go with weights.
+    """Finds the backbone, and possibly the image size, that belong to weights.
 
     Args:
-        weights: one or several: runs, whose config says it, or files, which say it if an import
-            has written them.
+        weights: runs or files, one or several. A run has them in its config; a file states its
+            backbone if `import-caffe` or `import-torch` wrote it.
 
     Returns:
-        An empty dict where one of them does not say it.
+        Dict with "backbone" and, for a run, "image_size"; empty if a file states no backbone.
 
     Raises:
-        UserError: a folder that is not a run, or whose config is damaged or gone.
+        UserError: a folder that is not a run, or whose config is damaged or missing.
     """
     if len(weights) == 1 and Path(weights[0]).is_dir():
         return net_of(weights[0])
@@ -37,19 +37,19 @@ def nets_brought_by(weights: Sequence[str]) -> dict[str, Any]:
 
 
 def weights_for(weights: str, backbone: str) -> str:
-    """Returns those of several weights that belong to a backbone, or to several.
+    """Selects those of several weights that belong to a backbone, or to several backbones.
 
-    As many weights as backbones go by their order, as `train` takes them. Of others each takes the
-    file that an import wrote for it, else the one word among them: "alexnet.h5+imagenet" is
-    "alexnet.h5" for AlexNet, and "imagenet" for VGG16.
+    If there are as many weights as backbones, they belong together in order, as for `train`.
+    If not, each backbone takes the file that was imported for it, or the one word among the
+    weights: from "alexnet.h5+imagenet", AlexNet takes "alexnet.h5" and VGG16 takes "imagenet".
 
     Args:
-        weights: one, which stays as it is, or several joined.
-        backbone: one or several joined.
+        weights: one name, which is returned unchanged, or several joined by "+".
+        backbone: one name, or several joined by "+".
 
     Raises:
-        UserError: a file that does not say its backbone, or two words (exit code 2): which
-            backbone would take them?
+        UserError: ambiguous, because a file does not state its backbone, or there are two words.
+            Exit code 2.
     """
     parts, nets = weights_of(weights), backbone.split(SEPARATOR)
     if len(parts) in (1, len(nets)):
@@ -67,16 +67,16 @@ def weights_for(weights: str, backbone: str) -> str:
     for net in nets:
         own = [part for part, spec in files.items() if same_net(str(spec), net)] + words
         if not own:
-            return weights  # the config says what is wrong with it
+            return weights  # validating the config reports the problem
         chosen.append(own[0])
     return chosen[0] if len(set(chosen)) == 1 and chosen[0] in WEIGHTS else SEPARATOR.join(chosen)
 
 
 def net_of(folder: str | Path) -> dict[str, Any]:
-    """Returns backbone and image_size of a run, as its config has them.
+    """Reads backbone and image size from the config of a run.
 
     Raises:
-        UserError: not a run, or its config is damaged or gone.
+        UserError: not a run, or its config is damaged or missing.
     """
     run = Run(Path(folder))
     if not run.record_path.is_file():
@@ -91,14 +91,14 @@ def net_of(folder: str | Path) -> dict[str, Any]:
 
 
 def file_for(folder: str | Path, backbone: str | None) -> str:
-    """Returns the file of a run whose weights fill a backbone.
+    """Returns the model.keras of a run, whose weights a backbone is to take.
 
     Args:
-        folder: of the run.
-        backbone: what is to be filled; None: not known, nothing is compared.
+        folder: folder of the run.
+        backbone: backbone that is to take the weights; None if it is unknown and need not match.
 
     Raises:
-        UserError: not a run, no model in it yet, or another net.
+        UserError: not a run, a run without a model, or one with another backbone.
     """
     trained = net_of(folder)["backbone"]
     if backbone is not None and not same_net(trained, backbone):

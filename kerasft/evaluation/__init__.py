@@ -1,8 +1,8 @@
-"""What a model says about photos, and how well.
+"""Predictions of a model, and their quality.
 
-    target      what a user names: a run, a model file, or a pretrained net as it is
-    evaluate    `evaluate_run`: a Report on one split
-    predict     `predict`: the best labels of files
+    target      opens the model that a user names: a run, a model file, or a pretrained net
+    evaluate    `evaluate_run` scores the images of a split and makes a Report
+    predict     `predict` returns the best labels of image files
 
 Pixels are scored in float32 by model.keras, never from stored activations.
 

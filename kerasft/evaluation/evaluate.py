@@ -1,4 +1,4 @@
-"""How good a model is: `evaluate_run` scores images in float32 from pixels and returns a Report.
+"""Evaluation of a model: images are scored in float32, from pixels, and measured in a Report.
 
 Shapes: N images, K classes, B images in a batch, S side of the model's square input.
 """
@@ -22,12 +22,12 @@ from kerasft.models.bundle import Bundle, score
 from kerasft.progress import Progress, silent
 
 LARGEST_TABLE = 20
-"""With more classes the text shows the most confused pairs instead of the whole matrix."""
+"""Largest number of classes for which the text shows the whole confusion matrix."""
 
 
 @dataclass(frozen=True)
 class ClassReport:
-    """One row of the report: a class, and how well it is found. All figures are 0 to 1."""
+    """The figures of one class, 0 to 1, and its number of images."""
 
     label: str
     precision: float
@@ -38,16 +38,17 @@ class ClassReport:
 
 @dataclass(frozen=True, eq=False)
 class Report:
-    """What evaluation returns.
+    """The figures of a model on one split.
 
     Attributes:
-        split: "train", "validation" or "test".
-        n: images that were scored.
-        accuracy: share whose best score is that of their label, 0 to 1.
+        split: "train", "validation", "test", or "all" for photos without splits.
+        n: number of images.
+        accuracy: share of images whose label has the best score, 0 to 1.
         ci95: Wilson's 95% interval of the accuracy.
-        top5: share whose label is among the five best scores; None with 5 classes or fewer.
+        top5: share of images whose label is among the five best scores; None with 5 classes or
+            fewer.
         macro_f1: mean F1 of the classes that occur, as a label or as a prediction.
-        loss: mean log loss, nats; neither smoothed nor weighted.
+        loss: mean log loss, nats, without label smoothing and class weights.
         ece: expected calibration error over 15 bins of equal width, 0 to 1.
         per_class: K rows, in the order of the classes.
         confusion: int64 [K,K]; rows are labels, columns are predictions.
@@ -74,7 +75,7 @@ class Report:
         }
 
     def to_text(self) -> str:
-        """Returns the figures, a line per class, and what is taken for what."""
+        """Returns the figures, a line per class, and the confusion matrix or its largest pairs."""
         low, high = self.ci95
         top5 = [] if self.top5 is None else [f"top-5 accuracy {self.top5:.3f}"]
         lines = [
@@ -103,7 +104,7 @@ def _class_lines(rows: tuple[ClassReport, ...]) -> list[str]:
 
 
 def _matrix_lines(report: Report) -> list[str]:
-    """The confusion matrix; its columns have the numbers of the rows."""
+    """Writes the confusion matrix; its columns are headed by the numbers of the rows."""
     names = [f"{i} {row.label}" for i, row in enumerate(report.per_class)]
     width = max(len(name) for name in names)
     cell = max(len(str(report.confusion.max(initial=0))), len(str(len(names) - 1))) + 2
@@ -119,7 +120,7 @@ def _matrix_lines(report: Report) -> list[str]:
 
 
 def _pair_lines(report: Report) -> list[str]:
-    """The ten pairs that are confused most, the most frequent first."""
+    """Writes the ten most confused pairs of classes, the most frequent first."""
     wrong = report.confusion - np.diag(np.diag(report.confusion))
     order = np.argsort(-wrong, axis=None, kind="stable")[:10]
     places = [divmod(int(place), len(wrong)) for place in order]
@@ -139,18 +140,18 @@ def evaluate_run(
 ) -> Report:
     """Scores a model on the images of one split.
 
-    That the test split of a run was scored is counted in its run.json.
+    The run.json of a run counts how often its test split was scored.
 
     Args:
-        target: a run directory, a model file, or "imagenet:NAME".
-        split: "train", "validation" or "test". Of photos without splits that belong to no
-            run, all are scored, and the report's split is "all".
-        data: where the photos of the run are now, if they were moved; for another target the
-            photos, in classes that are named as the model's.
-        progress: told of the images as they are read and scored.
+        target: run directory, model file, or "imagenet:NAME".
+        split: "train", "validation" or "test". If the photos have no splits and belong to no
+            run, "test" scores all of them, and the report's split is "all".
+        data: source of photos. For a run, their present place if they were moved; for any other
+            target it is required, and its classes are named like the model's.
+        progress: receiver of events, as images are read ("images") and scored ("check").
 
     Raises:
-        UserError: an unknown split or a model file without `data` (exit code 2); no images in
+        UserError: an unknown split, or a model file without `data` (exit code 2); no images in
             the split; classes that the model does not know; see also `target.open_model`.
     """
     if split not in SPLITS:
@@ -189,13 +190,13 @@ def open_images(
     """Opens the images of a run for its model.
 
     Args:
-        of_run: the run.
-        opened: its model.
-        data: where the photos are now; None takes the place in the run's config.
-        progress: told of the files as they are read.
+        of_run: run with the splits.
+        opened: model of the run.
+        data: present place of the photos; None means the source in the run's config.
+        progress: receiver of events, as files are read ("images").
 
     Raises:
-        UserError: photos that are missing or have changed; classes that are not the model's.
+        UserError: photos that are missing or have changed; classes that differ from the model's.
     """
     recorded = load_config(of_run.config_path).data
     now = data_at(data, recorded) if data else recorded
@@ -209,7 +210,13 @@ def open_images(
 
 
 def batches_of(found: Source, split: str, opened: Bundle) -> Iterable:
-    """Pixels of a split in the order of its images, as a model takes them, for `score`."""
+    """Feeds the pixels of a split, in the order of its images, for `bundle.score`.
+
+    Args:
+        found: images with splits.
+        split: name of the split.
+        opened: model, with its image size and resize rule.
+    """
     return split_batches(
         found, split, image_size=opened.image_size, resize=opened.resize, batch_size=32
     )
@@ -232,11 +239,11 @@ def report(
     """Measures scores against labels.
 
     Args:
-        scores: [N,K], rows sum to 1; N is at least 1.
-        logits: [N,K], of which the scores are the softmax.
+        scores: [N,K], softmax of the logits; N is at least 1.
+        logits: [N,K], inputs of the softmax.
         labels: int [N], 0 to K-1.
         class_names: K names.
-        split: where the images come from; put into the Report as it is.
+        split: name of the split, for the Report.
     """
     n, k = scores.shape
     predicted = scores.argmax(axis=1)

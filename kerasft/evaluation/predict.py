@@ -1,4 +1,4 @@
-"""What is in these photos: labels and scores for files, from a run, a model or a SavedModel.
+"""Predictions: labels and scores for image files, from a run, a model file or a SavedModel.
 
 Shapes: N files that are images, K classes.
 """
@@ -21,7 +21,7 @@ from kerasft.text import printable
 BATCH = 32
 
 Scorer = Callable[[list[str], Progress], tuple[np.ndarray, Sequence[str]]]
-"""Files, at least one, to their scores [N,K] and the K names."""
+"""A function from N files, at least one, to their scores [N,K] and the K class names."""
 
 
 def predict(
@@ -31,20 +31,21 @@ def predict(
     top: int = 5,
     progress: Progress = silent,
 ) -> list[dict]:
-    """Predicts what is in image files.
+    """Predicts the classes of image files.
 
     Args:
-        target: a run directory, a model file, a SavedModel that kerasft exported (or the
-            folder of its versions, of which the highest number is taken), "imagenet:NAME", or a
-            file that an import wrote.
-        files: a file or folder, or several; folders are searched for images, nested folders too.
-        top: how many labels for each file, at least 1; K at most are given.
-        progress: told of the files as they are read ("images") and predicted ("check").
+        target: run directory, model file, SavedModel that kerasft exported (or the folder of its
+            versions, of which the highest is used), "imagenet:NAME", or a file that
+            `import-caffe` or `import-torch` wrote.
+        files: file or folder, or several of them. Folders are searched for images, including
+            nested folders.
+        top: number of labels for each file, at least 1; at most K are returned.
+        progress: receiver of events, as files are read ("images") and predicted ("check").
 
     Returns:
-        A dict for each file, in the order of `files`, those of a folder sorted:
-        `{"file", "predictions": [{"label", "score"}, ...]}`, the best score first, or
-        `{"file", "error"}` for one that can't be read.
+        A dict for each file, in the order of `files`, sorted within a folder:
+        `{"file", "predictions": [{"label", "score"}, ...]}` with the best score first, or
+        `{"file", "error"}` for a file that cannot be read.
 
     Raises:
         UserError: `top` below 1 (exit code 2); see also `target.open_model`.
@@ -68,7 +69,7 @@ def predict(
 
 
 def _search(path: Path) -> list[tuple[str, str]]:
-    """(file, error) of a file, or of each image in a folder; the error is "" if there is none."""
+    """Lists a file, or the images of a folder, as pairs (file, error); "" means no error."""
     if path.is_dir():
         try:
             below = [str(path / name) for name in walk(path) if is_image_name(name)]
@@ -106,7 +107,7 @@ def _of_bundle(opened: Bundle) -> Scorer:
 
 
 def _of_savedmodel(folder: Path) -> Scorer:
-    """Scores with an export, which decodes the files itself."""
+    """Makes a scorer from a SavedModel, which decodes the files itself."""
     try:
         loaded = tf.saved_model.load(str(folder))
     except (OSError, ValueError, tf.errors.OpError) as error:
@@ -136,7 +137,7 @@ def _of_savedmodel(folder: Path) -> Scorer:
 
 
 def _ranked(scores: np.ndarray, names: Sequence[str], top: int) -> Iterator[list[dict]]:
-    """Yields for each row its best labels, best first; equal scores in the classes' order."""
+    """Yields the best labels of each row, best first; ties are in the order of the classes."""
     for row in scores:
         best = np.argsort(-row, kind="stable")[:top]
         yield [{"label": names[i], "score": float(row[i])} for i in best]

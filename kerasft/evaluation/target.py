@@ -1,4 +1,4 @@
-"""The model that a user names: a run, a model file, or a pretrained net as it is."""
+"""The model that a user names: a run, a model file, or a pretrained net with its classifier."""
 
 import logging
 from pathlib import Path
@@ -15,16 +15,16 @@ log = logging.getLogger("kerasft")
 
 
 def open_model(target: str | Path) -> Bundle:
-    """Opens whatever the user names as a model.
+    """Opens the model that a user names.
 
     Args:
-        target: a run directory (its model.keras), a model file; or "imagenet:NAME", or a file of
-            `kerasft import-caffe` and `import-torch`, for a pretrained net as it is, with its 1000
-            classes.
+        target: run directory (its model.keras is opened), or model file; for a pretrained net
+            with its 1000 ImageNet classes, "imagenet:NAME" or a file that `import-caffe` or
+            `import-torch` wrote.
 
     Raises:
-        UserError: no such path (exit code 2); a directory that is no run; a run without a
-            model yet; see also `load` and `build.pretrained`.
+        UserError: no such path (exit code 2); a directory that is not a run; a run without a
+            model; see also `bundle.load` and `build.pretrained`.
     """
     path = Path(target)
     published = str(target).startswith(IMAGENET)
@@ -38,11 +38,11 @@ def open_model(target: str | Path) -> Bundle:
 
 
 def prepare_for(target: str | Path) -> dict[str, object]:
-    """As `prepare`, for a model that is there already.
+    """Prepares the device for an existing model, see `devices.prepare`.
 
     Args:
-        target: if it is a run, its device is taken, so that its figures come out again; but the
-            machine need not have the GPU that it was trained on.
+        target: model as in `open_model`. The device of a run is used again, so that its figures
+            are reproduced; if this machine does not have it, the best available device is used.
     """
     config = Run(Path(target)).config_path
     device = load_config(config).device if config.is_file() else "auto"

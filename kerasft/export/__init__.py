@@ -1,7 +1,7 @@
-"""A run's model.keras as a file for serving, with the proof that it computes the same.
+"""Exports of a run's model.keras for serving, with a proof that they compute the same.
 
-    savedmodel    `export_run`: image bytes in, labels out, as TF Serving expects it
-    parity        the same inputs through the export and model.keras, in fresh processes
+    savedmodel    `export_run` writes a SavedModel for TF Serving: image bytes in, labels out
+    parity        compares the export with model.keras, each in a fresh process
 
 Shapes: serving takes string [N], encoded images; scores are float32 [N,K], K classes.
 """

@@ -1,8 +1,8 @@
-"""Proof that an export and `model.keras` agree, each computed in a fresh process of its own.
+"""Proof that an export agrees with model.keras, each computed in a fresh process.
 
-`prove` starts `python -m kerasft.parity export ...`, which knows TensorFlow and the SavedModel
-and nothing else, and `python -m kerasft.parity reference ...`, which loads `model.keras` with
-plain Keras and feeds it by `images.py`. Both see the same files and the same noise.
+`prove` starts `python -m kerasft.export.parity export ...`, which loads the SavedModel with
+TensorFlow alone, and `python -m kerasft.export.parity reference ...`, which loads model.keras with
+Keras and feeds it through `pixels/images.py`. Both get the same files and the same noise.
 
 Shapes: N images, K classes, S side of the model's square input in pixels.
 """
@@ -22,11 +22,11 @@ from kerasft.processes import run_fresh
 from kerasft.progress import Progress, silent
 
 LIMIT = 1e-4
-"""Largest difference in scores. Two graphs of one net differ by about 1e-6 in float32."""
+"""Largest allowed difference in scores. Two graphs of a net differ by about 1e-6 in float32."""
 
 BATCH_SIZES = (1, 7)
 NOISE = 8
-"""Noise images for the signature that takes pixels."""
+"""Number of noise images for the signature that takes pixels."""
 
 
 def prove(
@@ -40,29 +40,29 @@ def prove(
     resize: str,
     progress: Progress = silent,
 ) -> dict:
-    """Compares a SavedModel with the model file that it was made from, on CPU.
+    """Compares a SavedModel with the model file that it was made from, on the CPU.
 
     Inputs are `photos`, the images of `generated_images`, and noise for "serve_pixels", in
     batches of 1 and of 7.
 
     Args:
         savedmodel: folder with the signatures that `export/savedmodel.py` writes.
-        model: the `.keras` file.
+        model: `.keras` file.
         photos: image files.
-        work: an empty folder for inputs, outputs and logs; the caller removes it.
-        class_names: K names that "labels" must give, in this order.
+        work: empty folder for inputs, outputs and logs; the caller removes it.
+        class_names: K names that "labels" must return, in this order.
         image_size: S.
         resize: "stretch", "crop" or "pad".
-        progress: told after each process, stage "check".
+        progress: receiver of an event of stage "check" after each process.
 
     Returns:
-        `{"n", "max_abs_diff", "max_abs_diff_logits", "top1_agreement"}`: images, the largest
-        difference between any two scores and any two logits, the share of images
-        that get the same label from both.
+        `{"n", "max_abs_diff", "max_abs_diff_logits", "top1_agreement"}`: number of image files;
+        largest difference between corresponding scores, and logits; share of image files that get
+        the same label from both.
 
     Raises:
-        UserError: scores differ by more than LIMIT, or are not numbers; labels are not the
-            classes in their order; one of the processes failed.
+        UserError: scores that differ by more than LIMIT, or are NaN; labels that are not the
+            classes in order; a process that failed.
     """
     inputs = [str(path) for path in photos]
     for name, encoded in generated_images().items():
@@ -83,12 +83,12 @@ def prove(
 def compare(
     export: dict[str, np.ndarray], reference: dict[str, np.ndarray], class_names: Sequence[str]
 ) -> dict:
-    """Judges what the two processes computed.
+    """Compares the results of the two processes.
 
     Args:
         export: arrays by name: "scores_files_1", "logits_noise_7" and so on, [N,K]; "labels"
             [K]; for each batch size "top_label_1" [N] and "top_score_1" [N] of the files.
-        reference: the scores and logits under the same names.
+        reference: scores and logits under the same names.
         class_names: K names.
 
     Returns:
@@ -125,7 +125,7 @@ def compare(
 
 
 def _names_fit(export: dict[str, np.ndarray], class_names: Sequence[str]) -> bool:
-    """Whether labels and best labels are what the export's own scores say."""
+    """Returns whether the labels are the classes, and the best labels fit the export's scores."""
     fits = [export["labels"].tolist() == list(class_names)]
     for size in BATCH_SIZES:
         scores = export[f"scores_files_{size}"]
@@ -136,12 +136,12 @@ def _names_fit(export: dict[str, np.ndarray], class_names: Sequence[str]) -> boo
 
 
 def max_difference(pairs: Iterable[tuple[np.ndarray, np.ndarray]]) -> float:
-    """Largest absolute difference over pairs of arrays; NaN if one holds a NaN."""
+    """Returns the largest absolute difference over pairs of arrays; NaN if one holds a NaN."""
     return float(np.max([np.max(np.abs(ours - theirs)) for ours, theirs in pairs]))
 
 
 def compute_export(savedmodel: Path, task: dict) -> dict[str, np.ndarray]:
-    """Computes with the SavedModel, through its signatures, what `compare` takes as `export`."""
+    """Computes the argument `export` of `compare`, with the signatures of the SavedModel."""
     loaded = tf.saved_model.load(str(savedmodel))
     serve, serve_logits, serve_pixels = (
         loaded.signatures[name] for name in ("serving_default", "serve_logits", "serve_pixels")
@@ -164,8 +164,8 @@ def compute_export(savedmodel: Path, task: dict) -> dict[str, np.ndarray]:
 
 
 def compute_reference(model: Path, task: dict) -> dict[str, np.ndarray]:
-    """Computes the same with `model.keras` and `images.py`: what `compare` takes as `reference`."""
-    # Imported here, so that the process of the export knows nothing of either.
+    """Computes the argument `reference` of `compare`, with model.keras and `pixels/images.py`."""
+    # Imported here, so that the process of the export loads neither.
     import keras
 
     from kerasft.pixels import images
@@ -198,18 +198,18 @@ def _in_batches(
 
 
 def noise_pixels(image_size: int) -> np.ndarray:
-    """float32 [NOISE,S,S,3], 0 to 255: the same numbers in every process."""
+    """Returns noise, float32 [NOISE,S,S,3], 0 to 255, the same numbers in every process."""
     shape = (NOISE, image_size, image_size, 3)
     return np.random.default_rng(0).uniform(0, 255, shape).astype(np.float32)
 
 
 def generated_images() -> dict[str, bytes]:
-    """The kinds of image that decoders disagree on, as files by name.
+    """Makes image files of the kinds on which decoders disagree, by name.
 
     Returns:
-        JPEGs with the EXIF orientations 1 to 8 (odd ones little-endian, even ones
-        big-endian), a gray JPEG, a PNG with an alpha channel and a GIF with a palette. Turned,
-        mirrored or with its channels swapped, the image that they show is another one.
+        JPEGs with the EXIF orientations 1 to 8 (odd ones little-endian, even ones big-endian), a
+        gray JPEG, a PNG with an alpha channel and a GIF with a palette. The image that they show
+        has no symmetry: turning, mirroring or swapping channels changes it.
     """
     y, x = np.mgrid[0:44, 0:60]
     red, green, blue = 4 * x, 5 * y, np.where((x < 20) & (y < 15), 255, 40)
@@ -229,8 +229,8 @@ def with_orientation(jpeg: bytes, orientation: int) -> bytes:
     """Puts an EXIF block with an orientation tag into a JPEG file.
 
     Args:
-        jpeg: the file.
-        orientation: 1 to 8. Odd ones are written little-endian, even ones big-endian.
+        jpeg: contents of the file.
+        orientation: number from 1 to 8. Odd ones are written little-endian, even ones big-endian.
 
     Source: EXIF 2.32, sections 4.5 and 4.6.2: after the start of the image a segment APP1,
         "Exif", then a TIFF header and a directory of one entry, tag 0x0112, one short.
@@ -243,7 +243,7 @@ def with_orientation(jpeg: bytes, orientation: int) -> bytes:
 
 
 def encode_gif(indices: np.ndarray, palette: np.ndarray) -> bytes:
-    """The bytes of a GIF file, not compressed.
+    """Encodes a GIF file, without compression.
 
     Args:
         indices: uint8 [h, w], 0 to 127.
@@ -271,7 +271,13 @@ ROLES = {"export": compute_export, "reference": compute_reference}
 
 
 def main(role: str, path: str, work: str) -> None:
-    """Computes one side and writes `<role>.npz` into the folder that holds task.json."""
+    """Computes one side and writes `<role>.npz` into the folder that holds task.json.
+
+    Args:
+        role: "export" or "reference".
+        path: path of the SavedModel or of the `.keras` file.
+        work: folder with task.json.
+    """
     task = json.loads((Path(work) / "task.json").read_text("utf-8"))
     arrays: dict[str, Any] = ROLES[role](Path(path), task)
     np.savez(Path(work) / f"{role}.npz", **arrays)

@@ -1,7 +1,7 @@
-"""A run as a SavedModel: image bytes in, labels and scores out, kerasft not needed.
+"""SavedModels of runs: image bytes in, labels and scores out; they do not need kerasft.
 
-The folder has TF Serving's layout, `DIR/1`, `DIR/2`, ... It appears whole, and only after
-`parity.py` has proven that it computes what `model.keras` computes.
+The folder has TF Serving's layout, `DIR/1`, `DIR/2`, ... A version appears complete, and only
+after `parity.py` has proven that it computes the same as model.keras.
 
 Shapes: B images in a batch, S side of the model's square input in pixels, K classes.
 """
@@ -34,7 +34,7 @@ from kerasft.processes import run_fresh
 from kerasft.progress import Progress, silent
 
 PHOTOS = 64
-"""How many validation images the parity proof takes at most."""
+"""Maximum number of validation images in the parity proof."""
 
 
 def export_run(
@@ -47,19 +47,19 @@ def export_run(
     """Exports the model of a run, and proves that the export agrees with it.
 
     Args:
-        path: the run directory.
-        to: the folder of the versions, made if absent; None takes "export" in the run.
-            The new version has the next number.
-        data: where the photos of the run are now, if they were moved.
-        progress: told of the photos as they are read, and of the proof.
+        path: run directory.
+        to: folder of the versions, made if absent; None means "export" in the run. The new
+            version gets the next number.
+        data: present place of the run's photos, if they were moved.
+        progress: receiver of events, as photos are read ("images") and for the proof ("check").
 
     Returns:
         `{"path", "n", "max_abs_diff", "max_abs_diff_logits", "top1_agreement"}`; see
         `parity.prove`. `parity.json` in the new folder holds the same without the path.
 
     Raises:
-        UserError: the export does not agree, or can't be written: nothing is left behind then.
-            Not a run, no model yet, photos gone.
+        UserError: not a run, a run without a model, missing photos; an export that does not
+            agree or cannot be written, of which nothing is left behind.
     """
     of_run = run.open_run(Path(path))
     target.prepare_for(path)
@@ -90,12 +90,12 @@ def export_run(
 
 
 def _write(opened: Bundle, model: Path, folder: Path, progress: Progress) -> None:
-    """Writes the export by TensorFlow: here if Keras computes with it, else in its own process.
+    """Writes the export with TensorFlow: in a fresh process if Keras has another backend.
 
     Args:
-        opened: the model.
-        model: its file.
-        folder: made by this, its parent is there.
+        opened: model to export.
+        model: file of the same model.
+        folder: folder to create in an existing folder.
     """
     if keras.backend.backend() == "tensorflow":
         EXPORTERS["savedmodel"](opened, folder)
@@ -105,7 +105,7 @@ def _write(opened: Bundle, model: Path, folder: Path, progress: Progress) -> Non
 
 
 def _photos(source: Source) -> list[Path]:
-    """Validation images, at most PHOTOS of them, spread over all and so over the classes."""
+    """Selects at most PHOTOS validation images, evenly spaced, so that all classes occur."""
     found = source.indices("validation")
     spread = np.linspace(0, len(found) - 1, min(PHOTOS, len(found))).round().astype(int)
     return [source.root / source.paths[found[i]] for i in spread]
@@ -113,12 +113,12 @@ def _photos(source: Source) -> list[Path]:
 
 @contextlib.contextmanager
 def _writing(to: Path) -> Iterator[Path]:
-    """Gives a temporary folder in `to`; it is gone afterwards, and so is `to` if left empty."""
+    """Makes a temporary folder in `to`. Removes it afterwards, and a new `to` that stays empty."""
     there = to.exists()
     temporary = None
     try:
         to.mkdir(parents=True, exist_ok=True)
-        # TF Serving passes over folders whose names are no numbers.
+        # TF Serving ignores folders whose names are not numbers.
         temporary = Path(tempfile.mkdtemp(prefix=".unproven-", dir=to))
         yield temporary
     except (OSError, tf.errors.OpError) as error:
@@ -140,7 +140,7 @@ def _sync(folder: Path) -> None:
 
 
 def _number(written: Path, to: Path) -> Path:
-    """Moves the folder to the next free number in `to`, from 1, and returns where it is."""
+    """Moves the folder to the next free number in `to`, from 1, and returns its new path."""
     taken = [int(entry.name) for entry in to.iterdir() if entry.name.isdecimal()]
     number = max(taken, default=0) + 1
     while True:
@@ -154,20 +154,20 @@ def _number(written: Path, to: Path) -> Path:
 
 
 def write_savedmodel(opened: Bundle, folder: Path) -> None:
-    """Writes a SavedModel with everything inside: decode, EXIF, resize, preprocessing, names.
+    """Writes a SavedModel that decodes, applies EXIF, resizes, preprocesses, scores and labels.
 
-    Signatures, all for any B, 0 included:
-        serving_default: image_bytes string [B], files as they are, to scores float32 [B,K] in the
-            order of the classes, labels string [B,K] in the same order, top_label
+    Signatures, for any B, including 0:
+        serving_default: image_bytes string [B], contents of image files, to scores float32 [B,K]
+            in the order of the classes, labels string [B,K] in the same order, top_label
             string [B] and top_score float32 [B].
         serve_logits: image_bytes string [B] to logits float32 [B,K].
         serve_pixels: pixels float32 [B,S,S,3], 0 to 255, to scores and logits [B,K].
-    A file that is no image, or that its header says to have too many pixels, fails the call
-    with InvalidArgument before it is decoded.
+    A file that is not an image, or has too many pixels by its header, fails the call with
+    InvalidArgument before it is decoded.
 
     Args:
-        opened: what to export.
-        folder: made by this.
+        opened: model to export.
+        folder: folder to create.
 
     Source: TensorFlow's guide "Using the SavedModel format". A plain tf.Module that tracks
         the variables leaves no class of Keras or of kerasft in the file.
@@ -185,7 +185,7 @@ def write_savedmodel(opened: Bundle, folder: Path) -> None:
     @tf.function(input_signature=[pixels])
     def serve_pixels(pixels: tf.Tensor) -> dict[str, tf.Tensor]:
         count = tf.shape(pixels)[0]
-        # Some kernels of TensorFlow fail on no images at all: they are given one, unseen.
+        # Some kernels of TensorFlow fail on an empty batch, so it is padded with one image.
         pixels = tf.pad(pixels, [[0, tf.cast(count == 0, tf.int32)], [0, 0], [0, 0], [0, 0]])
         scores, logits = model(pixels, training=False)
         return {"scores": scores[:count], "logits": logits[:count]}
@@ -224,7 +224,7 @@ EXPORTERS: dict[str, Callable[[Bundle, Path], None]] = {"savedmodel": write_save
 
 
 def main(exporter: str, model: str, folder: str) -> None:
-    """Exports a model file: what a fresh process does."""
+    """Exports a model file. Runs in a fresh process."""
     EXPORTERS[exporter](bundle.load(model), Path(folder))
 
 
