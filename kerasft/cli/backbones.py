@@ -1,4 +1,4 @@
-"""`kerasft backbones` and `blocks`: which nets there are, and what `--blocks` counts."""
+"""`kerasft backbones` and `kerasft blocks`: the available nets, and their blocks."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -53,10 +53,10 @@ _TITLE = ("name", "side", "smallest", "parameters", "features", "blocks", "downl
 
 
 def backbones_text(report: Mapping[str, Any]) -> str:
-    """A line per backbone, then their options, and what to do next.
+    """Writes a line per backbone, then their options and the next commands.
 
     Args:
-        report: the object that `backbones --json` prints.
+        report: JSON value that `backbones --json` prints.
     """
     backbones = report["backbones"]
     return "\n".join(
@@ -77,7 +77,7 @@ def backbones_text(report: Mapping[str, Any]) -> str:
 
 
 def _table(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Lines with columns; the first and the last one begin at the left."""
+    """Writes a table; its first and last columns are left-aligned, the others right-aligned."""
     width = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = []
     for name, *numbers, last in rows:
@@ -123,7 +123,7 @@ def _options(backbones: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def blocks_text(blocks: Sequence[Mapping[str, Any]]) -> str:
-    """A line per block from the top: what `--blocks` counts."""
+    """Writes a numbered line per block, from the top."""
     width = max(len(block["name"]) for block in blocks)
     lines = [f"{'':>3}  {'block':<{width}}  parameters  layers"]
     for number, block in enumerate(blocks, start=1):

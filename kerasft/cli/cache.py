@@ -84,10 +84,10 @@ def limit_cache(size: str | None, as_json: bool) -> None:
 
 
 def cache_text(report: Mapping[str, Any]) -> str:
-    """A line per store and per set of unpacked photos, then what all of them take up.
+    """Writes a line per store and per source of unpacked photos, then their total sizes.
 
     Args:
-        report: the object that `cache list --json` prints.
+        report: JSON value that `cache list --json` prints.
     """
     title = ("backbone", "cut", "images", "view", "dtype", "size", "last used")
     rows = [title, *(_store_row(store) for store in report["stores"])]
@@ -113,7 +113,7 @@ def cache_text(report: Mapping[str, Any]) -> str:
 
 
 def _store_row(store: Mapping[str, Any]) -> tuple[str, ...]:
-    """What is known of a store; its facts may be lost."""
+    """Writes the cells of a store, "unknown" for facts that were lost."""
     facts = store["facts"]
     images = store["shape"][0] if store["shape"] else None
     return (
@@ -128,7 +128,7 @@ def _store_row(store: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def _cut_text(facts: Mapping[str, Any]) -> str:
-    """Where the cut is: blocks from the top, or features and what they are made of."""
+    """Writes the cut of a store: a number of blocks from the top, or the kind of features."""
     blocks, leave_out = facts.get("blocks"), facts.get("leave_out")
     kind = facts.get("features")
     if blocks is None:
@@ -144,7 +144,7 @@ def _time_text(seconds: float) -> str:
 
 
 def removed_text(result: Mapping[str, Any]) -> str:
-    """What `cache clear` removed."""
+    """Writes what `cache clear` has removed."""
     number, photos = result["removed"], result.get("photos", 0)
     stores = "1 store" if number == 1 else f"{number:,} stores"
     if photos:
@@ -153,6 +153,6 @@ def removed_text(result: Mapping[str, Any]) -> str:
 
 
 def limit_text(result: Mapping[str, Any]) -> str:
-    """How much the cache may hold, and what had to go for it."""
+    """Writes the limit of the cache, and what was removed to keep it."""
     limit = f"The cache may hold {size_text(result['limit'])}."
     return f"{limit} {removed_text(result)}" if result["removed"] else limit

@@ -1,4 +1,4 @@
-"""`kerasft compare`, with the table it prints."""
+"""`kerasft compare`, with the table that it prints."""
 
 import logging
 import re
@@ -120,7 +120,7 @@ def compare(
     again = "Continue with the same command."
     click.get_current_context().meta["kerasft.again"] = lambda: again
     with showing() as progress:
-        logging.getLogger("kerasft").setLevel(logging.WARNING)  # dozens of runs say the same
+        logging.getLogger("kerasft").setLevel(logging.WARNING)  # dozens of runs log the same
         result = compare_ways(
             request,
             out,
@@ -144,10 +144,10 @@ TITLE = ("way", "backbone", "validation", "test", "95% interval", "p", "time", "
 
 
 def compare_text(result: "ComparisonResult") -> str:
-    """Shows a line per way, the best on validation first; then the advice and where the files are.
+    """Writes a line per way, the best on validation first; then notes, advice and paths.
 
     Args:
-        result: the result of `compare_ways`.
+        result: result of `compare_ways`.
     """
     rows = sorted(result.ways, key=lambda row: -(row.means.val_accuracy if row.means else 0))
     images = ", ".join(f"{n:,} {split}" for split, n in result.images.items())
@@ -220,8 +220,8 @@ def _curves_text(curves: Mapping[str, "Curve"]) -> str:
 
 
 def _next_text(result: "ComparisonResult") -> str:
-    """Names the commands that use the winner, if there is something they can use."""
-    # Not at the top: pydantic would start with every command.
+    """Writes the commands that use the winner, or "" if it was not kept."""
+    # Imported here, because otherwise every command would load pydantic.
     from kerasft.compare.ways import AS_IS
 
     if result.winner and result.winner.way == AS_IS:  # nothing was trained: there is no run

@@ -1,4 +1,4 @@
-"""`kerasft import-caffe` and `import-torch`, with the text they print."""
+"""`kerasft import-caffe` and `import-torch`, with the text that they print."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -78,10 +78,10 @@ def import_torch(file: Path, backbone: str, to: Path, as_json: bool) -> None:
 
 
 def import_text(result: Mapping[str, Any]) -> str:
-    """What was written, what of the file was not used, and what to do next.
+    """Writes what was written to the file, what was not used, and the next command.
 
     Args:
-        result: the object that the command prints with --json.
+        result: JSON value that the command prints with --json.
     """
     parts = [
         f"Wrote {result['file']} ({result['bytes'] / 1e6:,.0f} MB): {result['parameters']:,} "

@@ -1,8 +1,7 @@
-"""The command line: parses, calls one library function, prints its result.
+"""The group `kerasft` with all its commands, errors, exit codes and Ctrl-C.
 
-stdout carries the result alone (with --json one JSON value), everything else is on stderr.
-Exit status: 0 done; 1 what is in a file or a run is wrong; 2 what was typed is wrong; 130
-interrupted.
+Exit codes: 0 success; 1 a file or a run has a problem; 2 the command line or the config has a
+problem; 130 interrupted.
 """
 
 from typing import Any
@@ -22,7 +21,7 @@ from kerasft.errors import UserError
 
 
 class Commands(click.Group):
-    """Shows a UserError and Ctrl-C as one message; lets bugs keep their traceback."""
+    """The group of all commands. Shows a UserError or Ctrl-C as a message, a bug as a traceback."""
 
     def invoke(self, ctx: click.Context) -> Any:
         try:

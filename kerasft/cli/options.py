@@ -1,7 +1,4 @@
-"""What the commands share: common options, printing, and where a run goes by default.
-
-stdout carries the result alone (with --json one JSON value), everything else is on stderr.
-"""
+"""Code that commands share: common options, printing of results, the default folder of a run."""
 
 import io
 import json
@@ -33,9 +30,14 @@ data_option = click.option(
 
 
 def print_result(result: Any, to_text: Callable[[Any], str], *, as_json: bool) -> None:
-    """Prints what a command is for: as text, or as one JSON value.
+    """Prints the result of a command, as text or as one JSON value.
 
-    A character that the encoding of stdout lacks (Windows, where it is piped) shows as \\u2026.
+    A character that the encoding of stdout lacks (in a pipe on Windows) is printed as \\u2026.
+
+    Args:
+        result: result as JSON value.
+        to_text: function that writes the result as text.
+        as_json: whether to print JSON instead of text.
     """
     text = json.dumps(_plain(result), allow_nan=False) if as_json else to_text(result)
     if isinstance(sys.stdout, io.TextIOWrapper):
@@ -51,7 +53,7 @@ def as_typed(*words: str) -> str:
 
 
 def _plain(value: Any) -> Any:
-    """The same value with null for infinite and undefined numbers, which JSON lacks."""
+    """Replaces infinite and undefined numbers, which JSON lacks, by null."""
     if isinstance(value, dict):
         return {key: _plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
@@ -60,10 +62,10 @@ def _plain(value: Any) -> Any:
 
 
 def default_run_path(source: str) -> Path:
-    """Returns `runs/NAME`, where NAME is the source's, or the first free of `runs/NAME-2`, ...
+    """Returns `runs/NAME`, with the name of the source, or the first free of `runs/NAME-2`, ...
 
     Args:
-        source: as `data.source`; need not exist. Of a file the ending is left out.
+        source: value of `data.source`; it need not exist. The ending of a file is left out.
     """
     name = short_name(source)
     path, number = Path("runs") / name, 1

@@ -1,4 +1,4 @@
-"""`kerasft guide` and `fields`: how-to pages by topic, and every field of a config."""
+"""`kerasft guide` and `kerasft fields`: how-to pages by topic, and the fields of a config."""
 
 import json
 import shutil
@@ -67,7 +67,7 @@ def fields(section: str | None, as_json: bool) -> None:
 
 
 def read_guide() -> dict[str, str]:
-    """Reads the pages of `kerasft/guide`, topic to Markdown, in the order of the topics."""
+    """Reads the pages of `kerasft/guide`: topic -> Markdown, sorted by topic."""
     folder = resources.files("kerasft") / "guide"
     files = sorted((one for one in folder.iterdir() if one.name.endswith(".md")), key=_name)
     return {file.name.removesuffix(".md"): file.read_text("utf-8") for file in files}
@@ -78,30 +78,30 @@ def _name(file: Any) -> str:
 
 
 def _title(page: str) -> str:
-    """The first line of a page, without Markdown."""
+    """Returns the first line of a page, without Markdown."""
     return page.partition("\n")[0].removeprefix("# ").replace("`", "")
 
 
 def show_markdown(page: str, width: int | None = None) -> None:
-    """Shows Markdown on the terminal, as wide as it is.
+    """Shows a page on the terminal.
 
     Args:
-        page: the text.
-        width: columns; None asks the terminal.
+        page: text in Markdown.
+        width: number of columns; None means the width of the terminal.
     """
-    from rich.markdown import Markdown  # it takes a tenth of a second
+    from rich.markdown import Markdown  # importing it takes a tenth of a second
 
-    # In the terminal's own colours: others may be unreadable on its background.
+    # In the terminal's own colours, because others may be unreadable on its background.
     colours = Theme({"markdown.code": "bold cyan"})
     markdown = Markdown(page, code_theme="ansi_dark", hyperlinks=False)
     Console(width=width, highlight=False, theme=colours).print(markdown)
 
 
 def topics_text(titles: Sequence[Mapping[str, Any]]) -> str:
-    """A line per topic: its name and the title of its page.
+    """Writes a line per topic: its name and the title of its page.
 
     Args:
-        titles: what `guide --json` prints.
+        titles: JSON value that `guide --json` prints.
     """
     width = max(len(one["topic"]) for one in titles)
     lines = [f"{one['topic']:<{width}}  {one['title']}" for one in titles]
@@ -109,10 +109,10 @@ def topics_text(titles: Sequence[Mapping[str, Any]]) -> str:
 
 
 def fields_text(sections: Sequence[Mapping[str, Any]]) -> str:
-    """Lines per field: name, default, type and range; then its description.
+    """Writes a paragraph per field: name, default, type and range; then the description.
 
     Args:
-        sections: what `fields --json` prints.
+        sections: JSON value that `fields --json` prints.
     """
     width = min(100, shutil.get_terminal_size().columns)
     lines = []
@@ -128,7 +128,7 @@ def fields_text(sections: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _heading(section: Mapping[str, Any]) -> str:
-    """The section as it stands in a file: "[data] ", "[[phases]] "."""
+    """Writes the heading of a section as in a TOML file: "[data] ", "[[phases]] "."""
     name = section["section"]
     if not name:
         return ""
@@ -146,7 +146,7 @@ def _field_lines(field: Mapping[str, Any], width: int) -> list[str]:
 
 
 def _facts(field: Mapping[str, Any]) -> str:
-    """What stands behind a name: ' = 0.2 (float, 0 <= x < 1)', ' (str, required)'."""
+    """Writes the text after a field's name: ' = 0.2 (float, 0 <= x < 1)', ' (str, required)'."""
     facts = [field["type"], field["range"]]
     default = ""
     if field["required"]:

@@ -1,4 +1,4 @@
-"""`kerasft sample-data`: drawn flowers to try everything out with."""
+"""`kerasft sample-data`: drawn flowers, with which all commands can be tried."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -34,10 +34,10 @@ def sample_data(folder: Path, seed: int, per_class: int | None, as_json: bool) -
 
 
 def sample_text(result: Mapping[str, Any]) -> str:
-    """What `sample-data` leaves on the screen.
+    """Writes the text of `sample-data`.
 
     Args:
-        result: the object that `sample-data --json` prints.
+        result: JSON value that `sample-data --json` prints.
     """
     return f"{result['images']:,} images drawn in {result['folder']}: " + ", ".join(
         f"{images:,} {name}" for name, images in result["classes"].items()

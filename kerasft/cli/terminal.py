@@ -1,7 +1,7 @@
-"""What people see: progress and the log on stderr, results as text.
+"""Progress and the log on stderr, and the formats of numbers that commands share.
 
-Progress is a bar where stderr is a terminal and a line per epoch where it is not. stdout
-belongs to the result alone, so that `--json` can be piped.
+Lines such as one per epoch stay on the screen; if stderr is a terminal, there is also a bar.
+stdout is left to the result alone, so that `--json` can be piped.
 """
 
 import importlib.util
@@ -25,21 +25,21 @@ from kerasft.text import size_text
 
 @contextmanager
 def loading() -> Iterator[None]:
-    """Holds back what TensorFlow writes to stderr while it is imported.
+    """Suppresses what TensorFlow writes to stderr while it is imported.
 
-    If the import fails, all of it is shown. A user who set TF_CPP_MIN_LOG_LEVEL sees what
-    that level lets through, and nothing is held back.
+    If the import fails, all of it is shown. If the user has set TF_CPP_MIN_LOG_LEVEL, nothing is
+    suppressed.
 
     Raises:
-        UserError: KERAS_BACKEND names what is not there.
+        UserError: KERAS_BACKEND names a backend that is unknown or not installed.
     """
     _check_backend()
     if os.environ.get("TF_CPP_MIN_LOG_LEVEL", "3") != "3":
         yield
         return
-    # 3 leaves fatal errors only; what matters comes as a Python exception as well. The lines
-    # "All log messages before absl::InitializeLog()", oneDNN's and CUDA's are written before
-    # TensorFlow reads the level, straight to the file descriptor: hence the redirection.
+    # Level 3 shows fatal errors only; anything important is also a Python exception. The lines
+    # "All log messages before absl::InitializeLog()", oneDNN's and CUDA's are written directly to
+    # the file descriptor before TensorFlow reads the level; hence the redirection.
     os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
     sys.stderr.flush()
     stderr = os.dup(2)
@@ -60,7 +60,7 @@ BACKENDS = ("tensorflow", "jax", "torch")
 
 
 def _check_backend() -> None:
-    """Refuses a backend at which the import of Keras would fail."""
+    """Refuses a backend with which the import of Keras would fail."""
     named = os.environ.get("KERAS_BACKEND") or "tensorflow"
     if named not in BACKENDS:
         raise UserError(
@@ -78,10 +78,10 @@ def _check_backend() -> None:
 
 @contextmanager
 def showing() -> Iterator["Display"]:
-    """Shows progress and the log of kerasft on stderr, and anything printed in between too.
+    """Shows progress, the log of kerasft and anything that is printed meanwhile, on stderr.
 
     Yields:
-        The progress callback for the library.
+        Progress callback for the library.
     """
     bar = None
     if sys.stderr.isatty():
@@ -95,9 +95,9 @@ def showing() -> Iterator["Display"]:
     level, propagate = logger.level, logger.propagate
     logger.addHandler(handler)
     logger.setLevel(logging.INFO)
-    logger.propagate = False  # TFDS gives the root logger a handler: all would be shown twice
+    logger.propagate = False  # TFDS gives the root logger a handler, which would show all twice
     try:
-        # Keras prints downloads to stdout.
+        # Keras prints the progress of downloads to stdout.
         with redirect_stdout(sys.stderr):
             if bar is None:
                 yield display
@@ -114,17 +114,22 @@ class Display:
     """A progress callback that shows each event; see `progress.py` for the stages."""
 
     def __init__(self, bar: Progress | None = None) -> None:
-        """Args: bar: moved by every event; None where stderr is no terminal."""
+        """Makes a display.
+
+        Args:
+            bar: progress bar that follows the events; None if stderr is not a terminal.
+        """
         self._bar = bar
         self._ends: list[float] = []
 
     def __call__(self, event: Event) -> None:
-        if event.stage in ("phase", "pass"):  # epochs begin behind the pass, if there is one
+        if event.stage in ("phase", "pass"):  # epochs begin after the prefix pass, if there is one
             self._ends = [time.monotonic()]
         seconds_left = None
         if event.stage == "epoch":
-            # Not event.done: a resumed phase begins in the middle. The first epoch, in which
-            # TensorFlow builds its graphs, counts only as long as there is no other.
+            # Epochs are counted here, not by event.done, because a resumed phase begins in the
+            # middle. The first epoch, in which TensorFlow builds its graphs, counts only while it
+            # is the only one.
             self._ends.append(time.monotonic())
             ends = self._ends[1:] if len(self._ends) > 2 else self._ends
             per_epoch = (ends[-1] - ends[0]) / max(1, len(ends) - 1)
@@ -144,7 +149,7 @@ class Display:
 
 
 def _move(bar: Progress, event: Event) -> None:
-    """Shows an event as the state of the one bar."""
+    """Updates the bar from an event."""
     figures = event.figures
     what, text = str(figures.get("what", event.stage)), ""
     if event.stage in ("batch", "pass"):
@@ -166,7 +171,7 @@ def _move(bar: Progress, event: Event) -> None:
 
 
 class _Sentences(logging.Handler):
-    """Shows log records as sentences on a display."""
+    """A log handler that shows records as sentences on a display."""
 
     def __init__(self, display: Display) -> None:
         super().__init__()
@@ -181,11 +186,11 @@ LINES_ONLY = ("phase", "store", "epoch", "predicted", "entry")
 
 
 def event_line(event: Event, *, seconds_left: float | None = None) -> str | None:
-    """The line that stays on the screen after an event, or None for events that leave none.
+    """Writes the line that stays on the screen after an event; None for events without a line.
 
     Args:
         event: any event of the library.
-        seconds_left: until the last epoch of the phase.
+        seconds_left: estimated time until the end of the phase, seconds.
     """
     if event.stage == "images" and event.done == event.total:
         return f"{event.total:,} {'image' if event.total == 1 else 'images'} read"
@@ -246,12 +251,12 @@ _FIGURES = {
 
 
 def epochs_text(epochs: object) -> str:
-    """ "1 epoch", "5 epochs"."""
+    """Writes a number of epochs: "1 epoch", "5 epochs"."""
     return "1 epoch" if epochs == 1 else f"{epochs} epochs"
 
 
 def trained_text(blocks: Any) -> str:
-    """What a phase trains, by its number of blocks: "the head and 3 blocks"."""
+    """Writes what a phase trains, from its number of blocks: "the head and 3 blocks"."""
     known = {0: "the head", 1: "the head and 1 block", "all": "all blocks"}
     return known.get(blocks, f"the head and {blocks} blocks")
 
@@ -268,7 +273,7 @@ def _figures_text(
 
 
 def duration_text(seconds: float) -> str:
-    """12.3 seconds as "0:12", 3,700 as "1:01:40"."""
+    """Writes a duration: 12.3 seconds as "0:12", 3,700 seconds as "1:01:40"."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

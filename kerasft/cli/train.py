@@ -1,4 +1,4 @@
-"""`kerasft train`, `unfreeze-and-continue` and `find-lr`, with the texts they print."""
+"""`kerasft train`, `unfreeze-and-continue` and `find-lr`, with the texts that they print."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -231,10 +231,15 @@ def _typed(flags: dict[str, object], fields: dict[str, str]) -> dict[str, object
 
 
 def _offer_again(run: Path, command: list[str], *, resume: bool) -> None:
-    """Has Ctrl-C name the command that goes on with what was begun.
+    """Makes Ctrl-C print the command that continues the run.
 
-    Whether there is anything to go on with shows in the run's config: training writes it
-    first, and a new phase is appended to it before its first epoch.
+    If the run's config has not changed, there is nothing to continue: training writes it first,
+    and a new phase is appended to it before the first epoch.
+
+    Args:
+        run: run directory.
+        command: words of the command that continues the run.
+        resume: whether this command continues a run already.
     """
     from kerasft.run import Run
 
@@ -253,10 +258,10 @@ def _offer_again(run: Path, command: list[str], *, resume: bool) -> None:
 
 
 def plan_text(plan: Mapping[str, Any]) -> str:
-    """What `train --dry-run` leaves on the screen.
+    """Writes the text of `train --dry-run`.
 
     Args:
-        plan: the object that `train --dry-run --json` prints.
+        plan: JSON value that `train --dry-run --json` prints.
     """
     width = max(len("class"), *(len(name) for name in plan["images"]))
     lines = [
@@ -301,10 +306,10 @@ def _storing_text(phase: Mapping[str, Any]) -> str:
 
 
 def summary_text(result: Mapping[str, Any]) -> str:
-    """What a training command leaves on the screen.
+    """Writes the summary of a training command.
 
     Args:
-        result: the object that `train --json` and `unfreeze-and-continue --json` print.
+        result: JSON value that `train --json` and `unfreeze-and-continue --json` print.
     """
     run = as_typed(str(result["run"]))
     lines = []
@@ -344,7 +349,7 @@ def _phase_line(phase: Mapping[str, Any]) -> str:
 
 
 def _parts_text(parts: Sequence[Mapping[str, Any]]) -> str:
-    """What the time of a phase went into: " (prefix pass 0:31, predicted 0:29; ...)"."""
+    """Writes how long the parts of a phase took: " (prefix pass 0:31, predicted 0:29; ...)"."""
     texts = []
     for part in parts:
         predicted = part["predicted_seconds"]
@@ -364,7 +369,7 @@ def _split_line(title: str, split: Mapping[str, Any] | None) -> str:
 
 
 def rate_text(result: Mapping[str, Any]) -> str:
-    """The learning rate that `find-lr` suggests, and where its plot is."""
+    """Writes the learning rate that `find-lr` suggests, and the path of its plot."""
     run, rate = as_typed(str(result["run"])), result["suggested"]
     plot = f"Plot: {result['plot']}"
     if rate is None:

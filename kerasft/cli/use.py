@@ -1,4 +1,4 @@
-"""`kerasft evaluate`, `predict` and `export`, with the texts they print."""
+"""`kerasft evaluate`, `predict` and `export`, with the texts that they print."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -99,7 +99,7 @@ def export(run: Path, to: Path | None, data: str | None, as_json: bool) -> None:
 
 
 def predictions_text(results: Sequence[Mapping[str, Any]]) -> str:
-    """A paragraph per file: its name, then scores and labels, best first."""
+    """Writes a paragraph per file: its name, then scores and labels, best first."""
     lines = []
     for result in results:
         if "error" in result:
@@ -111,7 +111,7 @@ def predictions_text(results: Sequence[Mapping[str, Any]]) -> str:
 
 
 def export_text(result: Mapping[str, Any]) -> str:
-    """Where the export lies and how closely it agrees with model.keras."""
+    """Writes the path of the export and how closely it agrees with model.keras."""
     path = as_typed(str(result["path"]))
     return (
         f"SavedModel: {result['path']}\n"

@@ -1,7 +1,7 @@
-"""Files of Caffe's, written without any of the library's code: two published nets, and weights.
+"""Caffe files, written without any code of the library: two published definitions, and weights.
 
-The nets are deploy.prototxt of bvlc_reference_caffenet and bvlc_alexnet. Weights go to the disk
-as they come, so that those of a whole AlexNet take a second.
+The definitions are deploy.prototxt of bvlc_reference_caffenet and bvlc_alexnet. Weights are
+written to disk array by array, so that those of a whole AlexNet take a second.
 """
 
 import struct
@@ -530,11 +530,11 @@ def write_caffemodel(
     """Writes the weights of a net.
 
     Args:
-        path: of the file.
-        layers: (name, type in the spelling of V2, arrays); float64 is written as double_data,
-            anything else as float32.
-        version: "v2", or "v1" as Caffe wrote until 2014.
-        legacy: shapes are num, channels, height and width, as Caffe wrote until 2015.
+        path: path of the file.
+        layers: tuples (name, type in the spelling of V2, arrays). float64 arrays are written as
+            double_data, any others as float32.
+        version: format, "v2", or "v1" as Caffe wrote until 2014.
+        legacy: whether shapes are num, channels, height and width, as Caffe wrote until 2015.
     """
     with path.open("wb") as file:
         file.write(text(1, "a net"))
@@ -567,7 +567,7 @@ def _flat(array: np.ndarray) -> np.ndarray:
 
 
 def _blob_start(array: np.ndarray, legacy: bool) -> bytes:
-    """All of a blob up to its values, with their length."""
+    """Encodes a blob up to its values, including their length."""
     if legacy:
         sides = (1,) * (4 - array.ndim) + array.shape
         shape = b"".join(number(field, side) for field, side in enumerate(sides, 1))
@@ -578,7 +578,7 @@ def _blob_start(array: np.ndarray, legacy: bool) -> bytes:
 
 
 def varint(value: int) -> bytes:
-    """A number of the wire format, seven bits a byte."""
+    """Encodes a number in the wire format, seven bits a byte."""
     found = bytearray()
     while value > 127:
         found.append(value & 127 | 128)
@@ -587,38 +587,38 @@ def varint(value: int) -> bytes:
 
 
 def tag(field: int, wire: int) -> bytes:
-    """What a field begins with; wire 0 is a number, 1 eight bytes, 2 any bytes, 5 four bytes."""
+    """Encodes the tag of a field; wire type 0 is a number, 1 eight bytes, 2 bytes, 5 four bytes."""
     return varint(field << 3 | wire)
 
 
 def number(field: int, value: int) -> bytes:
-    """A field that is a number."""
+    """Encodes a field that is a number."""
     return tag(field, 0) + varint(value)
 
 
 def part(field: int, content: bytes) -> bytes:
-    """A field that holds bytes: a message, a text or packed numbers."""
+    """Encodes a field that holds bytes: a message, a text or packed numbers."""
     return tag(field, 2) + varint(len(content)) + content
 
 
 def text(field: int, content: str) -> bytes:
-    """A field that is text."""
+    """Encodes a field that is text."""
     return part(field, content.encode())
 
 
 def floats(*values: float) -> bytes:
-    """Values as they lie in a packed field."""
+    """Encodes values for a packed field."""
     return struct.pack(f"<{len(values)}f", *values)
 
 
 def refusal(read: Callable, path: Path, content: bytes | str, *, most: int) -> str:
-    """What a reader says of a file that it refuses: one sentence that names the file first.
+    """Returns the message with which a reader refuses a file, without the path that begins it.
 
     Args:
-        read: takes path and content.
-        path: of the file.
-        content: of the file.
-        most: characters that the sentence may have.
+        read: reader, a function of path and content.
+        path: path of the file.
+        content: content of the file.
+        most: limit on the number of characters of the message.
     """
     with pytest.raises(UserError) as error:
         read(path, content)

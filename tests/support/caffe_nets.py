@@ -1,4 +1,4 @@
-"""AlexNet, CaffeNet and VGG as Caffe's files, at full size, with random weights."""
+"""AlexNet, CaffeNet and VGG as Caffe files, at full size, with random weights."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from caffe_files import ALEXNET_DEPLOY, CAFFENET_DEPLOY, write_caffemodel
 
-# Name, type, shape of the weights, as the published nets have them.
+# Name, type and weight shape of each layer of the published nets.
 OF_ALEXNET = [
     ("conv1", "Convolution", (96, 3, 11, 11)),
     ("conv2", "Convolution", (256, 48, 5, 5)),
@@ -17,7 +17,7 @@ OF_ALEXNET = [
     ("fc7", "InnerProduct", (4096, 4096)),
     ("fc8", "InnerProduct", (1000, 4096)),
 ]
-# Caffe's layer -> what Keras calls the operation with the same output.
+# Caffe's layer -> name of the Keras operation with the same output.
 AS_ALEXNET = {
     **{"relu1": "conv1", "norm1": "conv1_norm_scaled", "pool1": "conv1_pool"},
     **{"relu2": "conv2", "norm2": "conv2_norm_scaled", "pool2": "conv2_pool"},
@@ -27,10 +27,10 @@ AS_ALEXNET = {
 
 
 def random_layers(shapes, seed=0, small="conv1_1"):
-    """As `write_caffemodel` takes them; of a standard deviation that keeps sizes (He).
+    """Draws layers for `write_caffemodel`, with He's standard deviation, which preserves scale.
 
-    Grey levels come in, which nothing normalises in VGG: where all of them kept their size, its
-    softmax would be 0 and 1. So the weights of one layer are smaller.
+    VGG does not normalise its inputs, grey levels up to 255. If their scale were preserved to the
+    end, the softmax would return 0 and 1 only. So the weights of the layer `small` are smaller.
     """
     random = np.random.default_rng(seed)
     layers = []
@@ -43,7 +43,7 @@ def random_layers(shapes, seed=0, small="conv1_1"):
 
 
 def of_vgg(*counts):
-    """The published definition of VGG (V1 layers), its weights' shapes, and Keras' names."""
+    """Returns the published definition of VGG (V1 layers), its weight shapes, and Keras' names."""
     lines = ['name: "VGG"', 'input: "data"', *(f"input_dim: {n}" for n in (10, 3, 224, 224))]
     shapes, names, bottom, channels = [], {}, "data", 3
 

@@ -1,7 +1,7 @@
-"""A small net of cells that take what the two before them made, as those of NASNet do.
+"""A small net of cells, each of which takes the outputs of the two cells before it, like NASNet.
 
-Like there, some of a cell's layers need only the last cell but one, the way through them may be
-longer than the one through the cell, and many layers have automatic names.
+As in NASNet, some layers of a cell need only the last cell but one, the path through them may be
+longer than the path through the cell, and many layers have automatic names.
 """
 
 from dataclasses import replace
@@ -15,7 +15,7 @@ CELLS: Backbone = replace(BACKBONES["NASNetMobile"], name="Cells", blocks=6, def
 
 
 def cells_model(*, dropout: float = 0.0) -> keras.Model:
-    """Pixels [B,16,16,3] to scores [B,2]: stem, cells stem_1, 0, 1, reduce_2, 3; head."""
+    """Builds a net, pixels [B,16,16,3] to scores [B,2]: stem, cells stem_1, 0, 1, reduce_2, 3."""
     keras.utils.set_random_seed(0)
     pixels = keras.Input((16, 16, 3), name="pixels")
     x = keras.layers.Rescaling(1 / 127.5, offset=-1.0, name="scale")(pixels)
@@ -24,7 +24,7 @@ def cells_model(*, dropout: float = 0.0) -> keras.Model:
 
 
 def cells_constructor(*, input_tensor, weights, include_top, pooling, **_) -> keras.Model:
-    """What `keras.applications.Cells` would be."""
+    """Builds the net as `keras.applications.Cells` would, if it existed."""
     assert (weights, include_top) == (None, False)
     pooled = _cells(input_tensor)
     end = pooled if pooling == "avg" else keras.Model(input_tensor, pooled).layers[-1].input

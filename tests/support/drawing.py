@@ -1,4 +1,4 @@
-"""Image files for the tests, drawn on the spot: `draw_photos` fills a folder per class.
+"""Image files for the tests: `draw_photos` draws a folder of images per class.
 
 Shapes: h, w image height and width, pixels.
 """
@@ -15,7 +15,7 @@ from PIL import Image
 CLASSES = ("circle", "cross", "stripes")
 
 _SHAPE_COLORS = {"circle": (200, 70, 60), "cross": (70, 180, 80), "stripes": (70, 90, 200)}
-"""What a shape is drawn in, before each image's own shift: R, G, B."""
+"""Colours of the shapes, R, G, B, before the shift that each image has."""
 
 
 def draw_photos(
@@ -25,17 +25,17 @@ def draw_photos(
     seed: int = 0,
     size: tuple[int, int] = (48, 40),
 ) -> Path:
-    """Draws images, a folder per class, PNG and JPEG in turn.
+    """Draws images, a folder per class, alternately PNG and JPEG.
 
     Args:
-        folder: where to draw; made if absent.
-        classes: names of the folders. The shapes are taken in turn, whatever the names.
-        per_class: images in each folder: `<class>-000.png`, `<class>-001.jpg`, ...
-        seed: other seeds, other images. The same arguments give the same bytes.
+        folder: folder of the class folders, made if absent.
+        classes: names of the class folders. The shapes follow their order, not their names.
+        per_class: number of images in each folder: `<class>-000.png`, `<class>-001.jpg`, ...
+        seed: seed of the images. The same arguments give the same bytes.
         size: width and height in pixels.
 
     Returns:
-        `folder`.
+        Path `folder`.
     """
     for position, name in enumerate(classes):
         (folder / name).mkdir(parents=True, exist_ok=True)
@@ -55,13 +55,13 @@ def draw_photos(
 def draw_photo(name: str, number: int, *, seed: int, size: tuple[int, int]) -> np.ndarray:
     """Draws one image of a class.
 
-    Place, extent, turn and shade of the shape differ from image to image, and so does the
-    noise of the background; the class is seen in the shape and, weaker, in its colour.
+    Position, size, rotation and shade of the shape differ from image to image, and so does the
+    noise of the background. The class shows in the shape and, more weakly, in its colour.
 
     Args:
-        name: one of CLASSES.
-        number: which image of the class, from 0.
-        seed: other seeds, other images.
+        name: name of the class, one of CLASSES.
+        number: number of the image within the class, from 0.
+        seed: seed of the images.
         size: width and height in pixels.
 
     Returns:
@@ -91,7 +91,7 @@ def draw_photo(name: str, number: int, *, seed: int, size: tuple[int, int]) -> n
 
 
 def encode_png(pixels: np.ndarray) -> bytes:
-    """The bytes of a PNG file.
+    """Encodes a PNG file.
 
     Args:
         pixels: uint8 [h, w, 3], RGB.

@@ -7,7 +7,7 @@ from PIL import Image
 
 
 def blocks(width: int = 60, height: int = 40) -> Image.Image:
-    """A picture without any symmetry: every orientation looks different."""
+    """Draws a picture without symmetry: every orientation looks different."""
     pixels = np.zeros((height, width, 3), "uint8")
     pixels[: height // 2, : width // 3] = [250, 20, 30]
     pixels[height // 2 :, : width // 2] = [20, 240, 40]

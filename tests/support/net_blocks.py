@@ -1,8 +1,8 @@
-"""The blocks of every net, written out: from the pixels to the features."""
+"""The names of the blocks of every net, from the pixels to the features."""
 
 
 def stages(pattern: str, *counts: int, first: int, start: int = 1) -> list[str]:
-    """Names of numbered units in numbered stages; counts from stage `first`, units from `start`."""
+    """Names numbered units in numbered stages; stages count from `first`, units from `start`."""
     return [
         pattern.format(stage, unit)
         for stage, count in enumerate(counts, first)
@@ -11,7 +11,7 @@ def stages(pattern: str, *counts: int, first: int, start: int = 1) -> list[str]:
 
 
 def mbconv(*counts: int) -> list[str]:
-    """Blocks of EfficientNets: block1a, block1b, ..., block2a, ..."""
+    """Names the blocks of an EfficientNet: block1a, block1b, ..., block2a, ..."""
     letters = "abcdefghijklmnopqrstuvwxyz"
     return ["stem"] + [
         f"block{stage}{letters[i]}" for stage, count in enumerate(counts, 1) for i in range(count)
@@ -19,17 +19,17 @@ def mbconv(*counts: int) -> list[str]:
 
 
 def residual(*counts: int) -> list[str]:
-    """Blocks of ResNets: conv2_block1, conv2_block2, ..., conv3_block1, ..."""
+    """Names the blocks of a ResNet: conv2_block1, conv2_block2, ..., conv3_block1, ..."""
     return ["stem", *stages("conv{}_block{}", *counts, first=2)]
 
 
 def convnext(*counts: int) -> list[str]:
-    """Blocks of ConvNeXts: stage_0_block_0, stage_0_block_1, ..., stage_1_block_0, ..."""
+    """Names the blocks of a ConvNeXt: stage_0_block_0, stage_0_block_1, ..., stage_1_block_0."""
     return ["stem", *stages("stage_{}_block_{}", *counts, first=0, start=0)]
 
 
 def cells(normal: int) -> list[str]:
-    """Cells of NASNets: three times `normal` of them, a reduction between."""
+    """Names the cells of a NASNet: three times `normal` of them, with a reduction in between."""
     names = ["stem", "cell_stem_1", "cell_stem_2"]
     names += [f"cell_{i}" for i in range(normal)]
     names += [f"cell_reduce_{normal}"]
@@ -40,7 +40,7 @@ def cells(normal: int) -> list[str]:
 
 DENSE = ["stem", "conv2", "conv3", "conv4", "conv5"]
 ALEXNET = [f"conv{i}" for i in range(1, 6)]
-VGG = ["block1", "block2", "block3", "block4", "block5"]  # in front is only the preprocessing
+VGG = ["block1", "block2", "block3", "block4", "block5"]  # no stem, preprocessing comes before
 
 BLOCKS = {
     "MobileNet": ["stem", *(f"conv_{i}" for i in range(1, 14))],

@@ -1,9 +1,9 @@
-"""What test_other_backends.py runs in a process of its own: Keras on JAX or on PyTorch.
+"""The program that test_other_backends.py runs in a fresh process, with Keras on JAX or PyTorch.
 
-    KERAS_BACKEND=jax python tests/other_backend.py FOLDER
+    KERAS_BACKEND=jax python tests/support/other_backend.py FOLDER
 
-FOLDER holds `photos` and `begun`, a run that TensorFlow began. Each command prints its JSON, and
-the last line says what else was found.
+FOLDER holds `photos` and `begun`, a run that was begun with TensorFlow. Each command prints its
+JSON; the last line holds the log and the error of bfloat16, as JSON.
 """
 
 import json
@@ -27,7 +27,7 @@ from kerasft.training.train import train_run
 
 
 def own(folder: Path) -> Config:
-    """Trains one block live, in bfloat16, at two rates and with dropout."""
+    """Returns a config that trains one block live, in bfloat16, at two rates and with dropout."""
     return small(
         folder / "photos",
         "phases.0.blocks=1",
@@ -38,9 +38,9 @@ def own(folder: Path) -> Config:
 
 
 def walk(folder: Path) -> list[str]:
-    """Every command in turn, as it is typed; returns what the log said.
+    """Runs all commands, one after the other; returns the lines of the log.
 
-    A run of its own, then the one that TensorFlow began, which goes on with stored activations.
+    They train a new run, then continue the run of TensorFlow with its stored activations.
     """
     said: list[str] = []
     handler = logging.Handler()
@@ -61,7 +61,7 @@ def walk(folder: Path) -> list[str]:
 
 
 class Stopped(Exception):
-    """In the place of a process that is killed."""
+    """The end of training after an epoch, instead of killing the process."""
 
 
 def interrupt(event) -> None:
@@ -70,7 +70,7 @@ def interrupt(event) -> None:
 
 
 def train_with_a_stop(folder: Path) -> None:
-    """The run of `walk` once more, interrupted after its first epoch."""
+    """Trains the run of `walk` again, interrupted after its first epoch and resumed."""
     config = own(folder)
     try:
         train_run(config, folder / "stopped", progress=interrupt)

@@ -1,4 +1,4 @@
-"""A whole small model and a finished run around it, for the tests of what is served."""
+"""A small complete model and a finished run of it, for the tests of evaluation and export."""
 
 import subprocess
 import sys
@@ -18,9 +18,9 @@ NAMES = ("circle", "cross", "stripes")
 
 
 def small_model(num_classes: int = 3, *, seed: int = 0, swap: bool = False) -> keras.Model:
-    """Pixels [B,32,32,3] to scores [B,K], by one convolution.
+    """Builds a model, pixels [B,32,32,3] to scores [B,K], with one convolution.
 
-    With `swap` the same weights take their input for blue, green, red.
+    With `swap` the same weights see red and blue exchanged.
     """
     keras.utils.set_random_seed(seed)
     pixels = keras.Input((32, 32, 3), name="pixels")
@@ -38,14 +38,14 @@ def small_bundle(names: tuple[str, ...] = NAMES, resize: str = "stretch") -> Bun
 
 
 def swapped(opened: Bundle) -> Bundle:
-    """The planted fault: the same model, but red and blue are swapped on the way in."""
+    """Plants a fault: returns the same model, but with red and blue of its input swapped."""
     twin = small_model(len(opened.class_names), swap=True)
     twin.set_weights(opened.model.get_weights())
     return Bundle(twin, opened.class_names, opened.image_size, opened.resize)
 
 
 def small_run(folder: Path, *, resize: str = "stretch") -> Path:
-    """A finished run in `folder`/run on drawn photos in `folder`/photos: 36, 3 classes."""
+    """Makes a finished run in `folder`/run with 36 drawn photos of 3 classes in `folder`/photos."""
     photos = draw_photos(folder / "photos")
     sets = [f"data.resize={resize}", "model.image_size=32"]
     config = load_config(None, flags={"data.source": str(photos)}, sets=sets)

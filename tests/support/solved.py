@@ -10,10 +10,10 @@ FEATURES = 12
 def examples(
     counts: list[int], *, seed: int, features: int = FEATURES, offset: float = 0.0
 ) -> Examples:
-    """`counts[k]` images of each class k in a random order.
+    """Draws features of `counts[k]` images of each class k, in random order.
 
-    Features float32 [N,F], as a ReLU leaves them; the last one is 0.5 everywhere. Equal `counts`
-    and another seed: other images of the same classes.
+    Features are float32 [N,F] and not negative, as after a ReLU; the last one is 0.5 for all
+    images. Another seed gives other images of the same classes.
     """
     centres = np.random.default_rng(99).normal(0, 0.8, (len(counts), features))
     rng = np.random.default_rng(seed)

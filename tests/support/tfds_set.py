@@ -1,4 +1,4 @@
-"""A set of TFDS that is written on the spot, in TFDS' own format, without a network."""
+"""A TFDS dataset that the tests write, in TFDS' own format, without a network."""
 
 from pathlib import Path
 
@@ -7,7 +7,7 @@ from drawing import CLASSES, draw_photo
 
 
 def drawn(split: str, per_class: int) -> list[dict]:
-    """Examples of circle, cross and stripes, 40 x 48 pixels; other splits, other images."""
+    """Draws examples of circle, cross and stripes, 48 x 40 pixels, different in every split."""
     start = {"train": 0, "validation": 100, "test": 200}.get(split, 300)
     return [
         {"image": draw_photo(shape, start + number, seed=0, size=(48, 40)), "label": label}
@@ -17,13 +17,13 @@ def drawn(split: str, per_class: int) -> list[dict]:
 
 
 def builder_class(name: str, splits: dict[str, int], **features) -> type:
-    """A set as its author writes it: TFDS knows it by this name from here on.
+    """Defines a dataset class in the way that an author of a TFDS dataset does.
 
     Args:
-        name: in CamelCase; TFDS writes it in snake_case.
-        splits: name -> images of each class.
-        features: in the place of "image" (PNG) and "label" (circle, cross, stripes), or beside
-            them; None takes one away.
+        name: name in CamelCase; TFDS writes it in snake_case.
+        splits: name of a split -> number of images of each class.
+        features: features that replace "image" (PNG) and "label" (circle, cross, stripes), or are
+            added to them; None removes one.
     """
     import tensorflow_datasets as tfds
 
@@ -60,6 +60,6 @@ def _filler(feature: object) -> object:
 
 
 def write_set(data_dir: Path, name: str, splits: dict[str, int], **features) -> Path:
-    """Writes a set below `data_dir`, as `download_and_prepare` leaves it; returns `data_dir`."""
+    """Writes a dataset below `data_dir` with `download_and_prepare`; returns `data_dir`."""
     builder_class(name, splits, **features)(data_dir=str(data_dir)).download_and_prepare()
     return data_dir

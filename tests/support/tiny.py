@@ -1,4 +1,4 @@
-"""Small real models for the tests: two blocks, 16 pixels, every kind of trap inside."""
+"""Small real models for the tests: two blocks, 16 pixels, BatchNormalization and dropout."""
 
 from dataclasses import replace
 
@@ -14,7 +14,7 @@ TINY: Backbone = replace(
 
 
 def tiny_model(*, dropout: float = 0.0, base_dropout: float = 0.0) -> keras.Model:
-    """Pixels [B,16,16,3] to scores [B,2]: stem, block_1, block_2, head; BatchNorm in each."""
+    """Builds a net, pixels [B,16,16,3] to scores [B,2]: stem, block_1, block_2, head."""
     keras.utils.set_random_seed(0)
     pixels = keras.Input((16, 16, 3), name="pixels")
     x = keras.layers.Rescaling(1 / 127.5, offset=-1.0, name="scale")(pixels)
@@ -23,7 +23,7 @@ def tiny_model(*, dropout: float = 0.0, base_dropout: float = 0.0) -> keras.Mode
 
 
 def tiny_constructor(*, input_tensor, weights, include_top, pooling, **_) -> keras.Model:
-    """What `keras.applications.Tiny` would be, for runs that must not take half a minute."""
+    """Builds the net as `keras.applications.Tiny` would, if it existed, for runs of seconds."""
     assert (weights, include_top) == (None, False)
     pooled = _blocks(input_tensor, 0.0)
     end = pooled if pooling == "avg" else keras.Model(input_tensor, pooled).layers[-1].input
@@ -41,7 +41,7 @@ def _blocks(x: keras.KerasTensor, dropout: float) -> keras.KerasTensor:
 
 
 def batch(n: int = 16) -> tuple[np.ndarray, np.ndarray]:
-    """Pixels float32 [n,16,16,3] of two classes, bright and dark; one-hot labels [n,2]."""
+    """Draws pixels, float32 [n,16,16,3], of a dark and a bright class, and one-hot labels [n,2]."""
     rng = np.random.default_rng(0)
     labels = np.arange(n) % 2
     pixels = rng.uniform(0, 128, (n, 16, 16, 3)) + 127 * labels[:, None, None, None]
@@ -49,11 +49,11 @@ def batch(n: int = 16) -> tuple[np.ndarray, np.ndarray]:
 
 
 def weights_by_name(model: keras.Model) -> dict[str, np.ndarray]:
-    """Copies of all weights: "layer/variable" to array."""
+    """Copies all weights: "layer/variable" -> array."""
     return {w.path: np.array(keras.ops.convert_to_numpy(w)) for w in model.weights}
 
 
 def moved(before: dict[str, np.ndarray], model: keras.Model) -> list[str]:
-    """Paths of the weights that differ from `before`."""
+    """Returns the paths of the weights that differ from `before`."""
     after = weights_by_name(model)
     return [path for path in before if not np.array_equal(before[path], after[path])]

@@ -18,7 +18,7 @@ FLAGS = {
     "model.image_size": 32,
     "augment.flip": True,
     "augment.crop": 0.5,
-    "augment.views": 2,  # with 4, two epochs would not pay a store
+    "augment.views": 2,  # with 4 views and two epochs, a store would not pay off
     "phases.0.name": "head",
     "phases.0.blocks": 0,
     "phases.0.epochs": 2,
@@ -34,20 +34,20 @@ ONE_MORE = {**SECOND, "phases.-1.epochs": 1}
 
 
 def small(photos: Path, *sets: str, **flags: object) -> Config:
-    """One phase: the head on the frozen net, two epochs of 3 steps, augmented, stored."""
+    """Returns a config with one phase: the head, two epochs of 3 steps, augmented and stored."""
     return load_config(None, flags={**FLAGS, "data.source": str(photos), **flags}, sets=sets)
 
 
 def both_phases(photos: Path) -> Config:
-    """The same, then the top block."""
+    """Returns the config of `small` with a second phase, which trains the top block."""
     return append_phase(small(photos), flags=SECOND)
 
 
 @dataclass
 class Trained:
-    """Runs that several tests look at; those who change one take a copy.
+    """A run that several tests share; a test that changes it takes a copy.
 
-    Copies lie beside the original, because a run's config names the photos relative to it.
+    A copy is made beside the original, because a run's config names the photos relative to it.
     """
 
     folder: Path
@@ -72,22 +72,22 @@ def train_head(folder: Path) -> Trained:
 
 
 def weights(run: Path) -> list[tuple[str, str]]:
-    """Path and digest of every variable of a run's model.keras."""
+    """Returns path and digest of every variable of a run's model.keras."""
     return fingerprint(bundle.load(run / "model.keras").model)
 
 
 def without_seconds(result: dict) -> dict:
-    """A result without what differs between two runs that compute the same."""
+    """Returns a result without the times, which differ between two runs that compute the same."""
     hidden = ("seconds", "run", "parts")
     result = {k: v for k, v in result.items() if k not in hidden}
     phases = [{k: v for k, v in p.items() if k not in hidden} for p in result["phases"]]
-    for phase in phases:  # the one that came first had to compute them
+    for phase in phases:  # only the run that came first had to compute activations
         phase["activations"] = {**(phase["activations"] or {}), "found": None}
     return {**result, "phases": phases}
 
 
 def presplit(photos, folder, *, swap_test):
-    """Class folders become train/, validation/ and test/; `swap_test` permutes test labels."""
+    """Copies class folders into train/, validation/ and test/; `swap_test` permutes test labels."""
     names = ["circle", "cross", "stripes"]
     for position, name in enumerate(names):
         for number, file in enumerate(sorted((photos / name).iterdir())):
