@@ -657,12 +657,11 @@ def run_all_commands(folder):
     draw_photos(folder / "photos")
     (folder / "broken.jpg").write_bytes(b"not a photo")
     return {
-        "train": kerasft(
-            f"train --data photos --run run --backbone Tiny {SMALL} --epochs 2 --json"
-        ),
+        "train": kerasft(f"train --data photos --run run --backbone Tiny {SMALL} --epochs 2"),
         "again": kerasft("train --data photos --run run"),
-        "resume": kerasft("train --run run --resume"),
-        "unfreeze": kerasft("unfreeze-and-continue run --blocks 2 --epochs 1 --json"),
+        "trained": kerasft("train --run run --resume --json"),
+        "unfreeze": kerasft("unfreeze-and-continue run --blocks 2 --epochs 1"),
+        "unfrozen": kerasft("train --run run --resume --json"),
         "evaluate": kerasft("evaluate run --split validation --json"),
         "table": kerasft("evaluate run/model.keras --data photos"),
         "predict": kerasft("predict run photos/cross broken.jpg --top 2 --json"),
@@ -678,7 +677,7 @@ def answer(done):
 
 def test_train_leaves_a_run_that_its_json_describes(walk):
     folder, done = walk
-    result = answer(done["train"])
+    result = answer(done["trained"])
     assert result["run"] == "run"
     assert [phase["name"] for phase in result["phases"]] == ["scratch"]
     phase = result["phases"][0]
@@ -718,15 +717,37 @@ def test_a_run_that_exists_is_refused_with_the_option_that_goes_on(walk):
 
 
 def test_resuming_a_finished_run_says_so_and_ends_with_0(walk):
-    done = walk[1]["resume"]
+    done = walk[1]["trained"]
     assert done.exit_code == 0
     assert "run is finished" in done.stderr
-    assert "Validation: accuracy" in done.stdout
+    assert answer(done)["validation"]["n"] == 6
+
+
+SESSION = cli_reference.GOLDEN.parent / "session.txt"
+
+
+def test_a_session_reads_as_the_one_that_is_kept(walk):
+    seen = ""
+    for name in ("train", "unfreeze", "table"):
+        assert walk[1][name].exit_code == 0, walk[1][name].stderr
+        seen += f"$ {name}\n{without_figures(walk[1][name].stderr + walk[1][name].stdout)}\n"
+    if os.environ.get("WRITE_GOLDEN"):
+        SESSION.write_text(seen, "utf-8", newline="\n")
+    assert seen == SESSION.read_text("utf-8"), "run it with WRITE_GOLDEN=1 in the environment"
+
+
+def without_figures(text):
+    """What a machine prints, without its figures and what depends on how fast it is."""
+    text = re.sub(r"\d+(?:[.,:]\d+)*(?:e[-+]?\d+)?", "#", text)
+    text = re.sub(r", predicted #|, best so far", "", text)
+    text = re.sub(" +#", " #", text)  # columns are as wide as their figures
+    varies = re.compile(r".* predicted$|The last phase did not help")
+    return "".join(f"{line}\n" for line in text.splitlines() if not varies.match(line))
 
 
 def test_unfreeze_and_continue_appends_its_phase_to_the_run(walk):
     folder, done = walk
-    result = answer(done["unfreeze"])
+    result = answer(done["unfrozen"])
     assert [phase["name"] for phase in result["phases"]] == ["scratch", "unfreeze"]
     assert result["phases"][1]["frozen_proof"] == "equal"
     assert result["phases"][1]["improved"] in (True, False)
@@ -744,7 +765,7 @@ def test_evaluate_gives_the_figures_that_training_reported(walk):
         *("split", "n", "accuracy", "ci95", "top5", "macro_f1", "loss", "ece"),
         *("per_class", "confusion"),
     }
-    trained = answer(walk[1]["unfreeze"])["validation"]
+    trained = answer(walk[1]["unfrozen"])["validation"]
     assert report["n"] == 6
     assert report["accuracy"] == trained["accuracy"]
     assert report["loss"] == pytest.approx(trained["loss"], rel=1e-5)  # other batches, other sums
