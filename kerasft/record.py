@@ -9,11 +9,12 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
+from kerasft import __version__
 from kerasft.errors import UserError
 from kerasft.metrics import Figures
 from kerasft.progress import PartTime
 
-SCHEMA = 1
+SCHEMA = 1  # of all files of a run: raise it when an older kerasft would misread them
 T = TypeVar("T")
 
 
@@ -209,13 +210,7 @@ class RunRecord:
         Raises:
             UserError: a later version wrote it, or something is missing.
         """
-        schema = facts.get("schema", SCHEMA)
-        if not isinstance(schema, int) or schema > SCHEMA:
-            newer = facts.get("versions", {}).get("kerasft", "a later version")
-            raise UserError(
-                f"{path}: written by kerasft {newer}, in a form that this version does not know "
-                f"(schema {schema}, known up to {SCHEMA}). Update kerasft."
-            )
+        refuse_later(path, facts.get("schema", SCHEMA), SCHEMA, facts.get("versions", {}))
         try:
             return _read(
                 cls,
@@ -265,6 +260,28 @@ class RunRecord:
     def with_test(self, figures: Figures) -> "RunRecord":
         """Returns the record with the figures of model.keras on test, counted."""
         return replace(self, test=figures, test_scored=self.test_scored + 1)
+
+
+def refuse_later(path: Path, schema: object, known: int, versions: Mapping[str, str]) -> None:
+    """Refuses a file that a later kerasft wrote in a form that this one does not know.
+
+    Args:
+        path: the file, for the message.
+        schema: schema number in the file.
+        known: latest schema number that this kerasft reads.
+        versions: versions of the packages that wrote the file, by name, as far as it has them.
+
+    Raises:
+        UserError: the schema is later than the known one, or no number. Names the version that
+            wrote the file.
+    """
+    if isinstance(schema, int) and schema <= known:
+        return
+    raise UserError(
+        f"{path}: written by kerasft {versions.get('kerasft', 'of a later version')}, in a form "
+        f"that this version, {__version__}, does not know (schema {schema}, known up to {known}). "
+        "Update kerasft."
+    )
 
 
 def _figures(facts: Mapping[str, Any] | None) -> Figures | None:

@@ -14,7 +14,7 @@ from filelock import FileLock, Timeout
 
 from kerasft.errors import UserError
 from kerasft.files import reason_of, write_atomic
-from kerasft.record import RunRecord
+from kerasft.record import SCHEMA, RunRecord, refuse_later
 
 CONFIG = "config.toml"
 RECORD = "run.json"
@@ -106,13 +106,15 @@ def open_run(path: Path) -> Run:
     """Returns the run that is in a directory.
 
     Raises:
-        UserError: no such directory (exit code 2), or it is not a run (1).
+        UserError: no such directory (exit code 2); not a run, or one of a later version (1).
     """
     if not path.exists():
         raise UserError(f"{path}: no such directory.", exit_code=2)
     run = Run(path)
     if not run.record_path.is_file():
         raise UserError(f"{path} is not a run: no {RECORD} in it.")
+    facts = _parse(run.record_path, _read(run.record_path))
+    refuse_later(run.record_path, facts.get("schema", SCHEMA), SCHEMA, facts.get("versions", {}))
     return run
 
 

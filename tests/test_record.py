@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+import kerasft
 from kerasft.errors import UserError
 from kerasft.metrics import Figures
 from kerasft.progress import PartTime
@@ -102,8 +103,8 @@ def test_a_later_schema_is_refused_with_the_version_that_wrote_it():
     with pytest.raises(UserError) as refused:
         RunRecord.from_json(facts, Path("runs/a/run.json"))
     assert str(refused.value) == (
-        f"{Path('runs/a/run.json')}: written by kerasft 0.9.0, in a form that this version does "
-        "not know (schema 2, known up to 1). Update kerasft."
+        f"{Path('runs/a/run.json')}: written by kerasft 0.9.0, in a form that this version, "
+        f"{kerasft.__version__}, does not know (schema 2, known up to 1). Update kerasft."
     )
 
 

@@ -21,11 +21,13 @@ from typing import Any
 import keras
 import numpy as np
 
-from kerasft import files
+from kerasft import __version__, files
 from kerasft.errors import UserError
 from kerasft.progress import Event, Progress, silent
+from kerasft.record import refuse_later
 
 MEMBER = "kerasft.json"
+FORMAT = 1  # of that member: raise it when older versions misread it
 IMAGENET = "imagenet:"
 
 
@@ -75,7 +77,8 @@ def save(bundle: Bundle, path: str | Path) -> None:
     """
     path = Path(path)
     facts = {
-        "format": 1,
+        "format": FORMAT,
+        "versions": {"kerasft": __version__},
         "class_names": list(bundle.class_names),
         "image_size": bundle.image_size,
         "resize": bundle.resize,
@@ -125,13 +128,14 @@ def load(path: str | Path) -> Bundle:
 
     Raises:
         UserError: no such file (exit code 2); not a Keras model file; cut off or changed
-            since it was written; not written by kerasft.
+            since it was written; not written by kerasft, or by a later version.
     """
     path = Path(path)
     if not path.is_file():
         raise UserError(f"{path}: no such file.", exit_code=2)
     with _readable(path):
         facts = _read_facts(path)
+        refuse_later(path, facts.get("format", FORMAT), FORMAT, facts.get("versions", {}))
         bundle = Bundle(
             model=keras.models.load_model(path, compile=False),
             class_names=tuple(str(name) for name in facts["class_names"]),
@@ -174,7 +178,10 @@ def _read_facts(path: Path) -> dict:
                 f"{path}: holds no {MEMBER}, so its class names and resize rule are unknown. "
                 "Pass a model.keras that kerasft wrote."
             )
-        return json.loads(archive.read(MEMBER))
+        facts = json.loads(archive.read(MEMBER))
+    if not isinstance(facts, dict):
+        raise ValueError(f"{MEMBER} holds no JSON object.")
+    return facts
 
 
 def compute(

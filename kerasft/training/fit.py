@@ -103,7 +103,7 @@ class _Keeper(keras.callbacks.Callback):
         self.now = found or PhaseState(phase.name, start)
         self.best = checkpoint.weights_of(self._suffix)
         if found:
-            if found.start != start:
+            if found.start not in ("", start):  # the first versions did not write it down
                 raise UserError(
                     f"{context.run.path}: the weights that phase '{phase.name}' began with are "
                     "not what they were when it was interrupted. Put the weights file back, or "
