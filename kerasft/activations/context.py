@@ -23,8 +23,8 @@ class RunContext:
         run: the run directory.
         plan: the settled config.
         source: the photos.
-        progress: the callback that is told what happens.
-        machine: what computes, as run.json records it: `{"backend", "device", "name", "threads"}`.
+        progress: the callback that receives each `progress.Event`.
+        machine: facts of the device, as in run.json: `{"backend", "device", "name", "threads"}`.
     """
 
     run: Run
@@ -39,11 +39,11 @@ class RunContext:
         return self.plan.config
 
     def labels(self, split_name: str) -> np.ndarray:
-        """int32 [n], in the order in which `batches` feeds the split."""
+        """Returns the labels of a split, int32 [n], in the order of `batches`."""
         return self.source.labels[self.source.indices(split_name)]
 
     def batches(self, split_name: str, *, times: int = 1) -> Iterable:
-        """Pixels of a split, plain and in order, `times` over: batches of SCORING_BATCH."""
+        """Returns the pixels of a split in batches of SCORING_BATCH, in order, `times` over."""
         return batches.split_batches(
             self.source,
             split_name,

@@ -1,12 +1,12 @@
-"""Engines: what computes the activations at a cut from pixels, once, and fast.
+"""Engines: the code that computes activations from pixels.
 
 An engine is a function: pixels float32 [B,S,S,3], 0 to 255 -> a list of float32 arrays [B, ...],
-one for each output of the prefix. Inference only. `ENGINES` names them.
+one for each output of the prefix. Inference only. `ENGINES` lists them.
 
-A third one was measured and left out: OpenVINO computes MobileNetV2 1.9 times as fast as the folded
-graph in bfloat16 and ResNet50 1.1 times, but converts the net for seconds and waits for the same
-decoding, which left 1.0 to 1.2 times from files to activations, less than the 1.3 that it was to
-bring (`scripts/results/bench_engines.md`).
+A third engine was measured and left out: OpenVINO computes MobileNetV2 1.9 times as fast as the
+folded graph in bfloat16, and ResNet50 1.1 times. But converting the net takes seconds, and it
+waits for the same decoding, so from files to activations it was only 1.0 to 1.2 times as fast;
+1.3 times was required (`scripts/results/bench_engines.md`).
 
 Shapes: B images in a batch, S side of the square input in pixels.
 """
@@ -25,21 +25,22 @@ from tensorflow.python.framework.convert_to_constants import convert_variables_t
 from kerasft.models.bundle import filled
 from kerasft.models.live import restore_precision, set_precision
 
-BATCH = 32  # one size, the last batch filled up: the numbers must not depend on neighbours
+BATCH = 32  # a single size, the last batch padded: numbers must not depend on the batch
 
 Engine = Callable[[np.ndarray], list[np.ndarray]]
 
 
 def build(prefix: keras.Model, engine: str, precision: str) -> Engine:
-    """Makes an engine for a prefix.
+    """Builds an engine for a prefix.
 
     Args:
-        prefix: pixels [B,S,S,3] to one or more activations; left as it is.
-        engine: a name in `ENGINES`.
-        precision: "float32" or "bfloat16"; the results are float32 in both cases.
+        prefix: the prefix, pixels [B,S,S,3] to one or more activations; it does not change.
+        engine: name of the engine, a key of `ENGINES`.
+        precision: precision of the computation, "float32" or "bfloat16"; the results are float32
+            in both cases.
 
     Returns:
-        A function of batches of any size up to BATCH; it raises ValueError for larger ones.
+        A function of batches of up to BATCH images; it raises ValueError for larger ones.
     """
     compute = ENGINES[engine](prefix, precision)
 
@@ -54,10 +55,10 @@ def build(prefix: keras.Model, engine: str, precision: str) -> Engine:
 
 
 def _folded(prefix: keras.Model, precision: str) -> Engine:
-    """The inference graph with the weights as constants in it, on TensorFlow.
+    """Builds TensorFlow's inference graph with the weights folded in as constants.
 
-    Grappler then fuses BatchNormalization and activation into the convolution in front of
-    them. In bfloat16 oneDNN's rewriter chooses, operation by operation, what stays float32.
+    Grappler can then fuse BatchNormalization and activation into the convolution in front of
+    them. For bfloat16, oneDNN's rewriter chooses for each operation whether it stays float32.
     """
 
     def infer(pixels: tf.Tensor) -> list[tf.Tensor]:
@@ -68,7 +69,7 @@ def _folded(prefix: keras.Model, precision: str) -> Engine:
     graph = convert_variables_to_constants_v2(traced)
 
     def compute(pixels: np.ndarray) -> list[np.ndarray]:
-        # Around every call: TensorFlow keeps a rewritten graph for each state of the option.
+        # Set for every call: TensorFlow keeps a rewritten graph for each state of the option.
         with _onednn_bfloat16(precision == "bfloat16"):
             return [output.numpy() for output in graph(tf.constant(pixels))]
 
@@ -77,7 +78,7 @@ def _folded(prefix: keras.Model, precision: str) -> Engine:
 
 @contextmanager
 def _onednn_bfloat16(on: bool) -> Iterator[None]:
-    """Lets TensorFlow rewrite the graphs that are called here to bfloat16."""
+    """Lets TensorFlow rewrite the graphs that are called in the block to bfloat16."""
     option = "auto_mixed_precision_onednn_bfloat16"
     before = bool(tf.config.optimizer.get_experimental_options().get(option, False))
     tf.config.optimizer.set_experimental_options({option: on})
@@ -88,13 +89,13 @@ def _onednn_bfloat16(on: bool) -> Iterator[None]:
 
 
 def _keras(prefix: keras.Model, precision: str) -> Engine:
-    """The Keras model as it is, on any backend and device."""
+    """Uses the Keras model as it is, on any backend and device."""
     policy = "mixed_bfloat16" if precision == "bfloat16" else "float32"
     # A new model: an older one may have been traced in another precision.
     model = keras.Model(prefix.inputs[0], prefix.outputs)
 
     def compute(pixels: np.ndarray) -> list[np.ndarray]:
-        # Around every call: TensorFlow and JAX trace the first one, PyTorch none.
+        # Set for every call: TensorFlow and JAX trace the first one, PyTorch traces none.
         before = set_precision(prefix, policy)
         try:
             return keras.tree.flatten(model.predict_on_batch(pixels))
@@ -109,15 +110,15 @@ ENGINES: dict[str, Callable[[keras.Model, str], Engine]] = {"folded": _folded, "
 
 
 def folds(device: str) -> bool:
-    """Whether the folded engine can be used: on a CPU with TensorFlow, where it was measured."""
+    """Returns whether the folded engine can be used: on a CPU with TensorFlow."""
     return device == "cpu" and keras.backend.backend() == "tensorflow"
 
 
-CPUINFO = Path("/proc/cpuinfo")  # Linux' description of the processors
+CPUINFO = Path("/proc/cpuinfo")  # Linux's description of the processors
 
 
 def computes_bfloat16(cpuinfo: Path = CPUINFO) -> bool:
-    """Whether the processor multiplies bfloat16 itself; False where it is not known."""
+    """Returns whether the processor has instructions for bfloat16; False if that is not known."""
     if not cpuinfo.is_file():
         return False
     words = set(cpuinfo.read_text("utf-8", errors="replace").split())
@@ -125,7 +126,7 @@ def computes_bfloat16(cpuinfo: Path = CPUINFO) -> bool:
 
 
 def processor(cpuinfo: Path = CPUINFO) -> list[str]:
-    """What may change the last bits of a result: the processor, and whether oneDNN is used."""
+    """Returns facts that may change the last bits of a result: the processor, use of oneDNN."""
     name = platform.processor()
     if cpuinfo.is_file():
         lines = cpuinfo.read_text("utf-8", errors="replace").splitlines()
@@ -135,7 +136,7 @@ def processor(cpuinfo: Path = CPUINFO) -> list[str]:
 
 
 def relative_error(exact: np.ndarray, rough: np.ndarray) -> float:
-    """Mean over the images of |rough - exact| / |exact|, L2 norms over all of an image."""
+    """Returns the mean over the images of |rough - exact| / |exact|, L2 norms over an image."""
     exact, rough = (values.reshape(len(values), -1) for values in (exact, rough))
     norms = np.maximum(np.linalg.norm(exact, axis=1), np.finfo("float32").tiny)
     return float(np.mean(np.linalg.norm(rough - exact, axis=1) / norms))

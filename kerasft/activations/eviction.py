@@ -1,10 +1,11 @@
-"""The folder of stores: what lies in it, how much it may hold, and what goes when it is full.
+"""The cache folder of stores: its layout, its limit, and the eviction of stores when it is full.
 
-A store is `DIGEST.npy`, a NumPy file that stands there whole or not at all, with `DIGEST.json`
-beside it for people: what it was made of, and when. The time of change of the .npy is when it
-was last used. While it is being made it is `.part.DIGEST.npy`, and its maker holds
-`locks/DIGEST.lock`; no file of a key whose lock is held is removed. `store.py` reads and makes
-stores.
+    DIGEST.npy         a store; it is there whole or not at all, and its mtime is its last use
+    DIGEST.json        for people: what the store was computed from, and when
+    .part.DIGEST.npy   a store that is being written
+    locks/DIGEST.lock  held by the process that writes it; its files are not removed meanwhile
+
+`store.py` reads and writes stores.
 """
 
 import json
@@ -27,7 +28,7 @@ DEFAULT_LIMIT = 20 * 10**9  # bytes
 
 @dataclass(frozen=True)
 class StoreInfo:
-    """A store in the cache. A damaged one has shape () and dtype ""."""
+    """A store in the cache; a damaged one has shape () and dtype ""."""
 
     digest: str
     bytes: int
@@ -39,14 +40,14 @@ class StoreInfo:
 
 
 def list_stores(folder: Path) -> list[StoreInfo]:
-    """Returns the stores of a cache, most recently used first; [] where there is none."""
+    """Returns the stores of a cache, most recently used first; [] if there is no cache."""
     stores = []
     for digest in sorted(_digests(folder)):
         path = array_path(folder, digest)
         try:
             file = path.stat()
         except OSError:
-            continue  # only parts of it are there, or it has just gone
+            continue  # only parts of it exist, or it has just been removed
         try:
             shape, dtype = read_header(path)
         except (OSError, ValueError):
@@ -61,7 +62,7 @@ def list_stores(folder: Path) -> list[StoreInfo]:
 
 
 def report(folder: Path) -> dict[str, Any]:
-    """What `cache list --json` prints: the stores, their bytes, the limit and the folder."""
+    """Returns what `cache list --json` prints: stores, their total size, limit and folder."""
     stores = list_stores(folder)
     return {
         "stores": [asdict(store) for store in stores],
@@ -72,7 +73,7 @@ def report(folder: Path) -> dict[str, Any]:
 
 
 def _digests(folder: Path) -> set[str]:
-    """The keys that any file is there of. Files of other names are not ours."""
+    """Returns the digests of all stores of which any file exists; ignores other files."""
     ours = re.compile(r"(?:\.part\.)?([0-9a-f]{32})\.(?:npy|json|lock)")
     names: list[str] = []
     for place in (folder, folder / LOCKS):
@@ -82,15 +83,15 @@ def _digests(folder: Path) -> set[str]:
 
 
 def lack_of_room(folder: Path, needed: int, *, keep: Collection[str] = ()) -> str | None:
-    """Says what stands against so many bytes more, all other stores evicted if need be.
+    """Checks whether new stores would fit if all others were evicted.
 
     Args:
-        folder: the cache; need not exist.
-        needed: bytes.
+        folder: the cache folder, which need not exist.
+        needed: size of the new stores in bytes.
         keep: digests of stores that must stay.
 
     Returns:
-        None where they fit the limit and the disk, else a clause for people.
+        None if they fit the limit and the disk, else the reason as a clause for a message.
     """
     if not needed:
         return None
@@ -112,7 +113,7 @@ def lack_of_room(folder: Path, needed: int, *, keep: Collection[str] = ()) -> st
 
 
 def _left_behind(folder: Path, whole: set[str]) -> int:
-    """Bytes of what killed passes left, which nobody fills any more."""
+    """Returns the size of partly written stores that killed processes left."""
     size = 0
     for digest in _digests(folder) - whole if folder.is_dir() else ():
         guard = hold(folder, digest, wait=False)
@@ -124,10 +125,10 @@ def _left_behind(folder: Path, whole: set[str]) -> int:
 
 
 def limit_of(folder: Path) -> int:
-    """Returns how many bytes a cache may hold.
+    """Returns the size limit of a cache in bytes.
 
     Raises:
-        UserError: the file that says it is damaged.
+        UserError: the settings file is damaged.
     """
     path = folder / SETTINGS
     try:
@@ -142,15 +143,15 @@ def limit_of(folder: Path) -> int:
 
 
 def make_room(folder: Path, needed: int, *, keep: Collection[str]) -> None:
-    """Evicts the least recently used stores until so many bytes fit the limit and the disk.
+    """Evicts the least recently used stores until new ones fit the limit and the disk.
 
     Args:
-        folder: the cache.
-        needed: bytes.
-        keep: digests of stores that must stay. One that somebody is filling stays anyway.
+        folder: the cache folder.
+        needed: size of the new stores in bytes.
+        keep: digests of stores that must stay. A store that is being written stays anyway.
 
     Raises:
-        UserError: they can't be made to fit.
+        UserError: the new stores can't be made to fit.
     """
     lack = lack_of_room(folder, needed, keep=keep)
     if needed and lack is None:
@@ -160,7 +161,7 @@ def make_room(folder: Path, needed: int, *, keep: Collection[str]) -> None:
             return total + needed <= limit and free_bytes(folder) >= needed + RESERVE
 
         _evict(folder, until=fits, keep=keep)
-        # Some can't be removed: they are being filled, or under Windows mapped.
+        # Some can't be removed: they are being written, or under Windows memory-mapped.
         left = {store.digest for store in list_stores(folder)}
         lack = lack_of_room(folder, needed, keep=left)
     if lack is not None:
@@ -168,15 +169,19 @@ def make_room(folder: Path, needed: int, *, keep: Collection[str]) -> None:
 
 
 def no_room(lack: str) -> str:
-    """The sentence for activations that cannot be stored; `lack` is of `lack_of_room`."""
+    """Returns the message for activations that can't be stored; `lack` is from `lack_of_room`."""
     return f"The activations cannot be stored: {lack}. Make room with `kerasft cache clear`."
 
 
 def set_limit(folder: Path, limit: int) -> tuple[int, int]:
-    """Keeps a new limit in the cache, and evicts what is over it.
+    """Sets the size limit of a cache, and evicts stores until it is met.
+
+    Args:
+        folder: the cache folder; it is made if need be.
+        limit: the limit in bytes.
 
     Returns:
-        Number of stores and bytes that were removed.
+        The number of removed stores and their size in bytes.
 
     Raises:
         UserError: the folder can't be made or written.
@@ -188,10 +193,12 @@ def set_limit(folder: Path, limit: int) -> tuple[int, int]:
 
 
 def clear(folder: Path) -> tuple[int, int]:
-    """Removes all stores, and what killed passes left, but those that somebody is filling.
+    """Removes all stores and leftovers of killed processes, except stores that are being written.
+
+    The limit stays.
 
     Returns:
-        Number of stores and bytes that were removed. The limit stays.
+        The number of removed stores and their size in bytes.
     """
     return _evict(folder, until=lambda total: False)
 
@@ -199,15 +206,15 @@ def clear(folder: Path) -> tuple[int, int]:
 def _evict(
     folder: Path, *, until: Callable[[int], bool], keep: Collection[str] = ()
 ) -> tuple[int, int]:
-    """Removes leftovers of killed passes, then the least recently used stores.
+    """Removes leftovers of killed processes, then the least recently used stores.
 
     Args:
-        folder: the cache.
-        until: given the bytes of the stores that are left, whether that is enough.
+        folder: the cache folder.
+        until: the condition that ends the eviction, given the size of the remaining stores.
         keep: digests of stores that must stay.
 
     Returns:
-        Number of stores and bytes that were removed.
+        The number of removed stores and their size in bytes.
     """
     sizes = {store.digest: store.bytes for store in reversed(list_stores(folder))}
     total, number, freed = sum(sizes.values()), 0, 0
@@ -223,11 +230,11 @@ def _evict(
 
 
 def _remove(folder: Path, digest: str) -> int | None:
-    """Removes all files of a key.
+    """Removes all files of a store.
 
     Returns:
-        The bytes of the arrays. None where nothing was removed: somebody is filling the store,
-        or, under Windows, has mapped it.
+        The size of its arrays in bytes; None if nothing was removed, because the store is being
+        written or, under Windows, is memory-mapped.
     """
     guard = hold(folder, digest, wait=False)
     if guard is None:
@@ -244,9 +251,9 @@ def _remove(folder: Path, digest: str) -> int | None:
     except PermissionError:
         return None
     finally:
-        # While it is held: filelock notices that a file it has just locked is gone, and makes
-        # it anew.
-        with suppress(OSError):  # Windows removes it at release
+        # While the lock is held: filelock notices that a file that it has just locked is gone,
+        # and makes it anew.
+        with suppress(OSError):  # Windows removes the file when the lock is released
             Path(guard.lock_file).unlink()
         guard.release()
     return freed

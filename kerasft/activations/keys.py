@@ -1,7 +1,7 @@
-"""Which stores a phase needs, and the keys under which they lie in the cache.
+"""The stores that a phase needs, and the keys that identify them in the cache.
 
-A store is one view of one split's images at one cut. Its key holds all that could change its
-numbers, so whatever finds it, a later phase or another run, may use it.
+A store holds one view of one split's images at one cut. Its key contains everything that could
+change its numbers, so a later phase or another run with the same key can use it.
 
 Shapes: N images, V views of each training image.
 """
@@ -66,11 +66,11 @@ def views_of(seed: int, count: int) -> list[tuple[int, int]]:
 
 
 def views_taken(phase: AnyPhase, count: int) -> int:
-    """Returns how many stored views a phase reads: a solved one takes the plain view alone.
+    """Returns how many stored views a phase reads; a solved one reads the plain view alone.
 
     Args:
         phase: the phase.
-        count: number of views that the run makes.
+        count: number of views of each training image in the run.
     """
     return 1 if isinstance(phase, Solved) else max(1, count)
 
@@ -80,7 +80,7 @@ def passes(phase: AnyPhase, views: int, source: Source) -> int:
 
     Args:
         phase: the phase.
-        views: number of views that the run makes of a training image.
+        views: number of views of each training image.
         source: the photos.
     """
     train, validation = (len(source.indices(name)) for name in TRAIN_AND_VALIDATION)
@@ -88,7 +88,7 @@ def passes(phase: AnyPhase, views: int, source: Source) -> int:
 
 
 def bytes_at(cut: Cut, images: int, dtype: str) -> int:
-    """Returns the size of stores at a cut, in float16 unless `dtype` says float32.
+    """Returns the size of stores at a cut in bytes; "auto" counts as float16.
 
     Args:
         cut: the cut.
@@ -104,11 +104,11 @@ def store_specs_at(
 ) -> list[StoreSpec]:
     """Lists the stores that a phase needs at a cut: its training views in order, then validation.
 
-    Several backbones have a store each, in their order, for every view.
+    Each of several backbones has its own store for every view; they follow each other.
 
     Args:
         context: the run.
-        phase: the phase; it says which views are taken.
+        phase: the phase, which decides the views.
         net: the whole net.
         blocks: number of blocks above the cut.
         dtype: dtype of the stores, "float16" or "float32".
@@ -128,12 +128,12 @@ def store_specs_at(
         "machine": [*engines.processor(), *map(str, context.machine.values())],
     }
     if dtype == "float32" and config.cache.dtype == "auto":
-        common["overflow"] = True  # not the one that somebody else has asked for
+        common["overflow"] = True  # not the same store as with cache.dtype = "float32"
     nets = nets_of(config.model.backbone, side)
     of_nets = []
     for (spec, own_side), part in zip(nets, cut.parts, strict=True):
         of_net = {**common, "backbone": spec, "weights": digest_of(fingerprint(part))}
-        if own_side < side:  # nothing else in a key says whether other backbones are beside it
+        if own_side < side:  # nothing else in a key tells that the pixels were resized for it
             of_net["resized"] = own_side
         of_nets.append(of_net)
     needs = []
@@ -155,10 +155,10 @@ def store_specs_at(
 
 
 def _where(config: Config, blocks: int) -> dict[str, object]:
-    """What a key says of the cut: the same of the same tensor, whatever is above it.
+    """Returns the key's facts about the cut. They describe only the tensor, not what is above it.
 
-    Weights alone don't tell features apart: pooling has none. Of defaults nothing is said, so
-    that stores of versions without the choice are found.
+    Weights alone don't tell features apart, because pooling has none. Defaults are left out, so
+    that stores from versions without these fields are found.
     """
     features, leave_out = config.head.features, config.head.leave_out
     if features in compatibility.FULLY_CONNECTED:

@@ -1,9 +1,9 @@
 """The version of the code that computes stored activations, and the digests that guard it.
 
-NUMERICS is a fact of every store's key (`keys.py`). Stores therefore outlive releases, and are
-left behind when the code begins to compute something else. DIGESTS holds what the code looked
-like when that was last decided; a test fails when they differ, and `scripts/numerics.py` renews
-them, with the same NUMERICS or the next one.
+NUMERICS is part of every store's key (`keys.py`), so stores outlive releases and are no longer
+found once the code computes different numbers. DIGESTS describes the code at the last decision
+about NUMERICS. A test fails when the code has changed since; `scripts/numerics.py` then renews
+the digests, with the same NUMERICS or the next one.
 """
 
 NUMERICS = 1  # raise it when the same photo, view and weights give other activations

@@ -1,7 +1,7 @@
-"""Whether the frozen part may compute in bfloat16: measured once per net and machine.
+"""The precision of the prefix: float32, or bfloat16 where a measurement shows that it pays.
 
-The measurement is remembered in the cache folder, so that the next run chooses the same and finds
-the stores of this one, however busy the machine is then.
+The measurement is made once per net and machine and kept in the cache folder, so that the next run
+makes the same choice and finds the stores of this one, however busy the machine is then.
 
 Shapes: B images in a batch, S side of the square input in pixels.
 """
@@ -27,20 +27,20 @@ from kerasft.files import write_atomic
 
 log = logging.getLogger("kerasft")
 
-WORTH_IT = 1.15  # bfloat16 has to be this much faster
+WORTH_IT = 1.15  # smallest speed of bfloat16, relative to float32, that "auto" accepts
 CLOSE_ENOUGH = 0.02  # largest mean relative error of bfloat16 that "auto" accepts
-# Passes of a net of average size below which measuring bfloat16 takes longer than it saves.
+# Number of images below which measuring bfloat16 takes longer than it saves, for an average net.
 WORTH_MEASURING = 2000
 
 
 @dataclass(frozen=True)
 class Gain:
-    """What bfloat16 gains and costs on some images.
+    """Speed and error of bfloat16 on some images.
 
     Attributes:
-        speed: speed of bfloat16, as a multiple of that of float32.
-        difference: mean over the images of the error's L2 norm over that of the activations, the
-            largest over the outputs; 0 says that nothing was computed in bfloat16.
+        speed: speed of bfloat16, as a multiple of the speed of float32.
+        difference: mean relative error of an image (L2 norms), for the output where it is largest;
+            0 means that nothing was computed in bfloat16.
     """
 
     speed: float
@@ -48,25 +48,24 @@ class Gain:
 
     @property
     def is_worth_it(self) -> bool:
-        """Whether bfloat16 is enough faster and comes close enough."""
+        """Whether bfloat16 is enough faster and its error small enough."""
         return self.speed >= WORTH_IT and 0 < self.difference <= CLOSE_ENOUGH
 
 
 def choose_precision(
     config: Config, source: Source, prefix: keras.Model, *, blocks: int | str, passes: int
 ) -> str:
-    """Chooses the precision of the stores, where the config leaves it open, for a CPU.
+    """Chooses the precision in which a CPU computes the stores.
 
     Args:
         config: the config, its engine settled.
         source: the photos.
-        prefix: pixels to the activations at the first stored cut.
+        prefix: the prefix, pixels to the activations at the first stored cut.
         blocks: number of blocks above that cut, or "all".
         passes: number of images that will go through the prefix.
 
     Returns:
-        "bfloat16" where the processor has it, it is measured to be faster, and comes close;
-        else "float32".
+        "bfloat16" if the processor has it and the measured gain is worth it, else "float32".
     """
     if not engines.computes_bfloat16() or passes < WORTH_MEASURING:
         return "float32"
@@ -104,12 +103,12 @@ def _measured_once(config: Config, source: Source, prefix: keras.Model, blocks: 
 
 
 def compare_precisions(prefix: keras.Model, engine: str, pixels: np.ndarray) -> Gain:
-    """Measures what bfloat16 gains and costs on some images.
+    """Measures speed and error of bfloat16 on some images.
 
     Args:
-        prefix: pixels to activations.
-        engine: a name in `ENGINES`.
-        pixels: float32 [BATCH,S,S,3] of real images.
+        prefix: the prefix, pixels to activations.
+        engine: name of the engine, a key of `engines.ENGINES`.
+        pixels: pixels of real images, float32 [BATCH,S,S,3].
     """
     exact, seconds = _timed(build(prefix, engine, "float32"), pixels)
     rough, rough_seconds = _timed(build(prefix, engine, "bfloat16"), pixels)
@@ -131,14 +130,20 @@ REMEMBERED = "measured.json"
 
 
 def remember(folder: Path, key: str, gain: Gain) -> None:
-    """Keeps a measurement of this machine beside the stores, so that it is made once."""
+    """Keeps a measurement of this machine beside the stores.
+
+    Args:
+        folder: the cache folder.
+        key: text that identifies net and machine.
+        gain: the measurement.
+    """
     with explaining(folder):
         folder.mkdir(parents=True, exist_ok=True)
         write_atomic(folder / REMEMBERED, json.dumps({**_measured(folder), key: asdict(gain)}))
 
 
 def remembered(folder: Path, key: str) -> Gain | None:
-    """Returns what `remember` kept; None where there is nothing."""
+    """Returns the measurement that `remember` kept under a key, or None."""
     facts: Any = _measured(folder).get(key)
     try:
         return Gain(float(facts["speed"]), float(facts["difference"]))

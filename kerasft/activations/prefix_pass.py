@@ -1,9 +1,9 @@
-"""Activations at the cut of a phase: found in the cache, or computed once for all epochs.
+"""The prefix pass: activations at the cut of a phase, found in the cache or computed once.
 
     images x views -- decode once -- prefix, up to several cuts --> a store per cut and view
 
-`keys.py` says which stores those are. One pass fills the stores of the phase's cut and, as far
-as that can be known, of the next one.
+`keys.py` lists the stores. One pass fills those of the phase's cut and, where the next phase's cut
+can be predicted, those of that cut too.
 
 Shapes: N images, V views of each training image.
 """
@@ -34,7 +34,7 @@ from kerasft.progress import Event, Part
 
 log = logging.getLogger("kerasft")
 
-SHARE_FOR_LATER = 0.1  # of the cache's limit: what the stores of a later cut may take
+SHARE_FOR_LATER = 0.1  # share of the cache's limit that the stores of a later cut may take
 
 
 def activations_at(context: RunContext, index: int, net: Net, cut: Cut) -> Stored:
@@ -47,9 +47,9 @@ def activations_at(context: RunContext, index: int, net: Net, cut: Cut) -> Store
         cut: the net's cut, with a prefix.
 
     Raises:
-        PhaseFailed: the stores don't fit the cache's limit or the disk, or the prefix
-            computes values that are not numbers.
-        UserError: the disk is full, or a photo went away.
+        PhaseFailed: the stores don't fit the cache's limit or the disk, or the prefix computes
+            values that are not numbers.
+        UserError: the disk is full, or a photo has disappeared.
     """
     blocks, phase = len(cut.blocks), context.config.phases[index]
     for dtype in _dtypes(context.config):
@@ -61,13 +61,13 @@ def activations_at(context: RunContext, index: int, net: Net, cut: Cut) -> Store
 
 
 def _dtypes(config: Config) -> tuple[str, ...]:
-    """In the order in which they are tried; the second one where the first does not hold all."""
+    """Returns the dtypes to try in turn; the second is for values that the first can't hold."""
     wanted = config.cache.dtype
     return ("float16", "float32") if wanted == "auto" else (wanted,)
 
 
 def _tell(context: RunContext, index: int, size: int, *, found: bool, later: int = 0) -> None:
-    """Says what is stored, or found: event "store"."""
+    """Sends the event "store": the activations were found, or are going to be stored."""
     source = context.source
     figures = {
         "images": len(source.indices("train")),
@@ -85,13 +85,13 @@ def find(context: RunContext, phase: AnyPhase, net: Net, blocks: int, dtype: str
 
     Args:
         context: the run.
-        phase: the phase; it says which views are taken.
+        phase: the phase, which decides the views.
         net: the whole net.
         blocks: number of blocks above the cut.
         dtype: dtype of the stores, "float16" or "float32".
 
     Returns:
-        None unless all of them are there.
+        The stores, or None if any of them is missing.
     """
     folder = cache.cache_folder()
     needs = store_specs_at(context, phase, net, blocks, dtype)
@@ -107,7 +107,7 @@ def find(context: RunContext, phase: AnyPhase, net: Net, blocks: int, dtype: str
 
 
 def _filled(context: RunContext, index: int, net: Net, blocks: int) -> Stored:
-    """Computes what is missing; in float32 where float16 turns out not to hold it."""
+    """Computes the missing stores, in float32 where float16 can't hold the values."""
     phase = context.config.phases[index]
     without = f"Train this phase without a store: --set phases.{index}.stored=false."
     later = _later_cut(context, index, net)
@@ -154,12 +154,12 @@ def _filled(context: RunContext, index: int, net: Net, blocks: int) -> Stored:
 
 
 def _later_cut(context: RunContext, index: int, net: Net) -> int | None:
-    """Where the next phase will cut the same weights, as far as that can be known.
+    """Predicts the cut of the next phase, in blocks, so that one pass can fill both cuts' stores.
 
-    The run's next phase, or behind a phase that trains the head alone the default of
-    `unfreeze-and-continue`. One pass fills the stores of both cuts. A guess that fails costs
-    disk, never a wrong number: the weights are in the key. A solved phase takes fewer views than
-    a trained one needs, so it leaves them to that one.
+    That is the cut of the run's next phase, or, after a phase that trains the head alone, the
+    default of `unfreeze-and-continue`. A wrong prediction costs disk space but never gives wrong
+    numbers, since the weights are part of the key. A solved phase reads fewer views than a trained
+    one needs, so nothing is prepared there.
     """
     phases = context.plan.phases
     if isinstance(phases[index].settings, Solved):
@@ -181,7 +181,7 @@ def _bytes(needs: Sequence[StoreSpec]) -> int:
 
 
 def _that_fit(own: Sequence[StoreSpec], later: list[StoreSpec]) -> list[StoreSpec]:
-    """The stores of a later cut, if they need no store of another run to be evicted."""
+    """Returns the stores of a later cut if they fit without evicting any store, else none."""
     folder = cache.cache_folder()
     size = _bytes(later)
     there = {one.digest for one in eviction.list_stores(folder)}
@@ -196,10 +196,11 @@ def _fill(
     """Computes the stores that are missing.
 
     Returns:
-        The pass, timed, None if nothing was missing; and the relative error of bfloat16.
+        The timed pass, or None if nothing was missing; and the relative error of bfloat16, or
+        None if it was not used.
 
     Raises:
-        OverflowError: a value does not fit the dtype. Its one argument is the cut, in blocks.
+        OverflowError: a value does not fit the dtype. Its only argument is the cut, in blocks.
     """
     folder = cache.cache_folder()
     keys = [need.key for need in needs]
@@ -234,7 +235,8 @@ def _compute(
     positions = np.concatenate(
         [source.indices(name) for name in TRAIN_AND_VALIDATION if name in views]
     )
-    # Which of `kinds` each row of the pass is: all views of the first image, of the second, ...
+    # The kind (split and view) of each row of the pass, as a position in `kinds`: all views of the
+    # first image, then all views of the second, ...
     rows = np.concatenate(
         [
             np.tile(
@@ -281,11 +283,11 @@ def _compute(
 
 
 def _prefix(net: Net, ends: list[tuple[int, int]]) -> keras.Model:
-    """Builds pixels to the activations at several cuts, of several backbones, at once.
+    """Builds a model from pixels to the activations at several cuts of several backbones.
 
     Args:
         net: the whole net.
-        ends: number of blocks above each cut, and position of the backbone.
+        ends: the outputs: pairs of the number of blocks above the cut and the backbone's position.
     """
     parts = {blocks: net.cut(blocks).parts for blocks in {blocks for blocks, _ in ends}}
     outputs = [parts[blocks][backbone].outputs[0] for blocks, backbone in ends]
@@ -293,10 +295,10 @@ def _prefix(net: Net, ends: list[tuple[int, int]]) -> keras.Model:
 
 
 def _difference(prefix: keras.Model, pixels: np.ndarray, rough: list[np.ndarray]) -> float:
-    """States the error of bfloat16 on the first images.
+    """Returns the relative error of bfloat16 on the first images, and logs it.
 
     Raises:
-        PhaseFailed: there is none, so this device did not compute in bfloat16.
+        PhaseFailed: there is no error, so this device did not compute in bfloat16.
     """
     exact = keras.tree.flatten(prefix.predict_on_batch(pixels))
     difference = max(

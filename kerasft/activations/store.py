@@ -1,9 +1,10 @@
-"""Activations at a cut, kept on disk between runs: computed once, memory-mapped afterwards.
+"""Stores: activations at a cut, kept on disk between runs and memory-mapped.
 
-How to use it: `open_store` what is there; for the rest `filling`, look again, `make_room`,
-and `writing` in one pass over the images. `activations/eviction.py` says what lies in the folder.
+Use: `open_store` opens a store that exists. To make the missing ones, enter `filling`, check again
+which are missing, call `eviction.make_room`, then `writing` in one pass over the images. The
+layout of the folder is described in `eviction.py`.
 
-Shapes: N images of a store, B images of a batch; what follows them is the shape at the cut.
+Shapes: N images of a store, B images of a batch; "..." is the shape at the cut.
 """
 
 import hashlib
@@ -25,29 +26,33 @@ from kerasft.cache import explaining, hold
 from kerasft.files import write_atomic
 from kerasft.progress import Part
 
-TOLERANCE = 1e-3  # of an image's L2 norm: what a store may lose of it
+TOLERANCE = 1e-3  # largest rounding error of an image, relative to its L2 norm
 
 
 @dataclass(frozen=True)
 class Key:
-    """All that could change the numbers of a store; equal keys, equal numbers."""
+    """Everything that could change the numbers of a store: equal keys mean equal numbers."""
 
     facts: Mapping[str, Any]  # JSON values
 
     @property
     def digest(self) -> str:
-        """32 hexadecimal digits; the order of the facts counts for nothing."""
+        """The key in 32 hexadecimal digits; the order of the facts does not matter."""
         facts = dict(self.facts)
         text = json.dumps(facts, sort_keys=True, separators=(",", ":"), allow_nan=False)
         return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
 
 def open_store(folder: Path, key: Key) -> np.ndarray | None:
-    """Maps a store into memory, and notes that it was used now.
+    """Memory-maps a store, and marks it as used now.
+
+    Args:
+        folder: the cache folder.
+        key: the key of the store.
 
     Returns:
-        float16 or float32 [N, ...], read-only. None where there is none or it is damaged; a
-        damaged one is removed.
+        float16 or float32 [N, ...], read-only; None if there is no store. A damaged one is
+        removed.
 
     Raises:
         UserError: the folder can't be read.
@@ -69,19 +74,19 @@ def open_store(folder: Path, key: Key) -> np.ndarray | None:
 
 
 class Concatenated:
-    """Several stores of the same images as one: an image's numbers in a row, store by store.
+    """Several stores of the same images as one array: the flattened rows of all, side by side.
 
-    Read like an array: `rows[3:7]`, `rows[[2, 5]]`, `np.asarray(rows)`.
+    Read it like an array: `rows[3:7]`, `rows[[2, 5]]`, `np.asarray(rows)`.
 
     Attributes:
-        stores: [N, ...] each, of one dtype.
-        shape: [N,F], F the numbers of an image in all of them.
-        dtype: of all of them.
-        nbytes: of all of them together.
+        stores: the stores, [N, ...] each, of one dtype.
+        shape: shape of the whole, [N,F], where F counts the numbers of an image in all stores.
+        dtype: dtype of the stores.
+        nbytes: size of all stores together, in bytes.
     """
 
     def __init__(self, stores: Sequence[np.ndarray]) -> None:
-        """Args: stores: two or more."""
+        """Joins two or more stores."""
         self.stores = tuple(stores)
         widths = [math.prod(rows.shape[1:]) for rows in self.stores]
         self.shape = (len(self.stores[0]), sum(widths))
@@ -92,29 +97,29 @@ class Concatenated:
         return self.shape[0]
 
     def __getitem__(self, index: Any) -> np.ndarray:
-        """Args: index: a slice, or positions int [B]. Returns [B,F]."""
+        """Reads some rows: `index` is a slice, or positions int [B]. Returns [B,F]."""
         read = [rows[index] for rows in self.stores]
         return np.concatenate([rows.reshape(len(rows), -1) for rows in read], axis=1)
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
-        """All of it, in memory."""
+        """Reads all rows into memory."""
         return self[:].astype(dtype or self.dtype, copy=False)
 
 
 Rows = np.ndarray | Concatenated
-"""What a phase reads activations from: a store, or several in a row."""
+"""The activations that a phase reads: a store, or several side by side."""
 
 
 def concatenated(stores: Sequence[np.ndarray]) -> Rows:
-    """One store as it is, or several as one."""
+    """Returns a single store as it is, or several as one."""
     return stores[0] if len(stores) == 1 else Concatenated(stores)
 
 
 def release(rows: Rows) -> None:
-    """Gives back the memory into which reading a mapped store has brought it.
+    """Releases the memory that reading a memory-mapped store has taken.
 
-    What was read stays in the system's cache of the disk as long as there is room; without this
-    it counts as memory of this process, up to the size of the store.
+    The pages stay in the system's disk cache as long as there is room. Without this call they
+    count as memory of this process, up to the size of the store.
     """
     if isinstance(rows, Concatenated):
         for one in rows.stores:
@@ -125,7 +130,7 @@ def release(rows: Rows) -> None:
 
 
 def holds(folder: Path, key: Key) -> bool:
-    """Whether `open_store` would return it. Leaves the time of its last use as it is."""
+    """Returns whether `open_store` would find a store; its time of last use does not change."""
     try:
         read_header(array_path(folder, key.digest))
     except (OSError, ValueError):
@@ -137,21 +142,22 @@ def holds(folder: Path, key: Key) -> bool:
 def filling(
     folder: Path, keys: Sequence[Key], *, waiting: Callable[[], None] = lambda: None
 ) -> Iterator[None]:
-    """Keeps other processes from making or removing these stores.
+    """Keeps other processes from writing or removing some stores.
 
-    Waits for those who are at it. So inside the block look again which are still missing.
+    It waits for processes that are writing them, so check again inside the block which stores are
+    still missing.
 
     Args:
-        folder: the cache; is made if need be.
-        keys: of the stores to make.
-        waiting: called once before waiting for other processes.
+        folder: the cache folder; it is made if need be.
+        keys: keys of the stores to write.
+        waiting: the function that is called once before waiting for other processes.
 
     Raises:
         UserError: the folder can't be made or written.
     """
     told = False
     with ExitStack() as held:
-        # In one order for all, so that no two wait for each other.
+        # In the same order everywhere, so that no two processes wait for each other.
         for digest in sorted({key.digest for key in keys}):
             guard = hold(folder, digest, wait=False)
             while guard is None:
@@ -167,22 +173,22 @@ def as_stored(rows: np.ndarray, dtype: str) -> np.ndarray | None:
     """Converts activations to the dtype of a store; nothing is ever clipped.
 
     Args:
-        rows: float32 [B, ...].
-        dtype: "float16" or "float32".
+        rows: the activations, float32 [B, ...].
+        dtype: dtype of the store, "float16" or "float32".
 
     Returns:
-        [B, ...] in that dtype. None where the numbers don't fit it: one is not finite, or an
-        image loses more than 1e-3 of its L2 norm.
+        [B, ...] in that dtype; None if the values don't fit it: one is not finite, or the rounding
+        error of an image is over 1e-3 of its L2 norm.
     """
-    with np.errstate(over="ignore"):  # to inf, which is looked for
+    with np.errstate(over="ignore"):  # overflow gives inf, which is checked below
         stored = rows.astype(dtype)
         flat = rows.reshape(len(rows), math.prod(rows.shape[1:]))
         squares = np.vecdot(flat, flat)
     if not np.isfinite(stored).all():
         return None
-    # Rounding to float16 moves a number by at most 2**-11 of it, or by 2**-25 where it is
-    # subnormal. So only an image whose root mean square is below 5.9e-5 can lose more than 1e-3;
-    # to measure all of them would double the time. Squares that underflow to 0 are below too.
+    # Rounding to float16 changes a number by at most 2**-11 of it, or by 2**-25 if it is
+    # subnormal. So only an image whose root mean square is below 5.9e-5 can have an error over
+    # 1e-3; measuring all images would double the time. Squares that underflow to 0 are covered.
     doubtful = squares < flat.shape[1] * 1e-4**2
     for exact, kept in zip(rows[doubtful], stored[doubtful], strict=True):
         lost = np.linalg.norm(exact.astype(np.float64) - kept)
@@ -193,17 +199,17 @@ def as_stored(rows: np.ndarray, dtype: str) -> np.ndarray | None:
 
 @contextmanager
 def writing(folder: Path, key: Key, shape: tuple[int, ...], dtype: str) -> Iterator["Writer"]:
-    """Makes a store from rows that come one batch after the other. Hold `filling` meanwhile.
+    """Writes a store from batches of rows. Call it inside `filling`.
 
     Args:
-        folder: the cache.
-        key: of the store.
-        shape: [N, ...] of the whole store.
-        dtype: "float16" or "float32".
+        folder: the cache folder.
+        key: key of the store.
+        shape: shape of the whole store, [N, ...].
+        dtype: dtype of the store, "float16" or "float32".
 
     Yields:
-        What takes the rows. At the end of the block exactly N must have come; then the store
-        appears. After any exception nothing of it is left.
+        The writer, which must get exactly N rows. The store appears at the end of the block;
+        after an exception nothing of it is left.
 
     Raises:
         UserError: the disk is full, or the like.
@@ -222,7 +228,7 @@ def writing(folder: Path, key: Key, shape: tuple[int, ...], dtype: str) -> Itera
             write_atomic(path.with_suffix(".json"), json.dumps(record, indent=2) + "\n")
             os.replace(part, path)
     except BaseException:  # Ctrl-C as well
-        with suppress(OSError):  # closing tries again what a full disk did not take
+        with suppress(OSError):  # closing tries again to write what did not fit a full disk
             file.close()
         with suppress(OSError):
             part.unlink()
@@ -233,14 +239,21 @@ def writing(folder: Path, key: Key, shape: tuple[int, ...], dtype: str) -> Itera
 
 
 class Writer:
-    """Takes the rows of one store.
+    """A file that takes the rows of one store.
 
-    They go through `write`: on a full disk that raises OSError, where a writable memory map
-    would end the process with SIGBUS.
+    The rows go through `write`, which raises OSError on a full disk; a writable memory map would
+    end the process with SIGBUS.
     """
 
     def __init__(self, path: Path, file: BinaryIO, shape: tuple[int, ...], dtype: str) -> None:
-        """Args: path: named in messages; file: what is written to; shape: [N, ...] of all."""
+        """Writes the header.
+
+        Args:
+            path: path of the store, for messages.
+            file: the file to write to.
+            shape: shape of the whole store, [N, ...].
+            dtype: dtype of the store.
+        """
         self._path, self._file, self._dtype = path, file, np.dtype(dtype)
         self._shape = tuple(int(side) for side in shape)
         self._rows = 0
@@ -254,7 +267,7 @@ class Writer:
             np.lib.format.write_array_header_1_0(file, header)
 
     def append(self, rows: np.ndarray) -> None:
-        """Writes rows [B, ...], in the dtype of the store, behind those before."""
+        """Appends rows [B, ...] in the dtype of the store."""
         if rows.dtype != self._dtype or rows.shape[1:] != self._shape[1:]:
             raise ValueError(f"{rows.dtype} {rows.shape} for {self._dtype} {self._shape}")
         if self._rows + len(rows) > self._shape[0]:
@@ -264,7 +277,7 @@ class Writer:
         self._rows += len(rows)
 
     def finish(self) -> None:
-        """Closes the file, which is safe on the disk then."""
+        """Flushes the file to the disk and closes it."""
         if self._rows != self._shape[0]:
             raise ValueError(f"{self._rows} rows for {self._shape}")
         with explaining(self._path, needed=self.bytes):
@@ -274,7 +287,7 @@ class Writer:
 
 
 def array_path(folder: Path, digest: str) -> Path:
-    """Where the array of a key stands, if it does."""
+    """Returns the path of the array with a digest; it need not exist."""
     return folder / f"{digest}.npy"
 
 
@@ -298,16 +311,16 @@ def read_header(path: Path) -> tuple[tuple[int, ...], str]:
 
 @dataclass(frozen=True, eq=False)
 class Stored:
-    """What a phase trains on in the place of pixels.
+    """Stored activations that a phase trains on instead of pixels.
 
     Attributes:
-        train: V arrays [N, ...], a row per training image, memory-mapped.
-        validation: [N, ...], the plain view of the validation images, memory-mapped. Of several
-            backbones the arrays of all of them in a row.
+        train: one array for each of V views, [N, ...], a row per training image, memory-mapped;
+            those of several backbones are concatenated.
+        validation: the plain view of the validation images, [N, ...], in the same form.
         found: whether nothing had to be computed.
-        difference: mean relative error of bfloat16 on the first images; None where it was not
-            measured: in float32, and where all was found.
-        part: the pass, timed; None if all was found.
+        difference: mean relative error of bfloat16 on the first images; None if it was not
+            measured, in float32 or where all stores were found.
+        part: the timed pass; None if all stores were found.
     """
 
     train: tuple[Rows, ...]
@@ -318,10 +331,10 @@ class Stored:
 
     @property
     def dtype(self) -> str:
-        """Of the stored numbers: "float16" or "float32"."""
+        """Dtype of the stored numbers, "float16" or "float32"."""
         return str(self.validation.dtype)
 
     @property
     def bytes(self) -> int:
-        """Size of all arrays."""
+        """Size of all arrays in bytes."""
         return sum(array.nbytes for array in (*self.train, self.validation))
