@@ -110,8 +110,9 @@ def _gpu_number(device: str, backend: str, count: int) -> int | None:
     number = 0 if device == "auto" else _number(device)
     if number >= count:
         raise UserError(
-            f"device: {device!r} asked for, but {BACKENDS[backend]} sees {count} GPUs. "
-            f"Pass --device cpu. Or: {_how_to_use_it(backend, platform.system())}",
+            f"{device!r} asked for, but {BACKENDS[backend]} sees {count} GPUs. "
+            f"Pass `device=cpu`. Or: {_how_to_use_it(backend, platform.system())}",
+            field="device",
             exit_code=2,
         )
     return number
@@ -162,8 +163,9 @@ def _show_tensorflow(number: int | None, device: str) -> None:
             tf.config.experimental.set_memory_growth(gpu, True)
     except RuntimeError:
         raise UserError(
-            f"device: this process has computed already, so it can't change to {device!r}. "
-            "Go on in a fresh process."
+            f"this process has computed already, so it can't change to {device!r}. "
+            "Go on in a fresh process.",
+            field="device",
         ) from None
     tf.config.experimental.enable_op_determinism()
 

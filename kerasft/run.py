@@ -87,7 +87,7 @@ def create_run(path: Path, *, resume: bool) -> Run:
     if (RECORD in names or begun) and not resume:
         raise UserError(
             f"{path} already holds a run. Choose another directory, or\n"
-            "  pass --resume to continue an unfinished one.",
+            "  pass `resume=True` to continue an unfinished one.",
             exit_code=2,
         )
     if names - {LOCK} and RECORD not in names and not begun:
@@ -118,12 +118,17 @@ def open_run(path: Path) -> Run:
     return run
 
 
+def how_to_resume(run: Run) -> str:
+    """Returns the call that trains an unfinished run to its end, for messages."""
+    return f"continue_run({str(run.path)!r}, resume=True)"
+
+
 def model_file(run: Run) -> Path:
     """Returns where the model of a run is. Raises UserError if it has none yet."""
     if not run.model_path.is_file():
         raise UserError(
             f"{run.path}: no model yet: its training has not finished a phase. "
-            f"Go on with it: kerasft train --run {run.path} --resume"
+            f"Go on with it: `{how_to_resume(run)}`"
         )
     return run.model_path
 

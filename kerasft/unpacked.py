@@ -204,7 +204,7 @@ def list_unpacked(folder: Path) -> list[Unpacked]:
 
 
 def report(folder: Path) -> dict[str, Any]:
-    """What `cache list --json` says of photos: each set, and the bytes of all."""
+    """Lists each set of photos, and the bytes of all, for `kerasft cache list`."""
     found = list_unpacked(folder)
     return {
         "photos": [asdict(one) for one in found],

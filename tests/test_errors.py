@@ -1,3 +1,5 @@
+import pickle
+
 from kerasft.errors import UserError, did_you_mean
 from kerasft.text import quoted
 
@@ -30,3 +32,16 @@ def test_a_name_out_of_a_file_is_quoted_printable_and_not_too_long():
     assert quoted("conv1") == "'conv1'"
     assert quoted("\x1b[2J\n") == "'\\x1b[2J\\n'"
     assert quoted("n" * 900) == "'" + "n" * 60 + "...'"
+
+
+def test_the_field_at_fault_stands_in_front_of_the_message():
+    error = UserError("there is no folder nowhere.", field="to", exit_code=2)
+    assert str(error) == "to: there is no folder nowhere."
+    assert (error.field, error.message) == ("to", "there is no folder nowhere.")
+    assert (UserError("photos: is empty.").field, UserError("gone.").message) == ("", "gone.")
+
+
+def test_an_error_is_the_same_from_another_process():
+    error = pickle.loads(pickle.dumps(UserError("too few.", field="steps", exit_code=2)))
+    assert (str(error), error.field, error.message) == ("steps: too few.", "steps", "too few.")
+    assert error.exit_code == 2

@@ -77,7 +77,7 @@ def test_an_existing_run_is_refused_and_resume_takes_it(tmp_path):
         create_run(path, resume=False)
     assert str(refused.value) == (
         f"{path} already holds a run. Choose another directory, or\n"
-        "  pass --resume to continue an unfinished one."
+        "  pass `resume=True` to continue an unfinished one."
     )
     assert refused.value.exit_code == 2
     assert create_run(path, resume=True) == Run(path)

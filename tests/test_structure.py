@@ -213,6 +213,44 @@ def test_the_library_never_prints_and_never_exits():
     assert calls == []
 
 
+def docstrings(tree):
+    """Constants that are docstrings of a module, a class or a function."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and node.body:
+            first = node.body[0]
+            if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant):
+                yield first.value
+
+
+def flags_named(tree):
+    """The texts in a module that name a flag of the command line."""
+    passed_over = set(docstrings(tree))
+    return [
+        f"line {node.lineno}: {node.value}"
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Constant)
+        and isinstance(node.value, str)
+        and node not in passed_over
+        and re.search(r"(?<![\w-])--[a-z]", node.value)
+    ]
+
+
+def test_the_library_names_fields_and_never_a_flag():
+    cli = ("cli", "compare")
+    named = {n: flags_named(tree) for n, tree in MODULES.items() if package_of(n) not in cli}
+    assert {name: texts for name, texts in named.items() if texts} == {}
+
+
+def test_a_flag_is_found_in_every_text_but_a_docstring():
+    code = '''
+"""Takes --data."""
+def f(x):
+    """Takes --data."""
+    raise ValueError(f"{x}: pass --data.", "a--b", "--", "c -- d")
+'''
+    assert flags_named(ast.parse(code)) == ["line 5: : pass --data."]  # the control
+
+
 def test_only_errors_py_defines_an_exception():
     defined = [
         f"{name}.{node.name}"

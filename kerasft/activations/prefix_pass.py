@@ -109,7 +109,7 @@ def find(context: RunContext, phase: AnyPhase, net: Net, blocks: int, dtype: str
 def _filled(context: RunContext, index: int, net: Net, blocks: int) -> Stored:
     """Computes the missing stores, in float32 where float16 can't hold the values."""
     phase = context.config.phases[index]
-    without = f"Train this phase without a store: --set phases.{index}.stored=false."
+    without = f"Train this phase without a store: `phases.{index}.stored=false`."
     later = _later_cut(context, index, net)
     began = time.perf_counter()
     tries = [(dtype, cut) for dtype in _dtypes(context.config) for cut in (later, None)]
@@ -306,9 +306,9 @@ def _difference(prefix: keras.Model, pixels: np.ndarray, rough: list[np.ndarray]
     )
     if difference < 1e-4:  # float32 engines differ by 1e-6, bfloat16 rounds to 4e-3
         raise PhaseFailed(
-            "cache.precision: 'bfloat16' was asked for, but here the results are those of "
-            "float32. Expected a processor that computes bfloat16. Pass --set "
-            "cache.precision=float32."
+            "'bfloat16' was asked for, but here the results are those of float32. Expected a "
+            "processor that computes bfloat16. Pass `cache.precision=float32`.",
+            field="cache.precision",
         )
     log.info("bfloat16: the activations differ from those in float32 by %.1f%%.", 100 * difference)
     return difference

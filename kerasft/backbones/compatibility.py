@@ -151,5 +151,5 @@ def check_backbone(path: Path, spec: str) -> None:
     if written is not None and not same_net(written, spec):
         raise UserError(
             f"{path}: holds weights of {written}, got backbone {spec}. Leave the backbone out, or "
-            f"pass --backbone {written}."
+            f"pass `model.backbone={written}`."
         )

@@ -7,6 +7,7 @@
     pages         defines guide and fields, the built-in documentation
     options       defines shared options, prints results
     terminal      shows progress and the log on stderr
+    wording       turns fields and arguments that the library names into flags
 
 Only this package uses Click and rich and formats output. The body of a command parses, calls one
 library function and prints its result. It imports the library itself, so that `kerasft --help`

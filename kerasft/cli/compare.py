@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from kerasft.cli.options import as_typed, json_option, print_result, set_option
+from kerasft.cli.options import json_option, print_result, set_option
 from kerasft.cli.terminal import duration_text, loading, showing
+from kerasft.cli.wording import as_typed
 from kerasft.errors import UserError
 from kerasft.heads.methods import METHODS
 

@@ -17,6 +17,7 @@ from kerasft.cli.pages import fields, guide
 from kerasft.cli.sample import sample_data
 from kerasft.cli.train import find_lr, train, unfreeze_and_continue
 from kerasft.cli.use import evaluate, export, predict
+from kerasft.cli.wording import error_text
 from kerasft.errors import UserError
 
 
@@ -27,7 +28,8 @@ class Commands(click.Group):
         try:
             return super().invoke(ctx)
         except UserError as error:
-            click.echo(f"Error: {error}", err=True)
+            command = self.get_command(ctx, ctx.invoked_subcommand or "")
+            click.echo(f"Error: {error_text(error, command)}", err=True)
             ctx.exit(error.exit_code)
         except KeyboardInterrupt:
             again = ctx.meta.get("kerasft.again", lambda: "")()

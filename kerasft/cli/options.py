@@ -3,9 +3,6 @@
 import io
 import json
 import math
-import os
-import shlex
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +10,7 @@ from typing import Any
 
 import click
 
+from kerasft.cli.wording import for_terminal
 from kerasft.config.source_names import photos_help, short_name
 
 set_option = click.option(
@@ -39,17 +37,14 @@ def print_result(result: Any, to_text: Callable[[Any], str], *, as_json: bool) -
         to_text: function that writes the result as text.
         as_json: whether to print JSON instead of text.
     """
-    text = json.dumps(_plain(result), allow_nan=False) if as_json else to_text(result)
+    text = _json(result) if as_json else for_terminal(to_text(result))
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
     click.echo(text)
 
 
-def as_typed(*words: str) -> str:
-    """The words of a command as they are typed here, those with spaces in quotes."""
-    if os.name == "nt":  # neither cmd nor a path that ends in a backslash knows shell quotes
-        return subprocess.list2cmdline(words)
-    return shlex.join(words)
+def _json(result: Any) -> str:
+    return json.dumps(_plain(result), allow_nan=False)
 
 
 def _plain(value: Any) -> Any:

@@ -18,6 +18,7 @@ import click
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
+from kerasft.cli.wording import for_terminal
 from kerasft.errors import UserError, did_you_mean
 from kerasft.progress import Event
 from kerasft.text import size_text
@@ -141,7 +142,8 @@ class Display:
             _move(self._bar, event)
 
     def say(self, line: str) -> None:
-        """Writes a line to stderr, above the bar if there is one."""
+        """Writes a line to stderr, in the words of the terminal, above the bar if there is one."""
+        line = for_terminal(line)
         if self._bar is None:
             click.echo(line, err=True)
         else:

@@ -8,13 +8,13 @@ import click
 
 from kerasft.cli.options import (
     SOURCE_HELP,
-    as_typed,
     data_option,
     json_option,
     print_result,
     set_option,
 )
 from kerasft.cli.terminal import duration_text, epochs_text, loading, showing, trained_text
+from kerasft.cli.wording import as_typed, field_option, fields_typed
 from kerasft.errors import UserError
 from kerasft.heads.methods import METHODS
 from kerasft.text import size_text
@@ -22,31 +22,45 @@ from kerasft.text import size_text
 
 @click.command()
 @click.argument("config", required=False, type=click.Path(path_type=Path))
-@click.option("--data", metavar="SRC", help=f"{SOURCE_HELP}.")
-@click.option(
+@field_option("--data", "data.source", metavar="SRC", help=f"{SOURCE_HELP}.")
+@field_option(
     "--backbone",
+    "model.backbone",
     metavar="NAME",
     help="Default: MobileNetV2. A+B: the features of both together.",
 )
-@click.option(
+@field_option(
     "--weights",
+    "model.weights",
     metavar="imagenet|sample|none|RUN|FILE",
     help="What the base starts from. Default: imagenet. sample: in the package, to try it out. "
     "RUN: the base of another run, whatever its classes; brings backbone and image size.",
 )
-@click.option("--image-size", type=int, metavar="N", help="Side in pixels, e.g. 224.")
-@click.option(
+@field_option(
+    "--image-size", "model.image_size", type=int, metavar="N", help="Side in pixels, e.g. 224."
+)
+@field_option(
     "--method",
+    "phases.0.method",
     metavar="NAME",
     help=f"Solves the head instead of training it: {', '.join(METHODS)}.",
 )
-@click.option("--epochs", type=int, metavar="N", help="Of the first phase, at most.")
-@click.option("--learning-rate", type=float, metavar="X", help="Of the first phase.")
-@click.option("--batch-size", type=int, metavar="N", help="Of the first phase.")
-@click.option("--seed", type=int, metavar="N", help="Of split, weights and order. Default: 0.")
-@click.option("--device", metavar="auto|cpu|gpu:N", help="Default: auto.")
+@field_option(
+    "--epochs", "phases.0.epochs", type=int, metavar="N", help="Of the first phase, at most."
+)
+@field_option(
+    "--learning-rate", "phases.0.learning_rate", type=float, metavar="X", help="Of the first phase."
+)
+@field_option(
+    "--batch-size", "phases.0.batch_size", type=int, metavar="N", help="Of the first phase."
+)
+@field_option(
+    "--seed", "seed", type=int, metavar="N", help="Of split, weights and order. Default: 0."
+)
+@field_option("--device", "device", metavar="auto|cpu|gpu:N", help="Default: auto.")
 @click.option(
     "--run",
+    "run_dir",
     type=click.Path(path_type=Path),
     metavar="DIR",
     help="Where the result goes. Default: runs/ and the name of the data.",
@@ -57,7 +71,7 @@ from kerasft.text import size_text
 @json_option
 def train(
     config: Path | None,
-    run: Path | None,
+    run_dir: Path | None,
     sets: tuple[str, ...],
     resume: bool,
     dry_run: bool,
@@ -77,12 +91,12 @@ def train(
     from kerasft.config.load import load_config
     from kerasft.run import Run
 
-    if resume and run is None:
+    if resume and run_dir is None:
         raise UserError("--resume needs --run DIR: which run is to go on?", exit_code=2)
-    if resume and run is not None and config is None and Run(run).config_path.exists():
-        config = Run(run).config_path
-    loaded = load_config(config, flags=_typed(flags, _TRAIN_FIELDS), sets=sets)
-    run = run or default_run_path(loaded.data.source)
+    if resume and run_dir is not None and config is None and Run(run_dir).config_path.exists():
+        config = Run(run_dir).config_path
+    loaded = load_config(config, flags=fields_typed(flags), sets=sets)
+    run_dir = run_dir or default_run_path(loaded.data.source)
     with loading():
         from kerasft.training.train import plan_run, train_run
 
@@ -91,25 +105,37 @@ def train(
             plan = plan_run(loaded, progress=progress)
         print_result(plan.to_json(), plan_text, as_json=as_json)
         return
-    _offer_again(run, ["kerasft", "train", "--run", str(run), "--resume"], resume=resume)
+    _offer_again(run_dir, ["kerasft", "train", "--run", str(run_dir), "--resume"], resume=resume)
     with showing() as progress:
-        result = train_run(loaded, run, resume=resume, progress=progress)
+        result = train_run(loaded, run_dir, resume=resume, progress=progress)
     print_result(result.to_json(), summary_text, as_json=as_json)
 
 
 @click.command()
-@click.argument("run", type=click.Path(path_type=Path))
-@click.option("--blocks", type=int, metavar="N", help="How many to unfreeze, from the top.")
+@click.argument("run_dir", metavar="RUN", type=click.Path(path_type=Path))
+@field_option(
+    "--blocks",
+    "phases.-1.blocks",
+    type=int,
+    metavar="N",
+    help="How many to unfreeze, from the top.",
+)
 @click.option("--all", "all_blocks", is_flag=True, help="Unfreezes the whole base.")
-@click.option("--epochs", type=int, metavar="N", help="Of the new phase, at most.")
-@click.option("--learning-rate", type=float, metavar="X", help="Of the new phase.")
-@click.option("--batch-size", type=int, metavar="N", help="Of the new phase.")
+@field_option(
+    "--epochs", "phases.-1.epochs", type=int, metavar="N", help="Of the new phase, at most."
+)
+@field_option(
+    "--learning-rate", "phases.-1.learning_rate", type=float, metavar="X", help="Of the new phase."
+)
+@field_option(
+    "--batch-size", "phases.-1.batch_size", type=int, metavar="N", help="Of the new phase."
+)
 @data_option
 @set_option
 @click.option("--resume", is_flag=True, help="Goes on with the phase that was interrupted.")
 @json_option
 def unfreeze_and_continue(
-    run: Path,
+    run_dir: Path,
     all_blocks: bool,
     data: str | None,
     sets: tuple[str, ...],
@@ -130,12 +156,12 @@ def unfreeze_and_continue(
     with loading():
         from kerasft.training.train import continue_run
 
-    again = ["kerasft", "unfreeze-and-continue", str(run), "--resume"]
-    _offer_again(run, again, resume=resume)
+    again = ["kerasft", "unfreeze-and-continue", str(run_dir), "--resume"]
+    _offer_again(run_dir, again, resume=resume)
     with showing() as progress:
         result = continue_run(
-            run,
-            flags=_typed(flags, _UNFREEZE_FIELDS),
+            run_dir,
+            flags=fields_typed(flags),
             sets=sets,
             data=data,
             resume=resume,
@@ -146,9 +172,15 @@ def unfreeze_and_continue(
 
 @click.command("find-lr")
 @click.argument("run", type=click.Path(path_type=Path))
-@click.option("--blocks", type=int, metavar="N", help="How many to unfreeze, from the top.")
+@field_option(
+    "--blocks",
+    "phases.-1.blocks",
+    type=int,
+    metavar="N",
+    help="How many to unfreeze, from the top.",
+)
 @click.option("--all", "all_blocks", is_flag=True, help="Unfreezes the whole base.")
-@click.option("--batch-size", type=int, metavar="N", help="Of the phase.")
+@field_option("--batch-size", "phases.-1.batch_size", type=int, metavar="N", help="Of the phase.")
 @click.option(
     "--from-start",
     is_flag=True,
@@ -181,12 +213,12 @@ def find_lr(
     with loading():
         from kerasft.training.find_lr import find_rate
 
-    typed = {"blocks": _blocks(blocks, all_blocks), "batch_size": batch_size}
+    typed = fields_typed({"blocks": _blocks(blocks, all_blocks), "batch_size": batch_size})
     phase = "phases.0" if from_start else "phases.-1"
     with showing() as progress:
         result = find_rate(
             run,
-            flags={f"{phase}.{name}": value for name, value in typed.items() if value is not None},
+            flags={key.replace("phases.-1", phase): value for key, value in typed.items()},
             sets=sets,
             data=data,
             from_start=from_start,
@@ -196,38 +228,10 @@ def find_lr(
     print_result(result.to_json(), rate_text, as_json=as_json)
 
 
-_TRAIN_FIELDS = {
-    "data": "data.source",
-    "backbone": "model.backbone",
-    "weights": "model.weights",
-    "image_size": "model.image_size",
-    "method": "phases.0.method",
-    "epochs": "phases.0.epochs",
-    "learning_rate": "phases.0.learning_rate",
-    "batch_size": "phases.0.batch_size",
-    "seed": "seed",
-    "device": "device",
-}
-_UNFREEZE_FIELDS = {
-    "blocks": "phases.-1.blocks",
-    "epochs": "phases.-1.epochs",
-    "learning_rate": "phases.-1.learning_rate",
-    "batch_size": "phases.-1.batch_size",
-}
-
-
 def _blocks(blocks: object, all_blocks: bool) -> object:
     if all_blocks and blocks is not None:
         raise UserError("--blocks and --all exclude each other: pass one of them.", exit_code=2)
     return "all" if all_blocks else blocks
-
-
-def _typed(flags: dict[str, object], fields: dict[str, str]) -> dict[str, object]:
-    """The flags that were typed, as fields of the config.
-
-    One that was not typed never overrides the file.
-    """
-    return {fields[name]: value for name, value in flags.items() if value is not None}
 
 
 def _offer_again(run: Path, command: list[str], *, resume: bool) -> None:

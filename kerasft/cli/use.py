@@ -6,8 +6,9 @@ from typing import Any
 
 import click
 
-from kerasft.cli.options import SOURCE_HELP, as_typed, data_option, json_option, print_result
+from kerasft.cli.options import SOURCE_HELP, data_option, json_option, print_result
 from kerasft.cli.terminal import loading, showing
+from kerasft.cli.wording import as_typed
 
 
 @click.command()

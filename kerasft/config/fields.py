@@ -1,6 +1,7 @@
 """Every field of a config, once: typed, frozen, with default, unit and range.
 
-`--set section.field=value` reaches each of them; `load.py` reads and writes them.
+`section.field=value` among the `sets` of `load_config` reaches each of them; `load.py` reads and
+writes them.
 """
 
 import math

@@ -99,14 +99,14 @@ def load_config(
     given, problems = parse_options(flags or {}, sets)
     # Which phases there are by default depends on the weights, so options for phases come last.
     of_phases = [override for override in given if override.place[0] == "phases"]
-    options, wrong = put_over(raw, [one for one in given if one not in of_phases])
+    origins, wrong = put_over(raw, [one for one in given if one not in of_phases])
     _add_default_phases(raw, of_phases)
-    options_of_phases, wrong_of_phases = put_over(raw, of_phases)
+    origins_of_phases, wrong_of_phases = put_over(raw, of_phases)
     _add_default_phases(raw, of_phases)
     raw.setdefault("data", {})
     make_absolute(raw, Path())
     problems += wrong + wrong_of_phases
-    return _validated(raw, options | options_of_phases, problems, path)
+    return _validated(raw, origins | origins_of_phases, problems, path)
 
 
 def _add_default_phases(raw: dict[str, Any], options: Sequence[Override]) -> None:
@@ -138,20 +138,20 @@ def _word(method: object) -> str:
 
 def _validated(
     raw: dict[str, Any],
-    options: Mapping[FieldPath, str],
+    origins: Mapping[FieldPath, str],
     problems: list[Problem],
     path: Path | None,
 ) -> Config:
     try:
         config = Config.model_validate(raw)
     except ValidationError as error:
-        found = from_pydantic(error, Config, options=options)
+        found = from_pydantic(error, Config, origins=origins)
         phases = raw["phases"] if isinstance(raw["phases"], list | tuple) else ()
         named = [
-            Problem(one.place, one.text, options.get(one.place, ""))
+            Problem(one.place, one.text, origins.get(one.place, ""))
             for one in repeated_names(phases)
         ]
-        problems = sorted([*found, *named, *problems], key=lambda problem: bool(problem.option))
+        problems = sorted([*found, *named, *problems], key=lambda problem: bool(problem.origin))
     if problems:
         raise UserError(report(problems, path), exit_code=2)
     return config
@@ -179,9 +179,9 @@ def append_phase(
     raw = {**dict(config), "phases": [*config.phases, added]}
     reaching = [one for one in given if one.place[:2] in (("phases", -1), ("phases", new))]
     fixed = f"the run's config is fixed; only the new phase can be set, phases.{new}."
-    problems += [Problem(one.place, fixed, one.option) for one in given if one not in reaching]
-    options, wrong = put_over(raw, reaching)
-    return _validated(raw, options, problems + wrong, None)
+    problems += [Problem(one.place, fixed, one.origin) for one in given if one not in reaching]
+    origins, wrong = put_over(raw, reaching)
+    return _validated(raw, origins, problems + wrong, None)
 
 
 def data_at(source: str | Path, data: Data | None = None) -> Data:
@@ -201,11 +201,11 @@ def data_at(source: str | Path, data: Data | None = None) -> Data:
     try:
         moved = Data.model_validate(raw)
     except ValidationError as error:
-        found = from_pydantic(error, Data, options={})
-        problems = [Problem(("data", *one.place), one.text, "--data") for one in found]
+        found = from_pydantic(error, Data, origins={})
+        problems = [Problem(("data", *one.place), one.text, "data") for one in found]
         raise UserError(report(problems, None), exit_code=2) from error
     if is_path(moved.source) and not os.path.exists(moved.source):
-        raise UserError(f"--data: {source}: no such file or folder.", exit_code=2)
+        raise UserError(f"{source}: no such file or folder.", field="data", exit_code=2)
     return moved
 
 

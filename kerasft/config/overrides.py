@@ -1,6 +1,7 @@
-"""Unvalidated settings: a TOML file with options put over it, as one tree of dicts and lists.
+"""Settings as they were given: a TOML file and the options over it, as one tree of dicts.
 
-Only the places of options are checked here; `fields.py` checks keys and values.
+Options are the arguments `flags` and `sets` of `load_config`. Nothing is checked here but that
+there is such a place; `fields.py` knows them.
 """
 
 import os
@@ -72,11 +73,17 @@ def absolute(path: str | Path, folder: Path) -> str:
 
 @dataclass(frozen=True)
 class Override:
-    """A value for one place of the config, and the option that set it."""
+    """A value for one place of the config, and the argument that brought it.
+
+    Attributes:
+        place: the key that is set.
+        value: the new value.
+        origin: "flags" or "sets".
+    """
 
     place: FieldPath
     value: object
-    option: str
+    origin: str
 
 
 def parse_options(
@@ -85,33 +92,28 @@ def parse_options(
     """Reads options.
 
     Args:
-        flags: values by dotted key, `{"phases.0.epochs": 5}` for `--epochs 5`.
-        sets: texts `KEY=VALUE`. A value that is not TOML is text, so that `optimizer=sgd` needs
-            no quotes.
+        flags: values by dotted key, `{"phases.0.epochs": 5}`.
+        sets: `KEY=VALUE` each. The value is read as TOML, and as text if it is none, so
+            that `optimizer=sgd` needs no quotes.
 
     Returns:
         Overrides in the order in which they apply, and a problem for each invalid text.
     """
-    given = [Override(_place(key), value, _option(key)) for key, value in flags.items()]
+    given = [Override(_place(key), value, "flags") for key, value in flags.items()]
     problems = []
     for text in sets:
         key, equals, value = text.partition("=")
         if equals and all(key.strip().split(".")):
-            given.append(Override(_place(key.strip()), _value(value), "--set"))
+            given.append(Override(_place(key.strip()), _value(value), "sets"))
         else:
             wrong = f"expected KEY=VALUE, e.g. phases.0.epochs=5, got {text!r}."
-            problems.append(Problem((), wrong, "--set"))
+            problems.append(Problem((), wrong, "sets"))
     return given, problems
 
 
 def _place(key: str) -> FieldPath:
     parts = key.split(".")
     return tuple(int(part) if re.fullmatch(r"-?\d+", part) else part for part in parts)
-
-
-def _option(key: str) -> str:
-    """Returns the flag that sets a key: --image-size for model.image_size."""
-    return "--data" if key == "data.source" else f"--{key.split('.')[-1].replace('_', '-')}"
 
 
 def _value(text: str) -> object:
@@ -136,17 +138,17 @@ def put_over(
             end.
 
     Returns:
-        Mapping from the place that was set to its option, and a problem for each impossible
-        place.
+        The origin of each value that was set, by its place, and a problem for each place that
+        there cannot be.
     """
-    options, problems = {}, []
+    origins, problems = {}, []
     for override in overrides:
         placed = _put(tree, override)
         if isinstance(placed, Problem):
             problems.append(placed)
         else:
-            options[placed] = override.option
-    return options, problems
+            origins[placed] = override.origin
+    return origins, problems
 
 
 def _put(tree: dict[str, Any], override: Override) -> FieldPath | Problem:
@@ -165,7 +167,7 @@ def _put(tree: dict[str, Any], override: Override) -> FieldPath | Problem:
         elif isinstance(key, int):
             wrong = f"{shown(place)} is not a list." if place else "a key begins with a name."
         if wrong:
-            return Problem(override.place, f"no such place: {wrong}", override.option)
+            return Problem(override.place, f"no such place: {wrong}", override.origin)
         place += (key,)
         if following is None:
             here[key] = override.value

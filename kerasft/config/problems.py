@@ -21,20 +21,21 @@ class Problem:
     """One problem of a config.
 
     Attributes:
-        place: place of the wrong value; () if the problem concerns no single key.
-        text: sentence that says what is wrong.
-        option: option that set the value, "--set" or "--epochs"; "" for a value of the file.
+        place: the key at fault; () if it concerns no key.
+        text: a sentence.
+        origin: the argument that brought the value, "flags" or "sets"; "" for a value of the
+            file or a default.
     """
 
     place: FieldPath
     text: str
-    option: str = ""
+    origin: str = ""
 
     def __str__(self) -> str:
-        """Writes one line: `phases[0].epochs (--set): expected int, got 'five'.`"""
+        """Writes one line: "phases[0].epochs (`sets`): expected int, got 'five'."."""
         where = shown(self.place)
-        if self.option:
-            where = f"{where} ({self.option})" if where else self.option
+        if self.origin:
+            where = f"{where} (`{self.origin}`)" if where else f"`{self.origin}`"
         return f"{where}: {self.text}" if where else self.text
 
 
@@ -44,14 +45,14 @@ def shown(place: FieldPath) -> str:
 
 
 def from_pydantic(
-    error: ValidationError, model: type[BaseModel], *, options: Mapping[FieldPath, str]
+    error: ValidationError, model: type[BaseModel], *, origins: Mapping[FieldPath, str]
 ) -> list[Problem]:
     """Translates all errors of pydantic.
 
     Args:
-        error: error that validating `model` raised.
-        model: class of the whole config, for suggestions.
-        options: place -> name of the option that set it.
+        error: of validating `model`.
+        model: the class of the whole config, for suggestions.
+        origins: the places that arguments have set, with the argument's name.
 
     Returns:
         One problem for each wrong key, those of the file first. Errors that concern several
@@ -61,9 +62,9 @@ def from_pydantic(
     for found in error.errors(include_url=False):
         place = found["loc"] = _without_tag(found["loc"])
         if place:
-            option = next((name for at, name in options.items() if _related(at, place)), "")
-            problems.append(Problem(place, _sentence(found, model), option))
-    return sorted(problems, key=lambda problem: bool(problem.option))
+            origin = next((name for at, name in origins.items() if _related(at, place)), "")
+            problems.append(Problem(place, _sentence(found, model), origin))
+    return sorted(problems, key=lambda problem: bool(problem.origin))
 
 
 def _without_tag(place: FieldPath) -> FieldPath:
@@ -106,7 +107,7 @@ def _sentence(found: Any, model: type[BaseModel]) -> str:
     if kind == "extra_forbidden":
         return f"unknown key.{_suggestion(place, model)}"
     if kind == "missing":
-        return "missing. Pass --data." if place == ("data", "source") else "missing."
+        return "missing." + " Pass `data.source=SRC`." * (place == ("data", "source"))
     if kind == "tuple_type" and isinstance(found["input"], dict):
         return f"expected a list of sections: write [[{shown(place)}]] above each of them."
     got = _plain(found["input"])
@@ -174,14 +175,14 @@ def repeated_names(phases: Iterable[object]) -> list[Problem]:
 
 
 def report(problems: Sequence[Problem], path: Path | None) -> str:
-    """Writes all problems as one message, a line each below a heading that names the file.
+    """Writes all problems as one message, a line each under a heading that says where they are.
 
     Args:
         problems: one or more problems.
         path: file that was read; None if there are only options.
     """
-    sources = [str(path)] * any(not problem.option for problem in problems) if path else []
-    if not path or any(problem.option for problem in problems):
+    sources = [str(path)] * any(not problem.origin for problem in problems) if path else []
+    if not path or any(problem.origin for problem in problems):
         sources.append("the options")
     verb = "has" if sources == [str(path)] else "have"
     count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"

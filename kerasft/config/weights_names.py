@@ -1,4 +1,4 @@
-"""Weights of another run or file, for `model.weights`: their file, backbone and image size.
+"""The net of another run or file, for `model.weights`: where it is, and what goes with it.
 
 A run is replaced by the path of its model.keras, which the config names from then on like any
 other file.
@@ -59,8 +59,9 @@ def weights_for(weights: str, backbone: str) -> str:
     unknown = [part for part, spec in files.items() if spec is None] + words[1:]
     if unknown:
         raise UserError(
-            f"--weights: {unknown[0]} does not say which backbone it is for. Expected files of "
+            f"{unknown[0]} does not say which backbone it is for. Expected files of "
             "import-caffe or import-torch, and one word for all other backbones.",
+            field="weights",
             exit_code=2,
         )
     chosen = []
@@ -104,6 +105,6 @@ def file_for(folder: str | Path, backbone: str | None) -> str:
     if backbone is not None and not same_net(trained, backbone):
         raise UserError(
             f"the run {folder} has trained {trained}, got backbone '{backbone}'. Leave the "
-            f"backbone out, pass --backbone {trained}, or take other weights."
+            f"backbone out, pass `model.backbone={trained}`, or take other weights."
         )
     return str(model_file(Run(Path(folder))))

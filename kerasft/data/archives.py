@@ -73,7 +73,7 @@ def find_archive(data: Data, progress: Progress) -> PhotoFolder:
     if not path.is_file():
         raise UserError(
             f"{path}: no such file. Expected a zip or tar file of a folder of photos. If it was "
-            "moved, pass --data FILE.",
+            "moved, pass `data=FILE`.",
             exit_code=2,
         )
     if ending_of(path.name) in (".tar.zst", ".tzst"):

@@ -133,7 +133,7 @@ def check_division(name: str, source: Source, shares: Collection[str]) -> None:
         raise UserError(
             f"{name}: the groups hold several classes in such a way that no division was found "
             f"with images of every class on every side:{listing(lacking, 20)}\n"
-            "  Say in a column split which group goes where, or pass --set data.test=0."
+            "  Say in a column split which group goes where, or pass `data.test=0`."
         )
 
 

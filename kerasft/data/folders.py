@@ -262,7 +262,7 @@ def find_files(
             f"{place.name}: {len(gone):,} of the {len(paths):,} images of the run are not there as "
             "they were, under any name:"
             + listing(lines, 10)
-            + "\n  If the photos were moved, pass --data FOLDER. Changed photos need a new run."
+            + "\n  If the photos were moved, pass `data=FOLDER`. Changed photos need a new run."
         )
     log.info("%s: found %s under other names", place.name, count(lost, "image"))
     moved = {i: found_at[digests[i]] for i in lost}

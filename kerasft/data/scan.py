@@ -177,7 +177,7 @@ def _read_files(
     if bad and bad_images == "fail":
         raise UserError(
             f"{place.name}: {count(bad, 'file')} can't be used:{reasons}"
-            + "\n  Move them away, or pass --set data.bad_images=skip to go on without them."
+            + "\n  Move them away, or pass `data.bad_images=skip` to go on without them."
         )
     if bad:
         log.warning("%s: left out %s:%s", place.name, count(bad, "file"), reasons)
@@ -238,7 +238,7 @@ def open_source(
     if not place.root.is_dir():
         raise UserError(
             f"{place.root}: no such folder. It held the images of {splits_csv.parent}. "
-            "If they were moved, pass --data FOLDER.",
+            "If they were moved, pass `data=FOLDER`.",
             exit_code=2,
         )
     paths, digests = [row[0] for row in rows], [row[3] for row in rows]

@@ -107,14 +107,14 @@ def _prepared(name: str, data_dir: str | None) -> Any:
             near = did_you_mean(tfds_name(name).partition("/")[0], tfds.list_builders())
             raise UserError(
                 f"{name}: TFDS knows no such set, and none is prepared in {place}.{near} Another "
-                "folder of prepared sets is named with --set data.data_dir=DIR.",
+                "folder of prepared sets is named with `data.data_dir=DIR`.",
                 exit_code=2,
             ) from error
     if not builder.is_prepared():
         log.info("%s: is not in %s yet: TFDS downloads and prepares it", name, place)
         with _saying(
             f"{name}: TFDS could not prepare it in {place}. If there is no network here, prepare "
-            "it elsewhere and name its folder with --set data.data_dir=DIR. The reason"
+            "it elsewhere and name its folder with `data.data_dir=DIR`. The reason"
         ):
             builder.download_and_prepare()
     return builder

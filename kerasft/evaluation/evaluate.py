@@ -66,7 +66,7 @@ class Report:
     confusion: np.ndarray
 
     def to_json(self) -> dict:
-        """Returns the object that `kerasft evaluate --json` prints."""
+        """Returns the JSON result of `kerasft evaluate`."""
         return {
             **vars(self),
             "ci95": list(self.ci95),
@@ -156,7 +156,8 @@ def evaluate_run(
     """
     if split not in SPLITS:
         raise UserError(
-            f"split: expected {', '.join(SPLITS[:-1])} or {SPLITS[-1]}, got '{split}'.",
+            f"expected {', '.join(SPLITS[:-1])} or {SPLITS[-1]}, got '{split}'.",
+            field="split",
             exit_code=2,
         )
     of_run = run.open_run(Path(target)) if Path(target).is_dir() else None
@@ -166,7 +167,7 @@ def evaluate_run(
         found = open_images(of_run, opened, data=data, progress=progress)
     elif data is None:
         raise UserError(
-            f"{target}: belongs to no run. Pass --data SRC, such as a folder of images per class.",
+            f"{target}: belongs to no run. Pass `data=SRC`, such as a folder of images per class.",
             exit_code=2,
         )
     else:

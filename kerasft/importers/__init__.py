@@ -14,5 +14,7 @@ is not imported: a file of 500 MB takes seconds and little memory. How to use it
 `guide/caffe-weights.md`.
 
 Example:
-    kerasft import-caffe deploy.prototxt alexnet.caffemodel --backbone AlexNet --to alexnet.h5
+    >>> from kerasft.importers.caffe import import_caffe
+    >>> files = Path("deploy.prototxt"), Path("alexnet.caffemodel")
+    >>> import_caffe(*files, "alexnet", Path("alexnet.h5"))
 """

@@ -1,4 +1,4 @@
-"""`kerasft import-caffe`: converts a net published for Caffe to a file for `--weights`.
+"""`kerasft import-caffe`: converts a net published for Caffe to a file for `model.weights`.
 
 prototxt -> steps, compared with `backbones/chains.py` -> the blob of each layer
 caffemodel, mapped into memory -> a strip of a layer at a time -> .h5
@@ -31,7 +31,7 @@ from kerasft.importers.weights_writer import Weights, check_target, import_weigh
 from kerasft.progress import Progress, silent
 from kerasft.text import quoted
 
-# Nets that can be imported from Caffe: name for `--backbone` -> key of CHAINS.
+# Nets that can be imported from Caffe: value of `backbone` -> key of CHAINS.
 FROM_CAFFE = {name.lower(): name for name in ("AlexNet", "CaffeNet", "VGG16", "VGG19")}
 CLOSE = 0.01  # grey levels; a mean that was rounded to two digits still counts as the same
 
@@ -45,7 +45,7 @@ def import_caffe(
     mean: Path | None = None,
     progress: Progress = silent,
 ) -> dict[str, Any]:
-    """Converts the weights of a caffemodel to a file for `--weights`.
+    """Converts the weights of a caffemodel to a file for `model.weights`.
 
     Args:
         prototxt: path of the net's definition, for deployment or training.
@@ -94,7 +94,7 @@ def _check_definition(prototxt: Path, name: str, steps: list[Step]) -> list[tupl
     matched, problems = _compare(CHAINS[name], steps)
     if problems:
         others = [
-            f"--backbone {other}"
+            f"`backbone={other}`"
             for other, title in FROM_CAFFE.items()
             if title != name and not _compare(CHAINS[title], steps)[1]
         ]

@@ -1,4 +1,4 @@
-"""`kerasft import-torch`: converts torchvision's AlexNet and VGG to a file for `--weights`."""
+"""`kerasft import-torch`: converts torchvision's AlexNet and VGG to a file for `model.weights`."""
 
 import contextlib
 import importlib.util
@@ -14,7 +14,7 @@ from kerasft.errors import UserError
 from kerasft.importers.weights_writer import Weights, check_target, import_weights
 from kerasft.progress import Progress, silent
 
-# Name for `--backbone` -> key of CHAINS, and the backbone that the weights are for.
+# Value of `backbone` -> key of CHAINS, and the backbone that the weights are for.
 FROM_TORCH = {
     "alexnet": ("AlexNetOWT", "AlexNetOWT"),
     "vgg16": ("VGG16", "VGG16:mode=torch"),
@@ -27,7 +27,7 @@ PARALLEL = "module."  # prefix that DataParallel adds to all names
 def import_torch(
     file: Path, backbone: str, to: Path, *, progress: Progress = silent
 ) -> dict[str, Any]:
-    """Converts a state dict of torchvision to a file for `--weights`.
+    """Converts a state dict of torchvision to a file for `model.weights`.
 
     Args:
         file: path of the state dict, saved as .safetensors.

@@ -1,4 +1,4 @@
-"""Weights of other tools, written as a file that Keras and `--weights` read.
+"""Weights of other tools, written as a file that Keras and `model.weights` read.
 
 The net is one of `backbones/chains.py`. Keras is not needed: layers are converted one after the
 other, a strip at a time, so that a file of 200 MB is never in memory as a whole.
@@ -52,17 +52,20 @@ def check_target(to: Path) -> None:
     """
     if to.suffix != ".h5" or to.name.endswith(".weights.h5"):
         raise UserError(
-            f"--to: expected a name that ends in .h5 (not .weights.h5, which Keras 3 has), got "
+            f"expected a name that ends in .h5 (not .weights.h5, which Keras 3 has), got "
             f"'{to.name}'.",
+            field="to",
             exit_code=2,
         )
     parent = to.absolute().parent
     if os.path.lexists(to):
-        raise UserError(f"--to: {to} is there already. Choose another, or remove it.", exit_code=2)
+        raise UserError(
+            f"{to} is there already. Choose another, or remove it.", field="to", exit_code=2
+        )
     if not os.path.isdir(parent):
-        raise UserError(f"--to: there is no folder {parent}.", exit_code=2)
+        raise UserError(f"there is no folder {parent}.", field="to", exit_code=2)
     if not os.access(parent, os.W_OK | os.X_OK):
-        raise UserError(f"--to: the folder {parent} can't be written to.", exit_code=2)
+        raise UserError(f"the folder {parent} can't be written to.", field="to", exit_code=2)
 
 
 def import_weights(

@@ -118,7 +118,7 @@ def find_rate(
         UserError: what `train.continue_run` refuses; too few steps (exit code 2).
     """
     if steps < 20:
-        raise UserError(f"steps: expected 20 or more, got {steps}.", exit_code=2)
+        raise UserError(f"expected 20 or more, got {steps}.", field="steps", exit_code=2)
     run = open_run(run_dir)
     with lock(run):
         if from_start:

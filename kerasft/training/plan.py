@@ -185,7 +185,7 @@ def decide_storing(config: Config, views: int, source: Source, index: int, cut: 
     if lack and asked:
         raise UserError(
             f"Phase '{phase.name}': {eviction.no_room(lack)} Or train without a store: "
-            f"--set phases.{index}.stored=false."
+            f"`phases.{index}.stored=false`."
         )
     if lack:
         return Storing(False, lack, live, 0)
@@ -202,8 +202,9 @@ def _settle_engine(config: Config, device: str) -> str:
     engine = config.cache.engine
     if engine == "folded" and not engines.folds(device):
         raise UserError(
-            "cache.engine: 'folded' is for a CPU and Keras on TensorFlow; here Keras computes "
+            "'folded' is for a CPU and Keras on TensorFlow; here Keras computes "
             f"with {keras.backend.backend()} on {device}. Leave it out, or take 'keras'.",
+            field="cache.engine",
             exit_code=2,
         )
     if engine != "auto":

@@ -16,7 +16,7 @@ from kerasft.models.net import Net
 from kerasft.models.tta import trained_part
 from kerasft.progress import Progress
 from kerasft.record import RunRecord
-from kerasft.run import Run, read_record
+from kerasft.run import Run, how_to_resume, read_record
 from kerasft.training.plan import for_device, of_older_version, settle
 
 log = logging.getLogger("kerasft")
@@ -47,7 +47,7 @@ def next_phase(
     if not is_finished(record, config):
         raise UserError(
             f"{run.path} was interrupted before it was finished. Finish it first: "
-            f"kerasft train --run {run.path} --resume"
+            f"`{how_to_resume(run)}`"
         )
     device = prepare_again(config, record)  # before the model is loaded: threads are set once
     longer = append_phase(for_device(config, device), flags=flags, sets=sets)
@@ -104,7 +104,7 @@ def prepare_again(config: Config, record: RunRecord) -> dict[str, object]:
 
 
 def refuse_contradiction(run: Run, config: Config) -> None:
-    """Stops a resume whose flags or file differ from the run's config (exit code 2)."""
+    """Stops a resume whose options or file differ from the run's config (exit code 2)."""
     typed = _flat(config.model_dump(exclude_unset=True))  # a default was not typed
     stored = _flat(load_config(run.config_path).model_dump())
     # Photos may have been moved; what the run has settled may still be open in the given config.
@@ -120,7 +120,7 @@ def refuse_contradiction(run: Run, config: Config) -> None:
         raise UserError(
             f"{run.path} cannot be resumed with another config:\n"
             + "\n".join(differ)
-            + "\nLeave these out, or choose another --run.",
+            + "\nLeave these out, or choose another `run_dir`.",
             exit_code=2,
         )
 

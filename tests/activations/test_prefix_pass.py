@@ -226,7 +226,7 @@ def test_values_that_do_not_fit_the_dtype_that_was_asked_for_are_refused(drawn, 
         at_the_head(context, model)
     assert str(caught.value) == (
         "Phase 'head': the frozen part computes values that float16 cannot hold. "
-        "Train this phase without a store: --set phases.0.stored=false."
+        "Train this phase without a store: `phases.0.stored=false`."
     )
     assert stores(cache) == []
 
@@ -272,7 +272,7 @@ def test_stores_of_later_cuts_that_do_not_fit_are_left_out(drawn, cache, monkeyp
         at_the_head(context, model)
     assert str(caught.value) == (
         "Phase 'head': The activations cannot be stored: the disk is full. Make room with "
-        "`kerasft cache clear`. Train this phase without a store: --set phases.0.stored=false."
+        "`kerasft cache clear`. Train this phase without a store: `phases.0.stored=false`."
     )
 
 

@@ -4,7 +4,8 @@ import sys
 
 import pytest
 
-from kerasft.cli.options import as_typed, print_result
+from kerasft.cli.options import print_result
+from kerasft.cli.wording import as_typed
 
 
 def test_text_is_what_a_function_makes_of_the_result(capsys):

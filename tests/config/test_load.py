@@ -159,7 +159,7 @@ def test_the_weights_of_the_sample_fit_no_other_net(backbone):
     assert caught.value.exit_code == 2
     assert str(caught.value) == (
         "the options have 1 problem:\n"
-        f"  model.weights (--weights): 'sample' fits MobileNetV2:alpha=0.35 alone, got backbone "
+        f"  model.weights (`flags`): 'sample' fits MobileNetV2:alpha=0.35 alone, got backbone "
         f"'{backbone}'. Leave the backbone out, or take other weights."
     )
 
@@ -261,21 +261,23 @@ def test_problems_of_file_and_options_are_said_at_once_and_told_apart(write):
     assert refusal(path, {"phases.0.batch_size": 0, "device": "tpu"}, sets) == (
         f"{path} and the options have 11 problems:\n"
         "  seed: expected int, got 'x'.\n"
-        "  data.source: missing. Pass --data.\n"
+        "  data.source: missing. Pass `data.source=SRC`.\n"
         "  phases[1].learning_rate: expected more than 0, got 0.0.\n"
         "  phases[1].warmup: expected at most 1, the epochs of the phase, got 2.\n"
         "  modl: unknown key. Did you mean 'model'?\n"
         "  phases[1].name: phases[0] is already called 'a'.\n"
-        "  device (--device): expected 'auto', 'cpu' or 'gpu:N', got 'tpu'.\n"
-        "  phases[0].batch_size (--batch-size): expected more than 0, got 0.\n"
-        "  phases[0].epoch (--set): unknown key. Did you mean 'epochs'?\n"
-        "  --set: expected KEY=VALUE, e.g. phases.0.epochs=5, got 'epochs'.\n"
-        "  phases[2].epochs (--set): no such place: phases has 2 entries, counted from 0."
+        "  device (`flags`): expected 'auto', 'cpu' or 'gpu:N', got 'tpu'.\n"
+        "  phases[0].batch_size (`flags`): expected more than 0, got 0.\n"
+        "  phases[0].epoch (`sets`): unknown key. Did you mean 'epochs'?\n"
+        "  `sets`: expected KEY=VALUE, e.g. phases.0.epochs=5, got 'epochs'.\n"
+        "  phases[2].epochs (`sets`): no such place: phases has 2 entries, counted from 0."
     )
 
 
-def test_missing_data_names_the_flag():
-    assert refusal() == "the options have 1 problem:\n  data.source: missing. Pass --data."
+def test_missing_data_names_the_field():
+    assert (
+        refusal() == "the options have 1 problem:\n  data.source: missing. Pass `data.source=SRC`."
+    )
 
 
 def test_a_file_without_phases_to_train_is_refused(write):
@@ -300,67 +302,71 @@ def test_values_where_sections_belong_are_refused(write):
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("seed=-1", "seed (--set): expected at least 0, got -1."),
-        ("seed=true", "seed (--set): expected int, got True."),
-        ("seed=1.0", "seed (--set): expected int, got 1.0."),
-        ("device=gpu", "device (--set): expected 'auto', 'cpu' or 'gpu:N', got 'gpu'."),
-        ("data.validation=0", "data.validation (--set): expected more than 0, got 0."),
-        ("data.validation=0.6", "data.validation (--set): expected at most 0.5, got 0.6."),
-        ("data.test=-0.1", "data.test (--set): expected at least 0, got -0.1."),
-        ("data.test=nan", "data.test (--set): expected a finite number, got nan."),
+        ("seed=-1", "seed (`sets`): expected at least 0, got -1."),
+        ("seed=true", "seed (`sets`): expected int, got True."),
+        ("seed=1.0", "seed (`sets`): expected int, got 1.0."),
+        ("device=gpu", "device (`sets`): expected 'auto', 'cpu' or 'gpu:N', got 'gpu'."),
+        ("data.validation=0", "data.validation (`sets`): expected more than 0, got 0."),
+        ("data.validation=0.6", "data.validation (`sets`): expected at most 0.5, got 0.6."),
+        ("data.test=-0.1", "data.test (`sets`): expected at least 0, got -0.1."),
+        ("data.test=nan", "data.test (`sets`): expected a finite number, got nan."),
         (
             "data.bad_images=skipp",
-            "data.bad_images (--set): expected 'fail' or 'skip', got 'skipp'. Did you mean 'skip'?",
+            "data.bad_images (`sets`): expected 'fail' or 'skip', got 'skipp'. Did you mean "
+            "'skip'?",
         ),
         (
             "data.resize=fit",
-            "data.resize (--set): expected 'stretch', 'crop' or 'pad', got 'fit'.",
+            "data.resize (`sets`): expected 'stretch', 'crop' or 'pad', got 'fit'.",
         ),
-        ("model.backbone=", "model.backbone (--set): expected a name, got ''."),
-        ("model.image_size=0", "model.image_size (--set): expected more than 0, got 0."),
-        ("model.image_size=big", "model.image_size (--set): expected int, got 'big'."),
+        ("model.backbone=", "model.backbone (`sets`): expected a name, got ''."),
+        ("model.image_size=0", "model.image_size (`sets`): expected more than 0, got 0."),
+        ("model.image_size=big", "model.image_size (`sets`): expected int, got 'big'."),
         (
             "model.weights=imagnet",
-            "model.weights (--set): expected 'imagenet', 'sample', 'none', a run directory or "
+            "model.weights (`sets`): expected 'imagenet', 'sample', 'none', a run directory or "
             "a file that ends in .h5 or .keras, got 'imagnet'. Did you mean 'imagenet'?",
         ),
-        ("head.hidden=256", "head.hidden (--set): expected a list, got 256."),
-        ("head.hidden=[9, 0]", "head.hidden (--set): expected numbers greater than 0, got [9, 0]."),
-        ("head.dropout=1", "head.dropout (--set): expected less than 1, got 1."),
-        ("augment.flip=1", "augment.flip (--set): expected bool, got 1."),
-        ("augment.crop=1", "augment.crop (--set): expected less than 1, got 1."),
-        ("augment.color=2", "augment.color (--set): expected at most 1, got 2."),
+        ("head.hidden=256", "head.hidden (`sets`): expected a list, got 256."),
+        (
+            "head.hidden=[9, 0]",
+            "head.hidden (`sets`): expected numbers greater than 0, got [9, 0].",
+        ),
+        ("head.dropout=1", "head.dropout (`sets`): expected less than 1, got 1."),
+        ("augment.flip=1", "augment.flip (`sets`): expected bool, got 1."),
+        ("augment.crop=1", "augment.crop (`sets`): expected less than 1, got 1."),
+        ("augment.color=2", "augment.color (`sets`): expected at most 1, got 2."),
         (
             "phases.0.name=a/b",
-            "phases[0].name (--set): expected letters, digits, '-' and '_', got 'a/b'.",
+            "phases[0].name (`sets`): expected letters, digits, '-' and '_', got 'a/b'.",
         ),
         (
             "phases.0.blocks=-1",
-            "phases[0].blocks (--set): expected int, at least 0, or 'all', got -1.",
+            "phases[0].blocks (`sets`): expected int, at least 0, or 'all', got -1.",
         ),
         (
             "phases.0.blocks=true",
-            "phases[0].blocks (--set): expected int, at least 0, or 'all', got True.",
+            "phases[0].blocks (`sets`): expected int, at least 0, or 'all', got True.",
         ),
-        ("phases.0.epochs=five", "phases[0].epochs (--set): expected int, got 'five'."),
-        ("phases.0.learning_rate=x", "phases[0].learning_rate (--set): expected float, got 'x'."),
+        ("phases.0.epochs=five", "phases[0].epochs (`sets`): expected int, got 'five'."),
+        ("phases.0.learning_rate=x", "phases[0].learning_rate (`sets`): expected float, got 'x'."),
         (
             "phases.0.learning_rate=inf",
-            "phases[0].learning_rate (--set): expected a finite number, got inf.",
+            "phases[0].learning_rate (`sets`): expected a finite number, got inf.",
         ),
         (
             "phases.0.optimizer=adamm",
-            "phases[0].optimizer (--set): expected 'adam', 'adamw' or 'sgd', got 'adamm'. "
+            "phases[0].optimizer (`sets`): expected 'adam', 'adamw' or 'sgd', got 'adamm'. "
             "Did you mean 'adam'?",
         ),
-        ("phases.0.layer_decay=0", "phases[0].layer_decay (--set): expected more than 0, got 0."),
+        ("phases.0.layer_decay=0", "phases[0].layer_decay (`sets`): expected more than 0, got 0."),
         (
             "phases.0.label_smoothing=1",
-            "phases[0].label_smoothing (--set): expected less than 1, got 1.",
+            "phases[0].label_smoothing (`sets`): expected less than 1, got 1.",
         ),
-        ("phases.0.patience=-1", "phases[0].patience (--set): expected at least 0, got -1."),
-        ("epochs=5", "epochs (--set): unknown key. Did you mean 'phases.0.epochs'?"),
-        ("mdel.backbone=X", "mdel (--set): unknown key. Did you mean 'model'?"),
+        ("phases.0.patience=-1", "phases[0].patience (`sets`): expected at least 0, got -1."),
+        ("epochs=5", "epochs (`sets`): unknown key. Did you mean 'phases.0.epochs'?"),
+        ("mdel.backbone=X", "mdel (`sets`): unknown key. Did you mean 'model'?"),
     ],
 )
 def test_a_value_out_of_type_or_range_is_one_sentence(text, expected):
@@ -372,26 +378,26 @@ def test_a_value_out_of_type_or_range_is_one_sentence(text, expected):
     [
         (
             "phases.0.weight_decay=0.004",  # its default too: written out, it would be ignored
-            "phases[0].weight_decay (--set): means nothing with optimizer = 'adam', only with "
+            "phases[0].weight_decay (`sets`): means nothing with optimizer = 'adam', only with "
             "'adamw'.",
         ),
         (
             "phases.0.momentum=0.5",
-            "phases[0].momentum (--set): means nothing with optimizer = 'adam', only with 'sgd'.",
+            "phases[0].momentum (`sets`): means nothing with optimizer = 'adam', only with 'sgd'.",
         ),
         (
             "phases.0.batch_norm=train",
-            "phases[0].batch_norm (--set): means nothing with blocks = 0, where only the head is "
+            "phases[0].batch_norm (`sets`): means nothing with blocks = 0, where only the head is "
             "trained.",
         ),
         (
             "phases.0.layer_decay=0.5",
-            "phases[0].layer_decay (--set): means nothing with blocks = 0, where only the head is "
+            "phases[0].layer_decay (`sets`): means nothing with blocks = 0, where only the head is "
             "trained.",
         ),
         (
             "phases.0.warmup=20.5",
-            "phases[0].warmup (--set): expected at most 20, the epochs of the phase, got 20.5.",
+            "phases[0].warmup (`sets`): expected at most 20, the epochs of the phase, got 20.5.",
         ),
     ],
 )
@@ -462,13 +468,13 @@ def test_options_reach_nothing_but_the_appended_phase():
     fixed = "the run's config is fixed; only the new phase can be set, phases.1."
     assert str(refused.value) == (
         "the options have 7 problems:\n"
-        "  phases[1].epochs (--epochs): expected more than 0, got 0.\n"
-        "  phases[1].epoch (--set): unknown key. Did you mean 'epochs'?\n"
-        "  phases[1].name (--set): phases[0] is already called 'head'.\n"
-        "  --set: expected KEY=VALUE, e.g. phases.0.epochs=5, got 'x'.\n"
-        f"  phases[0].epochs (--epochs): {fixed}\n"
-        f"  seed (--set): {fixed}\n"
-        f"  phases (--set): {fixed}"
+        "  phases[1].epochs (`flags`): expected more than 0, got 0.\n"
+        "  phases[1].epoch (`sets`): unknown key. Did you mean 'epochs'?\n"
+        "  phases[1].name (`sets`): phases[0] is already called 'head'.\n"
+        "  `sets`: expected KEY=VALUE, e.g. phases.0.epochs=5, got 'x'.\n"
+        f"  phases[0].epochs (`flags`): {fixed}\n"
+        f"  seed (`sets`): {fixed}\n"
+        f"  phases (`sets`): {fixed}"
     )
     assert refused.value.exit_code == 2
 
@@ -574,9 +580,9 @@ def test_an_unknown_backbone_is_told_with_the_other_problems():
         load_config(None, flags=flags, sets=["phases.0.epochs=0"])
     lines = str(caught.value).splitlines()
     assert lines[0] == "the options have 2 problems:"
-    assert "  phases[0].epochs (--set): expected more than 0, got 0." in lines
+    assert "  phases[0].epochs (`sets`): expected more than 0, got 0." in lines
     assert lines[1].startswith(
-        "  model.backbone (--backbone): unknown name 'MobilNetV2'. Did you mean 'MobileNetV2'? "
+        "  model.backbone (`flags`): unknown name 'MobilNetV2'. Did you mean 'MobileNetV2'? "
     )
 
 
@@ -599,15 +605,15 @@ def test_a_source_that_is_no_name_of_tfds_is_told_with_the_other_problems():
         load_config(None, flags={"data.source": "tfds:a b"}, sets=["seed=x"])
     assert str(error.value).splitlines() == [
         "the options have 2 problems:",
-        "  seed (--set): expected int, got 'x'.",
-        "  data.source (--data): expected tfds:NAME, tfds:NAME:CONFIG or tfds:NAME:CONFIG:VERSION, "
-        "such as tfds:tf_flowers or tfds:imagenette:160px.",
+        "  seed (`sets`): expected int, got 'x'.",
+        "  data.source (`flags`): expected tfds:NAME, tfds:NAME:CONFIG or "
+        "tfds:NAME:CONFIG:VERSION, such as tfds:tf_flowers or tfds:imagenette:160px.",
     ]
 
 
 def test_a_folder_of_sets_means_nothing_without_tfds():
     assert refusal(flags={**PHOTOS, "data.data_dir": "sets"}) == (
-        "the options have 1 problem:\n  data.data_dir (--data-dir): means nothing with a source "
+        "the options have 1 problem:\n  data.data_dir (`flags`): means nothing with a source "
         "that does not begin with 'tfds:'."
     )
 
@@ -633,9 +639,9 @@ def test_photos_that_are_elsewhere_now_change_nothing_else(tmp_path, monkeypatch
 @pytest.mark.parametrize(
     ("source", "message"),
     [
-        ("nowhere.csv", "--data: nowhere.csv: no such file or folder."),
-        ("", "the options have 1 problem:\n  data.source (--data): expected a folder, got ''."),
-        ("tfds:", "the options have 1 problem:\n  data.source (--data): expected tfds:NAME, "),
+        ("nowhere.csv", "data: nowhere.csv: no such file or folder."),
+        ("", "the options have 1 problem:\n  data.source (`data`): expected a folder, got ''."),
+        ("tfds:", "the options have 1 problem:\n  data.source (`data`): expected tfds:NAME, "),
     ],
 )
 def test_photos_that_are_nowhere_are_a_mistake_in_typing(source, message):

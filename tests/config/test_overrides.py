@@ -99,7 +99,7 @@ def test_what_is_no_path_is_left_for_the_check(tree, tmp_path):
     ],
 )
 def test_the_value_of_set_is_toml_or_else_text(text, value):
-    assert parse_options({}, [text]) == ([Override(("a",), value, "--set")], [])
+    assert parse_options({}, [text]) == ([Override(("a",), value, "sets")], [])
 
 
 def test_numbers_in_keys_are_positions():
@@ -107,30 +107,30 @@ def test_numbers_in_keys_are_positions():
     assert [one.place for one in given] == [("phases", -1, "epochs"), ("phases", 10, "epochs")]
 
 
-def test_flags_are_known_by_the_name_that_is_typed_and_come_before_set():
+def test_a_value_knows_its_argument_and_flags_come_before_sets():
     flags = {"data.source": "photos", "model.image_size": 96, "phases.0.epochs": 5}
     given, _ = parse_options(flags, ["seed=1"])
-    assert [one.option for one in given] == ["--data", "--image-size", "--epochs", "--set"]
+    assert [one.origin for one in given] == ["flags", "flags", "flags", "sets"]
 
 
 @pytest.mark.parametrize("text", ["epochs", "=5", "a..b=5", ".a=5"])
 def test_what_is_not_key_and_value_is_a_problem(text):
     assert parse_options({}, [text]) == (
         [],
-        [Problem((), f"expected KEY=VALUE, e.g. phases.0.epochs=5, got '{text}'.", "--set")],
+        [Problem((), f"expected KEY=VALUE, e.g. phases.0.epochs=5, got '{text}'.", "sets")],
     )
 
 
 def put(tree, *sets):
     given, _ = parse_options({}, sets)
-    options, problems = put_over(tree, given)
-    return tree, options, [str(problem) for problem in problems]
+    origins, problems = put_over(tree, given)
+    return tree, origins, [str(problem) for problem in problems]
 
 
 def test_values_are_put_into_sections_that_are_there_and_new_ones():
-    tree, options, problems = put({"head": {"dropout": 0.1}}, "head.dropout=0.5", "a.b=1")
+    tree, origins, problems = put({"head": {"dropout": 0.1}}, "head.dropout=0.5", "a.b=1")
     assert tree == {"head": {"dropout": 0.5}, "a": {"b": 1}}
-    assert options == {("head", "dropout"): "--set", ("a", "b"): "--set"}
+    assert origins == {("head", "dropout"): "sets", ("a", "b"): "sets"}
     assert problems == []
 
 
@@ -139,9 +139,9 @@ def test_the_last_of_two_values_holds():
 
 
 def test_a_negative_position_counts_from_the_end():
-    tree, options, _ = put({"phases": [{}, {}]}, "phases.-1.epochs=5")
+    tree, origins, _ = put({"phases": [{}, {}]}, "phases.-1.epochs=5")
     assert tree == {"phases": [{}, {"epochs": 5}]}
-    assert options == {("phases", 1, "epochs"): "--set"}
+    assert origins == {("phases", 1, "epochs"): "sets"}
 
 
 @pytest.mark.parametrize(
@@ -150,30 +150,30 @@ def test_a_negative_position_counts_from_the_end():
         (
             {"phases": [{}, {}]},
             "phases.2.epochs=5",
-            "phases[2].epochs (--set): no such place: phases has 2 entries, counted from 0.",
+            "phases[2].epochs (`sets`): no such place: phases has 2 entries, counted from 0.",
         ),
         (
             {"phases": [{}]},
             "phases.-2.epochs=5",
-            "phases[-2].epochs (--set): no such place: phases has 1 entry, counted from 0.",
+            "phases[-2].epochs (`sets`): no such place: phases has 1 entry, counted from 0.",
         ),
         (
             {"phases": [{}]},
             "phases.head.epochs=5",
-            "phases.head.epochs (--set): no such place: phases has 1 entry, counted from 0.",
+            "phases.head.epochs (`sets`): no such place: phases has 1 entry, counted from 0.",
         ),
         (
             {},
             "head.hidden.0=5",
-            "head.hidden[0] (--set): no such place: head.hidden has 0 entries, counted from 0.",
+            "head.hidden[0] (`sets`): no such place: head.hidden has 0 entries, counted from 0.",
         ),
         (
             {"phases": {"name": "a"}},
             "phases.0.epochs=5",
-            "phases[0].epochs (--set): no such place: phases is not a list.",
+            "phases[0].epochs (`sets`): no such place: phases is not a list.",
         ),
-        ({"seed": 3}, "seed.x=5", "seed.x (--set): no such place: seed is not a section."),
-        ({}, "0=5", "[0] (--set): no such place: a key begins with a name."),
+        ({"seed": 3}, "seed.x=5", "seed.x (`sets`): no such place: seed is not a section."),
+        ({}, "0=5", "[0] (`sets`): no such place: a key begins with a name."),
     ],
 )
 def test_a_place_that_there_cannot_be_is_a_problem(tree, text, problem):

@@ -28,17 +28,17 @@ def test_a_method_makes_the_first_phase_one_that_is_solved():
 
 def test_what_steps_need_means_nothing_where_the_head_is_solved():
     assert problems_of("phases.0.method=svm", "phases.0.epochs=5") == [
-        "  phases[0].epochs (--set): means nothing in a phase with a method: its head is solved, "
+        "  phases[0].epochs (`sets`): means nothing in a phase with a method: its head is solved, "
         "not trained."
     ]
     assert problems_of("phases.0.method=svm", "phases.0.epoch=5") == [
-        "  phases[0].epoch (--set): unknown key. Did you mean 'epochs'?"
+        "  phases[0].epoch (`sets`): unknown key. Did you mean 'epochs'?"
     ]
 
 
 def test_an_unknown_method_is_told_with_the_nearest_one():
     assert problems_of("phases.0.method=svn") == [
-        "  phases[0].method (--set): expected 'knn', 'bayes', 'lda', 'logistic', 'svm' or "
+        "  phases[0].method (`sets`): expected 'knn', 'bayes', 'lda', 'logistic', 'svm' or "
         "'rbf-svm', got 'svn'. Did you mean 'svm'?"
     ]
 
@@ -57,8 +57,8 @@ def test_problems_of_both_kinds_are_told_at_once_and_where_they_are(tmp_path):
 
 def test_class_weights_mean_nothing_to_neighbours():
     assert problems_of("phases.0.method=knn", "phases.0.class_weight=balanced") == [
-        "  phases[0].class_weight (--set): means nothing with method = 'knn': its neighbours count "
-        "alike."
+        "  phases[0].class_weight (`sets`): means nothing with method = 'knn': its neighbours "
+        "count alike."
     ]
     svm = load_config(
         None, flags=FLAGS, sets=["phases.0.method=svm", "phases.0.class_weight=balanced"]

@@ -18,11 +18,11 @@ class Bicycle(BaseModel):
     phases: tuple[Wheel, ...] = ()
 
 
-def lines_for(tree, **options):
+def lines_for(tree, **origins):
     with pytest.raises(ValidationError) as error:
         Bicycle.model_validate(tree)
-    places = {tuple(key.split("_")): option for key, option in options.items()}
-    return [str(problem) for problem in from_pydantic(error.value, Bicycle, options=places)]
+    places = {tuple(key.split("_")): origin for key, origin in origins.items()}
+    return [str(problem) for problem in from_pydantic(error.value, Bicycle, origins=places)]
 
 
 def test_a_place_reads_as_people_write_it():
@@ -30,10 +30,10 @@ def test_a_place_reads_as_people_write_it():
     assert shown(("seed",)) == "seed"
 
 
-def test_a_problem_names_the_option_that_brought_it():
+def test_a_problem_names_the_argument_that_brought_it():
     assert str(Problem(("seed",), "expected int, got 'x'.")) == "seed: expected int, got 'x'."
-    assert str(Problem(("seed",), "wrong.", "--seed")) == "seed (--seed): wrong."
-    assert str(Problem((), "wrong.", "--set")) == "--set: wrong."
+    assert str(Problem(("seed",), "wrong.", "flags")) == ("seed (`flags`): wrong.")
+    assert str(Problem((), "wrong.", "sets")) == "`sets`: wrong."
     assert str(Problem((), "wrong.")) == "wrong."
 
 
@@ -74,15 +74,15 @@ def test_a_long_value_is_cut_short():
 
 
 def test_problems_from_options_come_after_those_of_the_file():
-    assert lines_for({"gears": "3", "front": {"spokes": 0}}, gears="--gears") == [
+    assert lines_for({"gears": "3", "front": {"spokes": 0}}, gears="sets") == [
         "front.spokes: expected more than 0, got 0.",
-        "gears (--gears): expected int, got '3'.",
+        "gears (`sets`): expected int, got '3'.",
     ]
 
 
-def test_an_option_is_to_blame_for_the_section_that_it_made_up():
-    assert lines_for({"fornt": {"spokes": 3}}, fornt_spokes="--set") == [
-        "fornt (--set): unknown key. Did you mean 'front'?"
+def test_an_argument_is_to_blame_for_the_section_that_it_made_up():
+    assert lines_for({"fornt": {"spokes": 3}}, fornt_spokes="sets") == [
+        "fornt (`sets`): unknown key. Did you mean 'front'?"
     ]
 
 
@@ -94,22 +94,22 @@ def test_names_that_an_earlier_phase_has_are_found_beside_other_faults():
 
 
 @pytest.mark.parametrize(
-    ("options", "path", "heading"),
+    ("origins", "path", "heading"),
     [
         ([""], Path("mine.toml"), "mine.toml has 1 problem:"),
         (["", ""], Path("mine.toml"), "mine.toml has 2 problems:"),
-        (["--set"], Path("mine.toml"), "the options have 1 problem:"),
-        (["", "--set"], Path("mine.toml"), "mine.toml and the options have 2 problems:"),
+        (["sets"], Path("mine.toml"), "the options have 1 problem:"),
+        (["", "sets"], Path("mine.toml"), "mine.toml and the options have 2 problems:"),
         ([""], None, "the options have 1 problem:"),
     ],
 )
-def test_the_heading_says_where_and_how_many(options, path, heading):
-    problems = [Problem(("seed",), "wrong.", option) for option in options]
+def test_the_heading_says_where_and_how_many(origins, path, heading):
+    problems = [Problem(("seed",), "wrong.", origin) for origin in origins]
     assert report(problems, path).splitlines()[0] == heading
 
 
 def test_a_report_has_a_line_for_each_problem():
-    problems = [Problem(("seed",), "wrong."), Problem((), "worse.", "--set")]
+    problems = [Problem(("seed",), "wrong."), Problem((), "worse.", "sets")]
     assert report(problems, Path("a.toml")) == (
-        "a.toml and the options have 2 problems:\n  seed: wrong.\n  --set: worse."
+        "a.toml and the options have 2 problems:\n  seed: wrong.\n  `sets`: worse."
     )

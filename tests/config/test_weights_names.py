@@ -91,7 +91,7 @@ def test_weights_that_no_backbone_would_take_for_sure_are_refused(named, tmp_pat
         weights_for(f"imagenet+{path}", "VGG16")
     assert caught.value.exit_code == 2
     assert str(caught.value) == (
-        f"--weights: {path} does not say which backbone it is for. Expected files of import-caffe "
+        f"weights: {path} does not say which backbone it is for. Expected files of import-caffe "
         "or import-torch, and one word for all other backbones."
     )
 
@@ -166,27 +166,27 @@ def test_a_folder_with_the_name_of_a_choice_needs_a_path(word, tmp_path, monkeyp
 def test_another_net_is_refused_with_what_to_type(tmp_path):
     run = a_run(tmp_path / "other")
     assert refusal(run, backbone="ResNet50") == (
-        f"model.weights (--weights): the run {run} has trained MobileNet:alpha=0.25, got backbone "
-        "'ResNet50'. Leave the backbone out, pass --backbone MobileNet:alpha=0.25, or take other "
-        "weights."
+        f"model.weights (`flags`): the run {run} has trained MobileNet:alpha=0.25, got backbone "
+        "'ResNet50'. Leave the backbone out, pass `model.backbone=MobileNet:alpha=0.25`, or take "
+        "other weights."
     )
 
 
 def test_an_unknown_backbone_beside_a_run_is_one_problem(tmp_path):
     run = a_run(tmp_path / "other")
-    assert refusal(run, backbone="MobileNett").startswith("model.backbone (--backbone): unknown")
+    assert refusal(run, backbone="MobileNett").startswith("model.backbone (`flags`): unknown")
 
 
 def test_a_folder_that_is_no_run_is_refused(tmp_path):
     assert refusal(tmp_path) == (
-        f"model.weights (--weights): {tmp_path} is not a run: no run.json in it. Name a run "
+        f"model.weights (`flags`): {tmp_path} is not a run: no run.json in it. Name a run "
         "directory, or a file that ends in .h5 or .keras."
     )
 
 
 def test_a_folder_that_is_not_there_is_refused(tmp_path):
     assert refusal(tmp_path / "nothing") == (
-        "model.weights (--weights): expected 'imagenet', 'sample', 'none', a run directory or a "
+        "model.weights (`flags`): expected 'imagenet', 'sample', 'none', a run directory or a "
         "file that ends in .h5 or .keras, got 'nothing'."
     )
 
@@ -194,8 +194,8 @@ def test_a_folder_that_is_not_there_is_refused(tmp_path):
 def test_a_run_that_has_no_model_yet_says_how_to_go_on_with_it(tmp_path):
     run = a_run(tmp_path / "other", model=False)
     assert refusal(run) == (
-        f"model.weights (--weights): {run}: no model yet: its training has not finished a phase. "
-        f"Go on with it: kerasft train --run {run} --resume"
+        f"model.weights (`flags`): {run}: no model yet: its training has not finished a phase. "
+        f"Go on with it: `continue_run('{run}', resume=True)`"
     )
 
 

@@ -119,7 +119,7 @@ def test_a_division_that_leaves_a_class_out_is_refused():
         "images of every class on every side:",
         "  a: no images for validation",
         "  b: no images for validation",
-        "  Say in a column split which group goes where, or pass --set data.test=0.",
+        "  Say in a column split which group goes where, or pass `data.test=0`.",
     ]
 
 

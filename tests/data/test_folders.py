@@ -204,7 +204,7 @@ def test_missing_and_changed_files_are_named_at_once(tmp_path):
         f"{tmp_path}: 2 of the 3 images of the run are not there as they were, under any name:\n"
         "  1.jpg: is missing\n"
         "  3.jpg: has changed\n"
-        "  If the photos were moved, pass --data FOLDER. Changed photos need a new run."
+        "  If the photos were moved, pass `data=FOLDER`. Changed photos need a new run."
     )
 
 

@@ -153,7 +153,7 @@ def test_what_the_run_records_can_be_moved_with_the_photos(runs, named):
 
 def test_data_may_name_another_kind_of_source_that_has_the_same_images(runs, named, tmp_path):
     run = shutil.copytree(runs["archive"][0], tmp_path / "moved" / "run")
-    with pytest.raises(UserError, match=r"packed\.zip: no such file.*--data"):
+    with pytest.raises(UserError, match=r"packed\.zip: no such file.*`data=FILE`"):
         evaluate_run(run)  # the path in its config leads nowhere from here
     files = run / "splits.csv", run / "classes.txt"
     for kind in ("folder", "csv", "archive"):

@@ -118,7 +118,7 @@ def test_all_bad_files_are_named_at_once(photos):
     message = message_of(scan, photos)
     assert message.startswith(f"{photos}: 2 files can't be used:\n  circle/notes.txt: is ")
     assert "\n  cross/empty.jpg: is empty\n" in message
-    assert message.endswith("pass --set data.bad_images=skip to go on without them.")
+    assert message.endswith("pass `data.bad_images=skip` to go on without them.")
 
 
 def test_of_many_bad_files_twenty_are_named(photos):
@@ -234,7 +234,7 @@ def test_missing_photos_are_named(run):
     message = message_of(open_source, splits_csv, classes_txt, Data(source=photos))
     assert message.startswith(f"{photos}: 12 of the 36 images of the run are not there")
     assert "  circle/circle-009.jpg: is missing\n  and 2 more\n" in message
-    assert "pass --data FOLDER" in message
+    assert "pass `data=FOLDER`" in message
 
 
 def test_a_folder_that_went_away_is_a_wrong_path(run):

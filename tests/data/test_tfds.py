@@ -137,7 +137,7 @@ def test_a_download_that_fails_is_one_sentence_with_a_way_out(tmp_path, monkeypa
     monkeypatch.setitem(tfds.core.registered._DATASET_REGISTRY, "no_network", cls)
     assert message_of("no_network", tmp_path / "sets") == (
         f"tfds:no_network: TFDS could not prepare it in {tmp_path / 'sets'}. If there is no "
-        "network here, prepare it elsewhere and name its folder with --set data.data_dir=DIR. "
+        "network here, prepare it elsewhere and name its folder with `data.data_dir=DIR`. "
         "The reason: Name or service not known"
     )
 
@@ -147,7 +147,7 @@ def test_an_unknown_name_is_a_mistake_in_typing(tmp_path):
         find("mnits", tmp_path)
     assert str(error.value) == (
         f"tfds:mnits: TFDS knows no such set, and none is prepared in {tmp_path}. Did you mean "
-        "'mnist'? Another folder of prepared sets is named with --set data.data_dir=DIR."
+        "'mnist'? Another folder of prepared sets is named with `data.data_dir=DIR`."
     )
     assert error.value.exit_code == 2
 

@@ -261,7 +261,7 @@ def test_a_folder_of_a_class_that_the_model_does_not_know_lists_both_sides(train
 
 
 def test_a_model_file_without_data_says_what_to_pass(trained):
-    with pytest.raises(UserError, match="Pass --data SRC") as caught:
+    with pytest.raises(UserError, match="Pass `data=SRC`") as caught:
         evaluate_run(trained / "model.keras")
     assert caught.value.exit_code == 2
 

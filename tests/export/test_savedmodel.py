@@ -209,7 +209,7 @@ def test_an_export_with_red_and_blue_swapped_is_refused_and_leaves_nothing_behin
 
 def test_photos_that_are_gone_are_named_and_nothing_is_left(trained, tmp_path):
     shutil.copytree(trained, tmp_path / "run", ignore=shutil.ignore_patterns("export"))
-    with pytest.raises(UserError, match=r"photos: no such folder.*pass --data"):
+    with pytest.raises(UserError, match=r"photos: no such folder.*pass `data=FOLDER`"):
         export_run(tmp_path / "run", to=tmp_path / "served")
     assert os.listdir(tmp_path) == ["run"]
 

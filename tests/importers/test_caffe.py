@@ -239,7 +239,7 @@ def test_a_definition_of_another_net_is_refused_with_the_one_that_it_is(convolut
     file = tmp_path / "alexnet.prototxt"
     file.write_text(ALEXNET_DEPLOY)
     assert refused(convolutions, tmp_path / "w.h5", prototxt=file) == (
-        f"{file}: is not CaffeNet. It is the net of --backbone alexnet.\n"
+        f"{file}: is not CaffeNet. It is the net of `backbone=alexnet`.\n"
         "  'norm1': expected Pooling (pool1), got LRN."
     )
 
@@ -339,10 +339,10 @@ def test_another_mean_of_a_net_that_pads_first_is_refused(tmp_path):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("w.npz", "--to: expected a name that ends in .h5"),
-        ("w.weights.h5", "--to: expected a name that ends in .h5"),
+        ("w.npz", "to: expected a name that ends in .h5"),
+        ("w.weights.h5", "to: expected a name that ends in .h5"),
         ("there.h5", "is there already. Choose another, or remove it."),
-        ("no/w.h5", "--to: there is no folder "),
+        ("no/w.h5", "to: there is no folder "),
     ],
 )
 def test_a_bad_name_for_the_result_is_refused_first(name, message, convolutions, tmp_path):

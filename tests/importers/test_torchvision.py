@@ -151,7 +151,7 @@ def test_vgg_sees_pixels_as_pytorch_scales_them_and_is_no_other_vgg(tmp_path):
         build.load("VGG16", weights=str(tmp_path / "vgg.h5"), image_size=32)
     assert str(caught.value) == (
         f"{tmp_path}/vgg.h5: holds weights of VGG16:mode=torch, got backbone VGG16. Leave the "
-        "backbone out, or pass --backbone VGG16:mode=torch."
+        "backbone out, or pass `model.backbone=VGG16:mode=torch`."
     )
 
 

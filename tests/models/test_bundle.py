@@ -220,7 +220,7 @@ def test_a_run_a_model_file_and_a_string_are_opened(saved, tmp_path):
 
 def test_a_run_without_a_model_says_how_to_go_on(tmp_path):
     run = run_directory(tmp_path / "run")
-    with pytest.raises(UserError, match=r"no model yet.*kerasft train --run .*run --resume"):
+    with pytest.raises(UserError, match=r"no model yet.*`continue_run\('.*run', resume=True\)`"):
         target_module.open_model(run)
 
 

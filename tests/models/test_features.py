@@ -325,27 +325,27 @@ def refusal(*sets, **flags):
 
 def test_features_that_a_backbone_does_not_have_are_refused_with_the_config():
     assert refusal("head.features=fc7") == (
-        "head (--set): features 'fc7' are those of an inner fully connected layer, and MobileNetV2 "
-        "has none. Take 'pooled' or 'flat', or one of the backbones VGG16, VGG19, AlexNet, "
-        "CaffeNet, AlexNetOWT, Topped."
+        "head (`sets`): features 'fc7' are those of an inner fully connected layer, and "
+        "MobileNetV2 has none. Take 'pooled' or 'flat', or one of the backbones VGG16, VGG19, "
+        "AlexNet, CaffeNet, AlexNetOWT, Topped."
     )
     assert refusal("head.features=fc6", **{"model.backbone": "VGG16+MobileNet"}).startswith(
-        "head (--set): features 'fc6' are those of an inner fully connected layer, and MobileNet "
+        "head (`sets`): features 'fc6' are those of an inner fully connected layer, and MobileNet "
     )
     assert refusal("head.features=fc6", **{"model.backbone": "VGG16", "model.image_size": 96}) == (
-        "head (--set): the ImageNet weights of features 'fc6' are for 224 pixels a side, got 96. "
+        "head (`sets`): the ImageNet weights of features 'fc6' are for 224 pixels a side, got 96. "
         "Leave image_size out, or take 'pooled' or 'flat'."
     )
     assert refusal("head.features=fc6", "head.leave_out=1", **{"model.backbone": "VGG16"}) == (
-        "head (--set): leave_out goes with features 'pooled' and 'flat', got 1 with 'fc6'. Leave "
+        "head (`sets`): leave_out goes with features 'pooled' and 'flat', got 1 with 'fc6'. Leave "
         "it out."
     )
     assert refusal("head.leave_out=5", **{"model.backbone": "MobileNet+VGG16"}) == (
-        "head (--set): VGG16 has 5 blocks, so leave_out is at most 4, got 5. `kerasft blocks "
+        "head (`sets`): VGG16 has 5 blocks, so leave_out is at most 4, got 5. `kerasft blocks "
         "VGG16` lists them."
     )
     assert "'pooled', 'flat', 'fc6' or 'fc7', got 'fc8'" in refusal("head.features=fc8")
-    assert "head.leave_out (--set): expected at least 0, got -1." in refusal("head.leave_out=-1")
+    assert "head.leave_out (`sets`): expected at least 0, got -1." in refusal("head.leave_out=-1")
 
 
 def test_several_nets_see_their_own_side_and_may_all_have_fully_connected_layers():

@@ -181,7 +181,7 @@ def test_several_nets_with_one_file_of_weights_are_refused():
     with pytest.raises(UserError) as error:
         load_config(None, flags=flags)
     assert str(error.value) == (
-        "the options have 1 problem:\n  model.weights (--weights): a run or a file fits one "
+        "the options have 1 problem:\n  model.weights (`flags`): a run or a file fits one "
         "backbone, got several. Expected 'imagenet', 'none', or the weights of each, joined by "
         "'+'."
     )

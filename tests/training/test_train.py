@@ -197,7 +197,7 @@ def test_a_plan_trains_and_writes_nothing(trained, tmp_path, monkeypatch):
 
 
 def test_an_existing_run_is_refused_and_a_finished_one_has_nothing_to_resume(trained):
-    with pytest.raises(UserError, match="--resume"):
+    with pytest.raises(UserError, match="`resume=True`"):
         train_run(small(trained.photos), trained.run)
     assert train_run(small(trained.photos), trained.run, resume=True).to_json() == trained.result
     with pytest.raises(UserError) as caught:
@@ -205,7 +205,7 @@ def test_an_existing_run_is_refused_and_a_finished_one_has_nothing_to_resume(tra
     assert str(caught.value) == (
         f"{trained.run} cannot be resumed with another config:\n"
         "  seed: the run has 0, got 5.\n"
-        "Leave these out, or choose another --run."
+        "Leave these out, or choose another `run_dir`."
     )
     assert caught.value.exit_code == 2
 
@@ -230,7 +230,7 @@ def test_more_blocks_than_there_are_leaves_the_run_as_it_was(trained):
 def test_photos_that_were_moved_are_found_with_data(trained, tmp_path):
     run = shutil.copytree(trained.run, tmp_path / "run")
     elsewhere = shutil.copytree(trained.photos, tmp_path / "elsewhere")
-    with pytest.raises(UserError, match="--data"):
+    with pytest.raises(UserError, match="`data=FOLDER`"):
         continue_run(run, flags={"phases.-1.epochs": 1})
     result = continue_run(run, flags={"phases.-1.epochs": 1}, data=elsewhere).to_json()
     assert len(result["phases"]) == 2
