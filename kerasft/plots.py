@@ -55,7 +55,7 @@ def save_comparison(
 
     Args:
         path: of the PNG; an older one is replaced.
-        rows: "ways" of what `kerasft compare --json` prints.
+        rows: "ways" of the JSON result of `kerasft compare`.
         winner: name and backbone of the row that is marked; None marks none.
     """
     shown = [row for row in rows if row["val_accuracy"] is not None]

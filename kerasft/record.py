@@ -319,7 +319,7 @@ class RunResult:
         return _read(cls, vars(record), run=run)
 
     def to_json(self) -> dict[str, Any]:
-        """Returns the object that `kerasft train --json` prints."""
+        """Returns the JSON result of `kerasft train`."""
         hidden = ("batch_norm_trained", "validation")
         phases = [phase.to_json() for phase in self.phases]
         return {

@@ -10,7 +10,7 @@ import click
 
 from kerasft.cli.options import json_option, print_result, set_option
 from kerasft.cli.terminal import duration_text, loading, showing
-from kerasft.cli.wording import as_typed
+from kerasft.cli.wording import as_typed, field_option, fields_typed
 from kerasft.errors import UserError
 from kerasft.heads.methods import METHODS
 
@@ -26,8 +26,9 @@ EARLIER_NAMES = {"methods": "ways"}
     context_settings={"token_normalize_func": lambda name: EARLIER_NAMES.get(name, name)}
 )
 @click.argument("source", metavar="SRC")
-@click.option(
+@field_option(
     "--backbones",
+    "model.backbone",
     metavar="A,B,A+B",
     help="Backbones to try. A+B joins the features of A and B. Default: the backbone that "
     "--weights belongs to, or MobileNetV2.",
@@ -39,13 +40,20 @@ EARLIER_NAMES = {"methods": "ways"}
     "unfreeze, full, scratch. Default: all except full and scratch; these two are added if "
     "--budget leaves enough time.",
 )
-@click.option(
+@field_option(
     "--weights",
+    "model.weights",
     metavar="imagenet|sample|none|RUN|FILE",
     help="Initial weights, as for train. For different backbones join several with +; each "
     "backbone takes its own. Default: imagenet.",
 )
-@click.option("--image-size", type=int, metavar="N", help="Side of the images in pixels, e.g. 224.")
+@field_option(
+    "--image-size",
+    "model.image_size",
+    type=int,
+    metavar="N",
+    help="Side of the images in pixels, e.g. 224.",
+)
 @click.option(
     "--seeds",
     type=int,
@@ -108,9 +116,9 @@ def compare(
         from kerasft.compare.compare import compare_ways
         from kerasft.compare.request import Request
 
-    given = {"data.source": source, "model.weights": weights, "model.image_size": image_size}
+    typed = fields_typed({"weights": weights, "image_size": image_size})
     request = Request(
-        flags={key: value for key, value in given.items() if value is not None},
+        flags={"data.source": source, **typed},
         sets=sets,
         # A comma also stands between the options of one backbone, which begin in lower case.
         backbones=() if backbones is None else tuple(re.split(r",\s*(?=[A-Z])", backbones)),

@@ -10,7 +10,6 @@ from typing import Any
 
 import click
 
-from kerasft.cli.wording import for_terminal
 from kerasft.config.source_names import photos_help, short_name
 
 set_option = click.option(
@@ -37,14 +36,10 @@ def print_result(result: Any, to_text: Callable[[Any], str], *, as_json: bool) -
         to_text: function that writes the result as text.
         as_json: whether to print JSON instead of text.
     """
-    text = _json(result) if as_json else for_terminal(to_text(result))
+    text = json.dumps(_plain(result), allow_nan=False) if as_json else to_text(result)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
     click.echo(text)
-
-
-def _json(result: Any) -> str:
-    return json.dumps(_plain(result), allow_nan=False)
 
 
 def _plain(value: Any) -> Any:

@@ -88,7 +88,7 @@ def for_terminal(text: str, command: click.Command | None = None) -> str:
     """Returns a text of the library with flags of the command for what stands in backticks.
 
     Args:
-        text: an error, a log record, a line of progress or of a result.
+        text: an error, a log record or a line of progress.
         command: the running command; None takes the one that Click knows, if there is one.
     """
     if command is None:

@@ -101,7 +101,7 @@ class _Identity:
     Attributes:
         flags: fields of data and model, but for the place of the photos, which may have been
             moved, and the weights, which are compared by backbone.
-        sets: values of `--set`.
+        sets: `KEY=VALUE` each, from the request.
         photos: hash of all files and labels.
     """
 
@@ -128,7 +128,7 @@ def _claim_folder(comparison: Comparison) -> None:
     path = comparison.out / REQUEST
     now = vars(_identity(comparison))
     before = json.loads(path.read_text("utf-8")) if path.is_file() else now
-    words = {"flags": "other options", "sets": "other --set", "photos": "other photos"}
+    words = {"flags": "other options", "sets": "other `sets`", "photos": "other photos"}
     differ = [words[key] for key in words if before.get(key) != now[key]]
     # By backbone, so that one can be added later with weights of its own.
     weights = before.get("weights", {})
@@ -141,7 +141,7 @@ def _claim_folder(comparison: Comparison) -> None:
     if differ:
         raise UserError(
             f"{comparison.out} holds a comparison with {' and '.join(differ)}. "
-            "Choose another --out, or remove it.",
+            "Choose another `out`, or remove it.",
             exit_code=2,
         )
     write_atomic(path, json.dumps({**now, "weights": {**weights, **added}}, indent=2) + "\n")

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from kerasft.backbones import spec
 from kerasft.compare.ways import AS_IS, WAYS, config_of_way
 from kerasft.config.fields import Config
+from kerasft.config.problems import Problem, report
 from kerasft.config.weights_names import weights_for
 from kerasft.errors import UserError, did_you_mean
 
@@ -20,7 +21,7 @@ class Request:
 
     Attributes:
         flags: fields of data and model, by dotted key of the config.
-        sets: values of `--set`, such as "augment.views=2".
+        sets: `KEY=VALUE` each, such as "augment.views=2"; they come after the flags.
         backbones: backbones to try, each perhaps several nets joined by "+". None at all means
             the backbone that the weights belong to, or the default one.
         ways: keys of WAYS. None means the default ways, and those of the others for which the
@@ -91,22 +92,23 @@ def check(request: Request) -> None:
         UserError: every problem at once, exit code 2.
     """
     names = _asked_ways(request)
-    problems = [] if names else ["--ways: expected at least one way, got none."]
-    problems += [
-        f"--ways: expected some of {', '.join(WAYS)}, got '{name}'.{did_you_mean(name, WAYS)}"
+    wrong = [] if names else [("ways", "expected at least one way, got none.")]
+    wrong += [
+        ("ways", f"expected some of {', '.join(WAYS)}, got '{name}'.{did_you_mean(name, WAYS)}")
         for name in names
         if name not in WAYS
     ]
-    problems += _repeated("--ways", names) + _repeated("--backbones", request.backbones)
+    wrong += _repeated("ways", names) + _repeated("backbones", request.backbones)
     if request.seeds < 1:
-        problems.append(f"--seeds: expected 1 or more, got {request.seeds}.")
-    problems += [
-        f"--fractions: expected numbers over 0 and at most 1, got {fraction:g}."
+        wrong.append(("seeds", f"expected 1 or more, got {request.seeds}."))
+    wrong += [
+        ("fractions", f"expected numbers over 0 and at most 1, got {fraction:g}.")
         for fraction in request.fractions
         if not 0 < fraction <= 1
     ]
-    if problems:
-        raise UserError("\n  ".join(["the options are wrong:", *problems]), exit_code=2)
+    if wrong:
+        problems = [Problem((), text, argument) for argument, text in wrong]
+        raise UserError(report(problems, None), exit_code=2)
     for backbone in request.backbones:
         for name in names:
             if name != AS_IS:
@@ -119,10 +121,10 @@ def _asked_ways(request: Request) -> tuple[str, ...]:
     return tuple(name for name, way in WAYS.items() if way.default)
 
 
-def _repeated(option: str, names: tuple[str, ...]) -> list[str]:
-    """Returns a problem for each name that occurs more than once."""
+def _repeated(argument: str, names: tuple[str, ...]) -> list[tuple[str, str]]:
+    """Returns the argument and a sentence for each name that occurs more than once."""
     twice = [name for name in dict.fromkeys(names) if names.count(name) > 1]
-    return [f"{option}: {name} is named twice." for name in twice]
+    return [(argument, f"{name} is named twice.") for name in twice]
 
 
 def trials_of(request: Request) -> list[Trial]:
@@ -144,8 +146,9 @@ def trials_of(request: Request) -> list[Trial]:
     ]
     if not trials:
         raise UserError(
-            "--ways: as-is needs a single backbone with ImageNet weights. Name another way, or "
-            "other backbones.",
+            "as-is needs a single backbone with ImageNet weights. Name another way, or other "
+            "backbones.",
+            field="ways",
             exit_code=2,
         )
     return trials

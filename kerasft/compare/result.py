@@ -32,7 +32,7 @@ class LeftOut:
     left: float
 
     def to_json(self) -> dict[str, Any]:
-        """Returns the object that stands in "left_out" of `kerasft compare --json`."""
+        """Returns the object that stands in "left_out" of the JSON of `kerasft compare`."""
         return {
             "name": self.way,
             "backbone": self.backbone,
@@ -72,7 +72,7 @@ class ComparisonResult:
     kept: Path | None
 
     def to_json(self) -> dict[str, Any]:
-        """Returns the object that `kerasft compare --json` prints."""
+        """Returns the JSON result of `kerasft compare`."""
         winner = self.winner
         curves = {title: [list(pair) for pair in curve] for title, curve in self.curves.items()}
         return {

@@ -86,7 +86,7 @@ class WayResult:
         return f"{self.way} on {self.backbone}"
 
     def to_json(self) -> dict[str, Any]:
-        """Returns the object that stands in "ways" of `kerasft compare --json`."""
+        """Returns the object that stands in "ways" of the JSON of `kerasft compare`."""
         means = dict.fromkeys(Means.__dataclass_fields__) | (vars(self.means) if self.means else {})
         return {
             "name": self.way,

@@ -90,7 +90,7 @@ def config_of_way(name: str, flags: Mapping[str, object], sets: tuple[str, ...] 
     Args:
         name: key of WAYS.
         flags: fields of data, model and so on, by dotted key.
-        sets: values of `--set`, such as "augment.views=2".
+        sets: `KEY=VALUE` each, such as "augment.views=2"; they come after the flags.
 
     Raises:
         UserError: every problem of the options at once, exit code 2.

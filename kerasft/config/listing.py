@@ -21,7 +21,7 @@ class FieldRow:
     """One field of the config.
 
     Attributes:
-        name: name for `--set`, such as "data.source"; N stands for the number of a phase.
+        name: dotted key, such as "data.source"; N stands for the number of a phase.
         type: "int", "float", "str", "bool", "list of int", or the words that can be chosen.
         range: condition on a number, such as "> 0" or "0 <= x < 1"; "" if there is none.
         default: default value; None if the field is required, or settled by the run.
@@ -52,7 +52,7 @@ class SectionRows:
     fields: tuple[FieldRow, ...]
 
     def to_json(self) -> dict[str, Any]:
-        """Returns the section as `kerasft fields --json` prints it."""
+        """Returns the section as it stands in the JSON result of `kerasft fields`."""
         return asdict(self)
 
 

@@ -77,7 +77,7 @@ class RateSearch:
     csv: Path
 
     def to_json(self) -> dict[str, Any]:
-        """Returns the object that `kerasft find-lr --json` prints."""
+        """Returns the JSON result of `kerasft find-lr`."""
         curves = ("rates", "losses", "changes", "smoothed")
         return {
             "run": str(self.run),

@@ -165,7 +165,7 @@ class DryRun:
     phases: tuple[Trainable | None, ...]
 
     def to_json(self) -> dict:
-        """Returns the object that `kerasft train --dry-run --json` prints.
+        """Returns the plan that a dry run of `kerasft train` prints as JSON.
 
         `{"backbone", "image_size", "weights", "images": {class: {split: n}}, "unused", "groups",
         "skipped", "blocks": [{"name", "layers", "parameters"}], "parameters", "phases": [{"name",

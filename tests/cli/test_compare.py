@@ -49,9 +49,9 @@ def test_a_comparison_prints_its_result_and_says_what_is_done(tmp_path):
     [
         (
             ("--ways", "svn"),
-            "Error: the options are wrong:\n  --ways: expected some of as-is, knn, bayes, lda, "
-            "logistic, svm, rbf-svm, linear, fc, unfreeze, full, scratch, got 'svn'. Did you mean "
-            "'svm'?\n",
+            "Error: the options have 1 problem:\n  --ways: expected some of as-is, knn, bayes, "
+            "lda, logistic, svm, rbf-svm, linear, fc, unfreeze, full, scratch, got 'svn'. Did you "
+            "mean 'svm'?\n",
         ),
         (
             ("--fractions", "half"),
@@ -59,7 +59,7 @@ def test_a_comparison_prints_its_result_and_says_what_is_done(tmp_path):
         ),
         (
             ("--backbones", "Tiny,MobilNet"),
-            "Error: the options have 1 problem:\n  model.backbone (--backbone): unknown name "
+            "Error: the options have 1 problem:\n  model.backbone (--backbones): unknown name "
             "'MobilNet'. Did you mean 'MobileNet'? `kerasft backbones` lists all 44.\n",
         ),
     ],
@@ -72,7 +72,7 @@ def test_bad_input_is_one_message_and_leaves_nothing(typed, said, tmp_path):
 
 def test_the_former_name_of_an_option_still_works_and_help_does_not_show_it(tmp_path):
     done = run(tmp_path, "--methods", "svn", "--out", tmp_path / "out")
-    assert done.stderr.startswith("Error: the options are wrong:\n  --ways: expected some of")
+    assert done.stderr.startswith("Error: the options have 1 problem:\n  --ways: expected some of")
     assert "--methods" not in run("--help").stdout
 
 

@@ -141,7 +141,7 @@ def test_another_comparison_does_not_get_into_the_same_folder(compared, tmp_path
     with pytest.raises(UserError) as refused:
         compare_ways(request(others, "knn"), folder / "out")
     assert str(refused.value) == (
-        f"{folder / 'out'} holds a comparison with other photos. Choose another --out, or remove "
+        f"{folder / 'out'} holds a comparison with other photos. Choose another `out`, or remove "
         "it."
     )
     assert refused.value.exit_code == 2
@@ -337,12 +337,12 @@ def test_all_that_is_wrong_with_the_options_is_told_at_once(photos, tmp_path):
     with pytest.raises(UserError) as refused:
         compare_ways(what, tmp_path / "out")
     assert str(refused.value).splitlines() == [
-        "the options are wrong:",
-        "  --ways: expected some of as-is, knn, bayes, lda, logistic, svm, rbf-svm, linear, fc, "
+        "the options have 4 problems:",
+        "  `ways`: expected some of as-is, knn, bayes, lda, logistic, svm, rbf-svm, linear, fc, "
         "unfreeze, full, scratch, got 'svn'. Did you mean 'svm'?",
-        "  --ways: knn is named twice.",
-        "  --seeds: expected 1 or more, got 0.",
-        "  --fractions: expected numbers over 0 and at most 1, got 0.",
+        "  `ways`: knn is named twice.",
+        "  `seeds`: expected 1 or more, got 0.",
+        "  `fractions`: expected numbers over 0 and at most 1, got 0.",
     ]
     assert refused.value.exit_code == 2
     assert not (tmp_path / "out").exists()
@@ -350,7 +350,9 @@ def test_all_that_is_wrong_with_the_options_is_told_at_once(photos, tmp_path):
 
 def test_several_nets_cannot_be_used_as_they_are(photos, tmp_path):
     what = request(photos, "as-is", backbones=("Tiny+Tiny:alpha=1",))
-    with pytest.raises(UserError, match="as-is needs a single backbone with ImageNet weights"):
+    with pytest.raises(
+        UserError, match="ways: as-is needs a single backbone with ImageNet weights"
+    ):
         compare_ways(what, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
