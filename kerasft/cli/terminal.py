@@ -234,11 +234,10 @@ def _store_line(event: Event) -> str:
         return f"{event.phase}: activations found in the cache, {size}"
     views = "1 view" if figures["views"] == 1 else f"{figures['views']} views"
     later = int(figures["later_bytes"])
-    more = f", {size_text(later)} more for unfreezing next" if later else ""
+    more = f", and {size_text(later)} for the next phase" if later else ""
     return (
-        f"{event.phase}: {int(figures['images']):,} images in {views} and "
-        f"{int(figures['validation']):,} of validation pass the frozen part once, "
-        f"{size} stored{more}"
+        f"{event.phase}: computing frozen features once: {int(figures['images']):,} images x "
+        f"{views} + {int(figures['validation']):,} validation images ({size}{more})"
     )
 
 

