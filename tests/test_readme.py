@@ -66,3 +66,11 @@ def test_the_python_on_the_page_calls_the_public_api():
         for alias in node.names
     }
     assert imported | {"compare_ways"} == set(kerasft.__all__)
+
+
+def test_the_session_is_an_excerpt_of_the_whole_one():
+    excerpt = README.partition("<!-- session -->")[2].partition("<!-- /session -->")[0]
+    whole = (ROOT / "scripts" / "results" / "first_session.md").read_text("utf-8").splitlines()
+    lines = [line for line in excerpt.splitlines() if line]
+    assert len(lines) > 10
+    assert [line for line in lines if line not in whole] == []
