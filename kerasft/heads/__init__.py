@@ -1,10 +1,10 @@
-"""What replaces the top of a backbone: trained, or solved by scikit-learn.
+"""Heads: the layers that replace the top of a backbone, trained or solved by scikit-learn.
 
-    trained     Dense layers and a softmax, to be trained
-    methods     the table of methods that solve a head, without scikit-learn
-    estimators  how each of them solves it
-    solver      chooses a method's setting by cross-validation
-    solved      a solution as numbers, and as stock Keras layers
+    trained     a head to be trained: Dense layers and a softmax
+    methods     the table of methods that solve a head; it does not load scikit-learn
+    estimators  the estimators that the methods fit
+    solver      solves a head: chooses a method's setting by cross-validation and fits it
+    solved      a solved head as numbers, and as stock Keras layers
 
 Shapes: features float32 [N,F] to logits float32 [N,K], K classes.
 """

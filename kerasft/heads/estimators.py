@@ -1,8 +1,8 @@
-"""The solvers of heads by scikit-learn: SVMs, discriminants, Bayes, nearest neighbours.
+"""Solvers of heads, by scikit-learn: SVMs, discriminants, Bayes, nearest neighbours.
 
-Each has a function from a setting and the training images to a fitted estimator, and one that
-takes from it the numbers for the layers; a `Solver` at the end joins them. `methods.METHODS`
-says which method is solved by which.
+Each has a `_fit_...` function, which fits an estimator for a setting, and a `_finish_...` function,
+which takes the numbers for the layers from it. The `Solver`s at the end join the two, and
+`methods.METHODS` assigns them to the methods.
 
 Shapes: N images, F features, K classes.
 """
@@ -29,13 +29,19 @@ from sklearn.utils.extmath import softmax
 from kerasft.errors import UserError
 from kerasft.heads.solved import Examples, Form, Gaussians, Linear, Neighbours, SupportVectors
 
-SATURATED = 1 - 1e-6  # a score over it is saturated
-LARGEST_MATRIX = 8192  # rows of the square matrix that "lda" solves: 0.5 GB
+SATURATED = 1 - 1e-6  # a score above it counts as saturated
+LARGEST_MATRIX = 8192  # most rows of the square matrix that "lda" solves: 0.5 GB
 
 
 @dataclass(frozen=True)
 class Task:
-    """What the solvers know beside the features: K, "none" or "balanced", seed."""
+    """The inputs of a solver other than the images.
+
+    Attributes:
+        num_classes: number of classes, K.
+        class_weight: weights of the classes, "none" or "balanced".
+        seed: seed of the solver.
+    """
 
     num_classes: int
     class_weight: str
@@ -43,12 +49,12 @@ class Task:
 
     @property
     def weights(self) -> str | None:
-        """As scikit-learn names it."""
+        """The class weights as scikit-learn names them."""
         return None if self.class_weight == "none" else "balanced"
 
     @property
     def priors(self) -> np.ndarray | None:
-        """Equal ones where classes are balanced; None takes the shares of the photos."""
+        """Equal priors [K] where classes are balanced; None takes the classes' shares."""
         equal = np.full(self.num_classes, 1 / self.num_classes)
         return None if self.class_weight == "none" else equal
 
@@ -60,7 +66,7 @@ Finished = tuple[Any, Form, list[str]]
 
 
 class _Scaler(StandardScaler):
-    """Standardises; a feature that is constant but for float32 noise keeps its scale."""
+    """A StandardScaler that does not scale a feature that is constant except for float32 noise."""
 
     def fit(self, X: np.ndarray, y: Any = None) -> "_Scaler":
         super().fit(X)
@@ -111,21 +117,21 @@ def _finish_rbf_svm(fitted: Any, train: Examples, validation: Examples, task: Ta
 def _calibrated(
     fitted: Any, validation: Examples, task: Task
 ) -> tuple[Any, np.ndarray, np.ndarray, list[str]]:
-    """Fits Platt's sigmoids to the decisions on the validation images.
+    """Fits Platt's sigmoids to the decision values of the validation images.
 
     Returns:
-        The estimator with probabilities; slopes and offsets of z = slope * decision + offset,
-        one for each class, or one for K = 2; notes.
+        The estimator with probabilities; slopes and offsets of z = slope * decision + offset, one
+        of each per class, or one for K = 2; notes.
     """
     weights = None
-    if task.weights:  # else the sigmoids would learn the imbalance that the SVM leaves out
+    if task.weights:  # else the sigmoids would learn the imbalance that the SVM compensates
         weights = compute_sample_weight("balanced", validation.labels)
-    # A frozen estimator can't be fitted, so the folds mean nothing here; but scikit-learn's own
-    # five fail where a class has fewer images.
+    # A frozen estimator is not fitted again, so folds have no effect here; but scikit-learn's
+    # default of five fails where a class has fewer images.
     rows = np.arange(len(validation.labels))
     platt = CalibratedClassifierCV(FrozenEstimator(fitted), method="sigmoid", cv=[(rows, rows)])
     with warnings.catch_warnings():
-        # It says that the weights are for the sigmoids alone, which is what is meant.
+        # It warns that only the sigmoids use the weights, which is intended.
         warnings.filterwarnings("ignore", "Since FrozenEstimator", UserWarning)
         platt.fit(validation.features, validation.labels, sample_weight=weights)
     sigmoids = platt.calibrated_classifiers_[0].calibrators
@@ -164,9 +170,9 @@ def _finish_logistic(fitted: Any, train: Examples, validation: Examples, task: T
 class _Discriminant:
     """`LinearDiscriminantAnalysis(solver="lsqr", shrinkage=...)`, by one linear system.
 
-    scikit-learn's own takes least squares by singular values, 10 times as long for 1,280
-    features and 30 times for 2,048. Where there are fewer images than features, the matrix is of
-    images (Woodbury's identity), so that a flat convolution can be taken too.
+    scikit-learn solves least squares by singular values, which takes 10 times as long for 1,280
+    features and 30 times for 2,048. If there are fewer images than features, the system has a row
+    per image (Woodbury's identity), so that flat features of a convolution are possible too.
     """
 
     def __init__(self, shrinkage: float, priors: np.ndarray | None) -> None:
@@ -213,7 +219,7 @@ def _fit_lda(setting: Setting, train: Examples, task: Task) -> Any:
 
 
 def _finish_lda(fitted: Any, train: Examples, validation: Examples, task: Task) -> Finished:
-    # What all classes share is nothing to a softmax, but much to float32.
+    # A softmax ignores what all classes share, but in float32 it would cost digits.
     kernel = fitted.kernel - fitted.kernel.mean(axis=1, keepdims=True)
     bias = fitted.bias - fitted.bias.mean()
     return fitted, Linear(None, kernel, bias), _saturated(fitted, validation)
@@ -223,7 +229,7 @@ def _finish_lda(fitted: Any, train: Examples, validation: Examples, task: Task) 
 
 
 def _fit_bayes(setting: Setting, train: Examples, task: Task) -> Any:
-    # In float64: scikit-learn sums up variances in the type of the features.
+    # In float64, because scikit-learn sums the variances in the dtype of the features.
     model = GaussianNB(priors=task.priors, var_smoothing=setting["var_smoothing"])
     return model.fit(train.features.astype(np.float64), train.labels)
 
@@ -234,7 +240,7 @@ def _finish_bayes(fitted: Any, train: Examples, validation: Examples, task: Task
 
 
 def _saturated(fitted: Any, validation: Examples) -> list[str]:
-    """A note if scores are no probabilities any more."""
+    """Returns a note if scores are saturated, so that they are no longer probabilities."""
     best = fitted.predict_proba(validation.features).max(axis=1)
     share = float((best > SATURATED).mean())
     if share == 0:
@@ -249,22 +255,22 @@ def _saturated(fitted: Any, validation: Examples) -> list[str]:
 
 
 class _Voters:
-    """scikit-learn's nearest neighbours by cosine, with what a log of the scores needs.
+    """scikit-learn's nearest neighbours by cosine similarity, with scores that are never 0.
 
-    Cosine, of features as they are: on MobileNetV2 and flowers it is right on 86% in
-    cross-validation, of standardised features on 85%, Euclid's distance on 80% at best (a few
-    photos are then neighbours to all). A class without a vote gets a floor, for its log. Balanced,
-    a vote counts the more, the fewer photos its class has.
+    Cosine of the raw features gave 86% in cross-validation (MobileNetV2, flowers), of standardised
+    features 85%, Euclidean distance 80% at best (a few photos are then everybody's neighbours). A
+    class without a vote gets a small floor, because logits are logs of scores. With balanced
+    classes, a vote counts the more, the fewer photos its class has.
     """
 
     def __init__(self, k: int, task: Task) -> None:
         self.k = k
         self.task = task
-        self.floor = 5e-5 / task.num_classes  # all floors together change no score by 1e-4
+        self.floor = 5e-5 / task.num_classes  # all floors together change a score by under 1e-4
 
     def fit(self, features: np.ndarray, labels: np.ndarray) -> "_Voters":
-        # Euclid's distance of unit vectors has the order of their cosines, and scikit-learn
-        # compares it in float64.
+        # Euclidean distances of unit vectors have the order of their cosines, and scikit-learn
+        # compares them in float64.
         neighbours = KNeighborsClassifier(self.k, algorithm="brute")
         self.pipeline = make_pipeline(Normalizer(), neighbours).fit(features, labels)
         counts = np.bincount(labels)
@@ -302,14 +308,15 @@ class Solver:
     """The functions that solve a head by one method.
 
     Attributes:
-        settings: number of features and of images to the `methods.TRIES` settings that are
-            tried, simplest first.
-        fit: setting, training images and task to the fitted estimator.
-        score: what settings are compared by, "log loss" or "accuracy".
-        finish: fitted estimator, training images, validation images and task to the reference,
-            the numbers for the layers, and notes.
+        settings: function from the numbers of features and of images to the `methods.TRIES`
+            settings that are tried, simplest first.
+        fit: function from a setting, the training images and the task to a fitted estimator.
+        score: score that compares settings, "log loss" or "accuracy".
+        finish: function from the fitted estimator, the training images, the validation images and
+            the task to the reference estimator, the numbers for the layers, and notes.
         folds: whether settings are compared by cross-validation.
-        platt: whether the validation images calibrate it, so that it needs some of each class.
+        platt: whether Platt scaling calibrates the scores on the validation images, which then
+            must contain every class.
     """
 
     settings: Callable[[int, int], list[Setting]]
@@ -324,9 +331,10 @@ def _each(name: str, *values: float) -> Callable[[int, int], list[Setting]]:
     return lambda f, n: [{name: value} for value in values]
 
 
-# Grids hold the best, or one step less regular, of MobileNetV2's features of ants_bees (277
-# images) and flowers5 (1,049). A `var_smoothing` over 0.1 comes down to the nearest mean: of
-# flowers 47% right in place of 68%. A gamma is a share of 1 / F, scikit-learn's own default.
+# The grids include the settings that were best, or one step less regularised, for MobileNetV2's
+# features of ants_bees (277 images) and flowers5 (1,049). A `var_smoothing` over 0.1 amounts to the
+# nearest mean: 47% instead of 68% on flowers5. Each gamma is a share of scikit-learn's default,
+# 1 / F.
 KNN = Solver(
     lambda f, n: [{"k": min(k, n)} for k in (25, 10, 3)], _fit_knn, "log loss", _finish_knn
 )
@@ -344,16 +352,17 @@ RBF_SVM = Solver(
     platt=True,
 )
 
-MANY = 10  # classes from which on all at once is faster
-GRADIENT = 1e-6  # its largest entry in the end; liblinear with its own tolerance leaves more
+MANY = 10  # number of classes from which it is faster to solve all of them at once
+GRADIENT = 1e-6  # largest entry of the final gradient; liblinear's default tolerance leaves more
 
 
 class ManyClassSVC(LinearSVC):
-    """LinearSVC: for a few classes as it is, for many the minimum of the same loss.
+    """A LinearSVC that minimises the same loss for all classes at once if there are many.
 
-    Squared hinge loss, one class against the rest, the intercept regularised like a weight,
-    "balanced" for a class's own images and not for the rest. `tol` and `random_state` mean nothing
-    for many classes; decisions of liblinear, which stops at `tol`, are up to 1e-4 off.
+    The loss is LinearSVC's: squared hinge, one class against the rest, the intercept regularised
+    like a weight, "balanced" weights for a class's own images and not for the rest. With many
+    classes, `tol` and `random_state` have no effect; decision values of liblinear, which stops at
+    `tol`, are up to 1e-4 off.
     """
 
     def fit(self, X: np.ndarray, y: np.ndarray) -> "ManyClassSVC":
@@ -377,7 +386,7 @@ class ManyClassSVC(LinearSVC):
             np.zeros(x.shape[1] * len(classes)),
             jac=True,
             method="L-BFGS-B",
-            # 30 corrections: the loss is stiff, and a step costs more than remembering one.
+            # maxcor: the loss is stiff, and a step costs more than keeping 30 corrections.
             options={"gtol": GRADIENT, "ftol": 0, "maxiter": self.max_iter, "maxcor": 30},
         )
         if np.abs(found.jac).max() > GRADIENT and found.nit >= self.max_iter:

@@ -1,8 +1,8 @@
-"""The table of methods that solve a head: the only list of them.
+"""The table of methods that solve a head, the only list of them.
 
-The config's field `method`, the help texts and the ways of `kerasft compare` are made of it. A new
-method is a row here and a function that returns its `estimators.Solver`. This module loads no
-scikit-learn: a row's solver is loaded when a head is solved.
+The config's field `method`, the help texts and the ways of `kerasft compare` derive from it. A new
+method is a row here and an `estimators.Solver`. This module does not load scikit-learn: a row's
+solver is loaded when a head is solved.
 """
 
 from collections.abc import Callable
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from kerasft.heads.estimators import Solver
 
 TRIES = 3
-"""Settings that each method tries."""
+"""Number of settings that each method tries."""
 
 
 @dataclass(frozen=True)
@@ -21,10 +21,10 @@ class Method:
     """One row of the table: a method that solves a head.
 
     Attributes:
-        label: what the method is, for help texts.
-        solver: loads the functions that solve the head.
+        label: name of the method in help texts.
+        solver: function that loads the method's solver.
         linear: whether the head is one Dense layer, which a later phase can train further.
-        unbalanced: why `class_weight` means nothing to it; "" where classes can be balanced.
+        unbalanced: reason why the method ignores `class_weight`; "" if classes can be balanced.
     """
 
     label: str
@@ -45,7 +45,7 @@ def _estimators(name: str) -> Callable[[], "Solver"]:
     return load
 
 
-# From the cheapest to the costliest: `kerasft compare` takes the first of equally good ones.
+# From the cheapest to the most expensive: `kerasft compare` prefers the first of equally good ones.
 METHODS: dict[str, Method] = {
     "knn": Method(
         "nearest neighbours", _estimators("KNN"), unbalanced="its neighbours count alike"

@@ -1,4 +1,4 @@
-"""Solved heads as numbers and as stock layers: what a method found, and the layers that compute it.
+"""Solved heads: the numbers that a method found, and the stock layers that compute with them.
 
 Shapes: N images, F features, K classes.
 """
@@ -13,12 +13,13 @@ import numpy as np
 
 @dataclass(frozen=True, eq=False)
 class Examples:
-    """The images of one split, as a head sees them.
+    """The images of one split, as features.
 
     Attributes:
-        features: float32 [N,F], of the plain view.
-        labels: int [N], 0 to K - 1.
-        groups: N names of groups that cross-validation keeps together; "" is none. Or None.
+        features: features of the plain view, float32 [N,F].
+        labels: labels, int [N], 0 to K - 1.
+        groups: name of each image's group, which cross-validation keeps together; "" for an image
+            without a group; None if there are no groups.
     """
 
     features: np.ndarray
@@ -26,19 +27,19 @@ class Examples:
     groups: Sequence[str] | None = None
 
     def take(self, rows: np.ndarray) -> "Examples":
-        """Returns some of the images, without groups."""
+        """Returns the images at some positions, without groups."""
         return Examples(self.features[rows], self.labels[rows])
 
 
 @dataclass(frozen=True, eq=False)
 class Linear:
-    """Logits (or, for "svm", what Platt's sigmoid takes) that are linear in the features.
+    """A head whose logits, or Platt's z for "svm", are linear in the features.
 
     Attributes:
-        scaler: mean and scale [F] of the features, or None where they enter as they are.
-        kernel: [F,K].
-        bias: [K].
-        sigmoid: whether a log-sigmoid makes the logits.
+        scaler: mean and scale [F] that standardise the features; None if they are not.
+        kernel: weights, [F,K].
+        bias: biases, [K].
+        sigmoid: whether a log-sigmoid follows.
     """
 
     scaler: tuple[np.ndarray, np.ndarray] | None
@@ -49,7 +50,13 @@ class Linear:
 
 @dataclass(frozen=True, eq=False)
 class Gaussians:
-    """A normal distribution per class and feature: means, variances [K,F], log priors [K]."""
+    """A head with a normal distribution per class and feature.
+
+    Attributes:
+        means: means, [K,F].
+        variances: variances, [K,F].
+        log_priors: logs of the classes' prior probabilities, [K].
+    """
 
     means: np.ndarray
     variances: np.ndarray
@@ -58,19 +65,19 @@ class Gaussians:
 
 @dataclass(frozen=True, eq=False)
 class SupportVectors:
-    """An SVM with a Gaussian kernel, one-vs-one, and Platt's sigmoids.
+    """A head of one-vs-one SVMs with a Gaussian kernel, and Platt's sigmoids.
 
     Attributes:
-        scaler: mean and scale [F] of the features.
-        gamma: of the kernel exp(-gamma |x - s|²).
-        vectors: [S,F], scaled, class by class.
-        counts: [K], how many belong to each class.
-        coefficients: [S,K-1]: of a vector of class i in the pair with the class j, in
-            column j, or j - 1 where j > i.
-        intercepts: of the pairs (0,1), (0,2), ... (1,2), ...; a positive decision is for the
-            first of a pair, but for K = 2 for class 1, as in scikit-learn.
-        slopes: [K] ([1] for K = 2); Platt's z = slope * decision + offset.
-        offsets: like `slopes`.
+        scaler: mean and scale [F] that standardise the features.
+        gamma: parameter of the kernel exp(-gamma |x - s|²).
+        vectors: support vectors, standardised, sorted by class, [S,F].
+        counts: number of support vectors of each class, [K].
+        coefficients: dual coefficients, [S,K-1]; that of a vector of class i in the pair with
+            class j is in column j, or j - 1 if j > i.
+        intercepts: intercepts of the pairs (0,1), (0,2), ... (1,2), ...; a positive decision is
+            for the first of a pair, but for K = 2 it is for class 1, as in scikit-learn.
+        slopes: slopes of Platt's z = slope * decision + offset, [K], or [1] for K = 2.
+        offsets: offsets of Platt's z, shaped like `slopes`.
     """
 
     scaler: tuple[np.ndarray, np.ndarray]
@@ -85,13 +92,13 @@ class SupportVectors:
 
 @dataclass(frozen=True, eq=False)
 class Neighbours:
-    """Stored features that vote.
+    """A head in which the nearest training images vote.
 
     Attributes:
-        vectors: of the training images, [N,F], of length 1.
-        votes: [N,K], what each image says for its class, and 0.
-        k: how many vote, the nearest by cosine.
-        floor: added to the mean vote for each class, so that it has a log.
+        vectors: features of the training images, scaled to length 1, [N,F].
+        votes: weight of each image's vote in the column of its class, 0 in the others, [N,K].
+        k: number of images that vote, the nearest by cosine similarity.
+        floor: number that is added to each class's mean vote, so that it has a log.
     """
 
     vectors: np.ndarray
@@ -108,15 +115,15 @@ class Solution:
     """A solved head.
 
     Attributes:
-        method: a key of METHODS.
+        method: name of the method, a key of METHODS.
         parameters: the setting that was chosen.
         tried: `{"parameters", "score"}` of each setting, the simplest one first.
-        score: what the scores are, for people: "log loss in 5-fold cross-validation". Of a
-            log loss the lowest was chosen, of an accuracy the highest; of equals the simplest.
-        converged: whether the solver of the chosen setting came to its end.
+        score: name of the score, for people, such as "log loss in 5-fold cross-validation". The
+            lowest log loss or the highest accuracy won; on a tie, the simplest setting.
+        converged: whether the solver converged with the chosen setting.
         notes: sentences for people.
-        estimator: features [N,F] to the reference by its `predict_proba` [N,K].
-        form: the numbers that `heads/solved.py` writes into layers.
+        estimator: fitted estimator, whose `predict_proba` [N,K] is the reference for the layers.
+        form: the numbers that `attach` writes into layers.
     """
 
     method: str
@@ -133,9 +140,9 @@ def attach(base: keras.Model, solution: Solution, num_classes: int) -> keras.Mod
     """Puts a solved head on a backbone.
 
     Args:
-        base: pixels [B,S,S,3] to features [B,F], those that the head was solved from.
-        solution: of `solver.solve`.
-        num_classes: K.
+        base: the base, pixels [B,S,S,3] to the features [B,F] that the head was solved from.
+        solution: the solution, from `solver.solve`.
+        num_classes: number of classes, K.
 
     Returns:
         One flat model, pixels to scores float32 [B,K] that sum to 1. Its layer "logits" gives
@@ -162,16 +169,17 @@ def _linear(features: keras.KerasTensor, form: Linear) -> keras.KerasTensor:
     x = features if form.scaler is None else _standardised(features, form.scaler)
     if not form.sigmoid:
         return _dense(x, "logits", form.kernel, form.bias)
-    # The softmax of log-sigmoids is each sigmoid over the sum of all.
+    # The softmax of log-sigmoids is each sigmoid divided by the sum of all.
     return _log_sigmoid(_dense(x, "head_svm", form.kernel, form.bias))
 
 
 def _gaussians(features: keras.KerasTensor, form: Gaussians, num_classes: int) -> keras.KerasTensor:
-    """log prior - ½ Σ log 2π variance - ½ Σ (x - mean)² / variance, without what all share.
+    """Adds log prior - ½ Σ log 2π variance - ½ Σ (x - mean)² / variance, up to a common term.
 
-    Centred: expanded to a Dense layer of [x, x²] it is off by 0.29 in probability on real
-    features. And the sums run to 15,000, where float32 has steps of 0.001, but their
-    differences do not: so each feature's mean over the classes goes before the sum.
+    The squares are computed of differences: expanded to a Dense layer of [x, x²], probabilities
+    are off by up to 0.29 on real features. The sums reach 15,000, where float32 has steps of
+    0.001, while their differences are small; so each feature's mean over the classes is subtracted
+    before summing.
     """
     x = keras.layers.RepeatVector(num_classes, name="head_repeat")(features)
     z = _normalised(x, "head_gaussians", (1, 2), form.means, form.variances)
@@ -180,7 +188,7 @@ def _gaussians(features: keras.KerasTensor, form: Gaussians, num_classes: int) -
     own = keras.layers.Subtract(name="head_own")([squares, shared])
     distances = _named(keras.ops.sum(own, axis=2), "head_distances")
     twice = 2 * form.log_priors - np.log(2 * np.pi * form.variances).sum(axis=1)
-    # (d - c) / √4 and not a Dense: its matrix product may be of less than float32 on a GPU.
+    # (d - c) / √4 instead of a Dense, whose matrix product may be less than float32 on a GPU.
     halves = _normalised(distances, "head_priors", -1, twice - twice.mean(), np.full(len(twice), 4))
     return keras.layers.Rescaling(-1.0, name="logits")(halves)
 
@@ -188,15 +196,16 @@ def _gaussians(features: keras.KerasTensor, form: Gaussians, num_classes: int) -
 def _support_vectors(
     features: keras.KerasTensor, form: SupportVectors, num_classes: int
 ) -> keras.KerasTensor:
-    """exp(-gamma |x - s|²), the decisions of the pairs, their votes, Platt's sigmoids.
+    """Adds kernel values exp(-gamma |x - s|²), decisions of the pairs, votes, Platt's sigmoids.
 
-    The coefficients of a pair sum to 0, but their sizes to thousands. So from each kernel value
-    goes what all have about in common, exactly where that is most (expm1), and a decision keeps
-    more digits in float32: on flowers5 it is off by 4e-6 in place of 1.4e-5. An image that a pair
-    decides by less than that may get another vote than from scikit-learn.
+    The coefficients of a pair sum to 0, but their absolute values sum to thousands. So a value
+    that all kernel values have roughly in common is subtracted from each (by expm1, exact where it
+    is most of the value), and decisions keep more digits in float32: on flowers5 they are off by
+    4e-6 instead of 1.4e-5. Where the decision of a pair is closer to 0 than that, the vote may
+    differ from scikit-learn's.
 
-    Source: `_ovr_decision_function` of scikit-learn: of equal votes the sums of decisions decide,
-        squeezed to less than half a vote.
+    Source: `_ovr_decision_function` of scikit-learn: the sums of decisions, squeezed to less than
+        half a vote, break ties between equal votes.
     """
     lengths = np.square(form.vectors).sum(axis=1)
     log_common = -2 * form.gamma * (lengths.mean() - np.square(form.vectors.mean(axis=0)).sum())
@@ -225,12 +234,12 @@ def _support_vectors(
             zip(parts, *_by_class(kernel, bias, form.counts), strict=True)
         )
     ]
-    # half [B,i,j]: what the vectors of class i say for i against j, and half of the intercept
+    # half [B,i,j]: sum over the vectors of class i for i against j, plus half of the intercept
     half = _named(keras.ops.stack(rows, axis=1), "head_half")
     other = keras.layers.Permute((2, 1), name="head_other_half")(half)
     pairs = keras.layers.Subtract(name="head_pairs")([half, other])  # > 0: for i against j
     signs = _named(keras.ops.sign(pairs), "head_signs")
-    won = _named(keras.ops.sum(signs, axis=2), "head_won")  # votes for i, less those against
+    won = _named(keras.ops.sum(signs, axis=2), "head_won")  # votes for i minus votes against
     sums = _named(keras.ops.sum(pairs, axis=2), "head_sums")
     squeezed = keras.layers.Activation("softsign", name="head_squeezed")(sums)
     both = keras.layers.Concatenate(name="head_decisions")([won, squeezed])
@@ -243,7 +252,12 @@ def _support_vectors(
 def _by_class(
     coefficients: np.ndarray, intercepts: np.ndarray, counts: np.ndarray
 ) -> tuple[list[np.ndarray], list[np.ndarray]]:
-    """For each class i: [vectors of i, K] coefficients and [K] half intercepts, for i against j."""
+    """Splits the coefficients by class.
+
+    Returns:
+        For each class i, the coefficients [vectors of i, K] and the halved intercepts [K], for i
+        against each class j.
+    """
     k = len(counts)
     halves = np.zeros((k, k))
     first, second = np.triu_indices(k, 1)
@@ -252,7 +266,7 @@ def _by_class(
     kernels = []
     for i, own in enumerate(np.split(coefficients, np.cumsum(counts)[:-1])):
         kernel = np.zeros((len(own), k))
-        kernel[:, :i] = -own[:, :i]  # of the pair (j,i) the decision is for j
+        kernel[:, :i] = -own[:, :i]  # in a pair (j,i), a positive decision is for j
         kernel[:, i + 1 :] = own[:, i:]
         kernels.append(kernel)
     return kernels, list(halves)
@@ -266,7 +280,7 @@ def _neighbours(features: keras.KerasTensor, form: Neighbours) -> keras.KerasTen
     count, width = form.votes.shape
     votes = _filled(keras.layers.Embedding(count, width, name="head_votes"), nearest, form.votes)
     shares = keras.layers.GlobalAveragePooling1D(name="head_shares")(votes)
-    # Not in the votes: sums of ones are exact, so that equal votes give equal scores.
+    # Not added to the votes: sums of ones are exact, so equal votes give equal scores.
     shares = keras.layers.Rescaling(1.0, offset=form.floor, name="head_floor")(shares)
     logs = _named(keras.ops.log(shares), "head_log")
     return keras.layers.Activation("linear", name="logits")(logs)
@@ -284,7 +298,7 @@ def _normalised(
     mean: np.ndarray,
     variance: np.ndarray,
 ) -> keras.KerasTensor:
-    """(x - mean) / √variance. As weights: those given to the constructor go into the config."""
+    """Adds (x - mean) / √variance, as weights: constructor arguments would go into the config."""
     layer = keras.layers.Normalization(axis=axis, name=name)
     y = _filled(layer, x, mean, variance, np.array(0))
     layer.finalize_state()  # recomputes what `call` uses; set_weights does not
@@ -309,9 +323,9 @@ def _log_sigmoid(z: keras.KerasTensor) -> keras.KerasTensor:
 
 
 def _named(tensor: keras.KerasTensor, name: str) -> keras.KerasTensor:
-    """Names the operation that a function of `keras.ops` has made; they take no name.
+    """Names the operation that a function of `keras.ops` has made, as those take no name.
 
-    An automatic name could be in the base already, if that was loaded from a file.
+    An automatic name could already be in the base, if that was loaded from a file.
     """
     tensor._keras_history.operation.name = name
     return tensor

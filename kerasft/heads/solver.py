@@ -1,7 +1,7 @@
-"""Heads that are solved, not trained: the best of a method's settings, found by cross-validation.
+"""The solver of heads: fits a method with the best of its settings, found by cross-validation.
 
-scikit-learn solves from features (`estimators.py`); `heads/solved.py` writes what was found as
-Keras layers. Every method tries as many settings (`methods.TRIES`), so that they can be compared.
+`estimators.py` fits scikit-learn's estimators to features; `solved.py` turns them into Keras
+layers. Every method tries the same number of settings (`methods.TRIES`), for a fair comparison.
 """
 
 import contextlib
@@ -20,12 +20,12 @@ from kerasft.heads.methods import METHODS
 from kerasft.heads.solved import Examples, Solution
 
 FOLDS = 5
-SMALLEST = 1e-15  # score in a log loss: Bayes gives scores of 0
+SMALLEST = 1e-15  # smallest score in a log loss, since Bayes gives scores of 0
 
 
-# One thread of BLAS: the sums, and so the scores, then are the same whatever the number of cores;
-# and its threads wait for one another more than they win (logistic regression of 1,049 x 1,280
-# features on a busy machine with two cores: 1.5 s with two threads, 0.1 s with one).
+# With one thread of BLAS the sums, and so the scores, are the same for any number of cores. It is
+# faster too, since threads wait for one another (logistic regression of 1,049 x 1,280 features on
+# a busy machine with two cores: 1.5 s with two threads, 0.1 s with one).
 @threadpool_limits.wrap(limits=1, user_api="blas")
 def solve(
     method: str,
@@ -41,22 +41,22 @@ def solve(
 
     The setting is chosen by stratified cross-validation within `train`, by log loss, or by
     accuracy for SVMs, which give no probabilities before Platt scaling. "bayes" chooses by log
-    loss on `validation`. So do all where a class has too few training images (or groups) for two
-    folds; a note says so.
+    loss on `validation`; so do all methods if a class has too few training images (or groups) for
+    two folds, and then a note says so.
 
     Args:
-        method: a key of METHODS.
-        train: what is learnt from.
-        validation: what Platt scaling (SVMs) learns from.
-        num_classes: K, at least 2; `train` has images of each.
-        class_weight: "balanced" has each class count the same, however many images it has.
-            Scores that settings are chosen by are not weighted.
-        seed: of the folds, and of the order in which LinearSVC takes images of a few classes.
-        progress: told how many fits are done, of how many.
+        method: name of the method, a key of METHODS.
+        train: the training images.
+        validation: the validation images; Platt scaling (SVMs) is fitted on them.
+        num_classes: number of classes, K, at least 2; `train` has images of each.
+        class_weight: weights of the classes, "none", or "balanced" for equal total weights. The
+            scores that compare settings are not weighted.
+        seed: seed for the folds, and for the order of images in LinearSVC with a few classes.
+        progress: the callback that receives the number of finished fits and of all fits.
 
     Raises:
-        UserError: no such method (exit code 2); a class without training images; an SVM and a
-            class without validation images; what `estimators.py` says of "lda".
+        UserError: the method is unknown (exit code 2); a class has no training images, or for an
+            SVM no validation images; "lda" has too many features and images, or no spread.
     """
     if method not in METHODS:
         raise UserError(
@@ -106,25 +106,25 @@ def _tried(
     task: Task,
     progress: Callable[[int], None],
 ) -> list[dict]:
-    """`{"parameters", "score"}` of each setting, fitted on the first of each pair.
+    """Tries settings, and returns `{"parameters", "score"}` of each.
 
     Args:
-        row: the solver of the method.
-        settings: to try.
-        pairs: images to fit, and images to score.
-        task: as the method takes it.
-        progress: told how many fits are done.
+        row: the method's solver.
+        settings: the settings to try.
+        pairs: pairs of images to fit and images to score.
+        task: the inputs of the solver other than the images.
+        progress: the callback that receives the number of finished fits.
     """
     tried: list[dict] = []
     for setting in settings:
         scores = []
         for fit, held in pairs:
-            with _convergence():  # that of the final fit is what is reported
+            with _convergence():  # only the convergence of the final fit is reported
                 fitted = row.fit(setting, fit, task)
             scores.append(_SCORES[row.score](fitted, held))
             progress(len(tried) * len(pairs) + len(scores))
-        # Every image counts once. Rounded, so that equal numbers of hits are equal however they
-        # lie in the folds.
+        # Every image counts once. Rounded, so that equal numbers of hits give equal scores,
+        # however they are spread over the folds.
         score = np.average(scores, weights=[len(held.labels) for _, held in pairs])
         tried.append({"parameters": setting, "score": round(float(score), 10)})
     return tried
@@ -133,7 +133,7 @@ def _tried(
 def _check_classes(
     method: str, train: Examples, validation: Examples, num_classes: int, *, platt: bool
 ) -> None:
-    """Raises UserError where a class lacks the images that the method needs of it."""
+    """Raises UserError if a class lacks the images that the method needs."""
     needed = {"training": train, "validation": validation}
     if not platt:
         del needed["validation"]
@@ -148,9 +148,9 @@ def _check_classes(
 
 
 def _folds(train: Examples, num_classes: int, seed: int) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Rows to fit and rows held back, FOLDS times or fewer; [] where not even two are possible.
+    """Returns pairs of rows to fit and rows to hold out, at most FOLDS; [] if two are impossible.
 
-    Every class is among what is fitted, and no group on both sides.
+    The rows to fit contain every class, and no group is on both sides.
     """
     names = train.groups or [""] * len(train.labels)
     groups = np.array([f"/{name}" if name else str(i) for i, name in enumerate(names)])
@@ -170,7 +170,7 @@ def _folds(train: Examples, num_classes: int, seed: int) -> list[tuple[np.ndarra
 
 @contextlib.contextmanager
 def _convergence() -> Iterator[list[str]]:
-    """Collects what solvers say of not having converged; other warnings go their way."""
+    """Collects warnings of solvers that did not converge; other warnings are passed on."""
     failures: list[str] = []
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", ConvergenceWarning)

@@ -1,4 +1,4 @@
-"""What replaces the top: fully connected layers, dropout, and a new softmax."""
+"""Heads to be trained: fully connected layers, dropout and a softmax."""
 
 from collections.abc import Sequence
 
@@ -7,8 +7,8 @@ import numpy as np
 
 from kerasft.seeds import derive_seed
 
-STANDARD = "head_standardise"  # the layer that scales features
-# The layers that a head can begin with: those of `heads/solved.py`, then those of `attach`.
+STANDARD = "head_standardise"  # name of the layer that standardises features
+# Names of the layers that a head can begin with, in `heads/solved.py` or in `attach`.
 FIRST = (
     STANDARD,
     "head_repeat",
@@ -31,19 +31,19 @@ def attach(
     """Puts a new head on a backbone.
 
     Args:
-        base: pixels [B,S,S,3] to pooled features [B,F].
-        num_classes: K, at least 2.
-        hidden: widths of fully connected ReLU layers in front of the softmax, as in the
-            `fc6` and `fc7` of AlexNet and VGG; usually none.
-        dropout: rate in front of every Dense layer, 0 to 1.
-        seed: of the initial weights and of the dropout.
-        standardise: begin with a layer that scales the features of several backbones alike; it
-            leaves them as they are until `set_standard` tells it their mean and variance.
+        base: the base, pixels [B,S,S,3] to features [B,F].
+        num_classes: number of classes, K, at least 2.
+        hidden: widths of fully connected ReLU layers in front of the softmax, such as `fc6` and
+            `fc7` of AlexNet and VGG; usually none.
+        dropout: dropout rate in front of every Dense layer, 0 to 1.
+        seed: seed for the initial weights and the dropout.
+        standardise: whether the head begins with a layer that standardises the features, so that
+            those of several backbones have the same scale. It changes nothing until
+            `set_standard` sets their mean and variance.
 
     Returns:
-        One flat model, pixels to scores float32 [B,K] that sum to 1. Its layer "logits"
-        gives the scores' logits; its layer "scores" stays in float32 whatever precision
-        the rest is trained in.
+        One flat model, pixels to scores float32 [B,K] that sum to 1. Its layer "logits" gives
+        the scores' logits; its layer "scores" is float32 in any training precision.
     """
     x = base.outputs[0]
     if standardise:
@@ -65,7 +65,7 @@ def attach(
 
 
 def features_of(model: keras.Model) -> keras.KerasTensor:
-    """Returns what enters the head: features [B,F]; without a head, the model's output."""
+    """Returns the features that enter the head, [B,F], or the output of a model without a head."""
     names = {layer.name for layer in model.layers}
     for name in FIRST:
         if name in names:
@@ -74,11 +74,11 @@ def features_of(model: keras.Model) -> keras.KerasTensor:
 
 
 def set_standard(model: keras.Model, features: np.ndarray) -> None:
-    """Tells a head's layer STANDARD what features are like.
+    """Sets mean and variance of the layer STANDARD.
 
     Args:
-        model: with such a layer.
-        features: float [N,F]. One that never differs is shifted, not scaled.
+        model: a model with this layer.
+        features: features of the training images, float [N,F]. A constant one is not scaled.
     """
     mean, variance = features.mean(0, np.float64), features.var(0, np.float64)
     layer = model.get_layer(STANDARD)

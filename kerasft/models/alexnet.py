@@ -1,8 +1,9 @@
-"""AlexNet and CaffeNet, which Keras Applications does not have, built from `chains.py`.
+"""AlexNet and CaffeNet, which Keras Applications does not have, built from `backbones/chains.py`.
 
-Only stock layers and plain operations, so that a saved model loads in Keras without kerasft.
+They consist of stock layers and operations, so a saved model loads in Keras without kerasft.
 
-Shapes: B images in a batch; S side of the square input in pixels; H, W places; C channels.
+Shapes: B images in a batch; S side of the square input in pixels; H, W height and width of a
+feature map; C channels.
 """
 
 import keras
@@ -22,14 +23,14 @@ from kerasft.backbones.chains import (
 
 
 def preprocess_input(pixels: keras.KerasTensor, name: str) -> keras.KerasTensor:
-    """Makes of pixels what a net of `chains.py` was trained on.
+    """Preprocesses pixels as a net of `chains.py` was trained.
 
     Args:
-        pixels: [B,S,S,3], RGB from 0 to 255.
-        name: a key of CHAINS.
+        pixels: pixels [B,S,S,3], RGB from 0 to 255.
+        name: name of the net, a key of CHAINS.
 
     Returns:
-        [B,S,S,3]: blue, green, red without their mean; or red, green, blue as PyTorch scales them.
+        [B,S,S,3]: blue, green, red minus their means; or red, green, blue as PyTorch scales them.
     """
     mean = CHAINS[name].mean
     if mean is None:
@@ -48,18 +49,20 @@ def build(
 ) -> keras.Model:
     """Builds a net of `chains.py` with random weights.
 
-    Weights begin as in Caffe's train_val.prototxt: normal, of a standard deviation of 0.01 (0.005
-    in fc6 and fc7); biases 0, or 0.1 in conv2, conv4, conv5, fc6 and fc7 (the paper has 1).
+    Weights are initialised as in Caffe's train_val.prototxt: normal with a standard deviation of
+    0.01 (0.005 in fc6 and fc7); biases 0, or 0.1 in conv2, conv4, conv5, fc6 and fc7 (1 in the
+    paper).
 
     Args:
-        name: a key of CHAINS.
-        inputs: [B,S,S,3], preprocessed.
-        include_top: whether the fully connected layers stay; they fix S.
-        pooling: without them: "avg" over places, or None.
-        classifier_activation: "softmax" or None (logits).
+        name: name of the net, a key of CHAINS.
+        inputs: preprocessed pixels [B,S,S,3].
+        include_top: whether the fully connected layers are built; they fix S.
+        pooling: pooling of a net without them, "avg" (over height and width) or None.
+        classifier_activation: activation of the last layer, "softmax" or None (logits).
 
     Returns:
-        From the model input behind `inputs` to the scores [B,1000], to [B,C], or to [B,H,W,C].
+        The model, from the input that `inputs` were made of to scores [B,1000]; without the fully
+        connected layers to [B,C], or to [B,H,W,C] without pooling.
     """
     chain = CHAINS[name]
     x = inputs
@@ -81,12 +84,12 @@ def build(
 
 
 def _of_block(name: str, kind: str) -> str:
-    """ "pool5" -> "conv5_pool": what a block's layers are called begins with its name."""
+    """Makes "conv5_pool" of "pool5", so that names of a block's layers begin with its name."""
     return f"conv{name.removeprefix(kind)}_{kind}"
 
 
 def _convolution(x: keras.KerasTensor, layer: Conv) -> keras.KerasTensor:
-    """A convolution with its ReLU; one in groups as several side by side.
+    """Adds a convolution with its ReLU; a grouped one becomes several side by side.
 
     `Conv2D(groups=2)` computes the same, but its gradient is twelve times slower on a CPU
     (TensorFlow 2.21, conv2 of AlexNet, a batch of 16: 1.07 s against 0.09 s for a step).
@@ -116,21 +119,24 @@ def _convolution(x: keras.KerasTensor, layer: Conv) -> keras.KerasTensor:
 
 
 def _bias(name: str) -> keras.initializers.Initializer:
-    """0.1 behind which a ReLU would else be 0 at the start; see the paper, section 5."""
+    """Returns a layer's initial bias: 0.1 where its ReLU could be 0 at the start, else 0.
+
+    Source: Krizhevsky et al. 2012, section 5.
+    """
     some = name in ("conv2", "conv4", "conv5", "fc6", "fc7")
     return keras.initializers.Constant(0.1 if some else 0.0)
 
 
 def _name(tensor: keras.KerasTensor, name: str) -> keras.KerasTensor:
-    """Names the operation that makes a tensor; automatic names depend on what was built before."""
+    """Names the operation that makes a tensor: automatic names depend on earlier models."""
     tensor._keras_history.operation.name = name
     return tensor
 
 
 def _local_response_norm(x: keras.KerasTensor, name: str) -> keras.KerasTensor:
-    """x / (k + alpha/n · sum of squares over n neighbouring channels) ** beta, in float32.
+    """Adds x / (k + alpha/n · sum of squares over n neighbouring channels) ** beta, in float32.
 
-    beta is 0.75. Of y ** -0.75 the form 1 / sqrt(y · sqrt(y)) takes a third of the time on a CPU.
+    beta is 0.75: y ** -0.75 is written 1 / sqrt(y · sqrt(y)), a third of the time on a CPU.
 
     Source: Krizhevsky et al. 2012, section 3.3; Caffe's lrn_layer.cpp, which divides alpha by n
         and counts channels beyond the border as 0.
@@ -140,7 +146,7 @@ def _local_response_norm(x: keras.KerasTensor, name: str) -> keras.KerasTensor:
     def named(tensor: keras.KerasTensor, what: str) -> keras.KerasTensor:
         return _name(tensor, f"{name}_{what}")
 
-    # bfloat16 would round 1 + a thousandth to 1.
+    # In bfloat16, 1.001 would round to 1.
     exact = named(ops.cast(x, "float32"), "float32")
     squares = named(ops.square(exact), "square")
     padded = named(ops.pad(squares, [[0, 0], [0, 0], [0, 0], [reach, reach]]), "pad")
@@ -154,13 +160,13 @@ def _local_response_norm(x: keras.KerasTensor, name: str) -> keras.KerasTensor:
 
 
 def _hidden(x: keras.KerasTensor, layer: Dense) -> keras.KerasTensor:
-    """A fully connected layer and the dropout behind it."""
+    """Adds a fully connected layer with ReLU, and dropout behind it."""
     x = _dense(x, layer, "relu")
     return keras.layers.Dropout(0.5, name=f"{layer.name}_dropout")(x)
 
 
 def _dense(x: keras.KerasTensor, layer: Dense, activation: str | None) -> keras.KerasTensor:
-    """A fully connected layer, of places flattened if there are any."""
+    """Adds a fully connected layer; a feature map is flattened first."""
     if len(x.shape) > 2:
         x = keras.layers.Flatten(name=f"{layer.name}_flatten")(x)
     return keras.layers.Dense(

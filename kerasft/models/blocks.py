@@ -1,7 +1,7 @@
 """The blocks of a backbone: neighbouring layers that are frozen or trained together.
 
-The graph says where a cut is possible: where one tensor is alive. The backbone's row says what a
-block is.
+The backbone's row in the table names the blocks. The graph decides where a cut between them is
+possible: where the fewest tensors are alive (computed already and still needed), at most two.
 """
 
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ from kerasft.backbones.compatibility import FULLY_CONNECTED
 from kerasft.backbones.table import Backbone, block_key
 from kerasft.heads.trained import features_of
 
-MOST_TENSORS = 2  # that a cut through one backbone may carry
+MOST_TENSORS = 2  # largest number of tensors at a cut through one backbone
 
 
 @dataclass(frozen=True)
@@ -22,11 +22,11 @@ class Block:
     """Some neighbouring layers of a backbone that are frozen or trained together.
 
     Attributes:
-        name: the backbone's own name for it ("block_14"), or "stem".
-        layers: names of its layers and operations, in the order of the graph.
-        parameters: number of its weights, BatchNormalization statistics included.
-        inputs: symbolic tensors of the model that enter it; two between the cells of NASNet.
-        nets: for each of the inputs, to which of several backbones it belongs, from 0.
+        name: name of the block in the backbone ("block_14"), or "stem".
+        layers: names of the block's layers and operations, in the order of the graph.
+        parameters: number of the block's parameters, BatchNormalization statistics included.
+        inputs: symbolic tensors of the model that enter the block; two between NASNet's cells.
+        nets: position of the backbone, from 0, that each of the inputs belongs to.
     """
 
     name: str
@@ -42,12 +42,12 @@ def list_blocks(model: keras.Model, *backbones: Backbone) -> list[Block]:
     Args:
         model: a flat model that ends in the backbone's features, or a whole model with a
             head (whose layers belong to no block).
-        backbones: the row that names the blocks; of several backbones, the rows in their order.
+        backbones: the backbone's row of the table; for several backbones, their rows in order.
 
     Returns:
-        At least one block; the last one begins at the pixels, and is the stem where
-        a stem has weights. Of several backbones a block is the first of each, and so on; the
-        last one is all that is left of each, where the one with the fewest ends.
+        At least one block. The last one begins at the pixels; it is the stem if the stem has
+        weights. With several backbones, the first block joins the first block of each, and so on;
+        the last one takes all remaining blocks, where the backbone with the fewest ends.
     """
     nodes = backbone_nodes(model)
     if len(backbones) == 1:
@@ -63,12 +63,17 @@ def list_blocks(model: keras.Model, *backbones: Backbone) -> list[Block]:
 
 
 def net_prefix(net: int) -> str:
-    """What the names of the layers of the n-th of several backbones begin with."""
+    """Returns the prefix of the layers' names of one of several backbones; `net` is from 0."""
     return f"net{net}_"
 
 
 def _together(blocks: Sequence[Block], lowest: Block | None = None) -> Block:
-    """Several blocks as one: side by side, or, with the lowest of them, one upon the other."""
+    """Joins several blocks into one.
+
+    Args:
+        blocks: blocks of several backbones, side by side; or neighbouring blocks of one backbone.
+        lowest: the lowest of the neighbouring blocks; None if they are side by side.
+    """
     entered = [lowest] if lowest else blocks
     tensors = {
         id(tensor): (tensor, net)
@@ -87,22 +92,22 @@ def _together(blocks: Sequence[Block], lowest: Block | None = None) -> Block:
 def _blocks_of(
     model: keras.Model, nodes: list, backbone: Backbone, net: int, prefix: str = ""
 ) -> list[Block]:
-    """The blocks of one backbone, from the top.
+    """Lists the blocks of one backbone, from the top.
 
     Args:
-        model: that they are in.
-        nodes: of this backbone alone.
-        backbone: the row that names the blocks.
-        net: which of several it is.
-        prefix: of the names of its layers.
+        model: the model that contains the backbone.
+        nodes: the graph's nodes of this backbone.
+        backbone: the backbone's row of the table.
+        net: position of the backbone among several, from 0.
+        prefix: prefix of its layers' names (`net_prefix`).
     """
     nodes = _in_order_of_blocks(nodes, backbone, prefix)
     keys = [block_key(backbone, node.operation.name.removeprefix(prefix)) for node in nodes]
     alive = _alive_behind(nodes, model.inputs)
     keyed = [i for i, key in enumerate(keys) if key is not None]
 
-    starts: list[tuple[int, str]] = [(0, "stem")]  # where a block begins, and its name
-    before_first = _narrowest(alive, range(keyed[0])) if keyed else []  # only the stem is left
+    starts: list[tuple[int, str]] = [(0, "stem")]  # position of each block's first node, and name
+    before_first = _narrowest(alive, range(keyed[0])) if keyed else []  # else only a stem is left
     stem = nodes[: before_first[-1] + 1] if before_first else []
     if _parameters(stem):
         starts.append((len(stem), str(keys[keyed[0]])))
@@ -131,10 +136,10 @@ def _parameters(nodes: list) -> int:
 
 
 def backbone_nodes(model: keras.Model) -> list:
-    """The graph's nodes in topological order, without the inputs and without the head.
+    """Returns the graph's nodes in topological order, without the inputs and without the head.
 
-    `_nodes_by_depth` is private to Keras, and the only place where a model tells its own
-    nodes from those of other models that share its layers (every suffix adds such).
+    `_nodes_by_depth` is private to Keras, but only there does a model distinguish its own nodes
+    from those of other models that share its layers (every suffix adds some).
     """
     by_depth = model._nodes_by_depth
     nodes = [node for depth in sorted(by_depth, reverse=True) for node in by_depth[depth]]
@@ -147,12 +152,12 @@ def backbone_nodes(model: keras.Model) -> list:
 
 
 def _in_order_of_blocks(nodes: list, backbone: Backbone, prefix: str) -> list:
-    """The same nodes, in the topological order in which a block ends before the next begins.
+    """Sorts the nodes into a topological order in which each block ends before the next begins.
 
-    Where one tensor is alive, it is the one in any order. Where two are, order matters: a cell
-    of NASNet begins with layers that take only what the last cell but one made, and by depth
-    some of them come before the end of the last cell. So a node comes with the first block
-    that needs it.
+    A place where a single tensor is alive is found in any order. Where two are alive, the order
+    matters: a cell of NASNet begins with layers that need only the output of the cell before the
+    previous one, and by depth some of them come before the end of the previous cell. So each node
+    is put into the first block that needs it.
     """
     keys = [block_key(backbone, node.operation.name.removeprefix(prefix)) for node in nodes]
     places = {key: place for place, key in enumerate(dict.fromkeys(filter(None, keys)))}
@@ -169,7 +174,7 @@ def _in_order_of_blocks(nodes: list, backbone: Backbone, prefix: str) -> list:
 
 
 def _alive_behind(nodes: list, inputs: Sequence) -> list[list]:
-    """The tensors that are alive behind each node: there, and still to be used."""
+    """Returns the tensors that are alive behind each node: computed, and still needed."""
     last_use: dict[int, int] = {}
     for i, node in enumerate(nodes):
         for tensor in node.input_tensors:
@@ -183,7 +188,7 @@ def _alive_behind(nodes: list, inputs: Sequence) -> list[list]:
 
 
 def _narrowest(alive: list[list], positions: range) -> list[int]:
-    """The positions behind which the fewest tensors are alive, at most MOST_TENSORS."""
+    """Returns the positions behind which the fewest tensors are alive, at most MOST_TENSORS."""
     fewest = min((len(alive[i]) for i in positions), default=0)
     return [i for i in positions if len(alive[i]) == fewest <= MOST_TENSORS]
 
@@ -192,12 +197,12 @@ def cut_top(net: keras.Model, backbone: Backbone, features: str) -> keras.Model:
     """Ends a classifier at an inner fully connected layer.
 
     Args:
-        net: with its top.
-        backbone: its row.
-        features: one of `compatibility.FULLY_CONNECTED`, which the row has.
+        net: the classifier, with its top.
+        backbone: the backbone's row of the table.
+        features: the layer, one of `compatibility.FULLY_CONNECTED`, which the row must have.
 
     Returns:
-        Pixels to what the layer makes, its ReLU included, [B,F].
+        Pixels to the layer's output, its ReLU included, [B,F].
     """
     layer = backbone.fully_connected[FULLY_CONNECTED.index(features)]
     return keras.Model(net.inputs[0], net.get_layer(layer).output, name=net.name)
@@ -207,14 +212,14 @@ def choose(net: keras.Model, backbone: Backbone, features: str, *, leave_out: in
     """Ends a net without a top at its features.
 
     Args:
-        net: pixels to [B,F] if they are pooled at its end already, else to [B,H,W,C].
-        backbone: its row.
-        features: "pooled" (average over places) or "flat" (all places side by side).
-        leave_out: blocks from the top that are left away, fewer than there are. Where two tensors
-            enter them (NASNet), the features of both follow each other.
+        net: pixels to [B,F] if the net pools its features already, else to [B,H,W,C].
+        backbone: the backbone's row of the table.
+        features: kind of features, "pooled" (average over height and width) or "flat" (flattened).
+        leave_out: number of blocks that are left out from the top, fewer than there are. If two
+            tensors enter them (NASNet), the features of both are concatenated.
 
     Returns:
-        Pixels to [B,F]; the net itself where it ends so already.
+        Pixels to [B,F]; the net itself if it ends there already.
     """
     ends = list(net.outputs)
     if leave_out:

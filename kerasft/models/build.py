@@ -1,7 +1,7 @@
-"""Backbones: built with their preprocessing inside, filled with weights.
+"""Backbones, built with their preprocessing inside and filled with weights.
 
-A backbone takes pixels, float32 [B,S,S,3] RGB from 0 to 255; its own preprocessing is part of
-the model, so there is no second place where it could be forgotten or done twice.
+A backbone takes pixels, float32 [B,S,S,3], RGB from 0 to 255. Its preprocessing is part of the
+model, so it can be neither forgotten nor done twice elsewhere.
 
 Shapes: B images in a batch; S side of the square input in pixels; F features.
 """
@@ -29,7 +29,7 @@ from kerasft.models.blocks import choose, cut_top, net_prefix
 from kerasft.models.weights import SAMPLE, imagenet_files, load_file
 from kerasft.seeds import derive_seed
 
-# What Keras' EfficientNet v1 normalises with (keras/src/applications/efficientnet.py).
+# Constants of the normalisation in Keras' EfficientNet v1 (keras/src/applications/efficientnet.py).
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STDDEV = (0.229, 0.224, 0.225)
 
@@ -43,18 +43,25 @@ def load(
     features: str = "pooled",
     leave_out: int = 0,
 ) -> keras.Model:
-    """Builds one backbone or several, as `load_one` does each, into one model.
+    """Builds one backbone, or several side by side in one model; see `load_one`.
 
-    Of several, each one takes the same pixels, resized inside the model to the side that it was
-    trained with where that is smaller. Their layers get the prefix of `blocks.net_prefix`.
+    Each of several backbones takes the same pixels, resized inside the model to the side that it
+    was trained with where that is smaller. Their layers get the prefix of `blocks.net_prefix`.
 
     Args:
-        spec: see `spec.parse_all`.
-        weights: as for `load_one`; of several backbones also as many, joined by "+".
-        image_size, seed, features, leave_out: as for `load_one`.
+        spec: the backbone, or several joined by "+" (`spec.parse_all`).
+        weights: the weights for all backbones, or one for each, joined by "+"; see `load_one`.
+        image_size: side of the input in pixels, S.
+        seed: seed for random weights.
+        features: kind of features; see `load_one`.
+        leave_out: number of blocks that are left out from the top of each backbone.
 
     Returns:
-        As `load_one`, F the features of all of them in their order.
+        "pixels" float32 [B,S,S,3], RGB from 0 to 255, to features float32 [B,F], those of several
+        backbones concatenated in order.
+
+    Raises:
+        UserError: see `load_one`.
     """
     check_weights(spec, weights)
     nets = nets_of(spec, image_size)
@@ -91,9 +98,9 @@ def load(
 
 
 def _put_on(tensor: keras.KerasTensor, net: keras.Model) -> keras.KerasTensor:
-    """Puts all layers of a flat net on a tensor, and returns what they make of it.
+    """Applies all layers of a flat net to a tensor, and returns the output.
 
-    Calling the net would make it one layer, with all others inside it.
+    Calling the net itself would make it a single layer that contains all others.
     """
     return keras.Function(net.inputs[0], net.outputs[0]).call(tensor)
 
@@ -110,25 +117,25 @@ def load_one(
     """Builds a backbone with its preprocessing inside and fills it with weights.
 
     Args:
-        spec: see `spec.parse`.
+        spec: the backbone with its options (`spec.parse`).
         weights: "imagenet", "sample" (those in the package, for `table.SAMPLE_BACKBONE`),
             "none" (random; they depend on `seed` alone), or the path of a file: .h5 (Keras
-            Applications, with or without top), .weights.h5 or .keras. A file is taken to
+            Applications, with or without top), .weights.h5 or .keras. A file is assumed to
             belong to ImageNet's preprocessing, as those of Keras Applications do.
-        image_size: S, at least the row's `min_size`.
-        seed: sets the global seeds of Python, NumPy and the backend.
-        features: "pooled" (average over places), "flat" (places side by side), or an inner fully
-            connected layer of `compatibility.FULLY_CONNECTED`, for which a file needs a top.
-        leave_out: blocks from the top that are left away; the features are what enters them.
+        image_size: side of the input in pixels, S, at least the row's `min_size`.
+        seed: seed for random weights; it sets the global seeds of Python, NumPy and the backend.
+        features: kind of features: "pooled" (average over height and width), "flat" (flattened),
+            or an inner fully connected layer of `compatibility.FULLY_CONNECTED`, for which a file
+            needs a top.
+        leave_out: number of blocks that are left out from the top; the features are taken below.
 
     Returns:
-        A flat functional model: "pixels" float32 [B,S,S,3], RGB from 0 to 255, to
-        features float32 [B,F]. (ConvNeXt keeps its four down-sampling steps as
-        `Sequential` layers.)
+        A flat functional model: "pixels" float32 [B,S,S,3], RGB from 0 to 255, to features
+        float32 [B,F]. (ConvNeXt keeps its four down-sampling steps as `Sequential` layers.)
 
     Raises:
         UserError: a bad spec, a side under the minimum, options that Keras refuses,
-            features that the net does not have, ImageNet weights that can't be had, or a
+            features that the net does not have, ImageNet weights that are not available, or a
             file that is missing or does not fit.
     """
     backbone, _ = parse(spec)
@@ -162,12 +169,12 @@ def load_one(
 
 
 def _fill_from(path: Path, net: keras.Model, base: keras.Model, spec: str, features: str) -> None:
-    """Fills a net from a file of its weights, or what is left of it from one that has no more."""
+    """Fills a net from a file; if the file holds only the layers of `base`, fills those."""
     try:
         load_file(net, path, name=spec)
     except UserError as error:
-        # A run that left blocks out has saved the others; an import of a net with another last
-        # layer has left that out.
+        # A run with head.leave_out has saved only the remaining blocks; an import of a net with a
+        # different last layer has left that layer out.
         if len(base.weights) < len(net.weights):
             try:
                 load_file(base, path, name=spec)
@@ -208,7 +215,7 @@ def build_keras(
         inputs = keras.applications.imagenet_utils.preprocess_input(pixels, mode=mode)
     else:
         inputs = getattr(keras.applications, backbone.module).preprocess_input(pixels)
-    # No `name=`: EfficientNetV2 fails with one, ConvNeXt makes its weights file's name of it.
+    # No `name=`: EfficientNetV2 fails with one, ConvNeXt derives its weights file's name from it.
     constructor = getattr(keras.applications, backbone.name)
     shape = tuple(pixels.shape[1:])
     arguments |= {"input_tensor": inputs, "input_shape": shape, "weights": weights}
@@ -216,7 +223,7 @@ def build_keras(
         net = constructor(**options, **arguments)
     if backbone.second_rescaling and weights is None:
         net = _with_second_rescaling(net)
-    # Keras' constructors make a list of the one input and warn whoever passes one tensor.
+    # Keras' constructors turn the one input into a list, and then warn when one tensor is passed.
     return keras.Model(net.inputs[0], net.outputs[0], name=net.name)
 
 
@@ -243,8 +250,8 @@ def _with_second_rescaling(net: keras.Model) -> keras.Model:
 
     Keras adds a Rescaling behind the Normalization only for `weights="imagenet"`; without it
     the same weights, read from a file, silently compute something else. The new net's
-    Normalization holds ImageNet's values too, so that all nets see the same: (x - mean) /
-    stddev of x from 0 to 1.
+    Normalization gets ImageNet's values too, so all nets get the same input: (x - mean) / stddev
+    for x from 0 to 1.
 
     Source: keras/src/applications/efficientnet.py, with a reference to tensorflow issue 49930.
         The "variance" of the published weights is the standard deviation; this scale
@@ -269,8 +276,9 @@ def pretrained(spec: str, file: Path | None = None) -> tuple[keras.Model, list[s
     """Loads a whole ImageNet classifier as it was published.
 
     Args:
-        spec: see `spec.parse`.
-        file: its weights, with a top for the 1000 classes in the usual order; None takes Keras'.
+        spec: the backbone with its options (`spec.parse`).
+        file: file of its weights, with a top for the 1000 classes in the usual order; None takes
+            Keras' own.
 
     Returns:
         A model from "pixels" float32 [B,S,S,3], RGB from 0 to 255, to the layer "scores", float32
@@ -278,7 +286,7 @@ def pretrained(spec: str, file: Path | None = None) -> tuple[keras.Model, list[s
         `image_size`. And the 1000 labels in that order; "crane" and "maillot" occur twice.
 
     Raises:
-        UserError: a bad spec, files that can't be had, or one that does not hold all of it.
+        UserError: a bad spec, files that are not available, or a file that lacks some weights.
     """
     backbone, _ = parse(spec)
     known = None if file else "imagenet"
@@ -286,7 +294,7 @@ def pretrained(spec: str, file: Path | None = None) -> tuple[keras.Model, list[s
     net = _build(spec, backbone.image_size, known, include_top=True, classifier_activation=None)
     if file:
         load_file(net, file, name=spec)
-    # Keras names them so in predictions, and has no list of its own to be had without a download.
+    # The names in Keras' predictions, which has to download its own list of them.
     return add_scores(net), [label.replace(" ", "_") for label in labels()]
 
 
@@ -294,10 +302,10 @@ def add_scores(net: keras.Model) -> keras.Model:
     """Puts the layers "logits" and "scores" behind a classifier that ends without a softmax.
 
     Args:
-        net: pixels to logits [B,K]; a layer of it that is called "logits" gets another name.
+        net: the classifier, pixels to logits [B,K]; a layer named "logits" in it is renamed.
     """
     for layer in net.layers:
-        if layer.name == "logits":  # MobileNetV3 calls its last convolution so, [B,1,1,1000]
+        if layer.name == "logits":  # MobileNetV3's last convolution, [B,1,1,1000]
             layer.name = "last_conv"
     logits = keras.layers.Activation("linear", dtype="float32", name="logits")(net.outputs[0])
     scores = keras.layers.Softmax(dtype="float32", name="scores")(logits)

@@ -1,8 +1,8 @@
-"""`model.keras` with its `kerasft.json`: the model that a run ships, and what names its scores.
+"""Bundles: `model.keras`, the model of a run with its class names, image size and resize rule.
 
-The file is an ordinary Keras model: fresh, uncompiled, float32, without custom classes. It
-loads in plain Keras, safe mode on, where kerasft is not installed. Class names, side and
-resize rule travel in one extra member of the zip file, which Keras ignores.
+The file is an ordinary Keras model: uncompiled, float32, without custom classes. It loads in
+plain Keras, with safe mode on and kerasft not installed. Class names, image size and resize rule
+are kept in `kerasft.json`, an extra member of the zip file that Keras ignores.
 
 Shapes: B images in a batch, S side of the model's square input in pixels, K classes.
 """
@@ -33,14 +33,14 @@ IMAGENET = "imagenet:"
 
 @dataclass(frozen=True, eq=False)
 class Bundle:
-    """A classifier and what its inputs and outputs mean.
+    """A classifier and the meaning of its inputs and outputs.
 
     Attributes:
-        model: pixels float32 [B,S,S,3], 0 to 255, to scores float32 [B,K] that sum to 1.
-            Preprocessing is part of it; the layer "logits" gives the scores' logits.
-        class_names: K names, in the order of the scores.
-        image_size: S.
-        resize: how an image of any shape becomes a square: "stretch", "crop" or "pad".
+        model: the model, pixels float32 [B,S,S,3], 0 to 255, to scores float32 [B,K] that sum
+            to 1. Preprocessing is part of it; the layer "logits" gives the scores' logits.
+        class_names: names of the K classes, in the order of the scores.
+        image_size: side of the input in pixels, S.
+        resize: rule that makes an image square: "stretch", "crop" or "pad".
     """
 
     model: keras.Model
@@ -56,7 +56,7 @@ class Bundle:
     def scores_and_logits(self) -> keras.Model:
         """The model with two outputs: pixels [B,S,S,3] to [scores [B,K], logits [B,K]].
 
-        One for all splits, so that its graph is built once.
+        It is kept for all splits, so that its graph is built once.
         """
         logits = self.model.get_layer("logits").output
         return keras.Model(self.model.inputs[0], [self.model.outputs[0], logits])
@@ -65,12 +65,12 @@ class Bundle:
 def save(bundle: Bundle, path: str | Path) -> None:
     """Writes `model.keras`, whole or not at all; an older file is replaced.
 
-    What is saved is rebuilt from the model's config in float32, so neither a compiled state
-    nor a mixed-precision policy of the training gets into the file.
+    The saved model is rebuilt from the model's config in float32, so neither a compiled state
+    nor a mixed-precision policy from training gets into the file.
 
     Args:
-        bundle: what to save; its model is left as it is.
-        path: ends in ".keras".
+        bundle: the bundle to save; its model does not change.
+        path: path of the file, which ends in ".keras".
 
     Raises:
         UserError: the file can't be written (no such folder, read-only, disk full).
@@ -91,7 +91,11 @@ def save(bundle: Bundle, path: str | Path) -> None:
 
 
 def copy(path: str | Path, to: str | Path) -> None:
-    """Copies a model file, whole or not at all; an older file at `to` is replaced.
+    """Copies a model file, whole or not at all.
+
+    Args:
+        path: path of the file.
+        to: path of the copy; an older file there is replaced.
 
     Raises:
         UserError: `path` can't be read or `to` can't be written.
@@ -107,7 +111,7 @@ def _fresh(model: keras.Model) -> keras.Model:
 
 
 def _in_float32(config: object) -> object:
-    """The config with every layer's precision policy replaced by float32.
+    """Returns the config with every layer's precision policy replaced by float32.
 
     Source: a model saved under mixed_float16 loads as mixed_float16 (Keras 3.15).
     """
@@ -124,11 +128,12 @@ def load(path: str | Path) -> Bundle:
     """Opens a model file that `save` wrote.
 
     Args:
-        path: a file that ends in ".keras".
+        path: path of the file, which ends in ".keras".
 
     Raises:
-        UserError: no such file (exit code 2); not a Keras model file; cut off or changed
-            since it was written; not written by kerasft, or by a later version.
+        UserError: there is no such file (exit code 2); it is not a Keras model file, is truncated
+            or was changed since it was written; or it was not written by kerasft, or was written
+            by a later version.
     """
     path = Path(path)
     if not path.is_file():
@@ -154,7 +159,7 @@ def load(path: str | Path) -> Bundle:
 
 @contextlib.contextmanager
 def _readable(path: Path) -> Iterator[None]:
-    """Turns what a damaged file raises into one sentence that names the file."""
+    """Turns the exceptions of a damaged file into a UserError that names the file."""
     try:
         yield
     except zipfile.BadZipFile as error:
@@ -195,23 +200,23 @@ def compute(
     """Runs a model over images.
 
     Args:
-        model: takes pixels; of one or several outputs.
+        model: the model, pixels to one or several outputs.
         batches: pixels float32 [B,S,S,3], 0 to 255, at least one batch. They may differ
             in B.
         total: number of images, for the progress.
-        what: what to tell about it.
-        progress: told after each batch, stage "check".
+        what: name of the work, for the progress.
+        progress: the callback that receives an event after each batch, stage "check".
 
     Returns:
-        The output for all images, float32 [N,...], in their order; a list of several.
+        The output for all images, float32 [N,...], in their order; a list if there are several.
     """
     parts: list[list[np.ndarray]] = []
     done = size = 0
     for pixels in batches:
         count = len(pixels)
         size = max(size, count)
-        # One size of batches is traced once. `predict` would do that too, but of a dataset
-        # Keras 3.15 starts a second pass and throws away what that reads (`EpochIterator`).
+        # Batches of one size are traced once. `predict` would do that too, but Keras 3.15 starts
+        # a second pass over a dataset and throws away what it reads (`EpochIterator`).
         outputs = model.predict_on_batch(filled(pixels, size))
         parts.append([output[:count] for output in keras.tree.flatten(outputs)])
         done += count
@@ -221,9 +226,9 @@ def compute(
 
 
 def filled(pixels: Any, size: int) -> np.ndarray:
-    """Returns the batch [B,S,S,3] with black images behind it up to `size` of them.
+    """Returns the batch [B,S,S,3], padded to `size` images with black ones.
 
-    As a NumPy array, the one that every backend of Keras takes.
+    It is a NumPy array, which every backend of Keras accepts.
     """
     plain = np.asarray(pixels)
     missing = size - len(plain)
@@ -238,16 +243,16 @@ def score(
     """Runs a classifier over images.
 
     Args:
-        opened: the model.
-        batches: pixels float32 [B,S,S,3], 0 to 255; see `bundle.compute`.
-        total: N, for the progress.
-        progress: told after each batch, stage "check".
+        opened: the classifier.
+        batches: pixels float32 [B,S,S,3], 0 to 255; see `compute`.
+        total: number of images, N, for the progress.
+        progress: the callback that receives an event after each batch, stage "check".
 
     Returns:
         (scores, logits), both float32 [N,K], in the order of the batches.
 
     Raises:
-        UserError: a score is not a number: the training went wrong.
+        UserError: a score is not a number, because the training went wrong.
     """
     scores, logits = compute(opened.scores_and_logits, batches, total=total, progress=progress)
     if not np.isfinite(logits).all():

@@ -2,12 +2,12 @@
 
     pixels -- prefix --| cut |-- suffix -- logits
 
-A phase counts blocks from the top (`blocks.py`); the cut is where they begin.
+A phase counts blocks from the top (`blocks.py`); the cut lies below them.
 
-A cell of NASNet takes what the two cells before it made, so between its cells two tensors
-are alive. The halves hand over one all the same, in which the two lie in a row: what is
-mixed or fed does not have to know. So it is where several backbones are cut at once: the first
-block from the top is that of each of them, and so on.
+A cell of NASNet takes the outputs of the two cells before it, so two tensors are alive between
+its cells. The prefix flattens and concatenates them, and the suffix takes them apart, so all other
+code sees a single tensor at the cut. The same is done for several backbones, which are all cut at
+the same number of blocks from the top.
 
 The freeze is proven, not assumed: `fingerprint` before a phase, `prove_frozen` on the
 model that the phase saved.
@@ -33,12 +33,12 @@ class Cut:
     """A model split in two; both halves share its layers and variables.
 
     Attributes:
-        prefix: pixels [B,S,S,3] to the activations at the cut, or None for a cut at the
-            pixels.
-        suffix: activations at the cut to logits float32 [B,K].
+        prefix: the frozen half, pixels [B,S,S,3] to the activations at the cut; None for a cut
+            at the pixels.
+        suffix: the other half, activations at the cut to logits float32 [B,K].
         blocks: the suffix's blocks from the top; empty if only the head is trained.
-        parts: the prefix by backbone: pixels to the activations of each, in their own shape.
-            In a row they are those of the prefix.
+        parts: the prefix of each backbone, pixels to its activations in their own shape.
+            Flattened and concatenated, they are the activations of `prefix`.
     """
 
     prefix: keras.Model | None
@@ -48,13 +48,13 @@ class Cut:
 
 
 def split(model: keras.Model, blocks: int | str, *backbones: Backbone) -> Cut:
-    """Cuts a whole model in front of its top blocks.
+    """Cuts a whole model below its top blocks.
 
     Args:
-        model: pixels to scores, with the layers of `trained.attach`.
-        blocks: how many blocks from the top the suffix has. 0: the head alone. "all", or
-            the number of all blocks: a cut at the pixels.
-        backbones: the row that names the blocks, or the rows of several.
+        model: the model, pixels to scores, with the layers of `trained.attach`.
+        blocks: number of blocks from the top in the suffix. 0 is the head alone; "all", or the
+            number of all blocks, is a cut at the pixels.
+        backbones: the backbone's row of the table, or the rows of several.
 
     Raises:
         UserError: there are fewer blocks than that.
@@ -92,7 +92,7 @@ def split(model: keras.Model, blocks: int | str, *backbones: Backbone) -> Cut:
 
 
 def _features_of_each(model: keras.Model, count: int) -> list[keras.KerasTensor]:
-    """The features of each backbone, [B,F] each."""
+    """Returns the features of each backbone, [B,F] each."""
     features = features_of(model)
     if count == 1:
         return [features]
@@ -102,11 +102,11 @@ def _features_of_each(model: keras.Model, count: int) -> list[keras.KerasTensor]
 
 
 def _row(tensors: Sequence[keras.KerasTensor], name: str) -> keras.KerasTensor:
-    """Makes one tensor of several: [B,F], their numbers in a row; a single one stays.
+    """Flattens and concatenates several tensors to [B,F]; a single one stays as it is.
 
     Args:
-        tensors: alive at the cut, [B, ...] each.
-        name: for the layers that are added; automatic names could be in the model already.
+        tensors: the tensors at the cut, [B, ...] each.
+        name: name for the added layers; an automatic one could be in the model already.
     """
     if len(tensors) == 1:
         return tensors[0]
@@ -117,15 +117,15 @@ def _row(tensors: Sequence[keras.KerasTensor], name: str) -> keras.KerasTensor:
 def _from_row(
     tensors: Sequence[keras.KerasTensor], logits: keras.KerasTensor, name: str
 ) -> keras.Model:
-    """Makes the suffix that takes such a row apart again.
+    """Builds the suffix that takes the tensor of `_row` apart again.
 
     Args:
-        tensors: as for `_row`.
-        logits: what the suffix ends with.
-        name: as for `_row`.
+        tensors: the tensors at the cut, [B, ...] each.
+        logits: the output of the suffix.
+        name: name for the added layers.
 
     Returns:
-        [B,F] to the logits, flat, of the same layers.
+        A flat model of the same layers, [B,F] to the logits.
     """
     widths = [math.prod(tensor.shape[1:]) for tensor in tensors]
     row = keras.Input((sum(widths),), name=f"{name}_row")
@@ -139,23 +139,23 @@ def _from_row(
             )
         )
     ]
-    # `call`, not `__call__`: that would make the suffix one layer, with all others inside it.
+    # `call`, not `__call__`, which would make the suffix a single layer that contains all others.
     return keras.Model(row, keras.Model(list(tensors), logits).call(parts))
 
 
 def freeze(cut: Cut, batch_norm: str) -> list[str]:
-    """Marks what a phase trains. Compile after calling this.
+    """Freezes everything that a phase does not train. Compile after calling this.
 
     Flags are set on every single layer, outer ones first, because an outer
     `trainable = False` hides an inner True, and an outer True thaws every
     BatchNormalization inside (the `trainable` setter of `keras.Layer`).
 
     Args:
-        cut: of a whole model.
-        batch_norm: "frozen" stops every BatchNormalization of the suffix too: its
-            statistics come from ImageNet, and small batches would ruin them. "train"
-            releases those of the suffix, never of the prefix, and has their statistics
-            follow within a phase's steps (MOMENTUM).
+        cut: the phase's cut of a whole model.
+        batch_norm: treatment of the suffix's BatchNormalization layers. "frozen" freezes them
+            too: their statistics come from ImageNet, and small batches would ruin them. "train"
+            lets them learn (those of the prefix stay frozen), with a momentum of at most
+            MOMENTUM, so that their statistics adapt within a phase's steps.
 
     Returns:
         Names of the BatchNormalization layers that learn, in the order of the graph.
@@ -172,9 +172,9 @@ def freeze(cut: Cut, batch_norm: str) -> list[str]:
     return released
 
 
-# Of the moving averages of BatchNormalization. With Keras' 0.99, and 0.999 in MobileNets, they
-# still hold what they began with after the few hundred steps of a small set, and validation is at
-# chance. 0.9 is what PyTorch's nets are trained with.
+# Momentum of BatchNormalization's moving averages. With Keras' 0.99, and 0.999 in MobileNets, they
+# have hardly moved after the few hundred steps of a small set, and validation accuracy is at
+# chance. 0.9 is the value in PyTorch's nets.
 MOMENTUM = 0.9
 
 
@@ -185,15 +185,15 @@ def thaw(model: keras.Model) -> None:
 
 
 def may_change(model: keras.Model, cut: Cut, batch_norm: str) -> set[int]:
-    """Returns which of `model.weights` a phase is allowed to change.
+    """Returns the positions in `model.weights` that a phase is allowed to change.
 
-    Told by where a layer lies and what it is, not by its `trainable` flag, so that the proof
+    They follow from each layer's place and kind, not from its `trainable` flag, so that the proof
     also catches a flag that was set wrongly.
 
     Args:
         model: the whole model.
-        cut: of it.
-        batch_norm: "frozen" or "train", as for `freeze`.
+        cut: the phase's cut of the model.
+        batch_norm: treatment of the suffix's BatchNormalization layers, "frozen" or "train".
     """
     still = [keras.layers.Normalization]
     still += [keras.layers.BatchNormalization] if batch_norm == "frozen" else []
@@ -215,7 +215,7 @@ def fingerprint(model: keras.Model) -> list[tuple[str, str]]:
 
 
 def digest_of(start: Sequence[tuple[str, str]]) -> str:
-    """One digest of a `fingerprint`, without the paths: auto-names differ by process."""
+    """Returns a single digest of a `fingerprint`, without its paths: auto-names may differ."""
     return hashlib.blake2b("".join(d for _, d in start).encode(), digest_size=16).hexdigest()
 
 
@@ -225,13 +225,13 @@ def prove_frozen(
     """Compares the model that a phase saved with the phase's start, variable by variable.
 
     Args:
-        start: `fingerprint` of the whole model when the phase began.
+        start: fingerprint of the whole model at the start of the phase.
         saved: the model as it was saved, loaded again.
         trained: positions in `model.weights` that may differ (`may_change`).
-        phase: its name, for the message.
+        phase: name of the phase, for the message.
 
     Raises:
-        PhaseFailed: a frozen variable moved. It names all of them (the first ten).
+        PhaseFailed: a frozen variable moved. The message names up to ten of them.
     """
     end = fingerprint(saved)
     if len(end) != len(start):
@@ -260,5 +260,5 @@ def _bytes(variable: keras.Variable) -> bytes:
 
 
 def _layers(model: keras.Model) -> list[keras.layers.Layer]:
-    """All layers, those inside nested models included, outer ones first."""
+    """Returns all layers, including those inside nested models, outer ones first."""
     return list(model._flatten_layers(include_self=False, recursive=True))

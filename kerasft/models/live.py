@@ -1,4 +1,4 @@
-"""What is fitted: the suffix alone on stored activations, or prefix and suffix in one step."""
+"""The model that is fitted: the suffix on stored activations, or prefix and suffix on pixels."""
 
 from typing import Any
 
@@ -7,16 +7,16 @@ from keras import ops
 
 
 class LiveModel(keras.Model):
-    """Feeds the frozen prefix, if there is one, into the trained suffix, for `fit` and `predict`.
+    """A frozen prefix, if there is one, and a trained suffix, for `fit` and `predict`.
 
-    A subclassed model, because in a functional one `fit` overrides `training=False`
+    It is a subclassed model, because in a functional one `fit` overrides `training=False`
     (Keras 3.15, `functional.py: operation_fn`; keras issue 20285): statistics of the prefix
-    would move and its dropout would be active. Here the prefix is pinned to inference, and
+    would move and its dropout would be active. Here the prefix always runs in inference mode, and
     no gradient enters it.
 
-    Takes pixels float32 [B,S,S,3], 0 to 255; without a prefix the activations at the cut, in
-    any float type. A pair of these and shares float32 [B] is mixed at the cut, see `mixed`.
-    Gives logits float32 [B,K].
+    The input is pixels float32 [B,S,S,3], 0 to 255, or without a prefix the activations at the
+    cut, in any float type. If it is a pair with shares float32 [B], the activations are mixed at
+    the cut (`mixed`). The output is logits float32 [B,K].
     """
 
     def __init__(self, prefix: keras.Model | None, suffix: keras.Model) -> None:
@@ -27,7 +27,7 @@ class LiveModel(keras.Model):
     def call(self, inputs: Any, training: bool | None = None) -> Any:
         """Returns logits float32 [B,K]; `training` reaches the suffix only."""
         x, shares = inputs if isinstance(inputs, tuple | list) else (inputs, None)
-        x = ops.cast(x, "float32")  # of a store, float16
+        x = ops.cast(x, "float32")  # a store may be float16
         if self.prefix is not None:
             x = ops.stop_gradient(self.prefix(x, training=False))
         if shares is not None:
@@ -39,9 +39,9 @@ def mixed(activations: Any, shares: Any) -> Any:
     """Mixes each image's activations [B, ...] with those of the one before it in the batch.
 
     Args:
-        activations: of any shape.
-        shares: float32 [B], what an image keeps of itself, 0 to 1. The batch is in random
-            order, so neighbours are random pairs; the first is mixed with the last.
+        activations: activations, [B, ...].
+        shares: share of itself that each image keeps, float32 [B], 0 to 1. The batch is in random
+            order, so neighbours are random pairs; the first image is mixed with the last.
 
     Source: Zhang et al. 2018, "mixup"; at a hidden layer, Verma et al. 2019, "Manifold Mixup".
     """
@@ -54,14 +54,15 @@ def set_precision(model: keras.Model, policy: str) -> list[tuple[keras.layers.La
     """Lets a whole model compute in another precision; its variables stay float32.
 
     The in-model normalisation of the pixels, the logits and the softmax stay in float32:
-    bfloat16 has 8 bits, a grey level needs them all.
+    bfloat16 has 8 significant bits, and a grey level needs all of them.
 
     Args:
-        model: pixels to scores.
-        policy: "float32", "mixed_bfloat16" or "mixed_float16".
+        model: the model, pixels to scores.
+        policy: the Keras dtype policy: "float32", "mixed_bfloat16" or "mixed_float16".
 
     Returns:
-        What `restore_precision` needs: a model saved under a mixed policy reloads with it.
+        The changed layers with their former policies, for `restore_precision`. Call that before
+        saving, since a model saved under a mixed policy loads with it.
     """
     before = []
     if policy != "float32":

@@ -1,7 +1,7 @@
-"""A net: a whole model together with the table's rows of the backbones in it.
+"""Nets: a whole model together with its backbones' rows of the table.
 
-    net.blocks                what can be frozen or trained, from the top
-    net.cut(2)                prefix | suffix in front of the second block from the top
+    net.blocks                the blocks, from the top
+    net.cut(2)                prefix | suffix, the top two blocks in the suffix
     net.base                  pixels to features, without the head
 
 Shapes: B images in a batch, S side of the square input in pixels, F features, K classes.
@@ -21,12 +21,12 @@ from kerasft.models.cut import Cut, split
 
 @dataclass(frozen=True, eq=False)
 class Net:
-    """A model, and what its layers are called in the table of backbones.
+    """A model, with the rows of the backbone table that name its blocks.
 
     Attributes:
-        model: pixels float32 [B,S,S,3], 0 to 255, to scores [B,K], or to features [B,F] where
-            there is no head yet.
-        rows: the row of its backbone; of several backbones their rows, in order.
+        model: the model, pixels float32 [B,S,S,3], 0 to 255, to scores [B,K], or to features
+            [B,F] if it has no head yet.
+        rows: the row of its backbone, or the rows of several backbones in order.
     """
 
     model: keras.Model
@@ -34,11 +34,11 @@ class Net:
 
     @classmethod
     def of(cls, model: keras.Model, backbone: str) -> "Net":
-        """Finds the rows that go with a model.
+        """Makes a net of a model and the name of its backbone.
 
         Args:
-            model: as the attribute.
-            backbone: name of its backbone, or several joined, as in `model.backbone` of a config.
+            model: the model, pixels to scores or features.
+            backbone: name of its backbone, or several joined by "+", as in a config.
         """
         return cls(model, rows_of(backbone))
 
@@ -48,7 +48,7 @@ class Net:
         return tuple(list_blocks(self.model, *self.rows))
 
     def cut(self, blocks: int | str) -> Cut:
-        """Cuts the model in front of its top blocks; see `cut.split`.
+        """Cuts the model below its top blocks; see `cut.split`.
 
         Args:
             blocks: number of blocks from the top in the suffix, 0 for the head alone, or "all".
@@ -59,15 +59,15 @@ class Net:
         return split(self.model, blocks, *self.rows)
 
     def depth(self, blocks: int | str) -> int:
-        """Returns a phase's `blocks` as a number: "all" is all there are."""
+        """Returns a phase's `blocks` as a number; "all" is the number of all blocks."""
         return len(self.blocks) if blocks == "all" else int(blocks)
 
     @property
     def features(self) -> keras.KerasTensor:
-        """What enters the head, [B,F]."""
+        """The features that enter the head, [B,F]."""
         return features_of(self.model)
 
     @property
     def base(self) -> keras.Model:
-        """Pixels to features [B,F], sharing the model's layers."""
+        """The base, pixels to features [B,F]; it shares the model's layers."""
         return keras.Model(self.model.inputs[0], self.features)

@@ -1,8 +1,7 @@
 """Test-time augmentation: a model that looks at several views of an image and averages logits.
 
-The views are made inside the model, so evaluation, prediction and the export use it without
-knowing of it, and `model.keras` still loads in plain Keras. Training goes on with the
-classifier inside.
+The views are made inside the model, so evaluation, prediction and the export need no code for
+them, and `model.keras` still loads in plain Keras. A later phase trains the classifier inside.
 
 Shapes: B images in a batch, S side in pixels, K classes, V views.
 """
@@ -13,21 +12,21 @@ import keras
 from keras import ops
 
 CLASSIFIER = "classifier"  # name of the layer that holds the model as it was trained
-CROP = 7 / 8  # of the side: 224 of 256 pixels in Krizhevsky et al. 2012
+CROP = 7 / 8  # side of a crop, as a share of S: 224 of 256 pixels in Krizhevsky et al. 2012
 
 
 def with_views(model: keras.Model, mode: str) -> keras.Model:
     """Returns a model that averages the logits of several views of each image.
 
     Args:
-        model: pixels [B,S,S,3] to scores [B,K], with the layer "logits".
-        mode: "none" returns `model` itself; "flip" looks at the image and its mirror image;
-            "ten-crop" at the four corners and the centre, 7/8 of the side and resized to S, and
-            the mirror images of these.
+        model: the model, pixels [B,S,S,3] to scores [B,K], with the layer "logits".
+        mode: the views: "none" returns `model` itself; "flip" takes the image and its mirror
+            image; "ten-crop" takes the four corners and the centre, 7/8 of the side and resized to
+            S, and their mirror images.
 
     Returns:
-        Pixels to scores, with layers "logits" and "scores"; it shares all variables, in the same
-        order. It computes V times as much.
+        Pixels to scores, with layers "logits" and "scores". It shares all variables, in the same
+        order, and computes V times as much.
 
     Source: Krizhevsky, Sutskever and Hinton, ImageNet Classification with Deep Convolutional
         Neural Networks, 2012, section 4.1 (which averages scores; logits are averaged here,
@@ -48,7 +47,7 @@ def with_views(model: keras.Model, mode: str) -> keras.Model:
 
 
 def trained_part(model: keras.Model) -> keras.Model:
-    """Returns the classifier that `with_views` wrapped: pixels to scores; else `model` itself."""
+    """Returns the classifier inside a model of `with_views`, pixels to scores, else `model`."""
     if CLASSIFIER not in {layer.name for layer in model.layers}:
         return model
     classifier = model.get_layer(CLASSIFIER)
@@ -66,8 +65,8 @@ def _five_crops(pixels: Any) -> list:
     cut = side - round(CROP * side)
     middle = cut // 2
     corners = ((0, 0), (0, cut), (cut, 0), (cut, cut), (middle, middle))
-    # Not the layer Resizing: its call has training=True for a default, which Keras 3.15 hands on
-    # to all layers behind it when the model is called without saying anything of training.
+    # Not the layer Resizing: its call has the default training=True, which Keras 3.15 passes on
+    # to all layers behind it when the model is called without `training`.
     return [
         ops.image.resize(
             pixels[:, top : side - cut + top, left : side - cut + left], (side, side), "bilinear"

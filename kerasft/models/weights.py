@@ -1,6 +1,6 @@
-"""Weights of backbones: ImageNet's, as Keras finds them, and files that users name.
+"""Weights of backbones: those of ImageNet, which Keras downloads, and those in files of users.
 
-A net that a file does not fit is given up; the error says which names are on one side only.
+If a file does not fit a net, the error lists the names that are on one side only.
 """
 
 import http.client
@@ -31,17 +31,17 @@ SAMPLE = Path(__file__).with_name("sample_weights.h5")
 
 @contextmanager
 def imagenet_files(spec: str, image_size: int) -> Iterator[None]:
-    """Within it, Keras finds or downloads its files; what goes wrong is a UserError.
+    """Lets Keras find or download its files in the block; a failure becomes a UserError.
 
-    Keras prints its downloads; they go to stderr here, because stdout is for results.
+    Keras prints its downloads to stdout; they go to stderr here, because stdout is for results.
 
     Args:
         spec: the backbone as the user wrote it.
         image_size: side of its input in pixels.
 
     Raises:
-        UserError: a file that can't be had (it names file, folder and address), a damaged one,
-            or arguments that the constructor refuses.
+        UserError: a file is not available (the message names file, folder and address) or is
+            damaged, or the constructor refuses its arguments.
     """
     with warnings.catch_warnings(record=True) as caught, redirect_stdout(sys.stderr):
         warnings.simplefilter("always")
@@ -60,8 +60,8 @@ def imagenet_files(spec: str, image_size: int) -> Iterator[None]:
             raise UserError(_trouble(spec, error)) from error
     for warning in caught:
         if "will be loaded as the default" in str(warning.message):
-            # MobileNets warn for every side that has no weights of its own. That is how all
-            # other backbones work too, so it is worth a sentence, not a Python warning.
+            # MobileNets warn for every side without weights of its own. All other backbones have
+            # weights for one side only, so this is worth a sentence, not a Python warning.
             logger.info(
                 "%s has no ImageNet weights made for %d pixels a side; those of 224 are taken.",
                 spec,
@@ -74,7 +74,7 @@ def imagenet_files(spec: str, image_size: int) -> Iterator[None]:
 
 
 def _trouble(spec: str, error: Exception) -> str:
-    """Says what to put where."""
+    """Returns the message for missing or damaged files: what to put where."""
     folder = models_folder()
     failed = re.search(r"URL fetch failure on (\S+): (?:None -- )?(.*)", str(error), re.DOTALL)
     if failed:
@@ -109,16 +109,18 @@ Arrays = list[tuple[str, Any]]  # (name of the layer, one of its arrays), in the
 def load_file(net: keras.Model, path: Path, *, name: str) -> None:
     """Fills a freshly built net from a file.
 
-    What the file holds behind the net's last layer (a top) is left out, and the log says so.
+    Weights of a top, behind the net's last layer, are not used, and the log says so.
 
     Args:
-        net: all its layers trainable, as they are built: .h5 files depend on that.
-        path: an existing file. Its contents tell what it is: HDF5 as Keras 2 and Keras
+        net: the net, with all layers trainable, as they are built: the order of weights in .h5
+            files depends on that.
+        path: an existing file. Its kind is told from its contents: HDF5 as Keras 2 and Keras
             Applications write it, `.weights.h5` of Keras 3, or a `.keras` model.
-        name: what to call the net in messages.
+        name: name of the net in messages.
 
     Raises:
-        UserError: not such a file, damaged, or it does not fit. Drop the net then.
+        UserError: the file is of another kind, damaged, or does not fit. Discard the net then: it
+            may be partly filled.
     """
     check_backbone(path, name)
     wanted = _arrays(net)
@@ -161,7 +163,7 @@ def _arrays(model: keras.Model) -> Arrays:
 
 
 def _legacy_arrays(model: keras.Model) -> Arrays:
-    """The order of HDF5 files: within a layer, what is trained comes first.
+    """Lists the arrays in the order of HDF5 files: within a layer, trainable weights come first.
 
     Source: `_legacy_weights` in keras/src/legacy/saving/legacy_h5_format.py.
     """
@@ -200,7 +202,7 @@ def _open_model(path: Path) -> keras.Model:
 def _check_scaling(net: keras.Model, donor: keras.Model, path: Path, name: str) -> None:
     """Refuses an EfficientNet that was trained without ImageNet's second Rescaling."""
     ours, theirs = _normalizers(net), _normalizers(donor)
-    # A head may have such layers of its own; they come last.
+    # A head may have such layers too; they come last.
     if keras.layers.Normalization in theirs and ours != theirs[: len(ours)]:
         said = [", ".join(kind.__name__ for kind in kinds) for kinds in (ours, theirs)]
         raise UserError(
@@ -210,9 +212,9 @@ def _check_scaling(net: keras.Model, donor: keras.Model, path: Path, name: str) 
 
 
 def _check_chain(net: keras.Model, donor: keras.Model, path: Path, name: str) -> None:
-    """Refuses a model with the same weights in another order of operations.
+    """Refuses a model that has weights of the same shapes but other operations.
 
-    AlexNet and CaffeNet have the same shapes, and so has VGG that sees pixels scaled otherwise.
+    AlexNet and CaffeNet share their shapes, and so do VGGs with different scaling of the pixels.
     """
     before, chain = _kinds(net)
     before_it, its_chain = _kinds(donor)
@@ -223,7 +225,7 @@ def _check_chain(net: keras.Model, donor: keras.Model, path: Path, name: str) ->
 
 
 def _kinds(model: keras.Model) -> tuple[list[str], list[str]]:
-    """Kinds of all operations before the first convolution, and from it to the last weights."""
+    """Lists the kinds of operations before the first weights, and from there to the last ones."""
     operations = [o for o in model.operations if not isinstance(o, keras.layers.InputLayer)]
     kinds = [type(operation).__name__ for operation in operations]
     weighty = [i for i, o in enumerate(operations) if getattr(o, "weights", [])]
@@ -251,12 +253,12 @@ def _fill(wanted: Arrays, stored: Arrays, path: Path, name: str) -> None:
 
 
 def _fill_from_keras3(net: keras.Model, file: Any, path: Path, name: str) -> None:
-    """Keras finds the places itself: they are made of the layers' classes, not their names."""
+    """Fills a net from a file of Keras 3, whose paths are made of layers' classes, not names."""
     if not path.name.endswith(".weights.h5"):
         raise UserError(f"{path}: holds weights of Keras 3; its name must end in .weights.h5.")
     try:
         with warnings.catch_warnings():
-            # Keras only warns of some layers that it could not fill.
+            # For some layers that it could not fill, Keras only warns.
             warnings.filterwarnings("error", "Skipping nested container")
             net.load_weights(path)
     except (ValueError, UserWarning) as error:
@@ -272,7 +274,7 @@ def _fill_from_keras3(net: keras.Model, file: Any, path: Path, name: str) -> Non
 
 
 def _difference(wanted: Arrays, stored: Arrays, path: Path, name: str) -> str:
-    """Says which names are on one side only, and which shapes differ."""
+    """Returns the message that lists names on one side only, and different shapes."""
     mine, its = _shapes(wanted), _shapes(stored)
     differ = [
         f"{layer} ({name} {_written(mine[layer])}, file {_written(its[layer])})"
@@ -295,7 +297,7 @@ AUTO_NAMES = re.compile(
 
 
 def _shapes(arrays: Arrays) -> dict[str, list[tuple[int, ...]]]:
-    """Layer -> its shapes; auto-named layers are numbered anew, their numbers mean nothing."""
+    """Maps each layer to its shapes; auto-named layers are renumbered in their order."""
     shapes: dict[str, list[tuple[int, ...]]] = {}
     stable: dict[str, str] = {}
     counts: dict[str, int] = {}
