@@ -741,7 +741,7 @@ def without_figures(text):
     text = re.sub(r"\d+(?:[.,:]\d+)*(?:e[-+]?\d+)?", "#", text)
     text = re.sub(r", predicted #|, best so far", "", text)
     text = re.sub(" +#", " #", text)  # columns are as wide as their figures
-    varies = re.compile(r".* predicted$|The last phase did not help")
+    varies = re.compile(r".* predicted$|The last phase did not ")
     return "".join(f"{line}\n" for line in text.splitlines() if not varies.match(line))
 
 
