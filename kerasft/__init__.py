@@ -24,6 +24,12 @@ Example:
 
     Fields of the config are named as in its TOML file: `flags` is a mapping from dotted names to
     values, `sets` a list of texts "name=value" whose values are TOML. A path is a str or a Path.
+    To see which way of using a net suits the photos:
+
+    >>> compared = kerasft.compare_ways(
+    ...     {"data.source": "photos", "model.weights": "sample"}, "compared", ways=["knn", "lda"]
+    ... )
+    >>> advice = compared.advice
 
 Packages; each imports only those below it, and its `__init__` describes its modules:
 

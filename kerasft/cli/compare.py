@@ -114,25 +114,21 @@ def compare(
     out = out or Path("compare") / short_name(source)
     with loading():
         from kerasft.compare.compare import compare_ways
-        from kerasft.compare.request import Request
 
     typed = fields_typed({"weights": weights, "image_size": image_size})
-    request = Request(
-        flags={"data.source": source, **typed},
-        sets=sets,
-        # A comma also stands between the options of one backbone, which begin in lower case.
-        backbones=() if backbones is None else tuple(re.split(r",\s*(?=[A-Z])", backbones)),
-        ways=None if ways is None else tuple(name.strip() for name in ways.split(",")),
-        seeds=seeds,
-        fractions=shares,
-    )
     again = "Continue with the same command."
     click.get_current_context().meta["kerasft.again"] = lambda: again
     with showing() as progress:
         logging.getLogger("kerasft").setLevel(logging.WARNING)  # dozens of runs log the same
         result = compare_ways(
-            request,
+            {"data.source": source, **typed},
             out,
+            sets=sets,
+            # A comma also stands between the options of one backbone, which begin in lower case.
+            backbones=() if backbones is None else re.split(r",\s*(?=[A-Z])", backbones),
+            ways=None if ways is None else [name.strip() for name in ways.split(",")],
+            seeds=seeds,
+            fractions=shares,
             budget=None if budget is None else 60 * budget,
             keep=keep,
             progress=progress,

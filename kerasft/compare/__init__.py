@@ -12,10 +12,7 @@ A way is how a pretrained net is used: as it is, with a solved head ("svm"), wit
     compare   `compare_ways`: all of it, within a budget of time
 
 Example:
-    >>> from pathlib import Path
-    >>> from kerasft.compare.compare import compare_ways
-    >>> from kerasft.compare.request import Request
-    >>> request = Request({"data.source": "photos"}, ways=("svm", "unfreeze"))
-    >>> result = compare_ways(request, Path("compare/photos"))
+    >>> from kerasft import compare_ways
+    >>> result = compare_ways({"data.source": "photos"}, "compared", ways=["svm", "unfreeze"])
     >>> result.advice
 """

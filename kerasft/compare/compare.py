@@ -47,9 +47,14 @@ TRAINING_COST = {"frozen": 3.0, "train": 5.0}
 
 
 def compare_ways(
-    request: Request,
-    out: Path,
+    flags: Mapping[str, object],
+    out: str | Path,
     *,
+    sets: Sequence[str] = (),
+    backbones: Sequence[str] = (),
+    ways: Sequence[str] | None = None,
+    seeds: int = 1,
+    fractions: Sequence[float] = (1.0,),
     budget: float | None = None,
     keep: bool = False,
     progress: Progress = silent,
@@ -57,9 +62,11 @@ def compare_ways(
     """Trains and measures every requested way, and says which one to use.
 
     Args:
-        request: photos, backbones, ways, seeds and fractions to compare.
+        flags: values of data and model by dotted key, such as `{"data.source": "photos"}`.
         out: folder for the result. What an earlier call with the same photos and settings has
             finished there is not done again.
+        sets: texts "key=value", such as `["augment.views=2"]`, for every way that has the key.
+        backbones, ways, seeds, fractions: what to compare; see `request.Request`.
         budget: time after which training stops, seconds; None sets no limit.
         keep: whether the winner stays as a run, `out`/winner, to be continued or exported.
         progress: function that is told what happens; stage "entry" when a trial is done.
@@ -70,6 +77,31 @@ def compare_ways(
     Raises:
         UserError: an unknown way or backbone and so on (exit code 2); `out` belongs to a
             comparison of other photos or settings; whatever `train_run` raises.
+    """
+    request = Request(
+        flags=flags,
+        sets=tuple(sets),
+        backbones=tuple(backbones),
+        ways=None if ways is None else tuple(ways),
+        seeds=seeds,
+        fractions=tuple(fractions),
+    )
+    return run_request(request, Path(out), budget=budget, keep=keep, progress=progress)
+
+
+def run_request(
+    request: Request,
+    out: Path,
+    *,
+    budget: float | None = None,
+    keep: bool = False,
+    progress: Progress = silent,
+) -> ComparisonResult:
+    """Does what `compare_ways` says, for a request as one object.
+
+    Args:
+        request: photos, backbones, ways, seeds and fractions to compare.
+        out, budget, keep, progress: as for `compare_ways`.
     """
     request = with_backbones(request)
     check(request)

@@ -11,7 +11,7 @@ from drawing import draw_photos
 from PIL import Image
 from tiny_run import presplit, small
 
-from kerasft.compare.compare import _claim_folder, _predicted_seconds, compare_ways
+from kerasft.compare.compare import _claim_folder, _predicted_seconds, run_request
 from kerasft.compare.entry import Entry
 from kerasft.compare.request import Request, Trial
 from kerasft.compare.result import LeftOut
@@ -52,9 +52,7 @@ def compared(tiny_backbone, tmp_path_factory):
     folder = tmp_path_factory.mktemp("compare")
     photos = draw_photos(folder / "photos")
     told = Told()
-    result = compare_ways(
-        request(photos, "knn", "linear"), folder / "out", keep=True, progress=told
-    )
+    result = run_request(request(photos, "knn", "linear"), folder / "out", keep=True, progress=told)
     return folder, told, result
 
 
@@ -86,7 +84,7 @@ def test_as_many_settings_are_tried_for_each_way_and_validation_chooses(compared
 @pytest.mark.slow
 def test_unfreezing_goes_on_from_the_linear_head_that_was_chosen(photos, tmp_path):
     told = Told()
-    result = compare_ways(request(photos, "unfreeze"), tmp_path / "out", progress=told)
+    result = run_request(request(photos, "unfreeze"), tmp_path / "out", progress=told)
     assert told == ["unfreeze"]
     entries = {path.name for path in (tmp_path / "out" / "entries").iterdir()}
     assert entries == {"Tiny-linear-seed0-1.json", "Tiny-unfreeze-seed0-1.json"}
@@ -126,7 +124,7 @@ def test_what_is_finished_is_not_done_again_and_ways_can_be_added(compared):
     entries = folder / "out" / "entries"
     made = {path.name: path.stat().st_mtime_ns for path in entries.iterdir()}
     ways = ("linear", "knn", "bayes")
-    result = compare_ways(request(folder / "photos", *ways), folder / "out")
+    result = run_request(request(folder / "photos", *ways), folder / "out")
     after = {path.name: path.stat().st_mtime_ns for path in entries.iterdir()}
     assert {name: after[name] for name in made} == made
     assert set(after) - set(made) == {"Tiny-bayes-seed0-1.json"}
@@ -139,7 +137,7 @@ def test_another_comparison_does_not_get_into_the_same_folder(compared, tmp_path
     folder, _, _ = compared
     others = draw_photos(tmp_path / "others", per_class=7)
     with pytest.raises(UserError) as refused:
-        compare_ways(request(others, "knn"), folder / "out")
+        run_request(request(others, "knn"), folder / "out")
     assert str(refused.value) == (
         f"{folder / 'out'} holds a comparison with other photos. Choose another `out`, or remove "
         "it."
@@ -169,13 +167,13 @@ def test_a_backbone_may_be_added_with_weights_of_its_own_and_none_gets_others(ph
 
 def test_a_way_that_the_budget_stops_is_marked_and_goes_on_later(photos, tmp_path):
     told = Told()
-    result = compare_ways(request(photos, "knn"), tmp_path / "out", budget=0, progress=told)
+    result = run_request(request(photos, "knn"), tmp_path / "out", budget=0, progress=told)
     assert told == ["knn: stopped: the budget was used up"]
     (row,) = result.ways
     assert (row.stopped, row.means, row.p_vs_best) == (True, None, None)
     assert result.winner is None
     assert result.advice == "Nothing was finished, so there is nothing to advise."
-    again = compare_ways(request(photos, "knn"), tmp_path / "out")
+    again = run_request(request(photos, "knn"), tmp_path / "out")
     assert again.to_json()["winner"] == {"name": "knn", "backbone": "Tiny"}
 
 
@@ -211,7 +209,7 @@ def test_a_generous_budget_has_time_for_all(photos, tmp_path, monkeypatch):
     )  # one rate, not three: 720 s for full
     out, told = made_before(tmp_path / "out", *DEFAULT, "scratch"), Told()
     train_run(small(photos), out / "runs" / "Tiny-linear-seed0-1")  # full goes on from it
-    result = compare_ways(request(photos, ways=None), out, budget=1000, progress=told)
+    result = run_request(request(photos, ways=None), out, budget=1000, progress=told)
     assert sorted(names(result)) == sorted([*DEFAULT, "full", "scratch"])
     assert told[-2:] == ["full", "scratch"]
     full = next(row for row in result.ways if row.way == "full")
@@ -223,7 +221,7 @@ def test_a_generous_budget_has_time_for_all(photos, tmp_path, monkeypatch):
 @pytest.mark.slow
 def test_a_generous_budget_has_time_for_training_from_scratch(photos, tmp_path):
     out, told = made_before(tmp_path / "out", *DEFAULT, "full"), Told()
-    result = compare_ways(request(photos, ways=None), out, budget=1e6, progress=told)
+    result = run_request(request(photos, ways=None), out, budget=1e6, progress=told)
     assert told[-2:] == ["full", "scratch"]
     assert not any(row.stopped for row in result.ways)
     assert result.left_out == ()
@@ -233,7 +231,7 @@ def test_a_budget_for_the_default_ways_alone_leaves_the_others_out_and_stops_not
     photos, tmp_path
 ):
     out = made_before(tmp_path / "out", *DEFAULT)
-    result = compare_ways(request(photos, ways=None), out, budget=1000)
+    result = run_request(request(photos, ways=None), out, budget=1000)
     assert sorted(names(result)) == sorted(DEFAULT)
     assert not any(row.stopped for row in result.ways)
     assert [(one.way, round(one.seconds)) for one in result.left_out] == [
@@ -245,14 +243,14 @@ def test_a_budget_for_the_default_ways_alone_leaves_the_others_out_and_stops_not
 def test_without_a_budget_or_with_ways_that_are_named_nothing_is_added(photos, tmp_path):
     out = made_before(tmp_path / "out", *DEFAULT, ms=1e-6)
     for ways, budget in ((None, None), (DEFAULT, 1e6)):
-        result = compare_ways(request(photos, ways=ways), out, budget=budget)
+        result = run_request(request(photos, ways=ways), out, budget=budget)
         assert sorted(names(result)) == sorted(DEFAULT)
         assert result.left_out == ()
 
 
 def test_what_is_finished_takes_nothing_of_a_budget(photos, tmp_path):
     out = made_before(tmp_path / "out", *DEFAULT, "full", "scratch")
-    result = compare_ways(request(photos, ways=None), out, budget=0)
+    result = run_request(request(photos, ways=None), out, budget=0)
     assert sorted(names(result)) == sorted([*DEFAULT, "full", "scratch"])
     assert result.left_out == ()
 
@@ -261,13 +259,13 @@ def test_a_way_has_time_for_all_seeds_or_is_left_out(photos, tmp_path):
     out = tmp_path / "out"
     for seed in (0, 1):
         made_before(out, *DEFAULT, seed=seed)
-    result = compare_ways(request(photos, ways=None, seeds=2), out, budget=3000)
+    result = run_request(request(photos, ways=None, seeds=2), out, budget=3000)
     assert result.left_out[0].seconds == pytest.approx(2 * 2160)
     made_before(out, "full", seed=0)  # half of it is done
     made_before(out, "scratch", seed=0)
     made_before(out, "scratch", seed=1)
     told = []
-    result = compare_ways(request(photos, ways=None, seeds=2), out, budget=1, progress=told.append)
+    result = run_request(request(photos, ways=None, seeds=2), out, budget=1, progress=told.append)
     assert result.left_out[0].seconds == pytest.approx(2160)
     assert (result.ways[-1].way, result.ways[-1].seeds) == ("scratch", 2)
     counted = [(event.done, event.total) for event in told if event.stage == "entry"]
@@ -275,7 +273,7 @@ def test_a_way_has_time_for_all_seeds_or_is_left_out(photos, tmp_path):
 
 
 def test_what_a_budget_has_left_is_told_where_nothing_says_what_an_image_takes(photos, tmp_path):
-    result = compare_ways(request(photos, ways=None), tmp_path / "out", budget=0)
+    result = run_request(request(photos, ways=None), tmp_path / "out", budget=0)
     assert result.left_out == (
         LeftOut("full", "Tiny", seconds=None, left=0.0),
         LeftOut("scratch", "Tiny", seconds=None, left=0.0),
@@ -309,7 +307,7 @@ def test_neither_winner_nor_advice_know_the_test_labels(photos, tmp_path):
     results = []
     for name, swap in (("plain", False), ("permuted", True)):
         source = presplit(photos, tmp_path / f"photos-{name}", swap_test=swap)
-        results.append(compare_ways(request(source, "knn"), tmp_path / name))
+        results.append(run_request(request(source, "knn"), tmp_path / name))
     plain, permuted = results
     (one,), (other,) = plain.ways, permuted.ways
     assert one.means.test_accuracy != other.means.test_accuracy
@@ -322,7 +320,7 @@ def test_neither_winner_nor_advice_know_the_test_labels(photos, tmp_path):
 def test_two_nets_together_and_fractions_are_compared(photos, tmp_path):
     told = Told()
     what = request(photos, "lda", fractions=(0.5, 1.0), backbones=("Tiny+Tiny:alpha=1",))
-    result = compare_ways(what, tmp_path / "out", progress=told)
+    result = run_request(what, tmp_path / "out", progress=told)
     assert told == ["lda"] * 2
     (row,) = result.ways
     assert (row.backbone, row.seeds) == ("Tiny+Tiny:alpha=1", 1)
@@ -335,7 +333,7 @@ def test_two_nets_together_and_fractions_are_compared(photos, tmp_path):
 def test_all_that_is_wrong_with_the_options_is_told_at_once(photos, tmp_path):
     what = request(photos, "svn", "knn", "knn", seeds=0, fractions=(0.0, 1.0))
     with pytest.raises(UserError) as refused:
-        compare_ways(what, tmp_path / "out")
+        run_request(what, tmp_path / "out")
     assert str(refused.value).splitlines() == [
         "the options have 4 problems:",
         "  `ways`: expected some of as-is, knn, bayes, lda, logistic, svm, rbf-svm, linear, fc, "
@@ -353,7 +351,7 @@ def test_several_nets_cannot_be_used_as_they_are(photos, tmp_path):
     with pytest.raises(
         UserError, match="ways: as-is needs a single backbone with ImageNet weights"
     ):
-        compare_ways(what, tmp_path / "out")
+        run_request(what, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
@@ -362,7 +360,7 @@ def test_one_class_is_refused_before_anything_is_trained(tmp_path):
     for name in ("cross", "stripes"):
         shutil.rmtree(photos / name)
     with pytest.raises(UserError, match="class"):
-        compare_ways(request(photos, "knn"), tmp_path / "out")
+        run_request(request(photos, "knn"), tmp_path / "out")
 
 
 @pytest.mark.slow
@@ -373,7 +371,7 @@ def test_real_nets_on_real_photos_as_they_are_and_with_their_features(assets, tm
         for file in sorted((assets / "datasets" / "ants_bees" / name).iterdir())[:40]:
             shutil.copy(file, source / name)
     what = Request({"data.source": str(source)}, (), ("MobileNetV2",), ("as-is", "svm"))
-    result = compare_ways(what, tmp_path / "out")
+    result = run_request(what, tmp_path / "out")
     assert result.mapping == ("ants: ant (310)", "bees: bee (309)")
     as_is, svm = sorted(result.ways, key=lambda row: row.way)
     assert as_is.classes == svm.classes == 2
