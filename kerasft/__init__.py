@@ -18,8 +18,8 @@ Example:
     test: ... images
     accuracy ...
     >>> answers = kerasft.predict("runs/photos", ["photos/circle", "new.jpg"], top=1)
-    >>> proof = kerasft.export_run("runs/photos", to="served")
-    >>> proof["top1_agreement"]
+    >>> exported = kerasft.export_run("runs/photos", to="served")
+    >>> exported.proof.top1_agreement
     1.0
 
     Fields of the config are named as in its TOML file: `flags` is a mapping from dotted names to
@@ -35,8 +35,8 @@ Packages; each imports only those below it, and its `__init__` describes its mod
 
     cli           what is typed and what is shown: commands and their texts
     compare       all ways to use a net on one set of photos
-    export        model.keras as a SavedModel, and the proof that it computes the same
     evaluation    what a model says about photos, and how well
+    export        model.keras as a SavedModel, and the proof that it computes the same
     training      a run, from its config to model.keras
     activations   what the frozen part computes: once, kept on disk
     data          photos: found, checked, split, batched
@@ -49,7 +49,8 @@ Packages; each imports only those below it, and its `__init__` describes its mod
     sample        drawn photos, to try everything without a download
 
     The modules beside them serve all packages and import none: errors, progress, seeds, text,
-    files, processes, metrics, devices, record, run, cache, unpacked, plots.
+    files, processes, metrics, results, devices, record, run, cache, unpacked,
+    plots.
 
 Glossary:
     activations: the numbers that a prefix computes from an image at the cut.
@@ -83,7 +84,7 @@ if TYPE_CHECKING:
     from kerasft.config.load import load_config
     from kerasft.evaluation.evaluate import evaluate_run
     from kerasft.evaluation.predict import predict
-    from kerasft.export.savedmodel import export_run
+    from kerasft.export.export import export_run
     from kerasft.training.train import continue_run, train_run
 
 __version__ = "0.2.0"
@@ -102,7 +103,7 @@ _MODULES = {
     "compare_ways": "compare.compare",
     "continue_run": "training.train",
     "evaluate_run": "evaluation.evaluate",
-    "export_run": "export.savedmodel",
+    "export_run": "export.export",
     "load_config": "config.load",
     "predict": "evaluation.predict",
     "train_run": "training.train",

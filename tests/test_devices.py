@@ -13,7 +13,7 @@ from small_run import small_run
 from kerasft import devices
 from kerasft.devices import nvidia_gpu, prepare, processors
 from kerasft.errors import UserError
-from kerasft.evaluation.target import prepare_for
+from kerasft.models.target import prepare_for
 
 
 def prepared(code, **environment):

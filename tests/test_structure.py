@@ -32,8 +32,8 @@ MODULES = parse_modules()
 ORDER = (
     "cli",
     "compare",
-    "export",
     "evaluation",
+    "export",  # below evaluation, which predicts with exports
     "training",
     "activations",
     "data",
@@ -67,6 +67,7 @@ TOP_LEVEL = {
     "processes",
     "progress",
     "record",
+    "results",
     "run",
     "seeds",
     "text",

@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 from kerasft.config.source_names import photos_help, short_name
+from kerasft.results import plain
 
 set_option = click.option(
     "--set",
@@ -36,7 +37,7 @@ def print_result(result: Any, to_text: Callable[[Any], str], *, as_json: bool) -
         to_text: function that writes the result as text.
         as_json: whether to print JSON instead of text.
     """
-    text = json.dumps(_plain(result), allow_nan=False) if as_json else to_text(result)
+    text = json.dumps(_plain(plain(result)), allow_nan=False) if as_json else to_text(result)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
     click.echo(text)

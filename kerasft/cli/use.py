@@ -1,14 +1,18 @@
 """`kerasft evaluate`, `predict` and `export`, with the texts that they print."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from kerasft.cli.options import SOURCE_HELP, data_option, json_option, print_result
 from kerasft.cli.terminal import loading, showing
 from kerasft.cli.wording import as_typed
+from kerasft.export.formats import DEFAULT, EXPORTERS
+
+if TYPE_CHECKING:  # TensorFlow would start with every command
+    from kerasft.export.export import ExportResult
 
 
 @click.command()
@@ -76,12 +80,23 @@ def predict(
         ctx.exit(1)
 
 
+def _format_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Adds --format where there is a choice of formats."""
+    if len(EXPORTERS) == 1:
+        return command
+    choice = click.Choice(list(EXPORTERS))
+    return click.option("--format", type=choice, default=DEFAULT, show_default=True)(command)
+
+
 @click.command()
 @click.argument("run", type=click.Path(path_type=Path))
 @click.option("--to", type=click.Path(path_type=Path), metavar="DIR", help="Default: RUN/export.")
 @data_option
+@_format_option
 @json_option
-def export(run: Path, to: Path | None, data: str | None, as_json: bool) -> None:
+def export(
+    run: Path, to: Path | None, data: str | None, as_json: bool, format: str = DEFAULT
+) -> None:
     """Writes a SavedModel that takes image bytes, and proves that it agrees.
 
     Each export is a new version, DIR/1, DIR/2, ..., as TF Serving expects. It is compared
@@ -92,10 +107,10 @@ def export(run: Path, to: Path | None, data: str | None, as_json: bool) -> None:
         kerasft export runs/photos --to exported
     """
     with loading():
-        from kerasft.export.savedmodel import export_run
+        from kerasft.export.export import export_run
 
     with showing() as progress:
-        result = export_run(run, to=to, data=data, progress=progress)
+        result = export_run(run, to=to, data=data, format=format, progress=progress)
     print_result(result, export_text, as_json=as_json)
 
 
@@ -111,13 +126,13 @@ def predictions_text(results: Sequence[Mapping[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-def export_text(result: Mapping[str, Any]) -> str:
+def export_text(result: "ExportResult") -> str:
     """Writes the path of the export and how closely it agrees with model.keras."""
-    path = as_typed(str(result["path"]))
+    proof = result.proof
     return (
-        f"SavedModel: {result['path']}\n"
-        f"Compared with model.keras on {result['n']} images: scores differ by at most "
-        f"{result['max_abs_diff']:.1e}, logits by {result['max_abs_diff_logits']:.1e}, "
-        f"same label on {result['top1_agreement']:.1%}.\n"
-        f"\nNext:\n  kerasft predict {path} PHOTO.jpg"
+        f"{EXPORTERS[result.format].label}: {result.path}\n"
+        f"Compared with model.keras on {proof.n} images: scores differ by at most "
+        f"{proof.max_abs_diff:.1e}, logits by {proof.max_abs_diff_logits:.1e}, "
+        f"same label on {proof.top1_agreement:.1%}.\n"
+        f"\nNext:\n  kerasft predict {as_typed(str(result.path))} PHOTO.jpg"
     )

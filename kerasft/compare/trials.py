@@ -29,10 +29,9 @@ from kerasft.config.load import load_config
 from kerasft.data import scan
 from kerasft.data.source import Source
 from kerasft.errors import OutOfTime
-from kerasft.evaluation import target
 from kerasft.evaluation.evaluate import batches_of
 from kerasft.files import write_atomic
-from kerasft.models import bundle
+from kerasft.models import bundle, target
 from kerasft.models.bundle import Bundle, score
 from kerasft.progress import Event, Progress
 from kerasft.record import PhaseResult, RunResult, Solving

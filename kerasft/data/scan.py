@@ -15,6 +15,7 @@ import numpy as np
 
 from kerasft.config import fields
 from kerasft.config.fields import Data
+from kerasft.config.load import data_at, load_config
 from kerasft.config.source_names import kind_of
 from kerasft.data import checks
 from kerasft.data.archives import find_archive
@@ -26,6 +27,7 @@ from kerasft.data.tfds import find_tfds
 from kerasft.errors import UserError, did_you_mean
 from kerasft.files import write_atomic
 from kerasft.progress import Progress, silent
+from kerasft.run import Run
 from kerasft.seeds import derive_seed
 from kerasft.text import count, listing, printable
 
@@ -257,3 +259,28 @@ def open_source(
         groups=groups if any(groups) else (),
         held=place.held,
     )
+
+
+def open_images(
+    of_run: Run, class_names: Sequence[str], *, data: str | Path | None, progress: Progress
+) -> Source:
+    """Opens the images of a run for its model.
+
+    Args:
+        of_run: run with the splits.
+        class_names: class names of its model.
+        data: present place of the photos; None means the source in the run's config.
+        progress: receiver of events of the stages "unpack" and "images".
+
+    Raises:
+        UserError: photos that are missing or have changed; classes that differ from the model's.
+    """
+    recorded = load_config(of_run.config_path).data
+    now = data_at(data, recorded) if data else recorded
+    found = open_source(of_run.splits_path, of_run.classes_path, now, progress=progress)
+    if found.class_names != tuple(class_names):
+        raise UserError(
+            f"{of_run.path}: classes.txt names {', '.join(found.class_names)}, model.keras names "
+            f"{', '.join(class_names)}. Expected the same; one was changed since the run."
+        )
+    return found

@@ -1,6 +1,5 @@
 """Predictions of a model, and their quality.
 
-    target      opens the model that a user names: a run, a model file, or a pretrained net
     evaluate    `evaluate_run` scores the images of a split and makes a Report
     predict     `predict` returns the best labels of image files
 

@@ -11,14 +11,14 @@ import numpy as np
 from sklearn.metrics import confusion_matrix, f1_score, precision_recall_fscore_support
 
 from kerasft import run
-from kerasft.config.load import data_at, load_config
+from kerasft.config.load import data_at
 from kerasft.data import scan
 from kerasft.data.batches import split_batches
 from kerasft.data.source import SPLITS, Source
 from kerasft.errors import UserError
-from kerasft.evaluation.target import open_model, prepare_for
 from kerasft.metrics import calibration_error, log_loss, wilson
 from kerasft.models.bundle import Bundle, score
+from kerasft.models.target import open_model, prepare_for
 from kerasft.progress import Progress, silent
 
 LARGEST_TABLE = 20
@@ -164,7 +164,7 @@ def evaluate_run(
     prepare_for(target)
     opened = open_model(target)
     if of_run:
-        found = open_images(of_run, opened, data=data, progress=progress)
+        found = scan.open_images(of_run, opened.class_names, data=data, progress=progress)
     elif data is None:
         raise UserError(
             f"{target}: belongs to no run. Pass `data=SRC`, such as a folder of images per class.",
@@ -183,31 +183,6 @@ def evaluate_run(
     if of_run and split == "test":
         _count_test(of_run)
     return report(scores, logits, found.labels[positions], opened.class_names, split=split)
-
-
-def open_images(
-    of_run: run.Run, opened: Bundle, *, data: str | Path | None, progress: Progress
-) -> Source:
-    """Opens the images of a run for its model.
-
-    Args:
-        of_run: run with the splits.
-        opened: model of the run.
-        data: present place of the photos; None means the source in the run's config.
-        progress: receiver of events, as files are read ("images").
-
-    Raises:
-        UserError: photos that are missing or have changed; classes that differ from the model's.
-    """
-    recorded = load_config(of_run.config_path).data
-    now = data_at(data, recorded) if data else recorded
-    found = scan.open_source(of_run.splits_path, of_run.classes_path, now, progress=progress)
-    if found.class_names != opened.class_names:
-        raise UserError(
-            f"{of_run.path}: classes.txt names {', '.join(found.class_names)}, model.keras names "
-            f"{', '.join(opened.class_names)}. Expected the same; one was changed since the run."
-        )
-    return found
 
 
 def batches_of(found: Source, split: str, opened: Bundle) -> Iterable:

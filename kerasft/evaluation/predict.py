@@ -7,14 +7,15 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
-import tensorflow as tf
 
 from kerasft.data.batches import image_batches
 from kerasft.data.folders import examine, for_each_file, is_image_name, walk
 from kerasft.errors import UserError
-from kerasft.evaluation.target import open_model, prepare_for
+from kerasft.export import scorer
+from kerasft.export.formats import find_export
 from kerasft.models import bundle
 from kerasft.models.bundle import Bundle
+from kerasft.models.target import open_model, prepare_for
 from kerasft.progress import Event, Progress, silent
 from kerasft.text import printable
 
@@ -84,12 +85,10 @@ def _problem(path: Path) -> str:
 
 
 def _open(target: str | Path) -> Scorer:
-    folder = Path(target)
-    if folder.is_dir() and not (folder / "saved_model.pb").is_file():
-        versions = [p.parent for p in folder.glob("*/saved_model.pb") if p.parent.name.isdecimal()]
-        folder = max(versions, key=lambda version: int(version.name), default=folder)
-    if (folder / "saved_model.pb").is_file():
-        return _of_savedmodel(folder)
+    found = find_export(Path(target))
+    if found:
+        exporter, folder = found
+        return _of_export(exporter.open_scorer(folder))
     return _of_bundle(open_model(target))
 
 
@@ -106,32 +105,17 @@ def _of_bundle(opened: Bundle) -> Scorer:
     return score
 
 
-def _of_savedmodel(folder: Path) -> Scorer:
-    """Makes a scorer from a SavedModel, which decodes the files itself."""
-    try:
-        loaded = tf.saved_model.load(str(folder))
-    except (OSError, ValueError, tf.errors.OpError) as error:
-        raise UserError(f"{folder}: the SavedModel can't be loaded: it is damaged.") from error
-    serve = loaded.signatures.get("serving_default")
-    takes = sorted(serve.structured_input_signature[1]) if serve else []
-    gives = sorted(serve.structured_outputs) if serve else []
-    if takes != ["image_bytes"] or not {"scores", "labels"} <= set(gives):
-        raise UserError(
-            f"{folder}: not a SavedModel of `kerasft export`. Expected a signature "
-            "serving_default that takes image_bytes and returns scores and labels, "
-            f"got one that takes {takes} and returns {gives}."
-        )
+def _of_export(export: scorer.Scorer) -> Scorer:
+    """Makes a scorer from an export, which decodes the files itself."""
 
     def score(paths: list[str], progress: Progress) -> tuple[np.ndarray, Sequence[str]]:
-        parts, names = [], []
+        answers = []
         for start in range(0, len(paths), BATCH):
             encoded = [Path(path).read_bytes() for path in paths[start : start + BATCH]]
-            result = loaded.signatures["serving_default"](image_bytes=tf.constant(encoded))
-            parts.append(result["scores"].numpy())
-            names = [name.decode() for name in result["labels"][0].numpy()]
+            answers.append(export.files(encoded))
             done = start + len(encoded)
             progress(Event("check", done, len(paths), figures={"what": "predicting"}))
-        return np.concatenate(parts), names
+        return np.concatenate([answer.scores for answer in answers]), answers[-1].labels
 
     return score
 

@@ -1,7 +1,7 @@
 """Proof that an export agrees with model.keras, each computed in a fresh process.
 
-`prove` starts `python -m kerasft.export.parity export ...`, which loads the SavedModel with
-TensorFlow alone, and `python -m kerasft.export.parity reference ...`, which loads model.keras with
+`prove` starts `python -m kerasft.export.parity export ...`, which loads the export with what its
+format needs, and `python -m kerasft.export.parity reference ...`, which loads model.keras with
 Keras and feeds it through `pixels/images.py`. Both get the same files and the same noise.
 
 Shapes: N images, K classes, S side of the model's square input in pixels.
@@ -10,7 +10,8 @@ Shapes: N images, K classes, S side of the model's square input in pixels.
 import json
 import struct
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,10 @@ import numpy as np
 import tensorflow as tf
 
 from kerasft.errors import UserError
+from kerasft.export.formats import EXPORTERS
 from kerasft.processes import run_fresh
 from kerasft.progress import Progress, silent
+from kerasft.results import Result
 
 LIMIT = 1e-4
 """Largest allowed difference in scores. Two graphs of a net differ by about 1e-6 in float32."""
@@ -29,8 +32,26 @@ NOISE = 8
 """Number of noise images for the signature that takes pixels."""
 
 
+@dataclass(frozen=True)
+class Proof(Result):
+    """How closely an export agrees with the model file that it was made from.
+
+    Attributes:
+        n: number of images that both have scored.
+        max_abs_diff: largest difference between any two scores.
+        max_abs_diff_logits: largest difference between any two logits.
+        top1_agreement: share of the images that get the same label from both.
+    """
+
+    n: int
+    max_abs_diff: float
+    max_abs_diff_logits: float
+    top1_agreement: float
+
+
 def prove(
-    savedmodel: Path,
+    format: str,
+    export: Path,
     model: Path,
     photos: Sequence[Path],
     *,
@@ -39,14 +60,15 @@ def prove(
     image_size: int,
     resize: str,
     progress: Progress = silent,
-) -> dict:
-    """Compares a SavedModel with the model file that it was made from, on the CPU.
+) -> Proof:
+    """Compares an export with the model file that it was made from, on the CPU.
 
-    Inputs are `photos`, the images of `generated_images`, and noise for "serve_pixels", in
-    batches of 1 and of 7.
+    Inputs are `photos`, the images of `generated_images`, and pixels of noise, in batches of 1 and
+    of 7.
 
     Args:
-        savedmodel: folder with the signatures that `export/savedmodel.py` writes.
+        format: key of EXPORTERS.
+        export: folder that the format has written.
         model: `.keras` file.
         photos: image files.
         work: empty folder for inputs, outputs and logs; the caller removes it.
@@ -54,11 +76,6 @@ def prove(
         image_size: S.
         resize: "stretch", "crop" or "pad".
         progress: receiver of an event of stage "check" after each process.
-
-    Returns:
-        `{"n", "max_abs_diff", "max_abs_diff_logits", "top1_agreement"}`: number of image files;
-        largest difference between corresponding scores, and logits; share of image files that get
-        the same label from both.
 
     Raises:
         UserError: scores that differ by more than LIMIT, or are NaN; labels that are not the
@@ -68,31 +85,28 @@ def prove(
     for name, encoded in generated_images().items():
         (work / name).write_bytes(encoded)
         inputs.append(str(work / name))
-    task = {"inputs": inputs, "image_size": image_size, "resize": resize}
+    task = {"format": format, "inputs": inputs, "image_size": image_size, "resize": resize}
     (work / "task.json").write_text(json.dumps(task), "utf-8")
     jobs = {
         f"loads the {role}": ("kerasft.export.parity", role, str(path), str(work))
-        for role, path in (("export", savedmodel), ("reference", model))
+        for role, path in (("export", export), ("reference", model))
     }
     run_fresh(jobs, work, what="parity proof", progress=progress)
-    with np.load(work / "export.npz") as export, np.load(work / "reference.npz") as reference:
-        result = compare(dict(export), dict(reference), class_names)
-    return {"n": len(inputs), **result}
+    with np.load(work / "export.npz") as ours, np.load(work / "reference.npz") as reference:
+        return compare(dict(ours), dict(reference), class_names)
 
 
 def compare(
     export: dict[str, np.ndarray], reference: dict[str, np.ndarray], class_names: Sequence[str]
-) -> dict:
+) -> Proof:
     """Compares the results of the two processes.
 
     Args:
         export: arrays by name: "scores_files_1", "logits_noise_7" and so on, [N,K]; "labels"
-            [K]; for each batch size "top_label_1" [N] and "top_score_1" [N] of the files.
+            [K]; for each batch size "top_label_1" [N] and "top_score_1" [N] of the files, if the
+            format gives them.
         reference: scores and logits under the same names.
         class_names: K names.
-
-    Returns:
-        `{"max_abs_diff", "max_abs_diff_logits", "top1_agreement"}`.
 
     Raises:
         UserError: they do not agree.
@@ -103,16 +117,17 @@ def compare(
         return max_difference((export[name], reference[name]) for name in names)
 
     scores, theirs = export["scores_files_1"], reference["scores_files_1"]
-    result = {
-        "max_abs_diff": largest("scores"),
-        "max_abs_diff_logits": largest("logits"),
-        "top1_agreement": float(np.mean(scores.argmax(axis=1) == theirs.argmax(axis=1))),
-    }
-    if not result["max_abs_diff"] <= LIMIT:  # NaN is refused too
+    result = Proof(
+        n=len(scores),
+        max_abs_diff=largest("scores"),
+        max_abs_diff_logits=largest("logits"),
+        top1_agreement=float(np.mean(scores.argmax(axis=1) == theirs.argmax(axis=1))),
+    )
+    if not result.max_abs_diff <= LIMIT:  # NaN is refused too
         raise UserError(
             f"The export does not agree with model.keras: scores of {len(scores)} images differ "
-            f"by up to {result['max_abs_diff']:.3g} (allowed: {LIMIT:g}), logits by "
-            f"{result['max_abs_diff_logits']:.3g}; {result['top1_agreement']:.1%} get the same "
+            f"by up to {result.max_abs_diff:.3g} (allowed: {LIMIT:g}), logits by "
+            f"{result.max_abs_diff_logits:.3g}; {result.top1_agreement:.1%} get the same "
             "label. Nothing was exported."
         )
     if not _names_fit(export, class_names):
@@ -130,8 +145,10 @@ def _names_fit(export: dict[str, np.ndarray], class_names: Sequence[str]) -> boo
     for size in BATCH_SIZES:
         scores = export[f"scores_files_{size}"]
         best = [class_names[i] for i in scores.argmax(axis=1)]
-        fits.append(export[f"top_label_{size}"].tolist() == best)
-        fits.append(np.array_equal(export[f"top_score_{size}"], scores.max(axis=1)))
+        if f"top_label_{size}" in export:
+            fits.append(export[f"top_label_{size}"].tolist() == best)
+        if f"top_score_{size}" in export:
+            fits.append(np.array_equal(export[f"top_score_{size}"], scores.max(axis=1)))
     return all(fits)
 
 
@@ -140,26 +157,27 @@ def max_difference(pairs: Iterable[tuple[np.ndarray, np.ndarray]]) -> float:
     return float(np.max([np.max(np.abs(ours - theirs)) for ours, theirs in pairs]))
 
 
-def compute_export(savedmodel: Path, task: dict) -> dict[str, np.ndarray]:
-    """Computes the argument `export` of `compare`, with the signatures of the SavedModel."""
-    loaded = tf.saved_model.load(str(savedmodel))
-    serve, serve_logits, serve_pixels = (
-        loaded.signatures[name] for name in ("serving_default", "serve_logits", "serve_pixels")
-    )
-    encoded = np.array([Path(path).read_bytes() for path in task["inputs"]], object)
+def compute_export(export: Path, task: dict) -> dict[str, np.ndarray]:
+    """Computes the argument `export` of `compare`, with an export that its format opens."""
+    scorer = EXPORTERS[task["format"]].open_scorer(export)
+    encoded = [Path(path).read_bytes() for path in task["inputs"]]
     noise = noise_pixels(task["image_size"])
     outputs: dict[str, np.ndarray] = {}
     for size in BATCH_SIZES:
-        files = _in_batches(lambda x: serve(image_bytes=tf.constant(x)), encoded, size)
-        logits = _in_batches(lambda x: serve_logits(image_bytes=tf.constant(x)), encoded, size)
-        pixels = _in_batches(lambda x: serve_pixels(pixels=tf.constant(x)), noise, size)
-        outputs[f"scores_files_{size}"] = files["scores"]
-        outputs[f"logits_files_{size}"] = logits["logits"]
-        outputs[f"scores_noise_{size}"] = pixels["scores"]
-        outputs[f"logits_noise_{size}"] = pixels["logits"]
-        outputs[f"top_label_{size}"] = np.array([name.decode() for name in files["top_label"]])
-        outputs[f"top_score_{size}"] = files["top_score"]
-        outputs["labels"] = np.array([name.decode() for name in files["labels"][0]])
+        answers = [scorer.files(part) for part in _parts(encoded, size)]
+        logits = [scorer.file_logits(part) for part in _parts(encoded, size)]
+        pixels = [scorer.pixels(part) for part in _parts(noise, size)]
+        outputs[f"scores_files_{size}"] = np.concatenate([one.scores for one in answers])
+        outputs[f"logits_files_{size}"] = np.concatenate(logits)
+        outputs[f"scores_noise_{size}"] = np.concatenate([scores for scores, _ in pixels])
+        outputs[f"logits_noise_{size}"] = np.concatenate([logits for _, logits in pixels])
+        labels = [one.top_labels for one in answers if one.top_labels is not None]
+        if labels:
+            outputs[f"top_label_{size}"] = np.concatenate([np.array(some) for some in labels])
+        scores = [one.top_scores for one in answers if one.top_scores is not None]
+        if scores:
+            outputs[f"top_score_{size}"] = np.concatenate(scores)
+        outputs["labels"] = np.array(answers[-1].labels)
     return outputs
 
 
@@ -173,10 +191,6 @@ def compute_reference(model: Path, task: dict) -> dict[str, np.ndarray]:
     whole = keras.models.load_model(model)
     both = keras.Model(whole.inputs[0], [whole.outputs[0], whole.get_layer("logits").output])
 
-    def compute(pixels: np.ndarray) -> dict[str, np.ndarray]:
-        scores, logits = both.predict_on_batch(pixels)
-        return {"scores": scores, "logits": logits}
-
     def load(path: tf.Tensor) -> tf.Tensor:
         return images.load_image(path, task["image_size"], task["resize"])
 
@@ -184,17 +198,14 @@ def compute_reference(model: Path, task: dict) -> dict[str, np.ndarray]:
     outputs: dict[str, np.ndarray] = {}
     for size in BATCH_SIZES:
         for name, pixels in (("files", files), ("noise", noise_pixels(task["image_size"]))):
-            computed = _in_batches(compute, pixels, size)
-            outputs[f"scores_{name}_{size}"] = computed["scores"]
-            outputs[f"logits_{name}_{size}"] = computed["logits"]
+            computed = [both.predict_on_batch(part) for part in _parts(pixels, size)]
+            outputs[f"scores_{name}_{size}"] = np.concatenate([scores for scores, _ in computed])
+            outputs[f"logits_{name}_{size}"] = np.concatenate([logits for _, logits in computed])
     return outputs
 
 
-def _in_batches(
-    compute: Callable[[np.ndarray], dict], inputs: np.ndarray, size: int
-) -> dict[str, np.ndarray]:
-    parts = [compute(inputs[start : start + size]) for start in range(0, len(inputs), size)]
-    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+def _parts(inputs: Any, size: int) -> list:
+    return [inputs[start : start + size] for start in range(0, len(inputs), size)]
 
 
 def noise_pixels(image_size: int) -> np.ndarray:

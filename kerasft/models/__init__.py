@@ -9,6 +9,7 @@
     live       the model that is fitted: the suffix, or prefix and suffix
     tta        test-time augmentation: several views of an image, averaged inside the model
     bundle     model.keras with its class names, image size and resize rule
+    target     opens the model that a user names: a run, a model file, or a pretrained net
 
 Models do not depend on photos: nothing here imports `data`.
 """

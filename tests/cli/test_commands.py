@@ -28,6 +28,8 @@ from kerasft.cli.main import main
 from kerasft.compare.result import ComparisonResult
 from kerasft.config.load import load_config
 from kerasft.errors import UserError
+from kerasft.export.export import ExportResult
+from kerasft.export.parity import Proof
 from kerasft.progress import Event
 
 RESULT = {
@@ -386,17 +388,11 @@ def test_predict_ends_with_0_if_all_can_be_read(replace):
     assert kerasft("predict imagenet:MobileNetV2 a.jpg").exit_code == 0
 
 
-EXPORT = {
-    "path": "out/1",
-    "n": 75,
-    "max_abs_diff": 2.4e-7,
-    "max_abs_diff_logits": 1.9e-6,
-    "top1_agreement": 1.0,
-}
+EXPORT = ExportResult(Path("out/1"), "savedmodel", Proof(75, 2.4e-7, 1.9e-6, 1.0))
 
 
 def test_export_says_how_closely_it_agrees(replace):
-    calls = replace("export.savedmodel.export_run", EXPORT)
+    calls = replace("export.export.export_run", EXPORT)
     done = kerasft("export runs/photos --to out")
     assert done.stdout == (
         "SavedModel: out/1\n"
@@ -407,12 +403,18 @@ def test_export_says_how_closely_it_agrees(replace):
         "  kerasft predict out/1 PHOTO.jpg\n"
     )
     assert calls.options["to"] == Path("out")
-    assert json.loads(kerasft("export runs/photos --json").stdout) == EXPORT
+    assert json.loads(kerasft("export runs/photos --json").stdout) == {
+        "path": "out/1",
+        "n": 75,
+        "max_abs_diff": 2.4e-7,
+        "max_abs_diff_logits": 1.9e-6,
+        "top1_agreement": 1.0,
+    }
     assert calls.options["data"] is None
 
 
 def test_export_takes_the_place_that_photos_were_moved_to(replace):
-    calls = replace("export.savedmodel.export_run", EXPORT)
+    calls = replace("export.export.export_run", EXPORT)
     assert kerasft("export runs/photos --data moved").exit_code == 0
     assert calls.options["data"] == "moved"
 
@@ -607,7 +609,7 @@ def test_the_examples_of_the_help_run(command, replace):
     replace("training.train.continue_run", RESULT)
     replace("evaluation.evaluate.evaluate_run", SomeReport())
     replace("evaluation.predict.predict", PREDICTIONS[:1])
-    replace("export.savedmodel.export_run", EXPORT)
+    replace("export.export.export_run", EXPORT)
     replace("training.find_lr.find_rate", RATE)
     replace("compare.compare.compare_ways", COMPARISON)
     replace("importers.caffe.import_caffe", IMPORTED)

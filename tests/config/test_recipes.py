@@ -12,7 +12,7 @@ from caffe_nets import write_case
 from drawing import draw_photos
 
 from kerasft.config.load import load_config
-from kerasft.export.savedmodel import export_run
+from kerasft.export.export import export_run
 from kerasft.heads.trained import features_of
 from kerasft.importers.caffe import import_caffe
 from kerasft.training.train import train_run

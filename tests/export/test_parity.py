@@ -12,6 +12,7 @@ from small_run import NAMES, small_bundle
 
 from kerasft.errors import UserError
 from kerasft.export import parity
+from kerasft.export.parity import Proof
 from kerasft.export.savedmodel import write_savedmodel
 from kerasft.models import bundle
 from kerasft.pixels import images
@@ -50,16 +51,17 @@ def made(tmp_path_factory):
 def prove(made, name, work, **changes):
     arguments = {"class_names": NAMES, "image_size": 32, "resize": "stretch"} | changes
     photos = sorted((made / "photos").rglob("*.*"))
-    return parity.prove(made / name, made / "model.keras", photos, work=work, **arguments)
+    return parity.prove(
+        "savedmodel", made / name, made / "model.keras", photos, work=work, **arguments
+    )
 
 
 def test_an_export_of_the_same_model_agrees(made, tmp_path):
     told = []
     result = prove(made, "saved", tmp_path, progress=told.append)
-    assert list(result) == ["n", "max_abs_diff", "max_abs_diff_logits", "top1_agreement"]
-    assert (result["n"], result["top1_agreement"]) == (9 + 11, 1.0)  # 9 photos, 11 generated
-    assert 0 <= result["max_abs_diff"] < 1e-5  # the last digits of float32
-    assert 0 <= result["max_abs_diff_logits"] < 1e-4  # logits are about ten times as large
+    assert (result.n, result.top1_agreement) == (9 + 11, 1.0)  # 9 photos, 11 generated
+    assert 0 <= result.max_abs_diff < 1e-5  # the last digits of float32
+    assert 0 <= result.max_abs_diff_logits < 1e-4  # logits are about ten times as large
     assert [(event.stage, event.done, event.total) for event in told] == [
         ("check", 0, 2), ("check", 1, 2), ("check", 2, 2),
     ]  # fmt: skip
@@ -77,7 +79,12 @@ def test_an_export_that_cannot_be_loaded_is_refused(made, tmp_path):
 
 def test_the_process_of_the_export_imports_no_kerasft_that_knows_models(made, tmp_path):
     (tmp_path / "photo.jpg").write_bytes(parity.generated_images()["exif_1.jpg"])
-    task = {"inputs": [str(tmp_path / "photo.jpg")], "image_size": 32, "resize": "stretch"}
+    task = {
+        "format": "savedmodel",
+        "inputs": [str(tmp_path / "photo.jpg")],
+        "image_size": 32,
+        "resize": "stretch",
+    }
     (tmp_path / "task.json").write_text(json.dumps(task))
     code = (
         "import sys\nfrom kerasft.export import parity\n"
@@ -86,17 +93,16 @@ def test_the_process_of_the_export_imports_no_kerasft_that_knows_models(made, tm
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == (
-        "['kerasft.errors', 'kerasft.export', 'kerasft.export.parity', 'kerasft.processes', "
-        "'kerasft.progress']\n"
+        "['kerasft.errors', 'kerasft.export', 'kerasft.export.formats', 'kerasft.export.parity', "
+        "'kerasft.export.savedmodel', 'kerasft.export.scorer', 'kerasft.processes', "
+        "'kerasft.progress', 'kerasft.results']\n"
     )
     with np.load(tmp_path / "export.npz") as written:
         assert written["scores_files_1"].shape == (1, 3)
 
 
 def test_sides_that_agree_pass_with_differences_of_0():
-    assert parity.compare(*sides(), NAMES) == {
-        "max_abs_diff": 0.0, "max_abs_diff_logits": 0.0, "top1_agreement": 1.0,
-    }  # fmt: skip
+    assert parity.compare(*sides(), NAMES) == Proof(4, 0.0, 0.0, 1.0)
 
 
 @pytest.mark.parametrize("name", ["scores_files_1", "scores_files_7", "scores_noise_7"])
@@ -113,8 +119,8 @@ def test_the_largest_differences_of_scores_and_logits_are_reported():
     export["scores_noise_1"][0, 0] += 9e-5
     export["logits_files_7"][3, 2] -= 0.5  # logits are reported; only scores are judged
     result = parity.compare(export, reference, NAMES)
-    assert result["max_abs_diff"] == pytest.approx(9e-5)
-    assert result["max_abs_diff_logits"] == pytest.approx(0.5)
+    assert result.max_abs_diff == pytest.approx(9e-5)
+    assert result.max_abs_diff_logits == pytest.approx(0.5)
 
 
 def test_labels_in_another_order_are_refused():
@@ -130,6 +136,12 @@ def test_a_best_label_or_score_that_is_not_the_best_is_refused(name):
     export[name] = np.roll(export[name], 1)
     with pytest.raises(UserError, match="does not agree"):
         parity.compare(export, reference, NAMES)
+
+
+def test_a_format_without_best_labels_is_judged_by_its_scores():
+    export, reference = sides()
+    without = {name: values for name, values in export.items() if not name.startswith("top")}
+    assert parity.compare(without, reference, NAMES).max_abs_diff == 0.0
 
 
 def test_generated_images_are_of_every_kind_that_is_named():

@@ -3,6 +3,7 @@ import os
 import shutil
 import struct
 import zlib
+from dataclasses import replace
 from pathlib import Path
 
 import keras
@@ -12,8 +13,10 @@ import tensorflow as tf
 from small_run import NAMES, small_run, swapped, without_kerasft
 
 from kerasft.errors import UserError
-from kerasft.export import parity, savedmodel
-from kerasft.export.savedmodel import EXPORTERS, export_run, write_savedmodel
+from kerasft.export import export, parity
+from kerasft.export.export import export_run
+from kerasft.export.formats import EXPORTERS
+from kerasft.export.savedmodel import write_savedmodel
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +31,7 @@ def exported(trained):
 
 @pytest.fixture(scope="module")
 def signatures(exported):
-    loaded = tf.saved_model.load(exported["path"])
+    loaded = tf.saved_model.load(str(exported.path))
     yield loaded.signatures  # the functions live as long as what was loaded
 
 
@@ -48,24 +51,26 @@ def png_that_claims(width, height):
 
 
 def test_the_result_says_where_it_is_and_how_closely_it_agrees(trained, exported):
-    assert exported["path"] == str(trained / "export" / "1")
-    assert (exported["n"], exported["top1_agreement"]) == (6 + 11, 1.0)  # validation, generated
-    assert 0 <= exported["max_abs_diff"] < 1e-5
+    assert exported.path == trained / "export" / "1"
+    assert exported.proof.n == 6 + 11  # validation, generated
+    assert exported.proof.top1_agreement == 1.0
+    assert 0 <= exported.proof.max_abs_diff < 1e-5
 
 
 def test_the_folder_has_the_layout_of_tf_serving_and_its_proof(exported):
-    version = Path(exported["path"])
+    version = exported.path
     assert {"saved_model.pb", "variables", "parity.json"} <= set(os.listdir(version))
     proof = json.loads((version / "parity.json").read_text())
-    assert {name: proof[name] for name in exported if name != "path"} == {
-        name: exported[name] for name in exported if name != "path"
-    }
+    assert list(proof) == [
+        "n", "max_abs_diff", "max_abs_diff_logits", "top1_agreement", "limit", "versions"
+    ]  # fmt: skip
+    assert {name: proof[name] for name in vars(exported.proof)} == vars(exported.proof)
     assert proof["limit"] == 1e-4
 
 
 def test_the_version_can_be_read_by_other_users(exported):
     # Temporary folders are private; a server usually is another user.
-    assert Path(exported["path"]).stat().st_mode & 0o055 == 0o055
+    assert exported.path.stat().st_mode & 0o055 == 0o055
 
 
 def test_signatures_are_those_of_the_reference(signatures):
@@ -146,11 +151,11 @@ def test_pixels_give_the_scores_of_the_model(trained, signatures):
 def test_the_export_is_used_where_kerasft_cannot_be_imported(exported, photos, signatures):
     code = (
         "import tensorflow as tf\n"
-        f"loaded = tf.saved_model.load({exported['path']!r})\n"
+        f"loaded = tf.saved_model.load({str(exported.path)!r})\n"
         f"encoded = tf.constant([open({str(photos[0])!r}, 'rb').read()])\n"
         "print(loaded.signatures['serving_default'](image_bytes=encoded)['scores'].numpy().tolist())"
     )
-    scores = json.loads(without_kerasft(code, Path(exported["path"]).parent).splitlines()[-1])
+    scores = json.loads(without_kerasft(code, exported.path.parent).splitlines()[-1])
     ours = signatures["serving_default"](image_bytes=tf.constant([photos[0].read_bytes()]))
     np.testing.assert_allclose(scores, ours["scores"], atol=1e-6)
 
@@ -170,15 +175,15 @@ INPUTS = ["--inputs", "pixels=pixels.npy"]
 )
 def test_saved_model_cli_shows_and_runs_it(exported, tmp_path, arguments, expected):
     np.save(tmp_path / "pixels.npy", np.zeros((2, 32, 32, 3), "float32"))
-    command = ["saved_model_cli", arguments[0], "--dir", exported["path"], *arguments[1:]]
+    command = ["saved_model_cli", arguments[0], "--dir", str(exported.path), *arguments[1:]]
     code = f"sys.argv = {command}\nfrom tensorflow.python.tools.saved_model_cli import main\nmain()"
     assert expected in without_kerasft(code, tmp_path)
 
 
 def test_no_class_of_kerasft_is_named_in_the_file(exported):
-    graph = (Path(exported["path"]) / "saved_model.pb").read_bytes()
+    graph = (exported.path / "saved_model.pb").read_bytes()
     assert b"image_bytes" in graph  # the control
-    found = tf.saved_model.load(exported["path"])
+    found = tf.saved_model.load(str(exported.path))
     assert type(found).__module__.partition(".")[0] == "tensorflow"
 
 
@@ -189,8 +194,8 @@ def test_the_next_export_has_the_next_number_and_takes_its_rule_of_resizing(tmp_
     trained = small_run(tmp_path, resize="pad")
     (tmp_path / "photos").rename(tmp_path / "elsewhere")
     result = export_run(trained, to=to, data=tmp_path / "elsewhere")
-    assert result["path"] == str(to / "10")
-    assert result["max_abs_diff"] < 1e-5
+    assert result.path == to / "10"
+    assert result.proof.max_abs_diff < 1e-5
     assert sorted(os.listdir(to)) == ["10", "9", "notes"]
 
 
@@ -200,7 +205,8 @@ def test_an_export_with_red_and_blue_swapped_is_refused_and_leaves_nothing_behin
     def write_swapped(opened, folder):
         write_savedmodel(swapped(opened), folder)
 
-    monkeypatch.setitem(EXPORTERS, "savedmodel", write_swapped)
+    row = replace(EXPORTERS["savedmodel"], write=write_swapped)
+    monkeypatch.setitem(EXPORTERS, "savedmodel", row)
     with pytest.raises(UserError, match=r"scores of 17 images differ by up to 0\.\d+") as caught:
         export_run(trained)
     assert caught.value.exit_code == 1
@@ -244,5 +250,5 @@ def test_64_validation_images_are_spread_over_all():
     names = tuple(f"{i:03}.jpg" for i in range(200))
     splits = np.array(["validation"] * 190 + ["test"] * 10)
     source = Source(Path("photos"), ("a",), names, np.zeros(200, np.int32), splits, names)
-    chosen = [path.name for path in savedmodel._photos(source)]
+    chosen = [path.name for path in export._photos(source)]
     assert (len(chosen), len(set(chosen)), chosen[0], chosen[-1]) == (64, 64, "000.jpg", "189.jpg")

@@ -11,8 +11,8 @@ import pytest
 from small_run import NAMES, small_bundle, small_model, without_kerasft
 
 from kerasft.errors import UserError
-from kerasft.evaluation import target as target_module
 from kerasft.models import bundle
+from kerasft.models import target as target_module
 from kerasft.models.bundle import Bundle
 
 PIXELS = np.random.default_rng(0).uniform(0, 255, (4, 32, 32, 3)).astype("float32")

@@ -1,0 +1,82 @@
+"""A head method, a kind of source, an export format and a family of backbones take one row each."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from drawing import draw_photos
+
+SUPPORT = Path(__file__).parent / "support"
+TOY = ("--backbone", "Toy", "--weights", "none", "--image-size", "32")
+COMMANDS = {
+    "train": ("train", "--data", "photos.lst", *TOY, "--method", "nearest-mean", "--json"),
+    "export": ("export", "runs/photos", "--format", "npz"),
+    "predict": ("predict", "runs/photos/export", "photos/cross", "--top", "1", "--json"),
+    "blocks": ("blocks", "Toy", "--json"),
+    "unknown way": ("compare", "photos.lst", "--ways", "nearest"),
+    "help of train": ("train", "--help"),
+    "help of export": ("export", "--help"),
+    "unknown method": ("train", "--data", "photos.lst", *TOY, "--method", "nearest"),
+    "unknown format": ("export", "runs/photos", "--format", "npy"),
+}
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory):
+    """What each command has printed, in one process that has a new row in each table."""
+    folder = tmp_path_factory.mktemp("rows")
+    photos = sorted(draw_photos(folder / "photos").rglob("*.*"))
+    lines = [f"{path.relative_to(folder).as_posix()} {path.parent.name}\n" for path in photos]
+    (folder / "photos.lst").write_text("".join(lines))
+    (folder / "sitecustomize.py").write_text("import new_rows; new_rows.add_format()\n")
+    searched = [str(folder), str(SUPPORT), *filter(None, [os.environ.get("PYTHONPATH")])]
+    process = subprocess.run(
+        [sys.executable, str(SUPPORT / "new_rows.py"), json.dumps(list(COMMANDS.values()))],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(searched)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    printed = [json.loads(line) for line in process.stdout.splitlines()]
+    return dict(zip(COMMANDS, printed, strict=True))
+
+
+def result_of(one):
+    assert one["code"] == 0, one["stderr"]
+    return json.loads(one["stdout"])
+
+
+def test_a_run_reads_a_new_kind_of_source_and_solves_a_new_net_by_a_new_method(done):
+    (phase,) = result_of(done["train"])["phases"]
+    assert (phase["name"], phase["method"]) == ("nearest-mean", "nearest-mean")
+    assert [tried["parameters"]["scale"] for tried in phase["tried"]] == [0.1, 1.0, 10.0]
+    blocks = result_of(done["blocks"])["blocks"]
+    assert [block["name"] for block in blocks] == ["block_2", "block_1"]
+
+
+def test_a_new_format_is_proven_in_fresh_processes_and_predicts(done):
+    assert done["export"]["code"] == 0, done["export"]["stderr"]
+    assert done["export"]["stdout"].startswith("NPZ: runs/photos/export/1\nCompared with model")
+    predicted = result_of(done["predict"])
+    assert [Path(photo["file"]).parent.name for photo in predicted] == ["cross"] * 12
+    assert all("label" in photo["predictions"][0] for photo in predicted)
+
+
+def test_help_texts_name_the_new_rows(done):
+    words = " ".join(done["help of train"]["stdout"].split()).replace("- ", "-")
+    assert "svm, rbf-svm, nearest-mean." in words
+    assert "tfds:NAME, or a list file of paths and classes." in words
+    assert "--format [savedmodel|npz]" in " ".join(done["help of export"]["stdout"].split())
+
+
+def test_errors_name_the_new_rows(done):
+    assert done["unknown method"]["code"] == done["unknown format"]["code"] == 2
+    words = " ".join(done["unknown method"]["stderr"].split())
+    assert "or 'nearest-mean', got 'nearest'. Did you mean 'nearest-mean'?" in words
+    ways = " ".join(done["unknown way"]["stderr"].split())
+    assert "svm, rbf-svm, nearest-mean, linear, fc" in ways
+    assert "'npy' is not one of 'savedmodel', 'npz'" in done["unknown format"]["stderr"]
