@@ -33,24 +33,24 @@ Example:
 
 Packages; each imports only those below it, and its `__init__` describes its modules:
 
-    cli           what is typed and what is shown: commands and their texts
-    compare       all ways to use a net on one set of photos
-    evaluation    what a model says about photos, and how well
+    cli           the command line: commands, and what they print
+    compare       all ways to use a backbone, compared on one set of photos
+    evaluation    predictions of a model on photos, and its figures
     export        model.keras as a SavedModel, and the proof that it computes the same
     training      a run, from its config to model.keras
-    activations   what the frozen part computes: once, kept on disk
+    activations   activations of the frozen prefix: computed once, kept on disk
     data          photos: found, checked, split, batched
     pixels        one image: decoded, resized, augmented
     models        Keras graphs: backbones, cuts, model.keras
     importers     weights of other tools, as files that Keras reads
-    config        what was asked for: fields, TOML, overrides, problems
-    heads         what replaces the top of a net: trained, or solved by scikit-learn
-    backbones     which pretrained nets there are, and where their weights lie
+    config        the config of a run: fields, TOML files, overrides, problems
+    heads         heads: trained, or solved by scikit-learn
+    backbones     the table of pretrained nets, and where their weights lie
     sample        drawn photos, to try everything without a download
 
-    The modules beside them serve all packages and import none: errors, progress, seeds, text,
-    files, processes, metrics, results, devices, record, run, cache, unpacked,
-    plots.
+    The modules beside the packages may be used by all of them and import none of them: errors,
+    progress, seeds, text, files, processes, metrics, results, devices, record, run, cache,
+    unpacked, plots.
 
 Glossary:
     activations: the numbers that a prefix computes from an image at the cut.
@@ -59,7 +59,7 @@ Glossary:
     base: the layers of a model below its head; they come from a backbone.
     block: a group of neighbouring layers of a backbone that are frozen or trained together; blocks
         are counted from the top.
-    bundle: a model.keras file in memory, with its class names, image size and resize rule.
+    bundle: the content of a model.keras file: the model, its class names, image size, resize rule.
     cut: the place that divides a model into a frozen prefix and a suffix that is trained.
     engine: the code that computes activations: a folded TensorFlow graph, or Keras.
     features: the activations that enter the head.
@@ -67,7 +67,7 @@ Glossary:
     method: an algorithm that solves a head in one go, such as "svm", instead of training it.
     phase: one stage of a run, with a cut of its own, in which the suffix is trained or solved.
     prefix: the part of a model before the cut, from the pixels on; it is frozen.
-    run: a directory with all about one training: config, splits, record, metrics, model.keras.
+    run: the directory of one training: config, splits, record, metrics, model.keras.
     source: the place that photos come from: a folder, a table, an archive or a TensorFlow dataset.
     split: one of the three parts of the photos: train, validation or test.
     store: a file in the cache with the activations of one split, in one view, at one cut.
@@ -112,12 +112,12 @@ _MODULES = {
 if not TYPE_CHECKING:  # a type checker would take every name for one that exists
 
     def __getattr__(name: str) -> object:
-        """Imports a function of the public API when it is first used."""
+        """Imports a function of the public API on first use."""
         if name not in _MODULES:
             raise AttributeError(f"module 'kerasft' has no attribute {name!r}")
         return getattr(import_module(f"kerasft.{_MODULES[name]}"), name)
 
 
 def __dir__() -> list[str]:
-    """Lists the public API, before and after it is loaded."""
+    """Lists the public API, whether it is loaded or not."""
     return sorted([*globals(), *__all__])

@@ -1,4 +1,4 @@
-"""`python -m kerasft`: the command line where no folder of commands is on the PATH."""
+"""`python -m kerasft`: the command line, for systems where `kerasft` is not on the PATH."""
 
 from kerasft.cli.main import main
 

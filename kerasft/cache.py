@@ -1,6 +1,6 @@
-"""The user's cache folder: where it is, how much room its disk has, locks and messages.
+"""The user's cache folder: its place, free space, locks and error messages.
 
-`activations/` keeps stores of activations in it, `unpacked.py` the photos of archives.
+`activations/` keeps stores in it, `unpacked.py` the photos of archives.
 """
 
 import os
@@ -15,15 +15,15 @@ from filelock import FileLock, Timeout
 from kerasft.errors import UserError
 from kerasft.text import size_text
 
-RESERVE = 10**9  # bytes of the disk that the cache leaves free
+RESERVE = 10**9  # bytes that the cache leaves free on the disk
 SETTINGS = "settings.json"
 LOCKS = "locks"
 
 
 def cache_folder() -> Path:
-    """Returns the environment variable KERASFT_CACHE, else the user's cache folder for kerasft.
+    """Returns the path in KERASFT_CACHE (environment), else the user's cache folder for kerasft.
 
-    Makes nothing.
+    Does not make the folder.
     """
     named = os.environ.get("KERASFT_CACHE")
     if named:
@@ -36,8 +36,8 @@ def explaining(path: Path, *, needed: int | None = None) -> Iterator[None]:
     """Turns an OSError in the block into a UserError that says what to do.
 
     Args:
-        path: what could not be read or written.
-        needed: bytes that were to be written to it; None where it is not about its size.
+        path: the file or folder that is read or written.
+        needed: number of bytes to be written; None if size is not the problem.
     """
     what, advice = (
         "used",
@@ -61,17 +61,22 @@ def explaining(path: Path, *, needed: int | None = None) -> Iterator[None]:
 
 
 def free_bytes(folder: Path) -> int:
-    """Bytes free on the disk that a folder, which need not exist, is or would be on."""
+    """Returns the free bytes on the disk of a folder, which need not exist."""
     folder = folder.absolute()
     there = next(path for path in (folder, *folder.parents) if path.exists())
     return shutil.disk_usage(there).free
 
 
 def hold(folder: Path, digest: str, *, wait: bool) -> FileLock | None:
-    """Takes the lock of a key, which ends with the process at the latest.
+    """Takes the lock of a key; it is released with the process at the latest.
+
+    Args:
+        folder: the folder that `locks/` is in; it is made if need be.
+        digest: digest of the key.
+        wait: whether to wait if another process holds the lock.
 
     Returns:
-        The lock, to be released. None, if not to wait, where another holds it.
+        The lock, to be released; None if another process holds it and `wait` is off.
 
     Raises:
         UserError: the folder can't be made or written.

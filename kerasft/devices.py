@@ -1,7 +1,7 @@
-"""The device that a run computes on, and what makes two runs on it equal.
+"""The device that a run computes on, set up so that two runs on it give equal results.
 
-Keras computes with TensorFlow, JAX or PyTorch (`KERAS_BACKEND`). Photos are read by TensorFlow in
-any case, on the CPU.
+Keras computes with TensorFlow, JAX or PyTorch (`KERAS_BACKEND`). Photos are always read by
+TensorFlow, on the CPU.
 """
 
 import atexit
@@ -20,7 +20,7 @@ from kerasft.errors import UserError
 log = logging.getLogger("kerasft")
 
 BACKENDS = {"tensorflow": "TensorFlow", "jax": "JAX", "torch": "PyTorch"}
-# What each needs to compute on a GPU of NVIDIA.
+# How to make each backend compute on an NVIDIA GPU, for messages.
 GPU_PACKAGES = {
     "tensorflow": 'Install its libraries, pip install "kerasft[gpu]"; if that is done, '
     "TF_CPP_MIN_LOG_LEVEL=0 in the environment shows what is missing.",
@@ -30,23 +30,23 @@ GPU_PACKAGES = {
 
 
 def prepare(device: str, *, threads: int | None = None) -> dict[str, object]:
-    """Chooses the device and makes its results repeatable. Call before the first tensor.
+    """Chooses the device and makes its results repeatable. Call it before the first tensor.
 
-    TensorFlow's operations are made deterministic. The number of threads is set, because it
-    changes the weights even then (a sum is split by threads); JAX takes all processors.
+    TensorFlow's operations are made deterministic. The number of threads is fixed, because it
+    changes the weights even then (a sum is split among threads); JAX takes all processors.
 
     Args:
         device: "auto" (the first GPU if there is one), "cpu" or "gpu:N".
-        threads: CPU threads of an earlier part of the same run; None takes one per
-            processor that this process may use.
+        threads: number of CPU threads that the run began with; None takes one per processor
+            that this process may use.
 
     Returns:
-        What run.json records: `{"backend", "device", "name", "threads"}`.
+        The facts for run.json: `{"backend", "device", "name", "threads"}`.
 
     Raises:
-        UserError: Keras computes with something that can't train, or there is no such GPU (exit
-            code 2); or this process has already computed on another device, or with
-            another number of threads than the run began with.
+        UserError: Keras uses a backend that can't train, or there is no such GPU (exit code 2);
+            or this process has already computed on another device, or with another number of
+            threads than the run began with.
     """
     backend = _backend()
     names = _gpu_names(backend)
@@ -59,7 +59,7 @@ def prepare(device: str, *, threads: int | None = None) -> dict[str, object]:
     if backend != "tensorflow":
         _compute_on("cpu" if wanted is None else f"gpu:{wanted}")
     if backend == "jax":
-        threads = None  # it cannot be told
+        threads = None  # can't be set
     return {
         "backend": backend,
         "device": "cpu" if wanted is None else f"gpu:{wanted}",
@@ -85,9 +85,9 @@ def _backend() -> str:
 
 
 def _gpu_names(backend: str) -> list[str]:
-    """What the GPUs that Keras can compute on are called, in the order of their numbers."""
+    """Returns the names of the GPUs that Keras can compute on, in the order of their numbers."""
     if backend == "jax":
-        # It takes three quarters of the card otherwise. Read when the first device is listed.
+        # Otherwise JAX takes 75% of the card's memory. It reads this when it first lists devices.
         os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
         import jax
 
@@ -119,9 +119,9 @@ def _gpu_number(device: str, backend: str, count: int) -> int | None:
 
 
 def nvidia_gpu() -> str:
-    """The name of a GPU of NVIDIA that this process could use; "" where there is none.
+    """Returns the name of an NVIDIA GPU that this process could use, or "".
 
-    Asks the driver's own program, because the backends see a GPU only with the right libraries.
+    It asks the driver's own program, because a backend sees a GPU only with the right libraries.
     """
     program = shutil.which("nvidia-smi")
     if program is None or os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1"):  # hidden on purpose
@@ -152,14 +152,14 @@ def _how_to_use_it(backend: str, system: str) -> str:
 
 
 def _show_tensorflow(number: int | None, device: str) -> None:
-    """Lets TensorFlow see one GPU or none: where it only reads photos, no other needs to share."""
+    """Lets TensorFlow see one GPU or none: none where it only reads photos for another backend."""
     gpus = tf.config.list_physical_devices("GPU")
     chosen = [] if number is None else [gpus[number]]
     try:
         if gpus and tf.config.get_visible_devices("GPU") != chosen:
             tf.config.set_visible_devices(chosen, "GPU")
         for gpu in chosen:
-            # Without this TensorFlow takes the whole card, other programs' share included.
+            # Without this, TensorFlow takes all of the card's free memory.
             tf.config.experimental.set_memory_growth(gpu, True)
     except RuntimeError:
         raise UserError(
@@ -171,14 +171,14 @@ def _show_tensorflow(number: int | None, device: str) -> None:
 
 
 def _compute_on(name: str) -> None:
-    """Has Keras compute on a device until this process ends; on JAX and PyTorch."""
+    """Makes Keras compute on a device until this process ends; for JAX and PyTorch."""
     scope = keras.device(name)
     scope.__enter__()
-    atexit.register(scope.__exit__, None, None, None)  # holds on to it: as garbage it would end
+    atexit.register(scope.__exit__, None, None, None)  # keeps the scope from garbage collection
 
 
 def processors() -> int:
-    """How many processors this process may use."""
+    """Returns the number of processors that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
@@ -193,7 +193,7 @@ def _set_threads(threads: int, backend: str) -> int:
         tf.config.threading.set_intra_op_parallelism_threads(threads)
         tf.config.threading.set_inter_op_parallelism_threads(threads)
     except RuntimeError:
-        # TensorFlow has computed already (a notebook, a second run in one process).
+        # TensorFlow has already computed something (a notebook, a second run in one process).
         now = tf.config.threading.get_intra_op_parallelism_threads() or processors()
         if now != threads:
             raise UserError(

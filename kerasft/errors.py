@@ -1,11 +1,11 @@
 """UserError: the one exception that users are meant to read.
 
-Its message says where, what is wrong, what was expected, what was received and what to do.
-Every other exception is a bug and keeps its traceback.
+Its message says where the problem is, what is wrong, what was expected and received, and what to
+do. Every other exception is a bug and keeps its traceback.
 
-The library names config fields and the arguments of its functions, never a flag of the command
-line. What can be set stands in backticks, as Python or a `KEY=VALUE` of the config: `resume=True`,
-`run_dir`, `phases.0.stored=false`. `kerasft/cli/wording.py` makes flags of these.
+The library's messages name config fields and arguments of functions, never flags of the command
+line. Things that can be set are in backticks, as Python or as `KEY=VALUE` of the config:
+`resume=True`, `run_dir`, `phases.0.stored=false`. `kerasft/cli/wording.py` turns them into flags.
 """
 
 from collections.abc import Iterable
@@ -13,15 +13,15 @@ from difflib import get_close_matches
 
 
 class UserError(Exception):
-    """One clear message for the person who called the library or typed the command.
+    """An error with a clear message for the person who called the library or typed the command.
 
     Args:
-        message: whole sentences without "Error:" in front; further lines are indented by
-            two spaces.
-        field: the config field ("cache.precision") or argument ("to") at fault, which `str`
-            puts in front of the message; "" for an error in anything else.
-        exit_code: 2 for a path, argument or config value that the user chose; 1 for the
-            contents of files and runs.
+        message: full sentences, without "Error:" in front; further lines are indented by two
+            spaces.
+        field: config field ("cache.precision") or argument ("to") at fault, which `str` puts in
+            front of the message; "" for an error in anything else.
+        exit_code: exit code of the command: 2 for a path, argument or config value that the user
+            chose; 1 for the contents of files and runs.
     """
 
     def __init__(self, message: str, *, field: str = "", exit_code: int = 1) -> None:
@@ -32,19 +32,19 @@ class UserError(Exception):
 
 
 class PhaseFailed(UserError):
-    """A phase came to nothing, and would again: no number, no room for its store, no proof."""
+    """The failure of a phase that would fail again: loss not a number, no room, no freeze proof."""
 
 
 class OutOfTime(Exception):
-    """The budget of a comparison is used up; it ends what is being trained, and goes no further."""
+    """The end of a comparison's time budget: stops the training, and is caught by `compare`."""
 
 
 def did_you_mean(given: str, known: Iterable[str]) -> str:
-    """Returns `" Did you mean 'x'?"` for the nearest of the known names, or `""`.
+    """Returns `" Did you mean 'x'?"` with the nearest known name, or `""` if none is near.
 
     Args:
-        given: what was typed; upper and lower case count as the same.
-        known: the names that would have been right.
+        given: the name as it was typed; case is ignored.
+        known: the valid names.
     """
     by_lower = {name.lower(): name for name in known}
     nearest = get_close_matches(given.lower(), by_lower, n=1)

@@ -1,6 +1,6 @@
-"""Files that appear whole or not at all.
+"""Atomic writes: a file appears whole or not at all.
 
-Whatever ends the process, what was there before stays until the new file is complete.
+Whatever ends the process, the old file stays until the new one is complete.
 """
 
 import os
@@ -12,14 +12,15 @@ from kerasft.errors import UserError
 
 
 def write_atomic(path: Path, data: bytes | str) -> None:
-    """Writes a file whole or not at all; what was there before stays until the new one is.
+    """Writes a file whole or not at all; an old one stays until the new one is complete.
 
     Args:
-        path: in a directory that exists.
-        data: the contents; text is written as UTF-8, line ends as they are.
+        path: path of the file, in a directory that exists.
+        data: content of the file; text is written as UTF-8, with its line ends unchanged.
 
     Raises:
-        UserError: the disk is full, or read-only, or the like. Nothing is left behind.
+        UserError: the file can't be written, for example because the disk is full or read-only.
+            Nothing is left behind.
     """
     with replacing(path) as part:
         part.write_bytes(data.encode() if isinstance(data, str) else data)
@@ -27,16 +28,16 @@ def write_atomic(path: Path, data: bytes | str) -> None:
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Gives a name beside `path` to write to, which takes its place at the end of the block.
+    """Yields a path to write to, whose file replaces `path` at the end of the block.
 
-    The block closes what it opens. For writers that need a name, such as `model.save`; the
-    name has the same suffix.
+    It is for writers that need a path, such as `model.save`. The yielded path has the same suffix;
+    the block must close the file.
 
     Raises:
-        UserError: from an OSError in the block (disk full, read-only). After this and any
-            other exception `path` is what it was and nothing is left beside it.
+        UserError: from an OSError in the block (disk full, read-only). After this or any other
+            exception `path` has not changed and nothing is left beside it.
     """
-    # One fixed name: what a killed process left here is overwritten by the next write.
+    # A fixed name: the leftover of a killed process is overwritten by the next write.
     part = path.with_name(f".part.{path.name}")
     try:
         try:
@@ -53,6 +54,6 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def reason_of(error: OSError) -> str:
-    """What the system says, as part of a sentence: "no space left on device"."""
+    """Returns the system's message as part of a sentence: "no space left on device"."""
     text = error.strerror or str(error)
     return text[:1].lower() + text[1:]

@@ -1,4 +1,4 @@
-"""Figures that are computed from scores or logits and labels, in one place.
+"""Figures: accuracy, log loss and calibration, computed from scores or logits and labels.
 
 Shapes: N images, K classes.
 """
@@ -9,16 +9,16 @@ from dataclasses import dataclass
 import numpy as np
 
 BINS = 15
-"""Of the expected calibration error: equal widths, from 0 to 1."""
+"""Number of bins of the expected calibration error, of equal width from 0 to 1."""
 
 
 @dataclass(frozen=True)
 class Figures:
-    """How well a model does on some images.
+    """Accuracy and loss of a model on some images.
 
     Attributes:
         accuracy: share of images whose highest logit is that of their label, 0 to 1.
-        loss: mean log loss, nats; neither smoothed nor weighted.
+        loss: mean log loss in nats, without label smoothing and class weights.
         n: number of images.
     """
 
@@ -43,7 +43,11 @@ class Figures:
 
 
 def wilson(successes: int, n: int) -> tuple[float, float]:
-    """95% interval of a share.
+    """Returns the 95% confidence interval of a share.
+
+    Args:
+        successes: number of successes.
+        n: number of trials.
 
     Returns:
         (low, high) within 0 and 1; (0, 1) for n = 0, when nothing is known.
@@ -62,9 +66,9 @@ def wilson(successes: int, n: int) -> tuple[float, float]:
 
 
 def log_loss(logits: np.ndarray, labels: np.ndarray) -> float:
-    """Mean of -log(score of the label), in nats, computed from logits [N,K] in float64.
+    """Returns the mean of -log(score of the label), in nats, from logits [N,K] in float64.
 
-    From logits, because the score of a sure mistake is 0 in float32.
+    It is computed from logits, because the score of a confident mistake is 0 in float32.
     """
     wide = np.asarray(logits, np.float64)
     wide = wide - wide.max(axis=1, keepdims=True)
@@ -73,15 +77,15 @@ def log_loss(logits: np.ndarray, labels: np.ndarray) -> float:
 
 
 def calibration_error(scores: np.ndarray, labels: np.ndarray) -> float:
-    """How far confidence and accuracy are apart: 0 if 80% of the 0.8 are right, and so on.
+    """Returns the expected calibration error: 0 if 80% of images with confidence 0.8 are right.
 
     Args:
-        scores: [N,K]; the best score of an image is its confidence.
-        labels: int [N].
+        scores: scores [N,K]; the highest score of an image is its confidence.
+        labels: labels, int [N].
 
     Returns:
-        Mean over the images of |accuracy - mean confidence| of their bin, 15 bins of equal
-        width that are open on the left, as (0.8, 0.867].
+        Mean over the images of |accuracy - mean confidence| in their bin, with 15 bins of equal
+        width that are open on the left, such as (0.8, 0.867].
 
     Source: Guo et al., On Calibration of Modern Neural Networks, ICML 2017, equation 3.
     """

@@ -1,4 +1,4 @@
-"""Plots, as PNG files. matplotlib without pyplot: no window, no global state."""
+"""Plots, as PNG files, by matplotlib without pyplot: no window, no global state."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -25,12 +25,12 @@ def save_rates(
     """Draws how the loss changes with the learning rate.
 
     Args:
-        path: of the PNG; an older one is replaced.
-        rates: [T], learning rates.
-        changes: [T], of the loss, nats.
-        smoothed: [T].
-        suggested: marked, if there is one.
-        title: above the plot.
+        path: path of the PNG; an older one is replaced.
+        rates: learning rates, [T].
+        changes: changes of the loss in nats, [T].
+        smoothed: smoothed changes, [T].
+        suggested: the suggested rate, which is marked; None marks none.
+        title: title above the plot.
     """
     figure, axes = _figure(title, "learning rate", "change of the loss on the same batch")
     axes.set_xscale("log")
@@ -39,7 +39,7 @@ def save_rates(
     axes.plot(rates, smoothed, color=BLUE, linewidth=2, label="smoothed")
     if suggested is not None:
         axes.axvline(suggested, color=ORANGE, linestyle="--", label=f"suggested: {suggested:g}")
-    # What blows up in the end would press all else to a line.
+    # The loss that explodes at the end would flatten everything else to a line.
     lowest = int(np.argmin(smoothed))
     low, high = float(smoothed[lowest]), float(smoothed[: lowest + 1].max())
     span = max(high - low, 1e-6)
@@ -54,8 +54,8 @@ def save_comparison(
     """Draws the accuracy of each way: validation as a ring, test as a dot with its interval.
 
     Args:
-        path: of the PNG; an older one is replaced.
-        rows: "ways" of the JSON result of `kerasft compare`.
+        path: path of the PNG; an older one is replaced.
+        rows: the list "ways" in the JSON result of `kerasft compare`.
         winner: name and backbone of the row that is marked; None marks none.
     """
     shown = [row for row in rows if row["val_accuracy"] is not None]
@@ -83,8 +83,8 @@ def save_curve(path: Path, curve: Mapping[str, Sequence[Sequence[float]]]) -> No
     """Draws validation accuracy against the share of the training images, a line for each way.
 
     Args:
-        path: of the PNG; an older one is replaced.
-        curve: name -> pairs of share and accuracy, ascending.
+        path: path of the PNG; an older one is replaced.
+        curve: pairs of share and accuracy, ascending, by name of the way.
     """
     figure, axes = _figure("", "share of the training images", "validation accuracy")
     for name, points in curve.items():

@@ -1,6 +1,6 @@
-"""Fresh processes for what must run on TensorFlow alone, whatever this process computes with.
+"""Fresh processes for work that needs TensorFlow, whatever backend this process computes with.
 
-Each runs a module of kerasft as `python -m` does: no fork, so that it is the same on every system.
+Each runs a module of kerasft as `python -m` does, without a fork, so it works on every system.
 """
 
 import os
@@ -19,13 +19,13 @@ def run_fresh(
     """Runs some jobs at the same time, each in a process of its own, on the CPU.
 
     Args:
-        jobs: the module and what it takes, by what it does ("loads the export").
-        work: a folder for what they print; the caller removes it.
-        what: what the jobs are for ("parity proof").
-        progress: told after each process, stage "check".
+        jobs: module and arguments of each job, by what the job does ("loads the export").
+        work: folder for the output of the jobs; the caller removes it.
+        what: name of the work, for messages ("parity proof").
+        progress: the callback that receives an event after each process, stage "check".
 
     Raises:
-        UserError: one of them failed. The others are ended.
+        UserError: one of the jobs failed; the others are ended.
     """
     package = Path(__file__).resolve().parent.parent
     searched = [str(package), *filter(None, [os.environ.get("PYTHONPATH")])]

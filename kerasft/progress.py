@@ -1,26 +1,25 @@
-"""Progress: what the library tells while it works, for whoever called it to show.
+"""Progress: events that the library reports while it works, for its caller to show.
 
 The library never prints. It calls `progress(Event(...))`; the command line draws these, a
-notebook may ignore them. A sentence goes through `logging` (logger "kerasft") instead.
+notebook may ignore them. Sentences go through `logging` (logger "kerasft") instead.
 
 Stages:
-    unpack  photos of an archive or of TFDS become files: done of total; figure what
+    unpack  files of an archive or of TFDS are unpacked: done of total; figure what
     draw    the sample is drawn: done of total images
-    images  scanning files: done of total files
-    phase   a phase starts; figures blocks, trainable_parameters, epochs
-    store   its activations are found, or are going to be stored; figures found (0 or 1), bytes,
-            later_bytes (of the stores of a later cut), images, views, validation
-    pass    images go through the frozen part: done of total; figures images_per_second,
-            seconds_left
+    images  files are scanned: done of total files
+    phase   a phase begins; figures blocks, trainable_parameters, epochs; or method
+    store   the phase's activations are found, or are going to be stored; figures found (0 or 1),
+            bytes, later_bytes (for the stores of a later cut), images, views, validation
+    pass    images go through the prefix: done of total; figures images_per_second, seconds_left
     predicted   the first steps of a part are done; figures what ("prefix pass", "epochs" or
-            "scoring") and seconds, of the whole part
+            "scoring") and seconds (predicted for the whole part)
     batch   within an epoch: done of total batches; figures epoch, epochs, loss, accuracy,
-            images_per_second, seconds_left (of the phase)
-    epoch   an epoch has ended: done of total epochs, from 1; figures loss, accuracy, val_loss,
+            images_per_second, seconds_left (in the phase)
+    epoch   an epoch has ended: done of total epochs; figures loss, accuracy, val_loss,
             val_accuracy, learning_rate, images_per_second, best
-    entry   one way of a comparison is done: done of total; figures name, backbone, note, and where
-            it has them val_accuracy and seconds
-    check   scoring or parity: done of total; figure what
+    entry   one way of a comparison is done: done of total; figures name, backbone, note, and
+            val_accuracy and seconds if the way has them
+    check   images are scored, or an export is checked: done of total; figure what
     import  layers of another tool's file are written: done of total; figure what
 """
 
@@ -33,12 +32,12 @@ from dataclasses import dataclass, field
 class Event:
     """One step of the work.
 
-    Args:
-        stage: one of the stages listed above.
-        done: how many steps of the stage are finished, 0 to `total`.
-        total: how many steps the stage has.
-        phase: name of the training phase, or "" outside of one.
-        figures: numbers to show, by name.
+    Attributes:
+        stage: the stage, one of those listed above.
+        done: number of finished steps of the stage, 0 to `total`.
+        total: number of steps of the stage.
+        phase: name of the phase, or "" outside of one.
+        figures: numbers and words to show, by name.
     """
 
     stage: str
@@ -55,16 +54,16 @@ def silent(event: Event) -> None:
     """Shows nothing: the default wherever a function takes `progress`."""
 
 
-ENOUGH_SECONDS = 0.3  # of steps, before their pace says anything
+ENOUGH_SECONDS = 0.3  # time of steps after which their pace is used for a prediction
 
 
 @dataclass(frozen=True)
 class PartTime:
-    """How long a part of a phase took.
+    """Predicted and measured time of a part of a phase.
 
     Attributes:
-        name: "prefix pass", "epochs", "solving" or "scoring".
-        predicted_seconds: time that its first steps predicted; None where they did not.
+        name: name of the part: "prefix pass", "epochs", "solving" or "scoring".
+        predicted_seconds: time that was predicted after the first steps; None if it was not.
         seconds: time that was measured.
     """
 
@@ -74,14 +73,15 @@ class PartTime:
 
 
 class Part:
-    """One part of a phase: the prefix pass, the epochs, the scoring.
+    """The clock of one part of a phase, which begins with the object.
 
     Attributes:
-        name: "prefix pass", "epochs" or "scoring".
-        total: its steps.
-        phase: the phase's name.
-        predicted: seconds for all of it, said after its first steps; None until then.
-        seconds: measured; 0 until `end`.
+        name: name of the part: "prefix pass", "epochs", "solving" or "scoring".
+        total: number of its steps.
+        phase: name of the phase.
+        predicted: predicted time of the whole part in seconds; None until its first steps are
+            done.
+        seconds: measured time; 0 until `end`.
     """
 
     def __init__(self, name: str, total: int, progress: Progress, phase: str) -> None:
@@ -93,12 +93,12 @@ class Part:
         self._first: tuple[int, float] | None = None
 
     def step(self, done: int, *, factor: float = 1.0) -> None:
-        """Tells how far the part has come; the first steps settle the prediction.
+        """Counts finished steps; after the first ones it predicts the time of the whole part.
 
         Args:
-            done: steps of `total` that are done. The first call is not counted: what it ends
-                was slow (tracing).
-            factor: what a step takes over its own time, for work between the steps.
+            done: number of finished steps. The time before the first call is not used for the
+                pace, because the first step is slow (tracing).
+            factor: factor for work between the steps, relative to the time of a step, at least 1.
         """
         now = time.perf_counter()
         if self._first is None:
@@ -114,10 +114,10 @@ class Part:
         self._progress(Event("predicted", done, self.total, self.phase, figures))
 
     def figures(self, done: int) -> dict[str, float]:
-        """Pace and what is left, for a progress event: images_per_second, seconds_left.
+        """Returns the figures of an event: images_per_second and seconds_left.
 
         Args:
-            done: steps so far, at least 1; a step is an image.
+            done: number of finished steps, at least 1; a step is an image.
         """
         pace = done / (time.perf_counter() - self._began)
         return {"images_per_second": pace, "seconds_left": (self.total - done) / pace}
@@ -127,13 +127,13 @@ class Part:
         self.seconds = time.perf_counter() - self._began
 
     def add(self, seconds: float) -> None:
-        """Counts what was spent on the same part before this one began."""
+        """Adds time that was spent on the same part before this object was made."""
         self.seconds += seconds
         if self.predicted is not None:
             self.predicted += seconds
 
     @property
     def time(self) -> PartTime:
-        """What was predicted and what was measured, in hundredths of a second."""
+        """The predicted and the measured time, rounded to hundredths of a second."""
         predicted = None if self.predicted is None else round(self.predicted, 2)
         return PartTime(self.name, predicted, round(self.seconds, 2))

@@ -1,7 +1,7 @@
-"""What run.json holds, as typed objects: the record of a run, and the result of each phase.
+"""The content of run.json as typed objects: the record of a run, and the result of each phase.
 
-Every earlier schema is read: what an older kerasft did not write has a default here. A later one
-is refused, because something that matters could be missing.
+Every earlier schema can be read: facts that an older kerasft did not write have defaults here. A
+later schema is refused, because its facts could be misread.
 """
 
 from collections.abc import Mapping
@@ -14,12 +14,12 @@ from kerasft.errors import UserError
 from kerasft.metrics import Figures
 from kerasft.progress import PartTime
 
-SCHEMA = 1  # of all files of a run: raise it when an older kerasft would misread them
+SCHEMA = 1  # schema of all files of a run: raise it when an older kerasft would misread them
 T = TypeVar("T")
 
 
 def _read(kind: type[T], facts: Mapping[str, Any], **read: Any) -> T:
-    """Makes a dataclass of the facts that it has fields for; `read` comes before them."""
+    """Makes a dataclass from the facts that it has fields for; `read` overrides them."""
     known = {field.name for field in fields(kind)}  # type: ignore[arg-type]
     return kind(**{name: facts[name] for name in known & set(facts)} | read)
 
@@ -31,11 +31,11 @@ class StoreUse:
     Attributes:
         found: whether nothing had to be computed.
         views: number of views of each training image.
-        bytes: size of all arrays.
+        bytes: size of all arrays in bytes.
         dtype: dtype of the stored numbers, "float16" or "float32".
         engine: engine that computed them.
-        precision: precision that they were computed in.
-        difference: mean relative error of bfloat16 on the first images; None where not measured.
+        precision: precision in which they were computed.
+        difference: mean relative error of bfloat16 on the first images; None if not measured.
     """
 
     found: bool
@@ -68,7 +68,7 @@ class Solving:
         method: name of the method.
         parameters: chosen parameters of the method, by name.
         tried: settings that were tried, with their scores.
-        score: name of the score that chose.
+        score: name of the score that compared the settings.
         converged: whether the solver converged; None where it does not iterate.
         notes: sentences for people.
     """
@@ -83,7 +83,7 @@ class Solving:
 
 @dataclass(frozen=True)
 class Gap:
-    """How far the kept epoch's figures are from those of the saved model on pixels.
+    """The difference between the kept epoch's figures and those of the saved model on pixels.
 
     Attributes:
         accuracy: difference of the validation accuracies, 0 to 1.
@@ -102,17 +102,17 @@ class PhaseResult:
         name: name of the phase.
         blocks: number of blocks that were trained below the head, or "all".
         how: steps of a trained phase, or the solving of a solved one.
-        trainable_parameters: number of weights that the phase could change.
+        trainable_parameters: number of parameters that the phase could change.
         batch_norm_trained: names of the BatchNormalization layers that learned.
-        seconds: time of all parts.
+        seconds: time of all parts in seconds.
         parts: time of each part of the phase.
-        activations: store that was trained on; None from pixels.
+        activations: stored activations that the phase trained on; None if it read pixels.
         gap: difference between the kept epoch's figures and those of the saved model.
         train_loss, train_accuracy: figures of the kept epoch on training images, as they were fed.
         val_loss, val_accuracy: figures of the kept epoch on validation images.
         improved: whether the phase's model became model.keras.
         validation: figures of the saved model on validation, from pixels in float32.
-        frozen_proof: "equal": the frozen weights were compared and had not changed.
+        frozen_proof: result of the freeze proof, "equal": no frozen weight has changed.
     """
 
     name: str
@@ -134,7 +134,7 @@ class PhaseResult:
 
     @classmethod
     def from_json(cls, facts: Mapping[str, Any]) -> "PhaseResult":
-        """Reads the object that `to_json` made, or an earlier version's."""
+        """Reads an object of `to_json`, of this or an earlier version."""
         activations, gap = facts.get("activations"), facts.get("gap")
         return _read(
             cls,
@@ -171,19 +171,19 @@ class PhaseResult:
 
 @dataclass(frozen=True)
 class RunRecord:
-    """What was used in a run, and what came out.
+    """The record of a run: what it used, and its results.
 
     Attributes:
-        status: "running" or "finished".
+        status: state of the run, "running" or "finished".
         versions: version of kerasft, Python and each computing package, by name.
-        machine: what computed: backend, device, name of the device, threads.
+        machine: facts of the device: backend, device, name of the device, threads.
         seed: the run's seed.
-        seconds: time of all phases, over all interruptions.
-        skipped: files that are no images, each with the reason.
+        seconds: time of all phases in seconds, in all processes.
+        skipped: files that are not images, each with the reason.
         phases: results of the finished phases.
         best_phase: name of the phase whose model is model.keras; None before the first.
         validation: figures of model.keras on validation; None before the first phase.
-        test: figures of model.keras on test; None where it was not scored.
+        test: figures of model.keras on test; None if it was not scored.
         test_scored: number of times that the test split was scored.
     """
 
@@ -201,14 +201,14 @@ class RunRecord:
 
     @classmethod
     def from_json(cls, facts: Mapping[str, Any], path: Path) -> "RunRecord":
-        """Reads what `to_json` made, or an earlier version's.
+        """Reads an object of `to_json`, of this or an earlier version.
 
         Args:
             facts: the object in the file.
-            path: the file, named in messages.
+            path: path of the file, for messages.
 
         Raises:
-            UserError: a later version wrote it, or something is missing.
+            UserError: a later version wrote the file, or something is missing.
         """
         refuse_later(path, facts.get("schema", SCHEMA), SCHEMA, facts.get("versions", {}))
         try:
@@ -216,7 +216,7 @@ class RunRecord:
                 cls,
                 facts,
                 versions=facts.get("versions", {}),
-                # Runs of version 0.1.0 do not say the backend: it was always TensorFlow.
+                # Runs of version 0.1.0 do not record the backend, which was always TensorFlow.
                 machine={
                     "backend": facts.get("backend", "tensorflow"),
                     "device": facts.get("device", "cpu"),
@@ -250,15 +250,15 @@ class RunRecord:
         }
 
     def with_phase(self, result: PhaseResult) -> "RunRecord":
-        """Returns the record with one more finished phase; one that helped is the best so far."""
+        """Returns the record with one more finished phase, the best one if it improved."""
         longer = replace(self, phases=(*self.phases, result))
         if not result.improved:
             return longer
-        # The figures on test belonged to the model before.
+        # The figures on test belonged to the previous model.
         return replace(longer, best_phase=result.name, validation=result.validation, test=None)
 
     def with_test(self, figures: Figures) -> "RunRecord":
-        """Returns the record with the figures of model.keras on test, counted."""
+        """Returns the record with the figures of model.keras on test, and counts the scoring."""
         return replace(self, test=figures, test_scored=self.test_scored + 1)
 
 
@@ -266,14 +266,14 @@ def refuse_later(path: Path, schema: object, known: int, versions: Mapping[str, 
     """Refuses a file that a later kerasft wrote in a form that this one does not know.
 
     Args:
-        path: the file, for the message.
+        path: path of the file, for the message.
         schema: schema number in the file.
         known: latest schema number that this kerasft reads.
-        versions: versions of the packages that wrote the file, by name, as far as it has them.
+        versions: versions of the packages that wrote the file, by name, if the file has them.
 
     Raises:
-        UserError: the schema is later than the known one, or no number. Names the version that
-            wrote the file.
+        UserError: the schema is later than the known one, or is not a number. The message names
+            the version that wrote the file.
     """
     if isinstance(schema, int) and schema <= known:
         return
@@ -295,15 +295,15 @@ def with_interval(figures: Figures) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class RunResult:
-    """What training returns.
+    """The result of `train.train_run` and `train.continue_run`.
 
     Attributes:
         run: the run directory.
-        seconds: time of all phases, over all interruptions.
+        seconds: time of all phases in seconds, in all processes.
         phases: results of the phases.
         best_phase: name of the phase whose model is model.keras.
         validation: figures of model.keras on validation.
-        test: figures of model.keras on test; None where it was not scored.
+        test: figures of model.keras on test; None if it was not scored.
     """
 
     run: Path

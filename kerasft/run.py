@@ -1,6 +1,6 @@
-"""The run directory: its names, atomic writes, the lock, open and resume.
+"""The run directory: its files, how they are read and written, and its lock.
 
-A file appears whole or not at all, so whatever ends a run leaves nothing half-written.
+Every file appears whole or not at all, so whatever ends a run leaves nothing half-written.
 """
 
 import json
@@ -28,61 +28,65 @@ LOCK = ".lock"
 
 @dataclass(frozen=True)
 class Run:
-    """A run directory and the names in it. Making one touches no file."""
+    """A run directory and the paths in it. Creating the object touches no file.
+
+    Attributes:
+        path: the run directory.
+    """
 
     path: Path
 
     @property
     def config_path(self) -> Path:
-        """The resolved config, phases appended later included."""
+        """The settled config, including phases that were appended later."""
         return self.path / CONFIG
 
     @property
     def record_path(self) -> Path:
-        """What was used and what came out; a directory that has it is a run."""
+        """The record of the run (`RunRecord`); a directory that has this file is a run."""
         return self.path / RECORD
 
     @property
     def classes_path(self) -> Path:
-        """One class name per line; the line number from 0 is the label."""
+        """The class names, one per line; the line number, from 0, is the label."""
         return self.path / CLASSES
 
     @property
     def splits_path(self) -> Path:
-        """Every image with its label, split and digest."""
+        """The images, each with its label, split and digest."""
         return self.path / SPLITS
 
     @property
     def metrics_path(self) -> Path:
-        """A line of JSON per epoch."""
+        """The metrics, a line of JSON per epoch."""
         return self.path / METRICS
 
     @property
     def checkpoints(self) -> Path:
-        """The directory of what resume needs."""
+        """The folder of checkpoints, which a resumed run needs."""
         return self.path / CHECKPOINTS
 
     @property
     def model_path(self) -> Path:
-        """The result: best by validation over all phases."""
+        """The model, the best of all phases by validation log loss."""
         return self.path / MODEL
 
 
 def create_run(path: Path, *, resume: bool) -> Run:
-    """Makes the directory of a new run, or with `resume` returns the one that is there.
+    """Makes the directory of a new run, or opens an existing run to resume it.
 
     Args:
         path: an absent or empty directory; with `resume` also a run, finished or not.
-        resume: whether a run that is there is meant to go on.
+        resume: whether an existing run is to be continued.
 
     Raises:
         UserError: the directory holds a run and `resume` is off, or holds something else, or
-            can't be made. Nothing was changed. Exit code 2.
+            can't be made. Nothing has changed. Exit code 2.
     """
     if path.exists() and not path.is_dir():
         raise UserError(f"{path} is a file. Choose a directory for the run.", exit_code=2)
     names = {entry.name for entry in path.iterdir()} if path.exists() else set()
-    # What is left of a run that ended before its first run.json counts as a run.
+    # The rest of a run that was killed before it wrote run.json counts as a run.
     begun = names - {LOCK} and names <= {CONFIG, CLASSES, SPLITS, METRICS, CHECKPOINTS, LOCK}
     if (RECORD in names or begun) and not resume:
         raise UserError(
@@ -103,10 +107,11 @@ def create_run(path: Path, *, resume: bool) -> Run:
 
 
 def open_run(path: Path) -> Run:
-    """Returns the run that is in a directory.
+    """Opens the run in a directory.
 
     Raises:
-        UserError: no such directory (exit code 2); not a run, or one of a later version (1).
+        UserError: there is no such directory (exit code 2); it is not a run, or one of a later
+            version (1).
     """
     if not path.exists():
         raise UserError(f"{path}: no such directory.", exit_code=2)
@@ -124,7 +129,7 @@ def how_to_resume(run: Run) -> str:
 
 
 def model_file(run: Run) -> Path:
-    """Returns where the model of a run is. Raises UserError if it has none yet."""
+    """Returns the path of a run's model. Raises UserError if there is none yet."""
     if not run.model_path.is_file():
         raise UserError(
             f"{run.path}: no model yet: its training has not finished a phase. "
@@ -135,7 +140,7 @@ def model_file(run: Run) -> Path:
 
 @contextmanager
 def lock(run: Run) -> Iterator[None]:
-    """Keeps other processes from writing in the run. Ends with the process, however it ends.
+    """Keeps other processes from writing in the run, until the block or the process ends.
 
     Raises:
         UserError: another process holds it, or the directory can't be written.
@@ -156,27 +161,27 @@ def lock(run: Run) -> Iterator[None]:
 
 
 def write_record(run: Run, record: RunRecord) -> None:
-    """Replaces run.json. Raises UserError where it can't be written."""
+    """Replaces run.json. Raises UserError if it can't be written."""
     write_atomic(run.record_path, json.dumps(record.to_json(), indent=2) + "\n")
 
 
 def read_record(run: Run) -> RunRecord:
-    """Returns what run.json holds. Raises UserError if it is damaged or not there."""
+    """Reads run.json. Raises UserError if it is missing or damaged."""
     facts = _parse(run.record_path, _read(run.record_path))
     return RunRecord.from_json(facts, run.record_path)
 
 
 def write_metrics(run: Run, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Replaces metrics.jsonl by these rows, a line of JSON each, keys in their order.
+    """Replaces metrics.jsonl with these rows, a line of JSON each, with keys in their order.
 
     Floats are written in full (`repr`), so equal figures give equal bytes. A diverged loss is
-    `NaN`. Raises UserError where the file can't be written.
+    `NaN`. Raises UserError if the file can't be written.
     """
     write_atomic(run.metrics_path, "".join(json.dumps(row) + "\n" for row in rows))
 
 
 def read_metrics(run: Run) -> list[dict[str, Any]]:
-    """Returns the rows of metrics.jsonl, [] where there is none. Raises UserError if damaged."""
+    """Reads the rows of metrics.jsonl, [] if there is none. Raises UserError if it is damaged."""
     if not run.metrics_path.exists():
         return []
     lines = _read(run.metrics_path).splitlines()
@@ -193,7 +198,7 @@ def _read(path: Path) -> str:
 
 
 def _parse(path: Path, text: str, line: int | None = None) -> dict[str, Any]:
-    """The JSON object in a text; `line` is where in the file it stands, None for all of it."""
+    """Parses a JSON object; `line` is the number of its line, None for the whole file."""
     try:
         value = json.loads(text)
     except json.JSONDecodeError as error:

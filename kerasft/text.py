@@ -9,7 +9,7 @@ _UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 
 
 def size_text(size: int) -> str:
-    """36,200,000 bytes as "36.2 MB", 12 as "12 bytes"."""
+    """Writes a size in bytes for people: 36,200,000 is "36.2 MB", 12 is "12 bytes"."""
     if size < 1000:
         return "1 byte" if size == 1 else f"{size} bytes"
     value = size / 1000
@@ -21,12 +21,12 @@ def size_text(size: int) -> str:
 
 
 def parse_size(text: str) -> int:
-    """Returns the bytes that a text such as "20GB", "1.5 tb" or "1000000" stands for.
+    """Returns the number of bytes in a text such as "20GB", "1.5 tb" or "1000000".
 
     Raises:
-        UserError: it is none. Exit code 2.
+        UserError: the text is not a size. Exit code 2.
     """
-    # So many digits and no more: a float holds them.
+    # The number of digits is limited so that a float can hold them.
     match = re.fullmatch(r"(\d{1,18}(?:\.\d{1,18})?) ?([kmgt]?b|)", text.strip(), re.I | re.A)
     if match is None:
         raise UserError(
@@ -43,26 +43,26 @@ _UNWRITABLE = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
 def is_writable(name: str) -> bool:
-    """True for a name that a line of splits.csv, of classes.txt and of a message can hold."""
+    """Returns whether a name can stand in a line of splits.csv, classes.txt and a message."""
     return not _UNWRITABLE.search(name)
 
 
 def printable(name: str) -> str:
-    """A file's name for messages and reports: what can't be written shows as `\\x07`."""
+    """Escapes a name for messages and reports: control characters become `\\x07` and the like."""
     return _UNWRITABLE.sub(lambda found: found[0].encode("unicode_escape").decode(), name)
 
 
 def count(things: Sized, noun: str) -> str:
-    """`count(["a"], "image")` is "1 image", of two it is "2 images"."""
+    """Counts things with a noun: `count(["a"], "image")` is "1 image", for two "2 images"."""
     return f"{len(things):,} {noun}{'' if len(things) == 1 else 's'}"
 
 
 def listing(lines: list[str], most: int) -> str:
-    """The first lines, each on a line of its own, and how many more there are."""
+    """Lists the first lines, each on its own line, and the number of further ones."""
     more = [f"and {len(lines) - most:,} more"] if len(lines) > most else []
     return "".join(f"\n  {line}" for line in [*lines[:most], *more])
 
 
 def quoted(name: str) -> str:
-    """A name out of a file, in quotes, as messages can hold it: printable, and not too long."""
+    """Quotes a name from a file for messages: escaped, and cut off after 60 characters."""
     return repr(name if len(name) <= 60 else f"{name[:60]}...")

@@ -1,10 +1,10 @@
 """Photos of archives and of TFDS as files: unpacked once, kept in the user's cache, reused.
 
-Each set is a folder `photos/DIGEST/` in the cache that stands there whole or not at all, with
-`DIGEST.json` beside it: what it was made of, and how many files of how many bytes it holds. The
-time of change of the .json is when it was last used. While it is being made it is
-`.part.DIGEST/`, and its maker holds `locks/DIGEST.lock`. Whoever reads it holds a lock
-file of its own in `used/`, so that it is not removed under a run.
+photos/DIGEST/              a set of photos; it is there whole or not at all
+photos/DIGEST.json          its name, number of files and size; its mtime is the last use
+photos/.part.DIGEST/        a set that is being unpacked
+photos/locks/DIGEST.lock    held by the process that unpacks it
+photos/used/DIGEST.*.lock   one per process that reads it, so that it is not removed meanwhile
 """
 
 import hashlib
@@ -40,7 +40,15 @@ _ADVICE = (
 
 @dataclass(frozen=True)
 class Unpacked:
-    """A set of photos in the cache. `name` is what the user called it when it was made."""
+    """A set of photos in the cache.
+
+    Attributes:
+        digest: digest of the set's facts, which names its folder.
+        name: the source as the user named it when the set was unpacked.
+        files: number of files.
+        bytes: size of all files in bytes.
+        used: time of last use.
+    """
 
     digest: str
     name: str
@@ -50,23 +58,23 @@ class Unpacked:
 
 
 def photo_folder() -> Path:
-    """Where the sets stand; makes nothing."""
+    """Returns the folder of all sets, without making it."""
     return cache_folder() / FOLDER
 
 
 def unpacked(
     name: str, facts: Mapping[str, Any], unpack: Callable[[Path], None]
 ) -> tuple[Path, object]:
-    """Returns the folder of a set of photos; it is made if it is not there.
+    """Returns the folder of a set of photos, which is unpacked if need be.
 
     Args:
-        name: what the user calls it.
-        facts: what its files depend on, as JSON; sets of equal facts are one.
-        unpack: writes the files into the empty folder that it is given; may raise OSError. If
-            it fails, nothing is left.
+        name: the source as the user names it.
+        facts: facts that the files depend on, as JSON; equal facts mean the same set.
+        unpack: function that writes the files into the empty folder that it is given; it may
+            raise OSError. If it fails, nothing is left.
 
     Returns:
-        (folder, held): the set is not removed as long as `held` is referred to.
+        (folder, held): the set is not removed as long as `held` is referenced.
 
     Raises:
         UserError: the cache can't be written; whatever `unpack` raises.
@@ -109,12 +117,12 @@ def unpacked(
 
 
 def room() -> int:
-    """Bytes that may be unpacked: what is free on the disk but a reserve."""
+    """Returns the number of bytes that may be unpacked: the free ones on the disk minus RESERVE."""
     return max(0, free_bytes(photo_folder()) - RESERVE)
 
 
 def no_room(name: str) -> str:
-    """The sentence for photos that do not fit the disk."""
+    """Returns the message for photos that do not fit the disk."""
     return (
         f"{name}: can't be unpacked: the disk of {photo_folder()} is full but for "
         f"{size_text(RESERVE)}, which must stay free.{_ADVICE}"
@@ -122,19 +130,19 @@ def no_room(name: str) -> str:
 
 
 def _use(folder: Path, key: str) -> FileLock:
-    """Marks a set as used by this process, until the mark is let go or the process ends."""
+    """Marks a set as used by this process, until the mark is released or the process ends."""
     with explaining(folder):
         (folder / USED).mkdir(parents=True, exist_ok=True)
-        _is_used(folder, key)  # sweeps
+        _is_used(folder, key)  # removes old marks
         mark = FileLock(folder / USED / f"{key}.{uuid.uuid4().hex}.lock", thread_local=False)
         mark.acquire()
     return mark
 
 
 def _is_used(folder: Path, key: str) -> bool:
-    """Whether somebody holds a mark; those that nobody holds are removed.
+    """Returns whether a process uses a set; removes marks of processes that have ended.
 
-    For holders of the key's lock: a mark is made and taken under it.
+    Call it with the key's lock held, under which marks are made and removed.
     """
     used = False
     for path in (folder / USED).glob(f"{key}.*.lock"):
@@ -155,13 +163,13 @@ def _record_path(folder: Path, key: str) -> Path:
 
 
 def _is_whole(folder: Path, key: str) -> bool:
-    """Whether all files are there: a crash of the system, or somebody, may have emptied some."""
+    """Returns whether a set is complete: a crash of the system may have emptied some files."""
     found = _read_record(folder, key)
     return found is not None and _measure(folder / key) == (found.files, found.bytes)
 
 
 def _measure(folder: Path) -> tuple[int, int]:
-    """Number of files below a folder, and their bytes."""
+    """Returns the number of files below a folder, and their size in bytes."""
     files = size = 0
     waiting = [str(folder)]
     while waiting:
@@ -189,10 +197,10 @@ def _read_record(folder: Path, key: str) -> Unpacked | None:
 
 
 def list_unpacked(folder: Path) -> list[Unpacked]:
-    """The sets of a cache, most recently used first.
+    """Lists the sets of a cache, most recently used first.
 
     Args:
-        folder: of `photo_folder`; need not exist.
+        folder: the folder of all sets (`photo_folder`), which need not exist.
     """
     found = []
     for key in sorted(_keys(folder)):
@@ -204,7 +212,7 @@ def list_unpacked(folder: Path) -> list[Unpacked]:
 
 
 def report(folder: Path) -> dict[str, Any]:
-    """Lists each set of photos, and the bytes of all, for `kerasft cache list`."""
+    """Returns the sets of photos and their total size, as JSON, for `kerasft cache list`."""
     found = list_unpacked(folder)
     return {
         "photos": [asdict(one) for one in found],
@@ -213,10 +221,10 @@ def report(folder: Path) -> dict[str, Any]:
 
 
 def clear(folder: Path) -> tuple[int, int]:
-    """Removes all sets, and what killed processes left, but those that somebody uses or makes.
+    """Removes all sets and leftovers of killed processes, except sets that are in use.
 
     Returns:
-        Number of sets and bytes that were removed.
+        The number of removed sets and their size in bytes.
     """
     number = freed = 0
     for key in sorted(_keys(folder)):
@@ -229,14 +237,14 @@ def clear(folder: Path) -> tuple[int, int]:
                 freed += sum(_measure(path)[1] for path in (folder / key, folder / f".part.{key}"))
                 _remove_files(folder, key)
         finally:
-            with suppress(OSError):  # while it is held, see `eviction._remove`
+            with suppress(OSError):  # while the lock is held, see `eviction._remove`
                 Path(guard.lock_file).unlink()
             guard.release()
     return number, freed
 
 
 def _keys(folder: Path) -> set[str]:
-    """The keys that anything is there of. What has other names is not ours."""
+    """Returns the digests of all sets of which anything exists; ignores other files."""
     ours = re.compile(r"(?:\.part\.)?([0-9a-f]{32})(?:\.json|\.lock|\.[0-9a-f]{32}\.lock)?")
     names: list[str] = []
     for place in (folder, folder / "locks", folder / USED):
@@ -246,7 +254,7 @@ def _keys(folder: Path) -> set[str]:
 
 
 def _remove_files(folder: Path, key: str) -> None:
-    """Removes a set: renamed first, so that nobody sees half of it."""
+    """Removes a set; it is renamed first, so that nobody sees half of it."""
     part = folder / f".part.{key}"
     shutil.rmtree(part, ignore_errors=True)
     with explaining(folder):

@@ -62,7 +62,7 @@ def list_stores(folder: Path) -> list[StoreInfo]:
 
 
 def report(folder: Path) -> dict[str, Any]:
-    """Returns what `cache list --json` prints: stores, their total size, limit and folder."""
+    """Returns the stores of a cache, their total size, the limit and the folder, as JSON."""
     stores = list_stores(folder)
     return {
         "stores": [asdict(store) for store in stores],

@@ -23,7 +23,7 @@ from kerasft.backbones.chains import (
 
 
 def preprocess_input(pixels: keras.KerasTensor, name: str) -> keras.KerasTensor:
-    """Preprocesses pixels as a net of `chains.py` was trained.
+    """Preprocesses pixels for a net of `backbones/chains.py`.
 
     Args:
         pixels: pixels [B,S,S,3], RGB from 0 to 255.
@@ -47,7 +47,7 @@ def build(
     pooling: str | None = None,
     classifier_activation: str | None = "softmax",
 ) -> keras.Model:
-    """Builds a net of `chains.py` with random weights.
+    """Builds a net of `backbones/chains.py` with random weights.
 
     Weights are initialised as in Caffe's train_val.prototxt: normal with a standard deviation of
     0.01 (0.005 in fc6 and fc7); biases 0, or 0.1 in conv2, conv4, conv5, fc6 and fc7 (1 in the

@@ -192,7 +192,7 @@ def _fill_from(path: Path, net: keras.Model, base: keras.Model, spec: str, featu
 
 
 def _build(spec: str, image_size: int, weights: str | None, **arguments: Any) -> keras.Model:
-    """Builds a net by the function of its family, with random or Keras' ImageNet weights."""
+    """Builds a net with the function of its family, with random weights or Keras' ImageNet ones."""
     pixels = keras.Input((image_size, image_size, 3), name="pixels")
     backbone, _ = parse(spec)
     return BUILDERS[backbone.family](spec, pixels, weights=weights, **arguments)
@@ -204,10 +204,11 @@ def build_keras(
     """Builds a net of Keras Applications behind its preprocessing.
 
     Args:
-        spec: see `spec.parse`.
-        pixels: model input [B,S,S,3], RGB from 0 to 255.
-        weights: "imagenet", or None for random ones.
-        arguments: `include_top`, `pooling` and `classifier_activation`, as Keras takes them.
+        spec: the backbone with its options (`spec.parse`).
+        pixels: the model's input [B,S,S,3], RGB from 0 to 255.
+        weights: weights of the net, "imagenet", or None for random ones.
+        arguments: arguments of Keras' constructor: `include_top`, `pooling` and
+            `classifier_activation`.
     """
     backbone, options = parse(spec)
     # Symbolic: on a NumPy array preprocess_input would overwrite the caller's pixels.
@@ -230,15 +231,15 @@ def build_keras(
 def build_alexnet(
     spec: str, pixels: keras.KerasTensor, *, weights: str | None, **arguments: Any
 ) -> keras.Model:
-    """Builds a net of `chains.py` behind its preprocessing, as `build_keras` does others.
+    """Builds a net of `backbones/chains.py` behind its preprocessing; see `build_keras`.
 
-    Its weights are random whatever `weights` says: `check_weights` has refused all others.
+    Its weights are always random: `check_weights` has refused "imagenet" for these nets.
     """
     name = parse(spec)[0].name
     return alexnet.build(name, alexnet.preprocess_input(pixels, name), **arguments)
 
 
-# Family of a row of BACKBONES -> the function that builds its nets, all called as `build_keras`.
+# The functions that build nets, by the family in a row of BACKBONES; called like `build_keras`.
 BUILDERS: dict[str, Callable[..., keras.Model]] = {
     "keras": build_keras,
     "alexnet": build_alexnet,

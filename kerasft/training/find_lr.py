@@ -107,7 +107,7 @@ def find_rate(
     Args:
         run_dir: directory of a finished run. It gets `find-lr.png` and `find-lr.csv`; nothing
             else in it changes.
-        flags, sets: fields of the phase that `continue_run` would append, `phases.-1`; with
+        flags, sets: fields of the phase that `train.continue_run` would append, `phases.-1`; with
             `from_start` those of the run's first phase, `phases.0`.
         data: the place of the photos now, if they were moved.
         from_start: whether the run's first phase is tried, from its initial weights.
