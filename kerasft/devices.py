@@ -5,6 +5,7 @@ TensorFlow, on the CPU.
 """
 
 import atexit
+import functools
 import logging
 import os
 import platform
@@ -167,7 +168,19 @@ def _show_tensorflow(number: int | None, device: str) -> None:
             "Go on in a fresh process.",
             field="device",
         ) from None
+    _make_deterministic()
+
+
+@functools.cache
+def _make_deterministic() -> None:
+    """Makes TensorFlow's operations repeatable, once in a process.
+
+    Those that draw random numbers then need a seed. None here draws; a program that goes on to use
+    the model may, as `Model.fit` does when it shuffles. Set again, the seed would make TensorFlow
+    forget every function that it has optimized.
+    """
     tf.config.experimental.enable_op_determinism()
+    tf.random.set_seed(0)
 
 
 def _compute_on(name: str) -> None:

@@ -18,7 +18,7 @@ DIGESTS = {
     "heads.trained": "51ef4bb85af810f7",
     "models.alexnet": "597397ce40b76566",
     "models.blocks": "d9e346c789e5ae86",
-    "models.build": "af2d91aec1babfc2",
+    "models.build": "1f2c326c5c0840f7",
     "models.cut": "8c916d50d7816318",
     "models.live": "9276898557e4faa3",
     "pixels.augment": "d9abd88f68502bd3",

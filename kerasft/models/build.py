@@ -7,6 +7,7 @@ Shapes: B images in a batch; S side of the square input in pixels; F features.
 """
 
 import math
+import random
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -97,6 +98,17 @@ def load(
     return keras.Model(pixels, joined)
 
 
+def seed_layers(seed: int) -> None:
+    """Seeds the generators from which layers without a seed draw one.
+
+    Does what `keras.utils.set_random_seed` does, except for TensorFlow's seed, which no layer uses:
+    whenever it is set, TensorFlow forgets every function that it has optimized, and the next photo
+    waits a second for the decoder.
+    """
+    random.seed(seed)
+    np.random.seed(seed)
+
+
 def _put_on(tensor: keras.KerasTensor, net: keras.Model) -> keras.KerasTensor:
     """Applies all layers of a flat net to a tensor, and returns the output.
 
@@ -154,7 +166,7 @@ def load_one(
             f"weights: there is no file {path}. Expected 'imagenet', 'sample', 'none' or a file.",
             exit_code=2,
         )
-    keras.utils.set_random_seed(seed)
+    seed_layers(seed)
     known = "imagenet" if weights == "imagenet" else None
     if features in FULLY_CONNECTED:
         top = _build(spec, image_size, known, include_top=True)

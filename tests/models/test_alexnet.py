@@ -4,6 +4,7 @@ import pytest
 
 from kerasft.backbones.chains import CHAINS
 from kerasft.models import alexnet
+from kerasft.models.build import seed_layers
 
 
 def build(name, side=None, **arguments):
@@ -55,7 +56,7 @@ def operation_output(net, name):
 
 
 def test_a_group_sees_its_own_half_of_the_channels():
-    keras.utils.set_random_seed(0)
+    seed_layers(0)
     net = build("AlexNet", side=67)
     conv2 = keras.Model(net.get_layer("conv1_pool").output, net.get_layer("conv2").output)
     x = np.random.default_rng(0).uniform(0, 1, (1, *conv2.input_shape[1:])).astype("float32")
@@ -85,7 +86,7 @@ def test_torchvisions_alexnet_takes_pixels_as_pytorch_scales_them():
 
 @pytest.mark.parametrize("name", ["AlexNet", pytest.param("AlexNetOWT", marks=pytest.mark.slow)])
 def test_it_learns_two_colours_from_random_weights(name):
-    keras.utils.set_random_seed(0)
+    seed_layers(0)
     net = build(name, side=67, pooling="avg")
     scores = keras.layers.Dense(2, "softmax")(net.output)
     model = keras.Model(net.input, scores)

@@ -10,13 +10,14 @@ import keras
 
 from kerasft.backbones.table import BACKBONES, Backbone
 from kerasft.heads import trained
+from kerasft.models.build import seed_layers
 
 CELLS: Backbone = replace(BACKBONES["NASNetMobile"], name="Cells", blocks=6, default_blocks=2)
 
 
 def cells_model(*, dropout: float = 0.0) -> keras.Model:
     """Builds a net, pixels [B,16,16,3] to scores [B,2]: stem, cells stem_1, 0, 1, reduce_2, 3."""
-    keras.utils.set_random_seed(0)
+    seed_layers(0)
     pixels = keras.Input((16, 16, 3), name="pixels")
     x = keras.layers.Rescaling(1 / 127.5, offset=-1.0, name="scale")(pixels)
     base = keras.Model(pixels, _cells(x))

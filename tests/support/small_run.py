@@ -11,6 +11,7 @@ from kerasft import files, run
 from kerasft.config.load import load_config, to_toml
 from kerasft.data import scan
 from kerasft.models import bundle
+from kerasft.models.build import seed_layers
 from kerasft.models.bundle import Bundle
 from kerasft.record import RunRecord
 
@@ -22,7 +23,7 @@ def small_model(num_classes: int = 3, *, seed: int = 0, swap: bool = False) -> k
 
     With `swap` the same weights see red and blue exchanged.
     """
-    keras.utils.set_random_seed(seed)
+    seed_layers(seed)
     pixels = keras.Input((32, 32, 3), name="pixels")
     x = pixels[..., ::-1] if swap else pixels
     x = keras.layers.Rescaling(1 / 127.5, offset=-1.0)(x)

@@ -7,6 +7,7 @@ import numpy as np
 
 from kerasft.backbones.table import BACKBONES, Backbone
 from kerasft.heads import trained
+from kerasft.models.build import seed_layers
 
 TINY: Backbone = replace(
     BACKBONES["MobileNetV2"], name="Tiny", block_key=r"^block_\d", blocks=3, default_blocks=1
@@ -15,7 +16,7 @@ TINY: Backbone = replace(
 
 def tiny_model(*, dropout: float = 0.0, base_dropout: float = 0.0) -> keras.Model:
     """Builds a net, pixels [B,16,16,3] to scores [B,2]: stem, block_1, block_2, head."""
-    keras.utils.set_random_seed(0)
+    seed_layers(0)
     pixels = keras.Input((16, 16, 3), name="pixels")
     x = keras.layers.Rescaling(1 / 127.5, offset=-1.0, name="scale")(pixels)
     base = keras.Model(pixels, _blocks(x, base_dropout))
