@@ -107,7 +107,7 @@ def measure(arguments: argparse.Namespace) -> dict:
 def compute_all(name: str, prefix: Any, batches: Iterable, steps: int) -> list[np.ndarray]:
     """All activations, as a person who uses the engine would compute them."""
     if name == "predict":
-        return prefix.predict(batches, steps=steps, verbose=0)
+        return prefix.predict(iter(batches), steps=steps, verbose=0)
     run = engine(name, prefix)
     outputs = [run(np.asarray(batch)) for batch in batches]
     return [np.concatenate(parts) for parts in zip(*outputs, strict=True)]

@@ -42,13 +42,12 @@ class RunContext:
         """Returns the labels of a split, int32 [n], in the order of `batches`."""
         return self.source.labels[self.source.indices(split_name)]
 
-    def batches(self, split_name: str, *, times: int = 1) -> Iterable:
-        """Returns the pixels of a split in batches of SCORING_BATCH, in order, `times` over."""
+    def batches(self, split_name: str) -> Iterable[np.ndarray]:
+        """Returns the pixels of a split in batches of SCORING_BATCH, in order."""
         return batches.split_batches(
             self.source,
             split_name,
             image_size=self.plan.image_size,
             resize=self.config.data.resize,
             batch_size=SCORING_BATCH,
-            times=times,
         )

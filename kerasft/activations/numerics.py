@@ -14,7 +14,7 @@ DIGESTS = {
     "activations.prefix_pass": "f209b47dd9429239",
     "activations.store": "d6ea8847b626866b",
     "backbones.table": "848f64c242425eeb",
-    "data.batches": "10f901e027ec77e0",
+    "data.batches": "d26500ba9b0efb5f",
     "heads.trained": "51ef4bb85af810f7",
     "models.alexnet": "597397ce40b76566",
     "models.blocks": "d9e346c789e5ae86",

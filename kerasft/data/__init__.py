@@ -5,7 +5,8 @@
     folders, tables, archives, tfds     find and list photos, one kind of source each
     checks      refuses photos that cannot be trained on, warns about doubtful ones
     splits      makes stratified splits that keep groups together; writes splits.csv
-    batches     decodes photos in a given order, as tf.data pipelines
+    batches     decodes photos in a given order: tf.data pipelines to train on, batches to score
+    threads     reads many files at once and gives the results in order
 
 Shapes: pixels float32 [B,S,S,3], 0 to 255; labels int [N].
 """

@@ -1,20 +1,23 @@
-"""Batches of images, decoded from files in a fixed order, as tf.data pipelines.
+"""Batches of images, decoded from files in a fixed order.
 
 All files are read through `pixels/images.py`. No pipeline shuffles: the caller chooses the order,
 and the same call gives the same batches for any number of threads. The last batch may be
 smaller; it is never dropped.
 
-Building a pipeline takes about a second, because TensorFlow optimizes the graph that decodes. So
-one pipeline feeds all epochs of a phase, and one feeds all scorings of its validation images.
+Building a tf.data pipeline takes about a second, because TensorFlow optimizes the graph that
+decodes, every time. So one pipeline feeds all epochs of a phase. Images to be scored or stored,
+often a few, are read by threads that call one graph function, optimized once per process.
 
 Shapes: N images, B batch, S side of the model's square input, K classes, E epochs, V views.
 """
 
+import contextlib
 import functools
 import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -24,55 +27,76 @@ import tensorflow as tf
 from kerasft import devices
 from kerasft.config import fields
 from kerasft.data.source import Source
+from kerasft.data.threads import in_order
 from kerasft.errors import UserError
 from kerasft.pixels import images
 from kerasft.pixels.augment import augment_crop, augment_pixels
 
+# Where there is a GPU, TensorFlow would put the steps of reading there.
+_CPU = "/device:CPU:0"
+
+
+@dataclass(frozen=True)
+class ImageBatches:
+    """Images without labels, in batches; every iteration reads the files again.
+
+    Batches are float32 [B,S,S,3], 0 to 255, in the order of `items`; the last one holds the rest.
+    Iterating raises `tf.errors.OpError` for a file that was removed or is not an image.
+
+    Attributes:
+        items: files to read, with what `read` needs to know of each.
+        read: function of an item that returns float32 [V,S,S,3], one or more views of its image;
+            called in several threads at once.
+        count: number of all views.
+        batch_size: B.
+    """
+
+    items: Sequence[Any]
+    read: Callable[[Any], np.ndarray]
+    count: int
+    batch_size: int
+
+    def __len__(self) -> int:
+        return math.ceil(self.count / self.batch_size)
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        # The pipelines of training also read two batches ahead of the current one.
+        ahead = 3 * math.ceil(self.batch_size * len(self.items) / max(self.count, 1))
+        results = in_order(self.read, self.items, workers=devices.processors(), ahead=ahead)
+        with contextlib.closing(results):
+            images = (image for views in results for image in views)
+            while batch := list(islice(images, self.batch_size)):
+                yield np.stack(batch)
+
 
 def image_batches(
-    paths: Sequence[Path | str],
-    *,
-    image_size: int,
-    resize: str,
-    batch_size: int = 32,
-    times: int = 1,
-) -> tf.data.Dataset:
-    """Feeds images without labels, for scoring.
+    paths: Sequence[Path | str], *, image_size: int, resize: str, batch_size: int = 32
+) -> ImageBatches:
+    """Returns images for scoring.
 
     Args:
         paths: N files that are known to be images (see `folders.examine`).
         image_size: S.
         resize: "stretch", "crop" or "pad", see `images.resize_image`.
         batch_size: B.
-        times: number of passes over all images; every pass ends with a batch of its own.
-
-    Returns:
-        float32 [B,S,S,3], 0 to 255, in the order of `paths`; the last batch holds the rest.
-
-    Raises:
-        tf.errors.OpError: while iterating, for a file that was removed or is not an image.
     """
-    files = tf.data.Dataset.from_tensor_slices(_strings(paths))
-    once = _batched(files, _loader(image_size, resize), batch_size)
-    return read_ahead(once.repeat(times), times * math.ceil(len(paths) / batch_size))
+    load = _loader(image_size, resize)
+
+    def read(path: str) -> np.ndarray:
+        return np.asarray(load(path))[None]
+
+    return ImageBatches([os.fspath(path) for path in paths], read, len(paths), batch_size)
 
 
 def split_batches(
-    source: Source,
-    split: str,
-    *,
-    image_size: int,
-    resize: str,
-    batch_size: int = 32,
-    times: int = 1,
-) -> tf.data.Dataset:
-    """Feeds the images of a split as `image_batches` does, in the order of `source.indices`."""
+    source: Source, split: str, *, image_size: int, resize: str, batch_size: int = 32
+) -> ImageBatches:
+    """Returns the images of a split for scoring, in the order of `source.indices`."""
     return image_batches(
         _files(source, source.indices(split)),
         image_size=image_size,
         resize=resize,
         batch_size=batch_size,
-        times=times,
     )
 
 
@@ -174,9 +198,14 @@ def reading(batches: Iterable, root: Path) -> Iterator:
         tf.errors.InvalidArgumentError,
     ) as error:
         raise UserError(
-            f"{root}: a photo went away or was changed while it was used: "
-            f"{str(error.message).splitlines()[0]}"
+            f"{root}: a photo went away or was changed while it was used: {_reason(error)}"
         ) from error
+
+
+def _reason(error: tf.errors.OpError) -> str:
+    """Finds the sentence of an error: behind it stands a node's name, before it maybe a stack."""
+    lines = str(error.message).partition("\n\t [[")[0].splitlines()
+    return lines[-1] if lines else type(error).__name__
 
 
 def targets_of(labels: np.ndarray, num_classes: int, sample_weights: np.ndarray | None) -> Callable:
@@ -229,8 +258,8 @@ def view_batches(
     resize: str,
     augment: fields.Augment,
     batch_size: int = 32,
-) -> tf.data.Dataset:
-    """Feeds several views of each image, decoding each image once.
+) -> ImageBatches:
+    """Returns several views of each image, which is decoded once.
 
     Args:
         source: images with labels and splits.
@@ -242,25 +271,18 @@ def view_batches(
         batch_size: B.
 
     Returns:
-        float32 [B,S,S,3], 0 to 255: all views of the first image, then of the second, ...
-
-    Raises:
-        tf.errors.OpError: while iterating, for a file that was removed or is not an image.
+        Batches: all views of the first image, then of the second, ...
     """
-    splits = sorted(views)
-    load = _views_loader(
-        image_size, resize, augment, tuple(tuple(map(tuple, views[name])) for name in splits)
-    )
-    items = (
-        _strings(_files(source, positions)),
-        np.asarray(positions, np.int32),
-        np.array([splits.index(source.splits[position]) for position in positions], np.int32),
-    )
-    many = tf.data.Dataset.from_tensor_slices(items).map(
-        load, num_parallel_calls=devices.processors()
-    )
-    count = sum(len(views[source.splits[position]]) for position in positions)
-    return read_ahead(many.unbatch().batch(batch_size), math.ceil(count / batch_size))
+    load = _views_loader(image_size, resize, augment)
+    shown = {split: np.asarray(pairs, np.int32) for split, pairs in views.items()}
+
+    def read(item: tuple[str, int]) -> np.ndarray:
+        file, position = item
+        return np.asarray(load(file, np.int32(position), shown[source.splits[position]]))
+
+    count = sum(len(shown[source.splits[position]]) for position in positions)
+    items = list(zip(_files(source, positions), positions, strict=True))
+    return ImageBatches(items, read, count, batch_size)
 
 
 @functools.cache  # traced once for all pipelines with the same settings
@@ -280,29 +302,24 @@ def _training_loader(image_size: int, resize: str, augment: fields.Augment) -> A
 
 
 @functools.cache
-def _views_loader(
-    image_size: int,
-    resize: str,
-    augment: fields.Augment,
-    views: tuple[tuple[tuple[int, int], ...], ...],
-) -> Any:
-    """Makes a graph function: path, position, number of the split -> float32 [V,S,S,3]."""
+def _views_loader(image_size: int, resize: str, augment: fields.Augment) -> Any:
+    """Makes a graph function: path, position, int32 [V,2] numbers and seeds -> [V,S,S,3]."""
 
-    def load(path: tf.Tensor, position: tf.Tensor, split: tf.Tensor) -> tf.Tensor:
-        image = images.decode_image(tf.io.read_file(path))
+    def load(path: tf.Tensor, position: tf.Tensor, views: tf.Tensor) -> tf.Tensor:
+        with tf.device(_CPU):
+            image = images.decode_image(tf.io.read_file(path))
 
-        def show(number_and_seed: tf.Tensor) -> tf.Tensor:
-            seed = tf.stack([number_and_seed[1], position])
-            return _shown(image, number_and_seed[0], seed, image_size, resize, augment)
+            def show(number_and_seed: tf.Tensor) -> tf.Tensor:
+                seed = tf.stack([number_and_seed[1], position])
+                return _shown(image, number_and_seed[0], seed, image_size, resize, augment)
 
-        pairs = tf.switch_case(split, [lambda p=p: tf.constant(p, tf.int32) for p in views])
-        spec = tf.TensorSpec([image_size, image_size, 3], tf.float32)
-        return tf.map_fn(show, pairs, fn_output_signature=spec)
+            spec = tf.TensorSpec([image_size, image_size, 3], tf.float32)
+            return tf.map_fn(show, views, fn_output_signature=spec)
 
     signature = [
         tf.TensorSpec([], tf.string),
         tf.TensorSpec([], tf.int32),
-        tf.TensorSpec([], tf.int32),
+        tf.TensorSpec([None, 2], tf.int32),
     ]
     return tf.function(load, input_signature=signature)
 
@@ -335,7 +352,8 @@ def _loader(image_size: int, resize: str) -> Any:
     """Makes a graph function: path -> float32 [S,S,3]."""
 
     def load(path: tf.Tensor) -> tf.Tensor:
-        return images.load_image(path, image_size, resize)
+        with tf.device(_CPU):
+            return images.load_image(path, image_size, resize)
 
     return tf.function(load, input_signature=[tf.TensorSpec([], tf.string)])
 

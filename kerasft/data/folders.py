@@ -12,15 +12,14 @@ import logging
 import os
 import re
 import stat
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
 from typing import TypeVar
 
 from kerasft.config.fields import Data
 from kerasft.config.source_names import TFDS
 from kerasft.data.source import Listing, Photo, PhotoFolder
+from kerasft.data.threads import in_order
 from kerasft.errors import UserError
 from kerasft.pixels import images
 from kerasft.progress import Event, Progress
@@ -286,24 +285,11 @@ def for_each_file(
     step = max(1, len(paths) // 100)
     results: list[Result] = []
     workers = min(32, os.cpu_count() or 1)
-    # The queue is bounded, because a hundred thousand futures would take 200 MB.
-    waiting: deque[Future[Result]] = deque()
-
-    def take() -> None:
-        results.append(waiting.popleft().result())
+    files = (root / path for path in paths)
+    for result in in_order(read, files, workers=workers, ahead=16 * workers):
+        results.append(result)
         if len(results) % step == 0 or len(results) == len(paths):
             progress(Event("images", len(results), len(paths)))
-
-    pool = ThreadPoolExecutor(workers, "kerasft-images")
-    try:
-        for path in paths:
-            if len(waiting) == 16 * workers:
-                take()
-            waiting.append(pool.submit(read, root / path))
-        while waiting:
-            take()
-    finally:  # after Ctrl-C the files that are still queued are not read
-        pool.shutdown(cancel_futures=True)
     return results
 
 

@@ -4,7 +4,6 @@ import logging
 import math
 import time
 from collections.abc import Iterable, Iterator
-from itertools import islice
 from typing import Any
 
 import keras
@@ -94,8 +93,6 @@ class _Keeper(keras.callbacks.Callback):
         self._train = len(context.source.indices("train"))
         self._earlier = [x for x in read_metrics(context.run) if x["phase"] != phase.name]
         self._labels = context.labels("validation")
-        # One pipeline for all epochs, built when it is first needed.
-        self._validation: Iterator | None = None
         self._began = 0.0
 
         folder = context.run.checkpoints
@@ -125,7 +122,7 @@ class _Keeper(keras.callbacks.Callback):
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
         assert logs is not None  # Keras passes the epoch's loss and metrics
         stepped = self._to_mean()
-        validation = self._score_validation(epoch)
+        validation = self._score_validation()
         line: dict[str, Any] = {
             "phase": self._phase.name,
             "epoch": epoch + 1,
@@ -171,17 +168,14 @@ class _Keeper(keras.callbacks.Callback):
         self._optimizer.finalize_variable_values(self._suffix.trainable_variables)
         return stepped
 
-    def _score_validation(self, epoch: int) -> Figures:
-        logits = np.asarray(bundle.compute(self.model, self._validation_batches(epoch)))
+    def _score_validation(self) -> Figures:
+        logits = np.asarray(bundle.compute(self.model, self._validation_batches()))
         return Figures.of(logits, self._labels)
 
-    def _validation_batches(self, epoch: int) -> Iterable:
+    def _validation_batches(self) -> Iterable:
         if self._stored:
             return _read(self._stored.validation)
-        if self._validation is None:
-            times = self._phase.epochs - epoch
-            self._validation = iter(self._context.batches("validation", times=times))
-        return islice(self._validation, math.ceil(len(self._labels) / SCORING_BATCH))
+        return self._context.batches("validation")
 
     def _diverged(self) -> bool:
         return any(not math.isfinite(x["loss"] + x["val_loss"]) for x in self.now.lines[-1:])

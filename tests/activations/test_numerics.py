@@ -16,6 +16,7 @@ NOT_DECIDING = {
     "activations.keys",
     "activations.numerics",
     "data.source",
+    "data.threads",
     "heads.estimators",
     "heads.methods",
     "heads.solved",
