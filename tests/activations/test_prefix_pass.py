@@ -172,7 +172,8 @@ def test_another_version_of_a_library_or_of_the_numerics_misses(part, filled, kn
 
 def test_a_key_names_the_versions_of_what_computes_and_not_that_of_kerasft(filled):
     context, model = filled[:2]
-    need = keys.store_specs_at(context, context.config.phases[0], model, 0, "float16")[0]
+    net, phase = Net.of(model, "Tiny"), context.config.phases[0]
+    need = keys.store_specs_at(context, phase, net, 0, "float16")[0]
     assert need.key.facts["versions"] == [
         *("tensorflow", keras.__version__, tf.__version__, tf.__version__, np.__version__)
     ]
