@@ -49,7 +49,7 @@ class StoreUse:
 
 @dataclass(frozen=True)
 class Steps:
-    """How a phase was trained.
+    """The epochs of a trained phase.
 
     Attributes:
         epochs: number of epochs that were trained.
@@ -62,7 +62,7 @@ class Steps:
 
 @dataclass(frozen=True)
 class Solving:
-    """How the head of a phase was solved.
+    """The solving of a phase's head.
 
     Attributes:
         method: name of the method.
@@ -96,7 +96,7 @@ class Gap:
 
 @dataclass(frozen=True)
 class PhaseResult:
-    """What came out of a phase.
+    """The result of a phase.
 
     Attributes:
         name: name of the phase.

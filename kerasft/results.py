@@ -1,4 +1,4 @@
-"""Results of commands: frozen dataclasses that become the JSON which `--json` prints."""
+"""Results of commands: frozen dataclasses that turn into the JSON that `--json` prints."""
 
 from collections.abc import Mapping
 from dataclasses import fields
@@ -16,7 +16,7 @@ class Result:
 
 
 def plain(value: Any) -> Any:
-    """Turns results, paths, arrays and tuples inside a value into what JSON has."""
+    """Turns results, paths, arrays and tuples inside a value into types that JSON has."""
     if hasattr(value, "to_json"):
         return value.to_json()
     if isinstance(value, Path):

@@ -30,7 +30,7 @@ START = "start.keras"  # copy of the model that a later phase begins with
 
 @dataclass
 class PhaseState:
-    """How far a phase has come.
+    """The progress of a phase.
 
     Attributes:
         phase: name of the phase.

@@ -33,7 +33,7 @@ from kerasft.training.trainable import open_trainable
 
 @dataclass(frozen=True, eq=False)
 class PhaseOutcome:
-    """What a phase has made, before it is saved, proven and judged.
+    """The outcome of a phase, before its model is saved, proven and judged.
 
     Attributes:
         model: the whole model, pixels to scores.

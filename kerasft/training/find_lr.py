@@ -115,7 +115,8 @@ def find_rate(
         progress: the callback that receives an event per step, stage "check".
 
     Raises:
-        UserError: what `train.continue_run` refuses; too few steps (exit code 2).
+        UserError: the run or the phase is refused as by `train.continue_run`; there are too few
+            steps (exit code 2).
     """
     if steps < 20:
         raise UserError(f"expected 20 or more, got {steps}.", field="steps", exit_code=2)

@@ -150,7 +150,7 @@ def continue_run(
 
 @dataclass(frozen=True, eq=False)
 class DryRun:
-    """What `train_run` would do.
+    """The plan of a run that is not trained: what `train_run` would do.
 
     Attributes:
         plan: the settled config.
