@@ -48,6 +48,7 @@ def test_type_checkers_see_the_same_functions_in_the_same_places():
         for alias in node.names
     }
     assert sorted(seen) == PROMISED
+    assert (PAGE.parent / "py.typed").is_file()  # or they would not look at an installed package
     assert seen == {name: getattr(kerasft, name).__module__ for name in PROMISED}
 
 
