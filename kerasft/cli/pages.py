@@ -9,8 +9,6 @@ from importlib import resources
 from typing import Any
 
 import click
-from rich.console import Console
-from rich.theme import Theme
 
 from kerasft.cli.options import json_option, print_result
 from kerasft.errors import UserError, did_you_mean
@@ -89,7 +87,9 @@ def show_markdown(page: str, width: int | None = None) -> None:
         page: text in Markdown.
         width: number of columns; None means the width of the terminal.
     """
-    from rich.markdown import Markdown  # importing it takes a tenth of a second
+    from rich.console import Console  # importing all of this takes a tenth of a second
+    from rich.markdown import Markdown
+    from rich.theme import Theme
 
     # In the terminal's own colours, because others may be unreadable on its background.
     colours = Theme({"markdown.code": "bold cyan"})

@@ -12,16 +12,17 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, redirect_stdout
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from kerasft.cli.wording import for_terminal
 from kerasft.errors import UserError, did_you_mean
 from kerasft.progress import Event
 from kerasft.text import size_text
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
 
 
 @contextmanager
@@ -84,12 +85,7 @@ def showing() -> Iterator["Display"]:
     Yields:
         Progress callback for the library.
     """
-    bar = None
-    if sys.stderr.isatty():
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-        figures = TextColumn("{task.fields[figures]}")
-        bar = Progress(*columns, figures, console=Console(stderr=True), refresh_per_second=4)
-        bar.live.transient = True
+    bar = _bar() if sys.stderr.isatty() else None
     display = Display(bar)
     handler = _Sentences(display)
     logger = logging.getLogger("kerasft")
@@ -111,10 +107,22 @@ def showing() -> Iterator["Display"]:
         logger.propagate = propagate
 
 
+def _bar() -> "Progress":
+    """Makes the bar, which vanishes when it is done."""
+    from rich.console import Console  # a third of the time that --help would take
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    figures = TextColumn("{task.fields[figures]}")
+    bar = Progress(*columns, figures, console=Console(stderr=True), refresh_per_second=4)
+    bar.live.transient = True
+    return bar
+
+
 class Display:
     """A progress callback that shows each event; see `progress.py` for the stages."""
 
-    def __init__(self, bar: Progress | None = None) -> None:
+    def __init__(self, bar: "Progress | None" = None) -> None:
         """Makes a display.
 
         Args:
@@ -150,7 +158,7 @@ class Display:
             self._bar.console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
-def _move(bar: Progress, event: Event) -> None:
+def _move(bar: "Progress", event: Event) -> None:
     """Updates the bar from an event."""
     figures = event.figures
     what, text = str(figures.get("what", event.stage)), ""
