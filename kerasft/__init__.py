@@ -59,20 +59,26 @@ Glossary:
     base: the layers of a model below its head; they come from a backbone.
     block: a group of neighbouring layers of a backbone that are frozen or trained together; blocks
         are counted from the top.
-    bundle: the content of a model.keras file: the model, its class names, image size, resize rule.
+    bundle: a model.keras file in memory, with its class names, image size and resize rule.
     cut: the place that divides a model into a frozen prefix and a suffix that is trained.
     engine: the code that computes activations: a folded TensorFlow graph, or Keras.
     features: the activations that enter the head.
+    group: photos that must stay in one split, such as those of one animal.
     head: the layers that turn features into scores; they are trained, or solved.
     method: an algorithm that solves a head in one go, such as "svm", instead of training it.
+    net: a neural network as a whole; `models.Net` is a model with what is known of its backbones.
     phase: one stage of a run, with a cut of its own, in which the suffix is trained or solved.
-    prefix: the part of a model before the cut, from the pixels on; it is frozen.
-    run: the directory of one training: config, splits, record, metrics, model.keras.
+    plan: a config in which everything is settled that the user may leave open.
+    prefix: the part of a model below the cut, from the pixels on; it is frozen.
+    record: run.json: what a run used, and the results of its phases.
+    run: a directory with all about one training: config, splits, record, metrics, model.keras.
     source: the place that photos come from: a folder, a table, an archive or a TensorFlow dataset.
     split: one of the three parts of the photos: train, validation or test.
     store: a file in the cache with the activations of one split, in one view, at one cut.
-    suffix: the part of a model behind the cut, down to the scores; it is trained or solved.
-    view: one version of an image: the plain one, or one with a fixed random augmentation.
+    suffix: the part of a model above the cut, up to the scores; it is trained or solved.
+    target: what evaluate and predict are given: a run, a model file, or "imagenet:" and a name.
+    trial: one way, tried by `compare` on one backbone with one split of the photos.
+    view: one version of an image: the plain one, or one that a seed has augmented.
     way: a manner of using a pretrained net, such as "linear" or "unfreeze"; `compare` tries them.
 """
 
