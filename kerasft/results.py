@@ -1,4 +1,4 @@
-"""Results of commands: frozen dataclasses that turn into the JSON that `--json` prints."""
+"""Results of commands: frozen dataclasses that turn into the JSON that a command prints."""
 
 from collections.abc import Mapping
 from dataclasses import fields
@@ -10,7 +10,7 @@ class Result:
     """The base of a dataclass that is printed as JSON: its fields, in their order."""
 
     def to_json(self) -> dict[str, Any]:
-        """Returns the object that `--json` prints."""
+        """Returns the JSON that a command prints."""
         names = [field.name for field in fields(self)]  # type: ignore[arg-type]
         return {name: plain(getattr(self, name)) for name in names}
 

@@ -54,8 +54,9 @@ def check_weights(spec: str, weights: str) -> None:
     nets, each = parse_all(spec), weights_of(weights)
     if len(each) not in (1, len(nets)):
         raise UserError(
-            f"weights: expected those of each backbone in {spec}, joined by '{SEPARATOR}', or one "
-            f"word for all, got {len(each)}.",
+            f"expected those of each backbone in {spec}, joined by '{SEPARATOR}', or one word for "
+            f"all, got {len(each)}.",
+            field="weights",
             exit_code=2,
         )
     for (row, options), own in zip(nets, weights_of(weights, len(nets)), strict=True):
@@ -64,9 +65,10 @@ def check_weights(spec: str, weights: str) -> None:
             mode = f":{MODE}={options[MODE]}" if MODE in options else ""
             torch = row.name == "AlexNetOWT" or MODE in options
             raise UserError(
-                f"weights: Keras has no ImageNet weights of {row.name}{mode}. Import a file with "
+                f"Keras has no ImageNet weights of {row.name}{mode}. Import a file with "
                 f"`kerasft import-{'torch' if torch else 'caffe'}` and name what it wrote, or take "
                 "'none'.",
+                field="weights",
                 exit_code=2,
             )
 
@@ -95,7 +97,7 @@ def check_features(
     for (one, side), own in zip(nets, weights_of(weights, len(nets)), strict=True):
         wrong = _misfit(parse(one)[0], features, leave_out, own, side)
         if wrong:
-            raise UserError(f"head: {wrong}", exit_code=2)
+            raise UserError(wrong, field="head", exit_code=2)
 
 
 def _misfit(row: Backbone, features: str, leave_out: int, weights: str, side: int) -> str:

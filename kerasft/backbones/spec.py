@@ -57,8 +57,9 @@ def parse(spec: str) -> tuple[Backbone, dict[str, Any]]:
     name, colon, rest = spec.partition(":")
     if name not in BACKBONES:
         raise UserError(
-            f"backbone: unknown name '{name}'.{did_you_mean(name, BACKBONES)} "
+            f"unknown name '{name}'.{did_you_mean(name, BACKBONES)} "
             f"`kerasft backbones` lists all {len(BACKBONES)}.",
+            field="backbone",
             exit_code=2,
         )
     backbone = BACKBONES[name]
@@ -68,18 +69,21 @@ def parse(spec: str) -> tuple[Backbone, dict[str, Any]]:
         if option not in backbone.options:
             known = ", ".join(backbone.options) or "none"
             raise UserError(
-                f"backbone '{spec}': unknown option '{option}'."
+                f"'{spec}': unknown option '{option}'."
                 f"{did_you_mean(option, backbone.options)} Options of {name}: {known}.",
+                field="backbone",
                 exit_code=2,
             )
         if option in options:
-            raise UserError(f"backbone '{spec}': {option} is given twice.", exit_code=2)
+            twice = f"'{spec}': {option} is given twice."
+            raise UserError(twice, field="backbone", exit_code=2)
         read, expected = OPTIONS[option]
         try:
             options[option] = read(text)
         except (ValueError, KeyError):
             raise UserError(
-                f"backbone '{spec}': expected {option} to be {expected}, got '{text}'.",
+                f"'{spec}': expected {option} to be {expected}, got '{text}'.",
+                field="backbone",
                 exit_code=2,
             ) from None
     return backbone, options
@@ -102,7 +106,8 @@ def parse_all(spec: str) -> tuple[tuple[Backbone, dict[str, Any]], ...]:
     for i, one in enumerate(parsed):
         if one in parsed[:i]:
             raise UserError(
-                f"backbone '{spec}': {specs[i].strip()} is named twice: its features would be too.",
+                f"'{spec}': {specs[i].strip()} is named twice: its features would be too.",
+                field="backbone",
                 exit_code=2,
             )
     return parsed

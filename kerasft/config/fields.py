@@ -364,7 +364,7 @@ class Model(Section):
         try:
             parse_all(backbone)
         except UserError as error:
-            raise ValueError(str(error).partition(": ")[2]) from None  # the place is named already
+            raise ValueError(error.message) from None  # the place is named already
         return backbone
 
     @field_validator("weights")
@@ -375,7 +375,7 @@ class Model(Section):
         try:
             check_weights(backbone, weights)
         except UserError as error:
-            raise ValueError(str(error).partition(": ")[2]) from None  # the place is named
+            raise ValueError(error.message) from None  # the place is named already
         if len(each) == 1 and each[0] in ("imagenet", "none"):
             return weights
         if len(each) < len(nets):
@@ -570,7 +570,7 @@ class Config(Section):
                     image_size=model.image_size or side_of(model.backbone),
                 )
             except UserError as error:
-                raise ValueError(str(error).partition(": ")[2]) from None  # the place is named
+                raise ValueError(error.message) from None  # the place is named already
         return head
 
     @field_validator("phases")

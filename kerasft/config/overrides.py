@@ -93,8 +93,8 @@ def parse_options(
 
     Args:
         flags: values by dotted key, `{"phases.0.epochs": 5}`.
-        sets: `KEY=VALUE` each. The value is read as TOML, and as text if it is none, so
-            that `optimizer=sgd` needs no quotes.
+        sets: texts `KEY=VALUE`. A value that is not TOML is text, so that `optimizer=sgd` needs
+            no quotes.
 
     Returns:
         Overrides in the order in which they apply, and a problem for each invalid text.

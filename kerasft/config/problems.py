@@ -21,10 +21,10 @@ class Problem:
     """One problem of a config.
 
     Attributes:
-        place: the key at fault; () if it concerns no key.
-        text: a sentence.
-        origin: the argument that brought the value, "flags" or "sets"; "" for a value of the
-            file or a default.
+        place: the key at fault; () if the problem concerns no single key.
+        text: sentence that says what is wrong.
+        origin: the argument that brought the value, such as "flags" or "sets"; "" for a value of
+            the file or a default.
     """
 
     place: FieldPath
@@ -50,9 +50,9 @@ def from_pydantic(
     """Translates all errors of pydantic.
 
     Args:
-        error: of validating `model`.
-        model: the class of the whole config, for suggestions.
-        origins: the places that arguments have set, with the argument's name.
+        error: error that validating `model` raised.
+        model: class of the whole config, for suggestions.
+        origins: place -> name of the argument that set it.
 
     Returns:
         One problem for each wrong key, those of the file first. Errors that concern several

@@ -53,7 +53,7 @@ class ExportResult(Result):
     proof: Proof
 
     def to_json(self) -> dict[str, Any]:
-        """Returns the object that `kerasft export --json` prints."""
+        """Returns the JSON result of `kerasft export`."""
         return {"path": str(self.path), **self.proof.to_json()}
 
 

@@ -56,23 +56,23 @@ def test_alpha_is_a_float_however_it_is_written():
         ("", "backbone: unknown name ''. `kerasft backbones` lists all 43."),
         (
             "MobileNet:alfa=1",
-            "backbone 'MobileNet:alfa=1': unknown option 'alfa'. Did you mean 'alpha'? "
+            "backbone: 'MobileNet:alfa=1': unknown option 'alfa'. Did you mean 'alpha'? "
             "Options of MobileNet: alpha, depth_multiplier.",
         ),
         (
             "VGG16:alpha=1",
-            "backbone 'VGG16:alpha=1': unknown option 'alpha'. Options of VGG16: mode.",
+            "backbone: 'VGG16:alpha=1': unknown option 'alpha'. Options of VGG16: mode.",
         ),
         (
             "MobileNet:alpha=wide",
-            "backbone 'MobileNet:alpha=wide': expected alpha to be a number over 0, at most 4, "
+            "backbone: 'MobileNet:alpha=wide': expected alpha to be a number over 0, at most 4, "
             "got 'wide'.",
         ),
         ("MobileNet:alpha=75", "expected alpha to be a number over 0, at most 4, got '75'."),
         ("MobileNet:alpha=-1", "expected alpha to be a number over 0, at most 4, got '-1'."),
         ("MobileNet:alpha=nan", "expected alpha to be a number over 0, at most 4, got 'nan'."),
         ("MobileNet:alpha", "expected alpha to be a number over 0, at most 4, got ''."),
-        ("MobileNet:alpha=1,alpha=1", "backbone 'MobileNet:alpha=1,alpha=1': alpha is given twice"),
+        ("MobileNet:alpha=1,alpha=1", "'MobileNet:alpha=1,alpha=1': alpha is given twice"),
         (
             "MobileNet:depth_multiplier=1.5",
             "expected depth_multiplier to be a whole number from 1 to 8, got '1.5'.",
