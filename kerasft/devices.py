@@ -111,7 +111,7 @@ def _gpu_number(device: str, backend: str, count: int) -> int | None:
     number = 0 if device == "auto" else _number(device)
     if number >= count:
         raise UserError(
-            f"{device!r} asked for, but {BACKENDS[backend]} sees {count} GPUs. "
+            f"expected an existing device, got {device!r}; {BACKENDS[backend]} sees {count} GPUs. "
             f"Pass `device=cpu`. Or: {_how_to_use_it(backend, platform.system())}",
             field="device",
             exit_code=2,
@@ -138,7 +138,7 @@ def nvidia_gpu() -> str:
 
 def _unused_text(name: str, backend: str, system: str) -> str:
     return (
-        f"There is a GPU, {name}, but {BACKENDS[backend]} does not see it, so the CPU computes. "
+        f"There is a GPU, {name}, but {BACKENDS[backend]} does not see it, so the CPU is used. "
         + _how_to_use_it(backend, system)
     )
 
@@ -146,8 +146,8 @@ def _unused_text(name: str, backend: str, system: str) -> str:
 def _how_to_use_it(backend: str, system: str) -> str:
     if system == "Windows" and backend != "torch":
         return (
-            f"Under Windows itself {BACKENDS[backend]} computes on the CPU alone; inside WSL2 it "
-            f"has GPUs. {GPU_PACKAGES[backend]}"
+            f"On Windows, {BACKENDS[backend]} uses only the CPU; inside WSL2 it can use GPUs. "
+            f"{GPU_PACKAGES[backend]}"
         )
     return GPU_PACKAGES[backend]
 
@@ -164,8 +164,8 @@ def _show_tensorflow(number: int | None, device: str) -> None:
             tf.config.experimental.set_memory_growth(gpu, True)
     except RuntimeError:
         raise UserError(
-            f"this process has computed already, so it can't change to {device!r}. "
-            "Go on in a fresh process.",
+            f"this process has already used another device and can't change to {device!r}. "
+            "Continue in a new process.",
             field="device",
         ) from None
     _make_deterministic()
@@ -210,7 +210,7 @@ def _set_threads(threads: int, backend: str) -> int:
         now = tf.config.threading.get_intra_op_parallelism_threads() or processors()
         if now != threads:
             raise UserError(
-                f"This process computes with {now} threads, the run began with {threads}, and "
-                "the number changes the weights. Go on in a fresh process."
+                f"This process uses {now} threads, but the run began with {threads}, and the "
+                "number changes the weights. Continue in a new process."
             ) from None
     return threads

@@ -132,8 +132,8 @@ def model_file(run: Run) -> Path:
     """Returns the path of a run's model. Raises UserError if there is none yet."""
     if not run.model_path.is_file():
         raise UserError(
-            f"{run.path}: no model yet: its training has not finished a phase. "
-            f"Go on with it: `{how_to_resume(run)}`"
+            f"{run.path}: no model yet: its training has not finished a phase. Continue it: "
+            f"`{how_to_resume(run)}`"
         )
     return run.model_path
 
@@ -150,7 +150,7 @@ def lock(run: Run) -> Iterator[None]:
         guard.acquire()
     except Timeout as error:
         raise UserError(
-            f"another kerasft is working in {run.path}. Wait until it is done."
+            f"another kerasft process is working in {run.path}. Wait until it has finished."
         ) from error
     except OSError as error:
         raise UserError(f"{run.path} can't be written: {reason_of(error)}.") from error

@@ -44,13 +44,14 @@ def test_another_number_of_threads_than_the_process_computes_with_is_refused():
         "try:\n    prepare('cpu', threads=2)\nexcept Exception as error:\n    print(error)"
     )
     assert prepared(code) == (
-        "This process computes with 1 threads, the run began with 2, and the number changes "
-        "the weights. Go on in a fresh process."
+        "This process uses 1 threads, but the run began with 2, and the number changes the "
+        "weights. Continue in a new process."
     )
 
 
 def test_a_gpu_that_is_not_there_is_refused():
-    with pytest.raises(UserError, match=r"'gpu:7' asked for, but TensorFlow sees \d+ GPUs"):
+    wrong = r"expected an existing device, got 'gpu:7'; TensorFlow sees \d+ GPUs"
+    with pytest.raises(UserError, match=wrong):
         prepare("gpu:7")
 
 
@@ -88,7 +89,9 @@ def test_a_run_of_a_gpu_that_is_not_here_is_computed_on_what_is(tmp_path, caplog
     (run / "config.toml").write_text(config.replace('"auto"', '"gpu:63"', 1), "utf-8")
     with caplog.at_level(logging.INFO, "kerasft"):
         assert prepare_for(run)["device"] == prepare("auto")["device"]
-    assert caplog.messages[0] == f"{run}: computed on gpu:63, which is not here."
+    assert caplog.messages[0] == (
+        f"{run}: was trained on gpu:63, which this machine does not have; another device is used."
+    )
 
 
 @pytest.mark.parametrize("target", ["imagenet:MobileNetV2", "model.keras", "absent"])
@@ -139,14 +142,14 @@ def test_a_gpu_that_is_there_but_not_used_gets_a_sentence(driver, caplog):
         prepare("auto")
     assert caplog.messages == [
         "There is a GPU, NVIDIA H100 80GB HBM3, but TensorFlow does not see it, so the CPU "
-        'computes. Install its libraries, pip install "kerasft[gpu]"; if that is done, '
+        'is used. Install its libraries, pip install "kerasft[gpu]"; if that is done, '
         "TF_CPP_MIN_LOG_LEVEL=0 in the environment shows what is missing."
     ]
 
 
 def test_windows_is_told_of_wsl():
     assert devices._how_to_use_it("jax", "Windows") == (
-        "Under Windows itself JAX computes on the CPU alone; inside WSL2 it has GPUs. "
+        "On Windows, JAX uses only the CPU; inside WSL2 it can use GPUs. "
         'Install its plugin for CUDA, pip install "jax[cuda13]".'
     )
     assert "WSL2" not in devices._how_to_use_it("torch", "Windows")  # it computes there itself

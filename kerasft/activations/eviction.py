@@ -100,13 +100,13 @@ def lack_of_room(folder: Path, needed: int, *, keep: Collection[str] = ()) -> st
     limit = limit_of(folder)
     if kept + needed > limit:
         return (
-            f"{size_text(kept + needed)} are needed, the cache's limit is {size_text(limit)} "
+            f"{size_text(kept + needed)} are needed, but the cache's limit is {size_text(limit)} "
             "(`kerasft cache limit`)"
         )
     free = free_bytes(folder) + sum(sizes.values()) - kept + _left_behind(folder, set(sizes))
     if needed + RESERVE > free:
         return (
-            f"{size_text(needed)} are needed and {size_text(RESERVE)} must stay free, "
+            f"{size_text(needed)} are needed and {size_text(RESERVE)} must stay free, but only "
             f"{size_text(free)} are free on the disk of {folder}"
         )
     return None
@@ -138,7 +138,7 @@ def limit_of(folder: Path) -> int:
     except (OSError, ValueError, KeyError, TypeError):
         limit = None
     if type(limit) is not int or limit < 0:
-        raise UserError(f"{path} is damaged. `kerasft cache limit 20GB` writes it anew.")
+        raise UserError(f"{path} is damaged. `kerasft cache limit 20GB` replaces it.")
     return limit
 
 

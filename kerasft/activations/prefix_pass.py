@@ -206,7 +206,7 @@ def _fill(
     keys = [need.key for need in needs]
 
     def waiting() -> None:
-        log.info("Another kerasft computes the same activations: waiting for it.")
+        log.info("Waiting for another kerasft process, which is computing the same activations.")
 
     with store.filling(folder, keys, waiting=waiting):
         missing = [need for need in needs if not store.holds(folder, need.key)]
@@ -306,8 +306,8 @@ def _difference(prefix: keras.Model, pixels: np.ndarray, rough: list[np.ndarray]
     )
     if difference < 1e-4:  # float32 engines differ by 1e-6, bfloat16 rounds to 4e-3
         raise PhaseFailed(
-            "'bfloat16' was asked for, but here the results are those of float32. Expected a "
-            "processor that computes bfloat16. Pass `cache.precision=float32`.",
+            "'bfloat16' needs a processor that computes it; on this one the results are those of "
+            "float32. Pass `cache.precision=float32`.",
             field="cache.precision",
         )
     log.info("bfloat16: the activations differ from those in float32 by %.1f%%.", 100 * difference)

@@ -54,7 +54,7 @@ def check_weights(spec: str, weights: str) -> None:
     nets, each = parse_all(spec), weights_of(weights)
     if len(each) not in (1, len(nets)):
         raise UserError(
-            f"expected those of each backbone in {spec}, joined by '{SEPARATOR}', or one word for "
+            f"expected one for each backbone in {spec}, joined by '{SEPARATOR}', or one word for "
             f"all, got {len(each)}.",
             field="weights",
             exit_code=2,
@@ -65,9 +65,9 @@ def check_weights(spec: str, weights: str) -> None:
             mode = f":{MODE}={options[MODE]}" if MODE in options else ""
             torch = row.name == "AlexNetOWT" or MODE in options
             raise UserError(
-                f"Keras has no ImageNet weights of {row.name}{mode}. Import a file with "
-                f"`kerasft import-{'torch' if torch else 'caffe'}` and name what it wrote, or take "
-                "'none'.",
+                f"Keras has no ImageNet weights for {row.name}{mode}. Import a file with "
+                f"`kerasft import-{'torch' if torch else 'caffe'}` and pass the file that it writes, "
+                "or use 'none'.",
                 field="weights",
                 exit_code=2,
             )
@@ -112,18 +112,18 @@ def _misfit(row: Backbone, features: str, leave_out: int, weights: str, side: in
     if not row.fully_connected:
         having = ", ".join(one.name for one in BACKBONES.values() if one.fully_connected)
         return (
-            f"features '{features}' are those of an inner fully connected layer, and {row.name} "
-            f"has none. Take 'pooled' or 'flat', or one of the backbones {having}."
+            f"features '{features}' come from an inner fully connected layer, which {row.name} "
+            f"does not have. Use 'pooled' or 'flat', or one of the backbones {having}."
         )
     if weights == "imagenet" and side != row.image_size:
         return (
-            f"the ImageNet weights of features '{features}' are for {row.image_size} pixels a "
-            f"side, got {side}. Leave image_size out, or take 'pooled' or 'flat'."
+            f"with features '{features}' the ImageNet weights need {row.image_size} pixels a side, "
+            f"got {side}. Leave image_size out, or use 'pooled' or 'flat'."
         )
     if leave_out:
         return (
-            f"leave_out goes with features 'pooled' and 'flat', got {leave_out} with "
-            f"'{features}'. Leave it out."
+            f"leave_out works only with features 'pooled' and 'flat', got {leave_out} with "
+            f"'{features}'. Remove it."
         )
     return ""
 

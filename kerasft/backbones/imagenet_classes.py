@@ -111,9 +111,8 @@ def scores_of(matches: Matches, scores: np.ndarray) -> np.ndarray:
     if len(mapped) < 2:
         known = "".join(f" ({matches.each[position].class_name})" for position in mapped)
         raise UserError(
-            "a pretrained net as it is can only choose between classes of ImageNet. Two of the "
-            f"{len(matches.each)} class names or more have to be among them, got "
-            f"{len(mapped)}{known}."
+            "the pretrained net as it is knows only the classes of ImageNet. Expected at least two "
+            f"of the {len(matches.each)} class names to be among them, got {len(mapped)}{known}."
         )
     if scores.ndim != 2 or scores.shape[1] != NUM_CLASSES:
         raise ValueError(f"expected scores [N,{NUM_CLASSES}], got {list(scores.shape)}")
@@ -155,14 +154,14 @@ def _claim(class_name: str) -> _Claim:
         if word in _words():
             found = _words()[word]
             kind = "name" if any(word == _key(labels()[i]) for i in found) else "synonym"
-            note = f"a word for {len(found)} classes, all of them count" if len(found) > 1 else ""
+            note = f"matches {len(found)} classes, whose scores are added" if len(found) > 1 else ""
             return _Claim(class_name, found, f"{kind}{plural}", note)
     return _Claim(class_name, frozenset(), "", "not in ImageNet")
 
 
 def _other_sense(word: str) -> str:
     sense = " or ".join(labels()[index] for index in sorted(_words()[word]))
-    return f"in ImageNet only in the sense of {sense}"
+    return f"in ImageNet only with the meaning {sense}"
 
 
 def _settled(claim: _Claim, claims: Sequence[_Claim]) -> Match:
@@ -173,9 +172,11 @@ def _settled(claim: _Claim, claims: Sequence[_Claim]) -> Match:
     for_nobody = (claim.indices & _all_of(alike)) - left_to_them
     notes = [claim.note] if claim.note else []
     if left_to_them:
-        notes.append(f"{_counted(left_to_them)} left to {_quoted(closer)}")
+        notes.append(f"{_counted(left_to_them)} counted for {_quoted(closer)} instead")
     if for_nobody:
-        notes.append(f"{_counted(for_nobody)} meant by {_quoted(alike)} as well and left out")
+        notes.append(
+            f"{_counted(for_nobody)} left out, because {_quoted(alike)} could mean the same"
+        )
     kept = tuple(sorted(claim.indices - left_to_them - for_nobody))
     return Match(claim.class_name, kept, claim.why if kept else "", "; ".join(notes))
 

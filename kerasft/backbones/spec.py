@@ -106,7 +106,7 @@ def parse_all(spec: str) -> tuple[tuple[Backbone, dict[str, Any]], ...]:
     for i, one in enumerate(parsed):
         if one in parsed[:i]:
             raise UserError(
-                f"'{spec}': {specs[i].strip()} is named twice: its features would be too.",
+                f"'{spec}': {specs[i].strip()} is named twice, so its features would be duplicated.",
                 field="backbone",
                 exit_code=2,
             )

@@ -12,7 +12,7 @@ from kerasft.cli.terminal import loading
 @click.command()
 @json_option
 def backbones(as_json: bool) -> None:
-    """Lists the backbones that there are, and which ImageNet weights are on this machine.
+    """Lists the backbones, and whether their ImageNet weights are on this machine.
 
     \b
     Example:
@@ -29,7 +29,7 @@ def backbones(as_json: bool) -> None:
 def blocks(name: str, as_json: bool) -> None:
     """Lists the blocks of a backbone from the top.
 
-    What --blocks of unfreeze-and-continue counts, with layers and parameters.
+    `unfreeze-and-continue --blocks N` unfreezes the first N of them.
 
     \b
     Example:
@@ -63,10 +63,11 @@ def backbones_text(report: Mapping[str, Any]) -> str:
         [
             *_table([_TITLE, *(_row(backbone) for backbone in backbones)]),
             "",
-            "Sides are in pixels. About so much is downloaded when it is first used; it is here if",
-            f"it lies in {report['folder']}.",
-            "Weights of those with 'import' are files of Caffe (`kerasft import-caffe`) or PyTorch",
-            "(`kerasft import-torch`); for PyTorch's VGG the backbone is VGG16:mode=torch.",
+            "Sides are in pixels. Weights are downloaded when a backbone is first used; "
+            "'here' is yes",
+            f"if they are in {report['folder']}.",
+            "Weights marked 'import' are files of Caffe or PyTorch that `kerasft import-caffe` or",
+            "`import-torch` has converted; for PyTorch's VGG the backbone is VGG16:mode=torch.",
             "",
             *_options(backbones),
             "",

@@ -14,9 +14,9 @@ from kerasft.text import size_text
 def cache() -> None:
     """Shows, limits and empties the cache of activations and unpacked photos.
 
-    What the frozen blocks make of the photos is computed once and kept for later runs, in the
-    folder that KERASFT_CACHE names or else in the user's cache folder. So are the photos of zip
-    and tar files and of TFDS, as files.
+    The features that frozen blocks compute from photos are stored for later runs, in the folder
+    KERASFT_CACHE, or by default in the user's cache folder. The photos of zip and tar files and of
+    TensorFlow Datasets are unpacked there, too.
 
     \b
     Example:
@@ -27,7 +27,7 @@ def cache() -> None:
 @cache.command("list")
 @json_option
 def list_cache(as_json: bool) -> None:
-    """Lists what the cache holds, most recently used first.
+    """Lists the contents of the cache, most recently used first.
 
     \b
     Example:
@@ -44,7 +44,7 @@ def list_cache(as_json: bool) -> None:
 @cache.command("clear")
 @json_option
 def clear_cache(as_json: bool) -> None:
-    """Removes everything from the cache but what another kerasft is computing or reading.
+    """Removes everything from the cache that no other kerasft process is using.
 
     \b
     Example:
@@ -64,10 +64,10 @@ def clear_cache(as_json: bool) -> None:
 @click.argument("size", required=False)
 @json_option
 def limit_cache(size: str | None, as_json: bool) -> None:
-    """Says how much the cache may hold, or changes it to SIZE.
+    """Shows the size limit of the cache, or changes it to SIZE.
 
-    What is over the new limit is removed, the least recently used first. Unpacked photos do not
-    count: a run may be reading them.
+    If the cache exceeds the new limit, the least recently used features are removed. The limit
+    does not apply to unpacked photos, because a run may be reading them.
 
     \b
     Example:
@@ -107,7 +107,10 @@ def cache_text(report: Mapping[str, Any]) -> str:
         f"{report['folder']}"
     ]
     if photos:
-        total.append(f"and {size_text(report['photo_bytes'])} of photos, which have no limit")
+        total.append(
+            f"and {size_text(report['photo_bytes'])} of unpacked photos, which the limit does not "
+            "include"
+        )
     parts = (lines if report["stores"] else [], photos, total)
     return "\n\n".join("\n".join(part) for part in parts if part)
 

@@ -44,7 +44,7 @@ EARLIER_NAMES = {"methods": "ways"}
     "--weights",
     "model.weights",
     metavar="imagenet|sample|none|RUN|FILE",
-    help="Initial weights, as for train. For different backbones join several with +; each "
+    help="Initial weights, as for train. Weights for several backbones are joined with +; each "
     "backbone takes its own. Default: imagenet.",
 )
 @field_option(
@@ -97,7 +97,7 @@ def compare(
     sets: tuple[str, ...],
     as_json: bool,
 ) -> None:
-    """Tries all ways to use a pretrained net on SRC, and says which one to use.
+    """Tries all ways to use a pretrained net on SRC, and recommends one.
 
     The ways are: the net as it is, scikit-learn classifiers on its features, new trained layers,
     and unfreezing. All share the same split and stored activations, and each tries the same
@@ -161,7 +161,7 @@ def compare_text(result: "ComparisonResult") -> str:
         f"Images: {images}. The validation split decides. p is the probability of a difference to "
         "the winner as large as the one on test if both were equally good.\n"
         f"The frozen part took {duration_text(result.pass_seconds)}, once for all ways; time is "
-        "what each way took on top of that, with all settings it tried.",
+        "what each way took in addition, with all the settings that it tried.",
         "\n".join(["as-is:", *(f"  {line}" for line in result.mapping)]) if result.mapping else "",
         "\n".join(f"{row.title}: {note}" for row in rows for note in row.notes),
         "\n".join(_left_out_text(one) for one in result.left_out),

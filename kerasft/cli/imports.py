@@ -11,12 +11,17 @@ from kerasft.cli.terminal import showing
 from kerasft.text import quoted
 
 _FILE = click.Path(path_type=Path)
-_TO = click.option("--to", type=_FILE, required=True, metavar="FILE", help="Ends in .h5.")
+_TO = click.option(
+    "--to", type=_FILE, required=True, metavar="FILE", help="File to write; its name ends in .h5."
+)
 
 
 def _backbone_option(*names: str):  # type: ignore[no-untyped-def]
     return click.option(
-        "--backbone", type=click.Choice(names, case_sensitive=False), required=True, help="The net."
+        "--backbone",
+        type=click.Choice(names, case_sensitive=False),
+        required=True,
+        help="Backbone whose weights the file holds.",
     )
 
 
@@ -29,16 +34,16 @@ def _backbone_option(*names: str):  # type: ignore[no-untyped-def]
     "--mean",
     type=_FILE,
     metavar="FILE",
-    help="The mean image it was trained with (.binaryproto). Default: that of ImageNet.",
+    help="Mean image with which the model was trained (.binaryproto). Default: ImageNet's mean.",
 )
 @json_option
 def import_caffe(
     prototxt: Path, caffemodel: Path, backbone: str, to: Path, mean: Path | None, as_json: bool
 ) -> None:
-    """Makes a model of Caffe a file for --weights.
+    """Converts a Caffe model to a file for --weights.
 
-    PROTOTXT is its definition, which has to be that of the backbone; CAFFEMODEL its weights.
-    Names all that was not used or did not fit.
+    PROTOTXT is the definition of the net, which must match the backbone; CAFFEMODEL holds the
+    weights. Lists everything that was not used or did not fit.
 
     \b
     Example:
@@ -60,10 +65,11 @@ def import_caffe(
 @_TO
 @json_option
 def import_torch(file: Path, backbone: str, to: Path, as_json: bool) -> None:
-    """Makes a state dict of torchvision a file for --weights.
+    """Converts a state dict of torchvision to a file for --weights.
 
-    FILE is a .safetensors file. PyTorch's AlexNet is another net than Caffe's (AlexNetOWT), and its
-    VGG sees pixels scaled otherwise (VGG16:mode=torch); the file brings the right backbone.
+    FILE is a .safetensors file. PyTorch's AlexNet differs from Caffe's (its backbone is
+    AlexNetOWT), and its VGG scales pixels differently (VGG16:mode=torch); the file that is written
+    selects the right backbone.
 
     \b
     Example:
@@ -94,7 +100,7 @@ def import_text(result: Mapping[str, Any]) -> str:
             spread = f"; the mean image differs from it by {result['mean_spread']:.1f} at most"
         parts.append(f"Mean of blue, green, red: {levels}{spread}.")
     if result["left_out"]:
-        parts.append("Does not fit, and is left out:")
+        parts.append("Left out, because they do not fit:")
         parts += [f"  {sentence}" for sentence in result["left_out"]]
     if result["unused"]:
         parts.append(f"Not used: {', '.join(map(quoted, result['unused']))}.")

@@ -43,7 +43,7 @@ def main() -> None:
     """Fine-tunes image classifiers of Keras Applications.
 
     Trains a new head on a frozen, pretrained base, then unfreezes the top blocks and continues
-    at a low rate, then writes a SavedModel that takes image bytes and returns labels.
+    at a low learning rate, then writes a SavedModel that takes image bytes and returns labels.
 
     \b
     Example:

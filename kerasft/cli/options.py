@@ -18,12 +18,13 @@ set_option = click.option(
     "sets",
     multiple=True,
     metavar="KEY=VALUE",
-    help="Sets any field of the config, e.g. phases.0.optimizer=sgd. Can be repeated.",
+    help="Sets any field of the config, e.g. phases.0.optimizer=sgd; `kerasft fields` lists them. "
+    "Can be repeated.",
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Prints the result as JSON.")
 SOURCE_HELP = f"Photos: {photos_help()}"
 data_option = click.option(
-    "--data", metavar="SRC", help="The photos, if they are not where the run found them."
+    "--data", metavar="SRC", help="New place of the run's photos, if they were moved."
 )
 
 

@@ -49,8 +49,8 @@ def guide(topic: str | None, as_json: bool) -> None:
 def fields(section: str | None, as_json: bool) -> None:
     """Lists the fields of a config with type, range, default and description.
 
-    SECTION is one of data, model, head, augment, cache and phases, or the name of a field. A field
-    is set in a config file, or by --set.
+    SECTION is one of data, model, head, augment, cache and phases, or the name of a field. Fields
+    are set in a config file, or with --set.
 
     \b
     Example:

@@ -12,14 +12,25 @@ from kerasft.cli.terminal import showing
 
 @click.command()
 @click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
-@click.option("--seed", type=click.IntRange(min=0), default=0, metavar="N", help="Default: 0.")
-@click.option("--per-class", type=click.IntRange(min=1), metavar="N", help="Default: 100.")
+@click.option(
+    "--seed",
+    type=click.IntRange(min=0),
+    default=0,
+    metavar="N",
+    help="Seed of the drawings. Default: 0.",
+)
+@click.option(
+    "--per-class",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Number of images of each kind. Default: 100.",
+)
 @json_option
 def sample_data(folder: Path, seed: int, per_class: int | None, as_json: bool) -> None:
-    """Draws photos to try kerasft with: five kinds of flowers, a folder each.
+    """Draws photos for trying out kerasft: five kinds of flowers, a folder each.
 
     DIR must be absent or empty. The same options give the same images. `train --weights sample`
-    knows a little of drawn things, so all of it works without a download.
+    starts from a small net that was pretrained on drawings, so nothing is downloaded.
 
     \b
     Example:

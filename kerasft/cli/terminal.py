@@ -72,8 +72,8 @@ def _check_backend() -> None:
         )
     if importlib.util.find_spec(named) is None:
         raise UserError(
-            f"KERAS_BACKEND: {named} is asked for and is not installed. pip install {named}, or "
-            "leave the variable out: Keras computes with tensorflow then.",
+            f"KERAS_BACKEND: {named} is not installed. Install it (pip install {named}), or unset "
+            "the variable to use tensorflow.",
             exit_code=2,
         )
 
@@ -166,7 +166,7 @@ def _move(bar: "Progress", event: Event) -> None:
         left = figures.get("seconds_left")
         text = _figures_text(figures, seconds_left=None if left is None else float(left))
     if event.stage == "pass":
-        what = f"{event.phase} prefix pass"
+        what = f"{event.phase} {part_text('prefix pass')}"
     if event.stage == "batch":
         what = f"{event.phase} epoch {figures.get('epoch')}/{figures.get('epochs')}"
     if not bar.task_ids:
@@ -205,17 +205,18 @@ def event_line(event: Event, *, seconds_left: float | None = None) -> str | None
     if event.stage == "images" and event.done == event.total:
         return f"{event.total:,} {'image' if event.total == 1 else 'images'} read"
     if event.stage == "phase" and "method" in event.figures:
-        return f"{event.phase}: solves the head, method {event.figures['method']}"
+        return f"{event.phase}: solving the head with {event.figures['method']}"
     if event.stage == "phase":
         trained = trained_text(event.figures.get("blocks"))
         parameters = int(event.figures.get("trainable_parameters", 0))
         epochs = epochs_text(event.figures.get("epochs"))
-        return f"{event.phase}: trains {trained}, {parameters:,} parameters, up to {epochs}"
+        return f"{event.phase}: training {trained}, {parameters:,} parameters, up to {epochs}"
     if event.stage == "store":
         return _store_line(event)
     if event.stage == "predicted" and float(event.figures["seconds"]) >= 1:
         predicted = duration_text(float(event.figures["seconds"]))
-        return f"{event.phase}: {event.figures['what']} {predicted} predicted"
+        what = part_text(str(event.figures["what"]))
+        return f"{event.phase}: {what} will take about {predicted}"
     if event.stage == "epoch":
         figures = _figures_text(event.figures, seconds_left=seconds_left)
         return f"{event.phase} epoch {event.done}/{event.total}: {figures}"
@@ -239,13 +240,13 @@ def _store_line(event: Event) -> str:
     figures = event.figures
     size = size_text(int(figures["bytes"]))
     if figures["found"]:
-        return f"{event.phase}: activations found in the cache, {size}"
-    views = "1 view" if figures["views"] == 1 else f"{figures['views']} views"
+        return f"{event.phase}: using frozen features from the cache ({size})"
+    views = "" if figures["views"] == 1 else f" x {figures['views']} views"
     later = int(figures["later_bytes"])
     more = f", and {size_text(later)} for the next phase" if later else ""
     return (
-        f"{event.phase}: computing frozen features once: {int(figures['images']):,} images x "
-        f"{views} + {int(figures['validation']):,} validation images ({size}{more})"
+        f"{event.phase}: computing frozen features once: {int(figures['images']):,} images{views} "
+        f"+ {int(figures['validation']):,} validation images ({size}{more})"
     )
 
 
@@ -262,6 +263,11 @@ _FIGURES = {
 def epochs_text(epochs: object) -> str:
     """Writes a number of epochs: "1 epoch", "5 epochs"."""
     return "1 epoch" if epochs == 1 else f"{epochs} epochs"
+
+
+def part_text(name: str) -> str:
+    """Writes the name of a part of a phase; the prefix pass is shown as "frozen features"."""
+    return "frozen features" if name == "prefix pass" else name
 
 
 def trained_text(blocks: Any) -> str:

@@ -13,7 +13,14 @@ from kerasft.cli.options import (
     print_result,
     set_option,
 )
-from kerasft.cli.terminal import duration_text, epochs_text, loading, showing, trained_text
+from kerasft.cli.terminal import (
+    duration_text,
+    epochs_text,
+    loading,
+    part_text,
+    showing,
+    trained_text,
+)
 from kerasft.cli.wording import as_typed, field_option, fields_typed
 from kerasft.errors import UserError
 from kerasft.heads.methods import METHODS
@@ -27,47 +34,78 @@ from kerasft.text import size_text
     "--backbone",
     "model.backbone",
     metavar="NAME",
-    help="Default: MobileNetV2. A+B: the features of both together.",
+    help="Pretrained net, one of `kerasft backbones`. A+B joins the features of two nets. "
+    "Default: MobileNetV2.",
 )
 @field_option(
     "--weights",
     "model.weights",
     metavar="imagenet|sample|none|RUN|FILE",
-    help="What the base starts from. Default: imagenet. sample: in the package, to try it out. "
-    "RUN: the base of another run, whatever its classes; brings backbone and image size.",
+    help="Initial weights of the base. sample: included in the package, for trying it out. none: "
+    "random. RUN: the base of another run, which also sets backbone and image size; its classes "
+    "may differ. FILE: a weights file, such as one from import-caffe. Default: imagenet.",
 )
 @field_option(
-    "--image-size", "model.image_size", type=int, metavar="N", help="Side in pixels, e.g. 224."
+    "--image-size",
+    "model.image_size",
+    type=int,
+    metavar="N",
+    help="Side of the images in pixels, e.g. 224. Default: depends on the backbone.",
 )
 @field_option(
     "--method",
     "phases.0.method",
     metavar="NAME",
-    help=f"Solves the head instead of training it: {', '.join(METHODS)}.",
+    help=f"Solves the head with scikit-learn instead of training it: {', '.join(METHODS)}.",
 )
 @field_option(
-    "--epochs", "phases.0.epochs", type=int, metavar="N", help="Of the first phase, at most."
+    "--epochs",
+    "phases.0.epochs",
+    type=int,
+    metavar="N",
+    help="Maximum number of epochs in the first phase.",
 )
 @field_option(
-    "--learning-rate", "phases.0.learning_rate", type=float, metavar="X", help="Of the first phase."
+    "--learning-rate",
+    "phases.0.learning_rate",
+    type=float,
+    metavar="X",
+    help="Learning rate of the first phase.",
 )
 @field_option(
-    "--batch-size", "phases.0.batch_size", type=int, metavar="N", help="Of the first phase."
+    "--batch-size",
+    "phases.0.batch_size",
+    type=int,
+    metavar="N",
+    help="Batch size of the first phase.",
 )
 @field_option(
-    "--seed", "seed", type=int, metavar="N", help="Of split, weights and order. Default: 0."
+    "--seed",
+    "seed",
+    type=int,
+    metavar="N",
+    help="Seed for the split, the new weights and the batch order. Default: 0.",
 )
-@field_option("--device", "device", metavar="auto|cpu|gpu:N", help="Default: auto.")
+@field_option(
+    "--device",
+    "device",
+    metavar="auto|cpu|gpu:N",
+    help="Device to compute on. Default: auto, the first GPU, or the CPU if there is none.",
+)
 @click.option(
     "--run",
     "run_dir",
     type=click.Path(path_type=Path),
     metavar="DIR",
-    help="Where the result goes. Default: runs/ and the name of the data.",
+    help="Directory of the run. Default: runs/ and the name of the photos.",
 )
 @set_option
-@click.option("--resume", is_flag=True, help="Goes on with the run in --run.")
-@click.option("--dry-run", is_flag=True, help="Checks everything, prints the plan, trains nothing.")
+@click.option("--resume", is_flag=True, help="Continues the interrupted run in --run.")
+@click.option(
+    "--dry-run",
+    is_flag=True,
+    help="Checks photos and settings and prints the plan, but trains nothing.",
+)
 @json_option
 def train(
     config: Path | None,
@@ -80,8 +118,8 @@ def train(
 ) -> None:
     """Trains a new head on photos.
 
-    CONFIG is a TOML file; an option that is typed comes before it. Without CONFIG: MobileNetV2
-    with ImageNet weights, and defaults that suit a few hundred to a few thousand photos.
+    CONFIG is a TOML file; options override its settings. Without CONFIG, the net is MobileNetV2
+    with ImageNet weights, and the defaults suit a few hundred to a few thousand photos.
 
     \b
     Example:
@@ -92,7 +130,7 @@ def train(
     from kerasft.run import Run
 
     if resume and run_dir is None:
-        raise UserError("--resume needs --run DIR: which run is to go on?", exit_code=2)
+        raise UserError("--resume needs --run DIR, the run to continue.", exit_code=2)
     if resume and run_dir is not None and config is None and Run(run_dir).config_path.exists():
         config = Run(run_dir).config_path
     loaded = load_config(config, flags=fields_typed(flags), sets=sets)
@@ -118,21 +156,33 @@ def train(
     "phases.-1.blocks",
     type=int,
     metavar="N",
-    help="How many to unfreeze, from the top.",
+    help="Number of blocks to unfreeze, counted from the top.",
 )
-@click.option("--all", "all_blocks", is_flag=True, help="Unfreezes the whole base.")
+@click.option("--all", "all_blocks", is_flag=True, help="Unfreezes all blocks of the base.")
 @field_option(
-    "--epochs", "phases.-1.epochs", type=int, metavar="N", help="Of the new phase, at most."
+    "--epochs",
+    "phases.-1.epochs",
+    type=int,
+    metavar="N",
+    help="Maximum number of epochs in the new phase.",
 )
 @field_option(
-    "--learning-rate", "phases.-1.learning_rate", type=float, metavar="X", help="Of the new phase."
+    "--learning-rate",
+    "phases.-1.learning_rate",
+    type=float,
+    metavar="X",
+    help="Learning rate of the new phase.",
 )
 @field_option(
-    "--batch-size", "phases.-1.batch_size", type=int, metavar="N", help="Of the new phase."
+    "--batch-size",
+    "phases.-1.batch_size",
+    type=int,
+    metavar="N",
+    help="Batch size of the new phase.",
 )
 @data_option
 @set_option
-@click.option("--resume", is_flag=True, help="Goes on with the phase that was interrupted.")
+@click.option("--resume", is_flag=True, help="Continues the interrupted phase.")
 @json_option
 def unfreeze_and_continue(
     run_dir: Path,
@@ -143,10 +193,11 @@ def unfreeze_and_continue(
     as_json: bool,
     **flags: object,
 ) -> None:
-    """Unfreezes the top blocks and continues at a low rate.
+    """Unfreezes the top blocks and continues at a low learning rate.
 
-    Starts from the best weights of RUN so far. If the phase does not help, model.keras stays
-    what it is. Can be repeated to go deeper; `kerasft blocks NAME` lists what --blocks counts.
+    Starts from the best weights of RUN so far. If the new phase does not improve validation,
+    model.keras is left unchanged. Can be repeated to go deeper; `kerasft blocks NAME` lists the
+    blocks.
 
     \b
     Example:
@@ -177,16 +228,29 @@ def unfreeze_and_continue(
     "phases.-1.blocks",
     type=int,
     metavar="N",
-    help="How many to unfreeze, from the top.",
+    help="Number of blocks to unfreeze, counted from the top.",
 )
-@click.option("--all", "all_blocks", is_flag=True, help="Unfreezes the whole base.")
-@field_option("--batch-size", "phases.-1.batch_size", type=int, metavar="N", help="Of the phase.")
+@click.option("--all", "all_blocks", is_flag=True, help="Unfreezes all blocks of the base.")
+@field_option(
+    "--batch-size",
+    "phases.-1.batch_size",
+    type=int,
+    metavar="N",
+    help="Batch size of the phase.",
+)
 @click.option(
     "--from-start",
     is_flag=True,
-    help="Tries the run's first phase, from the weights that it began with.",
+    help="Tries the first phase of the run instead, from its initial weights.",
 )
-@click.option("--steps", type=int, default=100, show_default=True, metavar="N", help="20 or more.")
+@click.option(
+    "--steps",
+    type=int,
+    default=100,
+    show_default=True,
+    metavar="N",
+    help="Number of training steps, at least 20.",
+)
 @data_option
 @set_option
 @json_option
@@ -201,10 +265,10 @@ def find_lr(
     sets: tuple[str, ...],
     as_json: bool,
 ) -> None:
-    """Suggests a learning rate for what unfreeze-and-continue would train.
+    """Suggests a learning rate for the next unfreeze-and-continue.
 
-    Takes steps at rates from 1e-7 to 1 and looks where the loss falls fastest. RUN gets
-    find-lr.png and find-lr.csv; its model stays what it is.
+    Trains for some steps at learning rates from 1e-7 to 1, and finds where the loss falls fastest.
+    Writes find-lr.png and find-lr.csv into RUN; its model is left unchanged.
 
     \b
     Example:
@@ -255,8 +319,8 @@ def _offer_again(run: Path, command: list[str], *, resume: bool) -> None:
 
     def again() -> str:
         if not resume and config() == before:
-            return "Nothing had been trained yet: start again with the same command."
-        return f"Go on with: {as_typed(*command)}"
+            return "Nothing was trained yet: start again with the same command."
+        return f"Continue with: {as_typed(*command)}"
 
     click.get_current_context().meta["kerasft.again"] = again
 
@@ -280,11 +344,11 @@ def plan_text(plan: Mapping[str, Any]) -> str:
         for name, n in plan["images"].items()
     ]
     if plan["unused"]:
-        lines.append(f"{plan['unused']:,} more images for training are not used (data.fraction)")
+        lines.append(f"{plan['unused']:,} training images are left out (data.fraction)")
     if plan["groups"]:
         lines.append(f"{plan['groups']:,} groups, each in one split")
     if plan["skipped"]:
-        lines.append(f"{len(plan['skipped'])} files are no images and will be left out")
+        lines.append(f"{len(plan['skipped'])} files are not images and will be left out")
     lines.append("")
     lines += [
         f"Phase {phase['name']}: {_planned_text(phase)}\n  {_storing_text(phase)}"
@@ -320,7 +384,10 @@ def summary_text(result: Mapping[str, Any]) -> str:
     for phase in result["phases"]:
         lines += [_phase_line(phase), *(f"  {note}" for note in phase.get("notes", ()))]
     if result["phases"][-1].get("improved") is False:
-        lines.append("The last phase did not help: model.keras is still the earlier one.")
+        lines.append(
+            "The last phase did not improve validation: model.keras is still that of an earlier "
+            "phase."
+        )
     lines += [
         "",
         _split_line("Validation", result.get("validation")),
@@ -353,12 +420,12 @@ def _phase_line(phase: Mapping[str, Any]) -> str:
 
 
 def _parts_text(parts: Sequence[Mapping[str, Any]]) -> str:
-    """Writes how long the parts of a phase took: " (prefix pass 0:31, predicted 0:29; ...)"."""
+    """Writes how long the parts of a phase took: " (frozen features 0:31, predicted 0:29; ...)"."""
     texts = []
     for part in parts:
         predicted = part["predicted_seconds"]
         said = "" if predicted is None else f", predicted {duration_text(predicted)}"
-        texts.append(f"{part['name']} {duration_text(part['seconds'])}{said}")
+        texts.append(f"{part_text(part['name'])} {duration_text(part['seconds'])}{said}")
     return f" ({'; '.join(texts)})" if texts else ""
 
 
@@ -378,15 +445,16 @@ def rate_text(result: Mapping[str, Any]) -> str:
     plot = f"Plot: {result['plot']}"
     if rate is None:
         return (
-            f"No rate from 1e-07 to 1 makes the loss of phase {result['phase']} fall much within "
-            f"{result['steps']} steps: it is trained as far as that goes. Keep the default.\n{plot}"
+            f"No learning rate from 1e-07 to 1 lowers the loss of phase {result['phase']} much "
+            f"within {result['steps']} steps: there is little left to learn. Keep the default.\n"
+            f"{plot}"
         )
     blocks = "--all" if result["blocks"] == "all" else f"--blocks {result['blocks']}"
     command = f"unfreeze-and-continue {run} {blocks}"
     if result["from_start"]:
         command = "train ..."
     return (
-        f"Suggested learning rate of phase {result['phase']}: {rate:g}, where the loss falls "
-        f"fastest. Lower is safer: for many epochs take a third of it.\n{plot}\n\n"
+        f"Suggested learning rate for phase {result['phase']}: {rate:g}, where the loss falls "
+        f"fastest. A lower one is safer: for many epochs, use a third of it.\n{plot}\n\n"
         f"Next:\n  kerasft {command} --learning-rate {rate:g}"
     )

@@ -22,14 +22,18 @@ if TYPE_CHECKING:  # TensorFlow would start with every command
     type=click.Choice(["test", "validation", "train"]),
     default="test",
     show_default=True,
-    help="Which images of the run.",
+    help="Split to score.",
 )
-@click.option("--data", metavar="SRC", help=f"{SOURCE_HELP}; a MODEL.keras needs it.")
+@click.option(
+    "--data",
+    metavar="SRC",
+    help=f"{SOURCE_HELP}. Required for a MODEL.keras; for a RUN, only if its photos were moved.",
+)
 @json_option
 def evaluate(target: str, split: str, data: str | None, as_json: bool) -> None:
-    """Measures a model on one split of its run, or on a folder of photos.
+    """Measures a model on one split of its run, or on other photos.
 
-    A MODEL.keras has no splits of its own: all images of --data are scored.
+    For a MODEL.keras, all images of --data are scored, unless they have splits of their own.
 
     \b
     Example:
@@ -52,18 +56,18 @@ def evaluate(target: str, split: str, data: str | None, as_json: bool) -> None:
     metavar="K",
     default=5,
     show_default=True,
-    help="How many labels for each file.",
+    help="Number of labels for each file.",
 )
 @json_option
 @click.pass_context
 def predict(
     ctx: click.Context, target: str, files: tuple[str, ...], top: int, as_json: bool
 ) -> None:
-    """Names what is in photos. Folders are searched for images.
+    """Predicts the classes of photos. Folders are searched for images.
 
-    imagenet:NAME, or a file that import-caffe or import-torch wrote, is a pretrained net as it
-    is, with its 1000 labels. A photo that cannot be read is listed with its error, the others are
-    predicted, and the exit status is 1.
+    imagenet:NAME, or a file that import-caffe or import-torch wrote, is a pretrained net with its
+    1000 ImageNet labels. A photo that cannot be read is listed with its error; the others are
+    predicted, and the exit code is 1.
 
     \b
     Example:
@@ -90,17 +94,22 @@ def _format_option(command: Callable[..., Any]) -> Callable[..., Any]:
 
 @click.command()
 @click.argument("run", type=click.Path(path_type=Path))
-@click.option("--to", type=click.Path(path_type=Path), metavar="DIR", help="Default: RUN/export.")
+@click.option(
+    "--to",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Folder of the exported versions. Default: RUN/export.",
+)
 @data_option
 @_format_option
 @json_option
 def export(
     run: Path, to: Path | None, data: str | None, as_json: bool, format: str = DEFAULT
 ) -> None:
-    """Writes a SavedModel that takes image bytes, and proves that it agrees.
+    """Exports a run as a SavedModel that takes image bytes, and verifies it.
 
     Each export is a new version, DIR/1, DIR/2, ..., as TF Serving expects. It is compared
-    with model.keras in fresh processes; one that differs is not left behind.
+    with model.keras in fresh processes, and removed if it differs.
 
     \b
     Example:

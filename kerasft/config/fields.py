@@ -168,7 +168,7 @@ class Phase(Named):
         owner = OWNERS[str(info.field_name)]
         if info.data.get("optimizer", owner) != owner:
             raise ValueError(
-                f"means nothing with optimizer = '{info.data['optimizer']}', only with '{owner}'."
+                f"has no effect with optimizer = '{info.data['optimizer']}', only with '{owner}'."
             )
         return value
 
@@ -176,14 +176,14 @@ class Phase(Named):
     @classmethod
     def _something_is_frozen(cls, stored: bool | None, info: ValidationInfo) -> bool | None:
         if stored and info.data.get("blocks") == "all":
-            raise ValueError("expected false with blocks = 'all', where nothing is frozen.")
+            raise ValueError("expected false with blocks = 'all', because nothing is frozen then.")
         return stored
 
     @field_validator("batch_norm", "layer_decay")
     @classmethod
     def _needs_blocks(cls, value: Any, info: ValidationInfo) -> Any:
         if info.data.get("blocks") == 0 and value != cls.model_fields[str(info.field_name)].default:
-            raise ValueError("means nothing with blocks = 0, where only the head is trained.")
+            raise ValueError("has no effect with blocks = 0, where only the head is trained.")
         return value
 
     @field_validator("warmup")
@@ -233,7 +233,7 @@ class Solved(Named):
         row = METHODS.get(info.data.get("method", ""))
         if class_weight != "none" and row and row.unbalanced:
             raise ValueError(
-                f"means nothing with method = '{info.data['method']}': {row.unbalanced}."
+                f"has no effect with method = '{info.data['method']}': {row.unbalanced}."
             )
         return class_weight
 
@@ -308,7 +308,7 @@ class Data(Section):
     def _is_of_tfds(cls, data_dir: str | None, info: ValidationInfo) -> str | None:
         source = info.data.get("source", TFDS)
         if data_dir is not None and not source.startswith(TFDS):
-            raise ValueError(f"means nothing with a source that does not begin with {TFDS!r}.")
+            raise ValueError(f"has no effect with a source that does not begin with {TFDS!r}.")
         return data_dir
 
 
@@ -394,8 +394,8 @@ def _checked_weights(weights: str, backbone: str | None) -> str:
     """Resolves the weights of one backbone to a word or a file; None stands for any backbone."""
     if weights == "sample" and backbone and parse_all(backbone) != parse_all(SAMPLE_BACKBONE):
         raise ValueError(
-            f"'sample' fits {SAMPLE_BACKBONE} alone, got backbone '{backbone}'. Leave the "
-            "backbone out, or take other weights."
+            f"'sample' fits only {SAMPLE_BACKBONE}, got backbone '{backbone}'. Leave the backbone "
+            "out, or choose other weights."
         )
     if weights in WEIGHTS:
         return weights
@@ -590,9 +590,9 @@ class Config(Section):
                 continue
             if not METHODS[phase.method].linear:
                 raise ValueError(
-                    f"'{later.name}' cannot go on from the head of '{phase.name}', which method "
-                    f"'{phase.method}' has solved: it has no weights that steps could train. "
-                    f"Expected {', '.join(linear_methods())} or a trained head in front of it."
+                    f"'{later.name}' cannot continue from the head of '{phase.name}': a head "
+                    f"solved by '{phase.method}' has no weights that can be trained. Expected "
+                    f"{', '.join(linear_methods())} or a trained head in the phase before."
                 )
         return phases
 

@@ -167,7 +167,7 @@ def _put(tree: dict[str, Any], override: Override) -> FieldPath | Problem:
         elif isinstance(key, int):
             wrong = f"{shown(place)} is not a list." if place else "a key begins with a name."
         if wrong:
-            return Problem(override.place, f"no such place: {wrong}", override.origin)
+            return Problem(override.place, f"no such field: {wrong}", override.origin)
         place += (key,)
         if following is None:
             here[key] = override.value

@@ -103,7 +103,7 @@ def _sentence(found: Any, model: type[BaseModel]) -> str:
     if kind == "value_error":  # raised by one of our validators, with a sentence
         return str(details["error"])
     if kind == "extra_forbidden" and place[0] == "phases" and place[-1] in _keys(model, ["phases"]):
-        return "means nothing in a phase with a method: its head is solved, not trained."
+        return "has no effect in a phase with a method: its head is solved, not trained."
     if kind == "extra_forbidden":
         return f"unknown key.{_suggestion(place, model)}"
     if kind == "missing":

@@ -94,8 +94,8 @@ class Plan:
         missing = [name for name, value in values.items() if value is None]
         if missing or side is None or views is None:
             raise UserError(
-                f"The config of this run does not say {', '.join(missing)}. Every run writes these "
-                "down when it begins: put the config back as it was, or train a new run."
+                f"The config of this run lacks {', '.join(missing)}, which every run records when "
+                "it begins. Restore the config, or train a new run."
             )
         reasons = [None] * (len(config.phases) - len(storing)) + list(storing)
         return cls(

@@ -105,6 +105,6 @@ def file_for(folder: str | Path, backbone: str | None) -> str:
     if backbone is not None and not same_net(trained, backbone):
         raise UserError(
             f"the run {folder} has trained {trained}, got backbone '{backbone}'. Leave the "
-            f"backbone out, pass `model.backbone={trained}`, or take other weights."
+            f"backbone out, pass `model.backbone={trained}`, or choose other weights."
         )
     return str(model_file(Run(Path(folder))))

@@ -186,7 +186,7 @@ def _write(entry: _Entry, target: Path) -> str:
                     return f"has more than {MAX_BYTES >> 20} MiB"
                 file.write(chunk)
     except FileExistsError:
-        return "is there twice; maybe upper and lower case are the same here"
+        return "occurs twice, or with a name that differs only in upper and lower case"
     except OSError as error:
         if error.errno in (errno.ENOTDIR, errno.EISDIR):
             return _TWO_KINDS
@@ -210,8 +210,8 @@ class _Limit:
         self.spent += size
         if self.spent > self.most:
             raise UserError(
-                f"{self.path}: more than {MAX_RATIO} times its own size comes out of it, as if it "
-                f"were made to fill the disk. {ADVICE}"
+                f"{self.path}: unpacks to more than {MAX_RATIO} times its own size, like a file "
+                f"that is made to fill the disk. {ADVICE}"
             )
         if self.spent > self.room:
             raise UserError(no_room(str(self.path)))
@@ -225,8 +225,8 @@ def _reading(path: Path) -> Iterator[None]:
     except _DAMAGE as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise UserError(
-            f"{path}: can't be read, or is damaged or cut off: {reason}. Expected a zip file, or "
-            "a tar file (plain, gzip, bzip2 or xz), as its name says."
+            f"{path}: is damaged, truncated or unreadable: {reason}. Expected a zip file, or a tar "
+            "file (plain, gzip, bzip2 or xz), as its name says."
         ) from error
 
 

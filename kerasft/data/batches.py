@@ -198,7 +198,7 @@ def reading(batches: Iterable, root: Path) -> Iterator:
         tf.errors.InvalidArgumentError,
     ) as error:
         raise UserError(
-            f"{root}: a photo went away or was changed while it was used: {_reason(error)}"
+            f"{root}: a photo was removed or changed while it was in use: {_reason(error)}"
         ) from error
 
 

@@ -45,8 +45,8 @@ def check_classes(name: str, root: Path, listed: Listing) -> tuple[str, ...]:
     ]
     if unknown:
         raise UserError(
-            f"{name}: {len(unknown):,} of the classes have no images for training, which say what "
-            "the classes are:" + listing(unknown, 20)
+            f"{name}: {len(unknown):,} of the classes have no training images, only images in "
+            "other splits:" + listing(unknown, 20)
         )
     _check_groups(name, listed)
     return names
@@ -61,7 +61,8 @@ def _check_groups(name: str, listed: Listing) -> None:
     if torn:
         raise UserError(
             f"{name}: {count(torn, 'group')} in several splits at once. Expected all photos of a "
-            "group in one split, or no splits, to be divided by groups:" + listing(torn, 20)
+            "group in one split, or no splits at all (kerasft then keeps groups "
+            "together):" + listing(torn, 20)
         )
 
 
@@ -98,7 +99,7 @@ def check_sizes(name: str, source: Source, given: Collection[str], shares: Colle
         if images[label] < 3:
             small.append(has)
         elif of_training[label] <= len(shares) or free[label] < len(shares):
-            differ = f"{has}, of which {free[label]:,} differ and are in no other split"
+            differ = f"{has}, of which {free[label]:,} are distinct and in no other split"
             in_groups = f"{has} in {of_training[label]:,} groups"
             small.append(in_groups if source.groups else differ)
     if small:
@@ -131,9 +132,9 @@ def check_division(name: str, source: Source, shares: Collection[str]) -> None:
     ]
     if lacking:
         raise UserError(
-            f"{name}: the groups hold several classes in such a way that no division was found "
-            f"with images of every class on every side:{listing(lacking, 20)}\n"
-            "  Say in a column split which group goes where, or pass `data.test=0`."
+            f"{name}: groups hold several classes, and no split was found that keeps groups "
+            f"together and has every class in every part:{listing(lacking, 20)}\n"
+            "  Assign the groups to splits in a column split, or pass `data.test=0`."
         )
 
 
@@ -159,7 +160,7 @@ def warn_about_copies(name: str, source: Source) -> None:
         )
     if splits:
         log.warning(
-            "%s: %s in two splits at once, which makes the figures too good:%s",
+            "%s: %s in two splits at once, which makes the measured accuracy too high:%s",
             name,
             count(splits, "image"),
             listing(splits, 10),

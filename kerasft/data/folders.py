@@ -100,7 +100,7 @@ def _class_folders(folder: Path) -> list[str]:
     """Returns the sorted names of the folders in `folder`; refuses images beside them."""
     expected = "Expected a folder that holds a folder of images per class"
     if not folder.exists():
-        hint = f" Sets of TFDS are named {TFDS}NAME." if re.match(r"\w+:\w", folder.name) else ""
+        hint = f" TFDS datasets are named {TFDS}NAME." if re.match(r"\w+:\w", folder.name) else ""
         raise UserError(f"{folder}: no such folder. {expected}.{hint}", exit_code=2)
     if not folder.is_dir():
         raise UserError(
@@ -258,8 +258,8 @@ def find_files(
     if gone:
         lines = [f"{paths[i]}: {'has changed' if now[i] else 'is missing'}" for i in gone]
         raise UserError(
-            f"{place.name}: {len(gone):,} of the {len(paths):,} images of the run are not there as "
-            "they were, under any name:"
+            f"{place.name}: {len(gone):,} of the {len(paths):,} images of the run are missing or "
+            "have changed, and are under no other name:"
             + listing(lines, 10)
             + "\n  If the photos were moved, pass `data=FOLDER`. Changed photos need a new run."
         )

@@ -179,7 +179,7 @@ def _read_files(
     if bad and bad_images == "fail":
         raise UserError(
             f"{place.name}: {count(bad, 'file')} can't be used:{reasons}"
-            + "\n  Move them away, or pass `data.bad_images=skip` to go on without them."
+            + "\n  Move them away, or pass `data.bad_images=skip` to continue without them."
         )
     if bad:
         log.warning("%s: left out %s:%s", place.name, count(bad, "file"), reasons)

@@ -137,8 +137,8 @@ ALIASES = {
     "split": ("subset",),
     "group": ("group_id",),
 }
-EXPECTED = "Expected a header with path,label and, where there are any, split and group"
-NOT_OURS = "which is not what kerasft does: its classifiers give each photo one label"
+EXPECTED = "Expected a header with path,label and optionally split and group"
+NOT_OURS = "which kerasft does not support: its classifiers give each photo one label"
 
 
 def find_csv(data: Data, progress: Progress) -> PhotoFolder:
@@ -230,7 +230,7 @@ def _columns(table: Path, opened: Table) -> dict[str, int]:
         printable(name) for place, name in enumerate(opened.header) if place not in found.values()
     ]
     if others:
-        log.info("%s: columns that are passed over: %s", table, ", ".join(others[:20]))
+        log.info("%s: ignored columns: %s", table, ", ".join(others[:20]))
     for column, position in found.items():
         kind = opened.kinds[position]
         if column == "label" and kind == "list":

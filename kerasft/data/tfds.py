@@ -53,7 +53,7 @@ def find_tfds(data: Data, progress: Progress) -> PhotoFolder:
     name = data.source
     if not all(map(importlib.util.find_spec, ("tensorflow_datasets", "importlib_resources"))):
         raise UserError(
-            f"{name}: sets of TFDS need the packages tensorflow-datasets and importlib_resources. "
+            f"{name}: TFDS datasets need the packages tensorflow-datasets and importlib_resources. "
             "Install them: pip install 'kerasft[tfds]'",
             exit_code=2,
         )
@@ -106,15 +106,15 @@ def _prepared(name: str, data_dir: str | None) -> Any:
         except tfds.core.DatasetNotFoundError as error:
             near = did_you_mean(tfds_name(name).partition("/")[0], tfds.list_builders())
             raise UserError(
-                f"{name}: TFDS knows no such set, and none is prepared in {place}.{near} Another "
-                "folder of prepared sets is named with `data.data_dir=DIR`.",
+                f"{name}: TFDS does not know this dataset, and it is not prepared in "
+                f"{place}.{near} If it is prepared in another folder, pass `data.data_dir=DIR`.",
                 exit_code=2,
             ) from error
     if not builder.is_prepared():
-        log.info("%s: is not in %s yet: TFDS downloads and prepares it", name, place)
+        log.info("%s: not in %s yet; TFDS downloads and prepares it", name, place)
         with _saying(
             f"{name}: TFDS could not prepare it in {place}. If there is no network here, prepare "
-            "it elsewhere and name its folder with `data.data_dir=DIR`. The reason"
+            "it elsewhere, copy its folder, and pass `data.data_dir=DIR`. The reason"
         ):
             builder.download_and_prepare()
     return builder
@@ -200,11 +200,11 @@ def _features(name: str, info: Any) -> tuple[str, str]:
         )
         raise UserError(
             f"{name}: expected one Image and one ClassLabel, got {holds or info.features}."
-            + (" Several labels per image are not what kerasft does." if several else "")
+            + (" kerasft does not support several labels per image." if several else "")
         )
     pixels = np.dtype(features[images[0]].np_dtype).name
     if pixels not in ("uint8", "uint16"):
-        raise UserError(f"{name}: its images hold {pixels}. Expected pixels of 8 bits.")
+        raise UserError(f"{name}: its images are of type {pixels}. Expected uint8 or uint16.")
     return images[0], labels[0]
 
 

@@ -167,7 +167,8 @@ def evaluate_run(
         found = scan.open_images(of_run, opened.class_names, data=data, progress=progress)
     elif data is None:
         raise UserError(
-            f"{target}: belongs to no run. Pass `data=SRC`, such as a folder of images per class.",
+            f"{target}: is not a run, so it has no photos of its own. Pass `data=SRC`, such as a "
+            "folder of images per class.",
             exit_code=2,
         )
     else:

@@ -142,8 +142,8 @@ def _calibrated(
         turned = np.flatnonzero(slopes <= 0)
         of = "the decision" if task.num_classes == 2 else f"classes {', '.join(map(str, turned))}"
         notes.append(
-            f"Platt scaling turned {of} round: on the {len(rows):,} validation images the SVM "
-            "does worse than chance there. More validation images would help."
+            f"Platt scaling reversed {of}: on the {len(rows):,} validation images the SVM does "
+            "worse than chance there. More validation images would help."
         )
     return platt, slopes, offsets, notes
 
@@ -184,9 +184,8 @@ class _Discriminant:
         n, f = x.shape
         if min(n, f) > LARGEST_MATRIX:
             raise UserError(
-                f"lda: solves a matrix of as many rows as there are images or features, whichever "
-                f"is fewer: {min(n, f):,} here, expected {LARGEST_MATRIX:,} at most. Take "
-                "logistic, or a cut with fewer features."
+                f"lda: needs a matrix with {min(n, f):,} rows (images or features, whichever is "
+                f"fewer), expected at most {LARGEST_MATRIX:,}. Use logistic, or fewer features."
             )
         counts = np.bincount(labels)
         priors = counts / n if self.priors is None else self.priors
@@ -196,7 +195,7 @@ class _Discriminant:
         if spread <= 0:
             raise UserError(
                 "lda: the training images of each class have the same features, so there is no "
-                "spread to learn. Expected two different images in some class. Take knn."
+                "variance to learn from. Expected two different images in some class. Use knn."
             )
         x *= np.sqrt(1 - self.shrinkage)
         added = self.shrinkage * spread
@@ -246,8 +245,8 @@ def _saturated(fitted: Any, validation: Examples) -> list[str]:
     if share == 0:
         return []
     return [
-        f"{share:.0%} of the validation images get a score that is 1 but for a millionth: labels "
-        "may be right, but these scores are no probabilities."
+        f"{share:.0%} of the validation images get a score within a millionth of 1: the labels may "
+        "be right, but these scores are not probabilities."
     ]
 
 
@@ -391,7 +390,7 @@ class ManyClassSVC(LinearSVC):
         )
         if np.abs(found.jac).max() > GRADIENT and found.nit >= self.max_iter:
             warnings.warn(
-                f"the classes were not solved in {found.nit} steps.",
+                f"no solution after {found.nit} steps.",
                 ConvergenceWarning,
                 stacklevel=2,
             )

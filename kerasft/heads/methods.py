@@ -48,7 +48,7 @@ def _estimators(name: str) -> Callable[[], "Solver"]:
 # From the cheapest to the most expensive: `kerasft compare` prefers the first of equally good ones.
 METHODS: dict[str, Method] = {
     "knn": Method(
-        "nearest neighbours", _estimators("KNN"), unbalanced="its neighbours count alike"
+        "nearest neighbours", _estimators("KNN"), unbalanced="all neighbours count equally"
     ),
     "bayes": Method("Gaussian naive Bayes", _estimators("BAYES")),
     "lda": Method("linear discriminant analysis", _estimators("LDA"), linear=True),

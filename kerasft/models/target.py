@@ -47,6 +47,10 @@ def prepare_for(target: str | Path) -> dict[str, object]:
     config = Run(Path(target)).config_path
     device = load_config(config).device if config.is_file() else "auto"
     if not is_here(device):
-        log.info("%s: computed on %s, which is not here.", target, device)
+        log.info(
+            "%s: was trained on %s, which this machine does not have; another device is used.",
+            target,
+            device,
+        )
         device = "auto"
     return prepare(device)

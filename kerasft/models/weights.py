@@ -63,7 +63,7 @@ def imagenet_files(spec: str, image_size: int) -> Iterator[None]:
             # MobileNets warn for every side without weights of its own. All other backbones have
             # weights for one side only, so this is worth a sentence, not a Python warning.
             logger.info(
-                "%s has no ImageNet weights made for %d pixels a side; those of 224 are taken.",
+                "%s has no ImageNet weights for %d pixels a side; those for 224 pixels are used.",
                 spec,
                 image_size,
             )
@@ -88,10 +88,11 @@ def _trouble(spec: str, error: Exception) -> str:
             f"  {address}\n"
             "  Or choose other weights: 'sample' (in the package, to try it out), 'none' or a file."
         )
-    message = f"weights: the ImageNet files of {spec} can't be had: {error}.\n"
+    message = f"weights: the ImageNet files of {spec} can't be loaded: {error}.\n"
     damaged = [path.name for path in sorted(folder.glob("*.h5")) if not _opens(path)]
     if damaged:
-        return f"{message}  Damaged in {folder}: {', '.join(damaged)}. Delete it to load it anew."
+        names = ", ".join(damaged)
+        return f"{message}  Damaged in {folder}: {names}. Delete it, to download it again."
     return f"{message}  Keras keeps them in {folder}."
 
 
@@ -206,8 +207,8 @@ def _check_scaling(net: keras.Model, donor: keras.Model, path: Path, name: str) 
     if keras.layers.Normalization in theirs and ours != theirs[: len(ours)]:
         said = [", ".join(kind.__name__ for kind in kinds) for kinds in (ours, theirs)]
         raise UserError(
-            f"{path}: was trained on pixels scaled otherwise: {name} begins with {said[0]}, the "
-            f"file's model with {said[1]}."
+            f"{path}: was trained on pixels that are scaled differently: {name} begins with "
+            f"{said[0]}, the file's model with {said[1]}."
         )
 
 
@@ -220,8 +221,10 @@ def _check_chain(net: keras.Model, donor: keras.Model, path: Path, name: str) ->
     before_it, its_chain = _kinds(donor)
     scaled_otherwise = before_it and before_it != before  # Keras' own nets have nothing there
     if scaled_otherwise or its_chain[: len(chain)] != chain:
-        what = "scales pixels otherwise" if scaled_otherwise else "has its layers in another order"
-        raise UserError(f"{path}: is the model of another net than {name}: it {what}.")
+        what = "has its layers in a different order"
+        if scaled_otherwise:
+            what = "scales pixels differently"
+        raise UserError(f"{path}: is not a model of {name}: it {what}.")
 
 
 def _kinds(model: keras.Model) -> tuple[list[str], list[str]]:

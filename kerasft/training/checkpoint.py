@@ -145,8 +145,8 @@ def restore(
         path = folder / name
         if not path.is_file() or _digest(path) != digest:
             raise UserError(
-                f"{path}: the checkpoint is missing or was changed since it was written, so "
-                "the phase cannot go on from it. Train again into another directory."
+                f"{path}: the checkpoint is missing or was changed since it was written, so the "
+                "phase cannot continue from it. Train again into another directory."
             )
         content[name.split("-")[0]] = _read_arrays(path)
     state, best = content["state"], content["best"]

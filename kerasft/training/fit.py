@@ -102,9 +102,9 @@ class _Keeper(keras.callbacks.Callback):
         if found:
             if found.start not in ("", start):  # the first versions did not write it down
                 raise UserError(
-                    f"{context.run.path}: the weights that phase '{phase.name}' began with are "
-                    "not what they were when it was interrupted. Put the weights file back, or "
-                    "train into another directory."
+                    f"{context.run.path}: the weights that phase '{phase.name}' began with have "
+                    "changed since it was interrupted. Restore the weights file, or train into "
+                    "another directory."
                 )
             self.best = checkpoint.restore(folder, self._suffix, self._optimizer)
             # The state is committed before the line is written; a kill may fall between.
@@ -182,7 +182,7 @@ class _Keeper(keras.callbacks.Callback):
 
     def _say_diverged(self) -> None:
         now, name = self.now, self._phase.name
-        message = f"Phase '{name}': the loss is not a number any more in epoch {now.epoch}"
+        message = f"Phase '{name}': the loss became infinite or NaN in epoch {now.epoch}"
         advice = f"A learning rate lower than {self._phase.learning_rate:g} may help."
         if now.best_epoch == 0:
             raise PhaseFailed(f"{message}, so there is nothing to keep. {advice}")

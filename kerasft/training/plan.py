@@ -178,7 +178,7 @@ def decide_storing(config: Config, views: int, source: Source, index: int, cut: 
     if phase.stored is not None:
         asked = phase.stored
     if asked is False:
-        return Storing(False, "asked for", live, 0)
+        return Storing(False, "switched off", live, 0)
     once = passes(phase, views, source)
     size = bytes_at(cut, once, config.cache.dtype)
     lack = eviction.lack_of_room(cache.cache_folder(), size)
@@ -190,7 +190,10 @@ def decide_storing(config: Config, views: int, source: Source, index: int, cut: 
     if lack:
         return Storing(False, lack, live, 0)
     if not asked and once >= live and not solved:  # other methods may read a solved phase's store
-        why = f"{once:,} images would go through the frozen part once, without a store {live:,}"
+        why = (
+            f"{once:,} images would go through the frozen part to fill the store, only {live:,} "
+            "without one"
+        )
         return Storing(False, why, live, 0)
     why = f"{once:,} images through the frozen part instead of {live:,}"
     if solved:
@@ -202,8 +205,8 @@ def _settle_engine(config: Config, device: str) -> str:
     engine = config.cache.engine
     if engine == "folded" and not engines.folds(device):
         raise UserError(
-            "'folded' is for a CPU and Keras on TensorFlow; here Keras computes "
-            f"with {keras.backend.backend()} on {device}. Leave it out, or take 'keras'.",
+            f"'folded' needs Keras on TensorFlow and a CPU, got {keras.backend.backend()} on "
+            f"{device}. Leave it out, or use 'keras'.",
             field="cache.engine",
             exit_code=2,
         )

@@ -96,7 +96,8 @@ def prepare_again(config: Config, record: RunRecord) -> dict[str, object]:
     )
     if before != now:
         log.warning(
-            "The run was computed by %s so far and goes on by %s: expect slightly other numbers.",
+            "So far the run was computed by %s; it continues with %s. Expect slightly different "
+            "numbers.",
             before,
             now,
         )

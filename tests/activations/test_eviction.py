@@ -201,7 +201,7 @@ def test_what_cannot_fit_removes_nothing_and_says_why(three):
     with pytest.raises(UserError) as refused:
         make_room(three, 2 * SIZE, keep=[B.digest, C.digest])
     assert str(refused.value) == (
-        "The activations cannot be stored: 16.5 kB are needed, the cache's limit is 12.4 kB "
+        "The activations cannot be stored: 16.5 kB are needed, but the cache's limit is 12.4 kB "
         "(`kerasft cache limit`). Make room with `kerasft cache clear`."
     )
     assert refused.value.exit_code == 1
@@ -228,11 +228,11 @@ def test_lack_of_room_counts_all_that_could_go(three):
     set_limit(three, 3 * SIZE)
     assert lack_of_room(three, 3 * SIZE) is None
     assert lack_of_room(three, 3 * SIZE + 100) == (
-        "12.5 kB are needed, the cache's limit is 12.4 kB (`kerasft cache limit`)"
+        "12.5 kB are needed, but the cache's limit is 12.4 kB (`kerasft cache limit`)"
     )
     assert lack_of_room(three, 2 * SIZE, keep=[A.digest]) is None
     assert lack_of_room(three, 2 * SIZE, keep=[A.digest, B.digest]) == (
-        "16.5 kB are needed, the cache's limit is 12.4 kB (`kerasft cache limit`)"
+        "16.5 kB are needed, but the cache's limit is 12.4 kB (`kerasft cache limit`)"
     )
     assert held(three) == ["A", "B", "C"]
 
@@ -308,7 +308,7 @@ def test_a_damaged_limit_is_an_error_that_setting_it_repairs(tmp_path, text):
     with pytest.raises(UserError) as refused:
         limit_of(tmp_path)
     assert str(refused.value) == (
-        f"{tmp_path / 'settings.json'} is damaged. `kerasft cache limit 20GB` writes it anew."
+        f"{tmp_path / 'settings.json'} is damaged. `kerasft cache limit 20GB` replaces it."
     )
     set_limit(tmp_path, 7)
     assert limit_of(tmp_path) == 7

@@ -207,7 +207,7 @@ def test_a_photo_that_went_away_is_one_sentence_and_leaves_no_store(drawn, tmp_p
     context.source.root.joinpath(context.source.paths[3]).unlink()
     with pytest.raises(UserError) as caught:
         at_the_head(context, model)
-    assert "a photo went away or was changed while it was used" in str(caught.value)
+    assert "a photo was removed or changed while it was in use" in str(caught.value)
     assert context.source.paths[3] in str(caught.value)
     assert stores(cache) == []
 

@@ -15,7 +15,8 @@ def test_weights_that_keras_does_not_have_are_refused_with_the_command_that_impo
     for spec, command in cases.items():
         with pytest.raises(UserError) as caught:
             check_weights(f"MobileNet+{spec}", "imagenet")
-        assert f"Import a file with `kerasft {command}` and name what it wrote" in str(caught.value)
+        advice = f"Import a file with `kerasft {command}` and pass the file that it writes"
+        assert advice in str(caught.value)
         assert caught.value.exit_code == 2
         check_weights(spec, "none")
     check_weights("VGG16:mode=caffe", "imagenet")
@@ -37,7 +38,7 @@ def test_weights_for_another_number_of_backbones_are_refused():
     with pytest.raises(UserError) as caught:
         check_weights("VGG16+MobileNet", "a.h5+imagenet+none")
     assert str(caught.value) == (
-        "weights: expected those of each backbone in VGG16+MobileNet, joined by '+', or one word "
+        "weights: expected one for each backbone in VGG16+MobileNet, joined by '+', or one word "
         "for all, got 3."
     )
 

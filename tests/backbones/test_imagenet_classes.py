@@ -128,16 +128,16 @@ def test_rose_hip_is_a_hip_all_the_same():
 
 def test_a_word_with_two_meanings_is_both_and_says_so():
     assert match("cranes").to_text() == (
-        "cranes: crane (134), crane (517); a word for 2 classes, all of them count"
+        "cranes: crane (134), crane (517); matches 2 classes, whose scores are added"
     )
     assert match("cardigan").indices == (264, 474)
     assert match("maillot").indices == (638, 639)
 
 
 def test_a_synonym_that_hardly_anybody_means_is_left_out_and_says_why():
-    assert match("light").to_text() == "light: in ImageNet only in the sense of lighter"
-    assert match("moles").to_text() == "moles: in ImageNet only in the sense of breakwater"
-    assert match("ai").to_text() == "ai: in ImageNet only in the sense of three-toed sloth"
+    assert match("light").to_text() == "light: in ImageNet only with the meaning lighter"
+    assert match("moles").to_text() == "moles: in ImageNet only with the meaning breakwater"
+    assert match("ai").to_text() == "ai: in ImageNet only with the meaning three-toed sloth"
 
 
 def test_many_classes_are_a_count_and_the_ends():
@@ -153,7 +153,7 @@ def test_a_closer_name_takes_its_class_from_a_group():
     dog, beagle, cat, tabby = match_classes(["dog", "beagle", "cat", "tabby"]).each
     assert beagle.indices == (162,)
     assert dog.indices == tuple(i for i in range(151, 269) if i != 162)
-    assert dog.note == "1 class left to 'beagle'"
+    assert dog.note == "1 class counted for 'beagle' instead"
     assert (cat.indices, tabby.indices) == ((282, 283, 284, 285), (281,))
 
 
@@ -162,7 +162,7 @@ def test_a_smaller_group_takes_its_classes_from_one_around_it():
     assert airedale.indices == (191,)
     assert len(terrier.indices) == 23 - 1
     assert len(dog.indices) == 118 - 23
-    assert dog.note == "23 classes left to 'terriers', 'airedale'"
+    assert dog.note == "23 classes counted for 'terriers', 'airedale' instead"
 
 
 def test_a_word_with_fewer_meanings_takes_its_class_from_one_with_more():
@@ -179,8 +179,8 @@ def test_names_that_mean_the_same_get_nothing_and_say_so():
     cab, taxi, bee = match_classes(["cab", "taxis", "bee"]).each
     assert (cab.indices, taxi.indices, bee.indices) == ((), (), (309,))
     assert (cab.why, taxi.why) == ("", "")
-    assert cab.to_text() == "cab: 1 class meant by 'taxis' as well and left out"
-    assert taxi.to_text() == "taxis: 1 class meant by 'cab' as well and left out"
+    assert cab.to_text() == "cab: 1 class left out, because 'taxis' could mean the same"
+    assert taxi.to_text() == "taxis: 1 class left out, because 'cab' could mean the same"
     assert indices("ant", "ants") == [[], []]
 
 
@@ -188,12 +188,12 @@ def test_groups_that_overlap_lose_what_they_share():
     van, car = match_classes(["van", "car"]).each
     assert van.indices == (675, 734)
     assert car.indices == (436, 468, 511, 609, 627, 661, 751, 817)
-    assert van.note == "1 class meant by 'car' as well and left out"
+    assert van.note == "1 class left out, because 'car' could mean the same"
 
 
 def test_a_group_of_whose_classes_all_have_names_of_their_own_is_left_with_nothing():
     whale, *_ = match_classes(["whale", "grey whale", "orca"]).each
-    assert whale.to_text() == "whale: 2 classes left to 'grey whale', 'orca'"
+    assert whale.to_text() == "whale: 2 classes counted for 'grey whale', 'orca' instead"
 
 
 def test_the_order_of_the_names_does_not_matter():
@@ -264,8 +264,8 @@ def test_fewer_than_two_names_leave_nothing_to_choose():
     with pytest.raises(UserError) as refused:
         scores_of(match_classes(["daisy", "roses", "tulips"]), scores)
     assert str(refused.value) == (
-        "a pretrained net as it is can only choose between classes of ImageNet. Two of the 3 class "
-        "names or more have to be among them, got 1 (daisy)."
+        "the pretrained net as it is knows only the classes of ImageNet. Expected at least two of "
+        "the 3 class names to be among them, got 1 (daisy)."
     )
     with pytest.raises(UserError, match=r"got 0\."):
         scores_of(match_classes(["roses", "tulips"]), scores)

@@ -82,7 +82,7 @@ def test_unpacked_photos_are_lines_of_their_own():
         "/home/ada/photos.zip: 1,498 files unpacked, 5.0 MB, last used 2026-01-02 03:04",
         "",
         "0 bytes of at most 20.0 GB in /home/ada/.cache/kerasft",
-        "and 5.0 MB of photos, which have no limit",
+        "and 5.0 MB of unpacked photos, which the limit does not include",
     ]
     both = text_of(a_store({}), photos=photos).splitlines()
     assert [line[:10] for line in both] == [

@@ -169,12 +169,12 @@ def test_an_unknown_option_is_an_error_of_the_command_line():
 @pytest.mark.parametrize(
     ("options", "wrong"),
     [
-        ("--set head.features=fc7", "features 'fc7' are those of an inner fully connected layer"),
+        ("--set head.features=fc7", "features 'fc7' come from an inner fully connected layer"),
         ("--set head.features=flatt", "got 'flatt'. Did you mean 'flat'?"),
         ("--backbone VGG16 --set head.leave_out=5", "VGG16 has 5 blocks, so leave_out is at most"),
         (
             "--backbone VGG16 --image-size 96 --set head.features=fc6",
-            "the ImageNet weights of features 'fc6' are for 224 pixels a side, got 96",
+            "with features 'fc6' the ImageNet weights need 224 pixels a side, got 96",
         ),
         ("--set data.fraction=0", "data.fraction (--set): expected more than 0, got 0."),
         ("--set data.fraction=1.5", "data.fraction (--set): expected at most 1, got 1.5."),
@@ -190,9 +190,9 @@ def test_a_choice_of_images_or_features_that_cannot_be_is_refused(options, wrong
 def test_the_summary_of_train_fits_a_screen(replace):
     replace("training.train.train_run", RESULT)
     assert kerasft("train --data photos").stdout == (
-        "Phase head: epoch 14 of 20 was the best, validation accuracy 0.867, loss 0.4121; "
-        "6,405 parameters trained, frozen weights verified unchanged; 1:23 "
-        "(epochs 1:23, predicted 1:20)\n"
+        "Phase head: epoch 14 of 20 was the best, validation accuracy 0.867, loss 0.4121; 6,405 "
+        "parameters trained, frozen weights verified unchanged; 1:23 (epochs 1:23, predicted "
+        "1:20)\n"
         "\n"
         "Validation: accuracy 0.867, loss 0.4121, 225 images\n"
         "Test: accuracy 0.880 (95% interval 0.831 to 0.916), loss 0.3900, 225 images\n"
@@ -218,7 +218,7 @@ def test_resume_takes_the_config_of_the_run(replace):
 def test_resume_without_a_run_is_refused():
     done = kerasft("train --data photos --resume")
     assert done.exit_code == 2
-    assert done.stderr == "Error: --resume needs --run DIR: which run is to go on?\n"
+    assert done.stderr == "Error: --resume needs --run DIR, the run to continue.\n"
 
 
 def test_a_dry_run_prints_the_plan_and_trains_nothing(replace):
@@ -253,7 +253,7 @@ def test_a_dry_run_prints_the_plan_and_trains_nothing(replace):
                 "learning_rate": 0.0001,
                 "trainable_parameters": 1512001,
                 "stored": False,
-                "why": "asked for",
+                "why": "switched off",
                 "passes": 328,
                 "bytes": 0,
             },
@@ -272,7 +272,7 @@ def test_a_dry_run_prints_the_plan_and_trains_nothing(replace):
         "  activations are stored, 1.5 MB: 569 images through the frozen part instead of 3,280\n"
         "Phase unfreeze: the head and 3 blocks, 1,512,001 parameters, up to 2 epochs (10 steps), "
         "learning rate 0.0001\n"
-        "  activations are not stored: asked for\n"
+        "  activations are not stored: switched off\n"
         "\n"
         "Nothing was trained or written: this was a dry run.\n"
     )
@@ -284,7 +284,7 @@ def test_a_dry_run_prints_the_plan_and_trains_nothing(replace):
     )
     replace("training.train.plan_run", {**plan, "unused": 1221})
     assert (
-        "    29\n1,221 more images for training are not used (data.fraction)\n"
+        "    29\n1,221 training images are left out (data.fraction)\n"
         in kerasft("train --data photos --dry-run").stdout
     )
 
@@ -329,7 +329,10 @@ def test_a_phase_that_did_not_help_is_said_to_have_not_helped(replace):
     last = {**RESULT["phases"][0], "name": "unfreeze", "improved": False}
     replace("training.train.continue_run", {**RESULT, "phases": [*RESULT["phases"], last]})
     done = kerasft("unfreeze-and-continue runs/photos")
-    assert "The last phase did not help: model.keras is still the earlier one." in done.stdout
+    assert (
+        "The last phase did not improve validation: model.keras is still that of an earlier phase."
+        in done.stdout
+    )
 
 
 # evaluate, predict, export, blocks
@@ -440,8 +443,8 @@ def test_find_lr_says_the_rate_and_the_command_that_takes_it(replace):
     done = kerasft("find-lr 'runs/my photos' --blocks 3 --batch-size 8 --steps 60 --data moved")
     assert (done.exit_code, done.stderr) == (0, "")
     assert done.stdout == (
-        "Suggested learning rate of phase unfreeze: 0.00025, where the loss falls fastest. Lower "
-        "is safer: for many epochs take a third of it.\n"
+        "Suggested learning rate for phase unfreeze: 0.00025, where the loss falls fastest. A "
+        "lower one is safer: for many epochs, use a third of it.\n"
         "Plot: runs/my photos/find-lr.png\n"
         "\n"
         "Next:\n"
@@ -462,8 +465,8 @@ def test_find_lr_from_the_start_is_about_the_first_phase(replace):
 def test_find_lr_without_a_fall_suggests_nothing(replace):
     replace("training.find_lr.find_rate", {**RATE, "suggested": None})
     assert kerasft("find-lr runs/photos").stdout == (
-        "No rate from 1e-07 to 1 makes the loss of phase unfreeze fall much within 100 steps: it "
-        "is trained as far as that goes. Keep the default.\n"
+        "No learning rate from 1e-07 to 1 lowers the loss of phase unfreeze much within 100 steps: "
+        "there is little left to learn. Keep the default.\n"
         "Plot: runs/my photos/find-lr.png\n"
     )
 
@@ -500,7 +503,7 @@ def test_progress_the_log_and_stray_prints_stay_off_stdout(replace):
     assert json.loads(done.stdout) == RESULT
     assert done.stderr == (
         "36 images read\n"
-        "head: trains the head, 771 parameters, up to 2 epochs\n"
+        "head: training the head, 771 parameters, up to 2 epochs\n"
         "Downloading data\n"
         "The GPU is used.\n"
         "Warning: a.jpg is in two classes.\n"
@@ -520,7 +523,7 @@ def test_ctrl_c_names_the_command_that_resumes_training(replace):
     replace("training.train.train_run", act=interrupt_after_writing("my run/config.toml"))
     done = kerasft("train --data photos --run 'my run'")
     assert done.exit_code == 130
-    assert done.stderr == "\nInterrupted. Go on with: kerasft train --run 'my run' --resume\n"
+    assert done.stderr == "\nInterrupted. Continue with: kerasft train --run 'my run' --resume\n"
 
 
 def test_ctrl_c_names_the_command_that_resumes_an_unfreeze(replace):
@@ -528,7 +531,7 @@ def test_ctrl_c_names_the_command_that_resumes_an_unfreeze(replace):
     done = kerasft("unfreeze-and-continue runs/a")
     assert done.exit_code == 130
     again = "kerasft unfreeze-and-continue runs/a --resume"
-    assert done.stderr == f"\nInterrupted. Go on with: {again}\n"
+    assert done.stderr == f"\nInterrupted. Continue with: {again}\n"
 
 
 def test_ctrl_c_before_anything_was_written_offers_no_resume(replace):
@@ -536,7 +539,7 @@ def test_ctrl_c_before_anything_was_written_offers_no_resume(replace):
     done = kerasft("train --data photos")
     assert done.exit_code == 130
     assert done.stderr == (
-        "\nInterrupted. Nothing had been trained yet: start again with the same command.\n"
+        "\nInterrupted. Nothing was trained yet: start again with the same command.\n"
     )
 
 
@@ -700,7 +703,7 @@ def test_train_leaves_a_run_that_its_json_describes(walk):
 def test_progress_of_a_real_training_is_a_line_per_epoch(walk):
     lines = walk[1]["train"].stderr.splitlines()
     assert lines[0] == "36 images read"
-    assert re.match(r"scratch: trains the head and 3 blocks, [1-9][\d,]+ parameters", lines[1])
+    assert re.match(r"scratch: training the head and 3 blocks, [1-9][\d,]+ parameters", lines[1])
     epochs = [line for line in lines if line.startswith("scratch epoch")]
     assert [line.partition(":")[0] for line in epochs] == [
         "scratch epoch 1/2",
@@ -743,7 +746,7 @@ def without_figures(text):
     text = re.sub(r"\d+(?:[.,:]\d+)*(?:e[-+]?\d+)?", "#", text)
     text = re.sub(r", predicted #|, best so far", "", text)
     text = re.sub(" +#", " #", text)  # columns are as wide as their figures
-    varies = re.compile(r".* predicted$|The last phase did not ")
+    varies = re.compile(r".* will take about #$|The last phase did not improve validation")
     return "".join(f"{line}\n" for line in text.splitlines() if not varies.match(line))
 
 
@@ -822,7 +825,7 @@ def test_ctrl_c_in_the_middle_of_training_and_then_the_command_it_names(photos):
             break
     rest = process.stderr.read()
     assert process.wait() == 130
-    assert rest.endswith("\nInterrupted. Go on with: kerasft train --run run --resume\n")
+    assert rest.endswith("\nInterrupted. Continue with: kerasft train --run run --resume\n")
     assert "Traceback" not in rest
     resumed = kerasft("train --run run --resume --json")
     assert answer(resumed)["phases"][0]["epochs"] == 20

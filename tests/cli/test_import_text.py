@@ -27,7 +27,7 @@ def test_what_does_not_fit_is_named_and_what_the_mean_was():
         "Wrote caffenet.h5 (244 MB): 60,965,224 parameters of CaffeNet, 2 layers.",
         "Mean of blue, green, red: 104.00, 116.50, 122.25; the mean image differs from it by 13.2 "
         "at most.",
-        "Does not fit, and is left out:",
+        "Left out, because they do not fit:",
         "  fc8_flickr (fc8): expected weights 1000x4096, got 20x4096.",
         "Not used: 'fc9', 'loss3'.",
         "",

@@ -37,7 +37,7 @@ def test_an_import_says_what_was_written_and_what_was_not_used(caffenet):
     assert done.stdout == (
         f"Wrote {caffenet}/net.h5 (9 MB): 2,334,080 parameters of CaffeNet, 8 layers.\n"
         "Mean of blue, green, red: 104.01, 116.67, 122.68.\n"
-        "Does not fit, and is left out:\n"
+        "Left out, because they do not fit:\n"
         "  fc6: expected weights 4096x9216 and biases, got none.\n"
         "  fc7: expected weights 4096x4096 and biases, got none.\n"
         "  fc8: expected weights 1000x4096 and biases, got none.\n"

@@ -70,7 +70,7 @@ def test_backbones_lists_them_without_tensorflow_and_keras(tmp_path):
             assert lines[2] == (
                 "MobileNetV2         224        32    2,257,984     1,280      18      9 MB  no"
             )
-            assert f"it lies in {tmp_path}/models." in lines
+            assert f"if they are in {tmp_path}/models." in lines
     listed = json.loads(done.stdout)
     assert len(listed["backbones"]) == 43
     assert [row["name"] for row in listed["backbones"] if row["on_this_machine"]] == []

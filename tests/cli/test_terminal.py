@@ -41,7 +41,7 @@ def test_an_epoch_leaves_one_line_with_all_its_figures():
 def test_a_phase_says_what_it_trains(blocks, said):
     figures = {"blocks": blocks, "trainable_parameters": 1234567, "epochs": 10}
     assert event_line(Event("phase", 0, 1, "unfreeze", figures)) == (
-        f"unfreeze: trains {said}, 1,234,567 parameters, up to 10 epochs"
+        f"unfreeze: training {said}, 1,234,567 parameters, up to 10 epochs"
     )
 
 
@@ -65,10 +65,10 @@ STORE = {
         ),
         (
             {"views": 1, "later_bytes": 20_000_000},
-            "head: computing frozen features once: 1,049 images x 1 view + 225 validation images "
+            "head: computing frozen features once: 1,049 images + 225 validation images "
             "(11.3 MB, and 20.0 MB for the next phase)",
         ),
-        ({"found": 1}, "head: activations found in the cache, 11.3 MB"),
+        ({"found": 1}, "head: using frozen features from the cache (11.3 MB)"),
     ],
 )
 def test_a_phase_says_what_goes_through_the_net_and_what_is_stored(changes, line):
@@ -80,14 +80,14 @@ def test_a_prediction_leaves_a_line_unless_it_is_over_in_a_second():
         figures = {"what": "prefix pass", "seconds": seconds}
         return event_line(Event("predicted", 96, 4421, "head", figures))
 
-    assert line(31.4) == "head: prefix pass 0:31 predicted"
+    assert line(31.4) == "head: frozen features will take about 0:31"
     assert line(0.9) is None
 
 
 def test_the_prefix_pass_is_a_bar_with_its_pace(bar):
     figures = {"images_per_second": 120.4, "seconds_left": 30.2}
     Display(bar)(Event("pass", 640, 4421, "head", figures))
-    assert bar.tasks[0].description == "head prefix pass"
+    assert bar.tasks[0].description == "head frozen features"
     assert (bar.tasks[0].completed, bar.tasks[0].total) == (640, 4421)
     assert bar.tasks[0].fields["figures"] == "120 images/s, 0:30 left"
 
@@ -191,7 +191,7 @@ def test_a_backend_that_is_not_installed_is_refused(monkeypatch):
     monkeypatch.setenv("KERAS_BACKEND", "torch")
     monkeypatch.setattr(sys, "path", [])
     monkeypatch.delitem(sys.modules, "torch", raising=False)
-    with pytest.raises(UserError, match=r"torch is asked for and is not installed\."):
+    with pytest.raises(UserError, match=r"torch is not installed\."):
         terminal._check_backend()
 
 

@@ -81,7 +81,7 @@ def test_a_field_in_backticks_without_a_flag_is_typed_with_set():
     message = (
         f"{photos}: 1 file can't be used:\n"
         "  circle/broken.png: is not a JPEG, PNG, GIF, BMP or WebP image\n"
-        "  Move them away, or pass {} to go on without them."
+        "  Move them away, or pass {} to continue without them."
     )
     config = load_config(None, flags={"data.source": "photos"})
     assert in_a_notebook(scan_source, config.data, seed=0) == (

@@ -44,7 +44,7 @@ def test_nothing_can_be_stored_where_nothing_is_frozen():
     phase = {"name": "p", "epochs": 1, "learning_rate": 0.1}
     assert refusal(Phase, **phase, blocks="all", stored=True) == (
         ("stored",),
-        "Value error, expected false with blocks = 'all', where nothing is frozen.",
+        "Value error, expected false with blocks = 'all', because nothing is frozen then.",
     )
     assert Phase(**phase, blocks="all", stored=False).stored is False
     assert Phase(**phase, blocks=0, stored=True).stored is True

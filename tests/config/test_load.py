@@ -159,8 +159,8 @@ def test_the_weights_of_the_sample_fit_no_other_net(backbone):
     assert caught.value.exit_code == 2
     assert str(caught.value) == (
         "the options have 1 problem:\n"
-        f"  model.weights (`flags`): 'sample' fits MobileNetV2:alpha=0.35 alone, got backbone "
-        f"'{backbone}'. Leave the backbone out, or take other weights."
+        "  model.weights (`flags`): 'sample' fits only MobileNetV2:alpha=0.35, got backbone "
+        f"'{backbone}'. Leave the backbone out, or choose other weights."
     )
 
 
@@ -270,7 +270,7 @@ def test_problems_of_file_and_options_are_said_at_once_and_told_apart(write):
         "  phases[0].batch_size (`flags`): expected more than 0, got 0.\n"
         "  phases[0].epoch (`sets`): unknown key. Did you mean 'epochs'?\n"
         "  `sets`: expected KEY=VALUE, e.g. phases.0.epochs=5, got 'epochs'.\n"
-        "  phases[2].epochs (`sets`): no such place: phases has 2 entries, counted from 0."
+        "  phases[2].epochs (`sets`): no such field: phases has 2 entries, counted from 0."
     )
 
 
@@ -378,21 +378,21 @@ def test_a_value_out_of_type_or_range_is_one_sentence(text, expected):
     [
         (
             "phases.0.weight_decay=0.004",  # its default too: written out, it would be ignored
-            "phases[0].weight_decay (`sets`): means nothing with optimizer = 'adam', only with "
+            "phases[0].weight_decay (`sets`): has no effect with optimizer = 'adam', only with "
             "'adamw'.",
         ),
         (
             "phases.0.momentum=0.5",
-            "phases[0].momentum (`sets`): means nothing with optimizer = 'adam', only with 'sgd'.",
+            "phases[0].momentum (`sets`): has no effect with optimizer = 'adam', only with 'sgd'.",
         ),
         (
             "phases.0.batch_norm=train",
-            "phases[0].batch_norm (`sets`): means nothing with blocks = 0, where only the head is "
+            "phases[0].batch_norm (`sets`): has no effect with blocks = 0, where only the head is "
             "trained.",
         ),
         (
             "phases.0.layer_decay=0.5",
-            "phases[0].layer_decay (`sets`): means nothing with blocks = 0, where only the head is "
+            "phases[0].layer_decay (`sets`): has no effect with blocks = 0, where only the head is "
             "trained.",
         ),
         (
@@ -613,8 +613,8 @@ def test_a_source_that_is_no_name_of_tfds_is_told_with_the_other_problems():
 
 def test_a_folder_of_sets_means_nothing_without_tfds():
     assert refusal(flags={**PHOTOS, "data.data_dir": "sets"}) == (
-        "the options have 1 problem:\n  data.data_dir (`flags`): means nothing with a source "
-        "that does not begin with 'tfds:'."
+        "the options have 1 problem:\n  data.data_dir (`flags`): has no effect with a source that "
+        "does not begin with 'tfds:'."
     )
 
 

@@ -150,30 +150,30 @@ def test_a_negative_position_counts_from_the_end():
         (
             {"phases": [{}, {}]},
             "phases.2.epochs=5",
-            "phases[2].epochs (`sets`): no such place: phases has 2 entries, counted from 0.",
+            "phases[2].epochs (`sets`): no such field: phases has 2 entries, counted from 0.",
         ),
         (
             {"phases": [{}]},
             "phases.-2.epochs=5",
-            "phases[-2].epochs (`sets`): no such place: phases has 1 entry, counted from 0.",
+            "phases[-2].epochs (`sets`): no such field: phases has 1 entry, counted from 0.",
         ),
         (
             {"phases": [{}]},
             "phases.head.epochs=5",
-            "phases.head.epochs (`sets`): no such place: phases has 1 entry, counted from 0.",
+            "phases.head.epochs (`sets`): no such field: phases has 1 entry, counted from 0.",
         ),
         (
             {},
             "head.hidden.0=5",
-            "head.hidden[0] (`sets`): no such place: head.hidden has 0 entries, counted from 0.",
+            "head.hidden[0] (`sets`): no such field: head.hidden has 0 entries, counted from 0.",
         ),
         (
             {"phases": {"name": "a"}},
             "phases.0.epochs=5",
-            "phases[0].epochs (`sets`): no such place: phases is not a list.",
+            "phases[0].epochs (`sets`): no such field: phases is not a list.",
         ),
-        ({"seed": 3}, "seed.x=5", "seed.x (`sets`): no such place: seed is not a section."),
-        ({}, "0=5", "[0] (`sets`): no such place: a key begins with a name."),
+        ({"seed": 3}, "seed.x=5", "seed.x (`sets`): no such field: seed is not a section."),
+        ({}, "0=5", "[0] (`sets`): no such field: a key begins with a name."),
     ],
 )
 def test_a_place_that_there_cannot_be_is_a_problem(tree, text, problem):

@@ -28,7 +28,7 @@ def test_a_method_makes_the_first_phase_one_that_is_solved():
 
 def test_what_steps_need_means_nothing_where_the_head_is_solved():
     assert problems_of("phases.0.method=svm", "phases.0.epochs=5") == [
-        "  phases[0].epochs (`sets`): means nothing in a phase with a method: its head is solved, "
+        "  phases[0].epochs (`sets`): has no effect in a phase with a method: its head is solved, "
         "not trained."
     ]
     assert problems_of("phases.0.method=svm", "phases.0.epoch=5") == [
@@ -49,7 +49,7 @@ def test_problems_of_both_kinds_are_told_at_once_and_where_they_are(tmp_path):
         '[[phases]]\nname = "b"\nepochs = 0\nlearning_rate = 0.1\n'
     )
     assert problems_of(toml=toml, tmp_path=tmp_path) == [
-        "  phases[0].patience: means nothing in a phase with a method: its head is solved, not "
+        "  phases[0].patience: has no effect in a phase with a method: its head is solved, not "
         "trained.",
         "  phases[1].epochs: expected more than 0, got 0.",
     ]
@@ -57,8 +57,8 @@ def test_problems_of_both_kinds_are_told_at_once_and_where_they_are(tmp_path):
 
 def test_class_weights_mean_nothing_to_neighbours():
     assert problems_of("phases.0.method=knn", "phases.0.class_weight=balanced") == [
-        "  phases[0].class_weight (`sets`): means nothing with method = 'knn': its neighbours "
-        "count alike."
+        "  phases[0].class_weight (`sets`): has no effect with method = 'knn': all neighbours "
+        "count equally."
     ]
     svm = load_config(
         None, flags=FLAGS, sets=["phases.0.method=svm", "phases.0.class_weight=balanced"]
@@ -88,7 +88,7 @@ def test_no_steps_go_on_from_a_head_without_weights_to_train(method):
         append_phase(config)
     assert str(refused.value) == (
         "the options have 1 problem:\n"
-        f"  phases: 'unfreeze' cannot go on from the head of '{method}', which method '{method}' "
-        "has solved: it has no weights that steps could train. Expected lda, logistic, svm or a "
-        "trained head in front of it."
+        f"  phases: 'unfreeze' cannot continue from the head of '{method}': a head solved by "
+        f"'{method}' has no weights that can be trained. Expected lda, logistic, svm or a trained "
+        "head in the phase before."
     )

@@ -167,7 +167,7 @@ def test_another_net_is_refused_with_what_to_type(tmp_path):
     run = a_run(tmp_path / "other")
     assert refusal(run, backbone="ResNet50") == (
         f"model.weights (`flags`): the run {run} has trained MobileNet:alpha=0.25, got backbone "
-        "'ResNet50'. Leave the backbone out, pass `model.backbone=MobileNet:alpha=0.25`, or take "
+        "'ResNet50'. Leave the backbone out, pass `model.backbone=MobileNet:alpha=0.25`, or choose "
         "other weights."
     )
 
@@ -195,7 +195,7 @@ def test_a_run_that_has_no_model_yet_says_how_to_go_on_with_it(tmp_path):
     run = a_run(tmp_path / "other", model=False)
     assert refusal(run) == (
         f"model.weights (`flags`): {run}: no model yet: its training has not finished a phase. "
-        f"Go on with it: `continue_run('{run}', resume=True)`"
+        f"Continue it: `continue_run('{run}', resume=True)`"
     )
 
 

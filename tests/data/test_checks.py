@@ -47,7 +47,7 @@ def test_without_training_images_there_is_nothing_to_train():
 def test_classes_without_training_images_are_named():
     listed = Listing([], {"train": ("cat", "dog"), "test": ("cats", "dog"), "validation": ("x",)})
     assert message_of(check_classes, ROOT, listed).splitlines() == [
-        "table: 2 of the classes have no images for training, which say what the classes are:",
+        "table: 2 of the classes have no training images, only images in other splits:",
         "  cats, in test. Did you mean 'cat'?",
         "  x, in validation.",
     ]
@@ -70,8 +70,8 @@ def test_groups_in_several_splits_are_named():
         Photo("5", "dog", "test", ""),
     ]
     assert message_of(check_classes, ROOT, Listing.of(photos)) == (
-        "table: 1 group in several splits at once. Expected all photos of a group in one split, "
-        "or no splits, to be divided by groups:\n  ada: test, train"
+        "table: 1 group in several splits at once. Expected all photos of a group in one split, or "
+        "no splits at all (kerasft then keeps groups together):\n  ada: test, train"
     )
 
 
@@ -89,7 +89,7 @@ def test_a_class_needs_an_image_for_each_side():
     assert message_of(check_sizes, source_of(rows), ("",), BOTH).splitlines() == [
         "table: too few images in 2 of 3 classes. Expected at least 3 in each, to be divided into "
         "training, validation, test:",
-        "  b: 5 images, of which 1 differ and are in no other split",
+        "  b: 5 images, of which 1 are distinct and in no other split",
         "  c: 2 images",
     ]
 
@@ -115,11 +115,11 @@ def test_a_division_that_leaves_a_class_out_is_refused():
     rows = [("a", "train", "1", "g"), ("b", "test", "2", "h"), ("a", "test", "3", "h")]
     check_division("table", source_of(rows), ("test",))
     assert message_of(check_division, source_of(rows), BOTH).splitlines() == [
-        "table: the groups hold several classes in such a way that no division was found with "
-        "images of every class on every side:",
+        "table: groups hold several classes, and no split was found that keeps groups together and "
+        "has every class in every part:",
         "  a: no images for validation",
         "  b: no images for validation",
-        "  Say in a column split which group goes where, or pass `data.test=0`.",
+        "  Assign the groups to splits in a column split, or pass `data.test=0`.",
     ]
 
 
@@ -129,4 +129,4 @@ def test_copies_in_two_classes_or_two_splits_are_told(caplog):
     warn_about_copies("table", source_of(rows))
     first, second = caplog.messages
     assert first == "table: 1 image in two classes at once. Keep each in one:\n  0.jpg and 1.jpg"
-    assert second.startswith("table: 1 image in two splits at once, which makes the figures too")
+    assert second.startswith("table: 1 image in two splits at once, which makes the measured")

@@ -98,7 +98,7 @@ def test_a_path_that_is_no_folder_is_a_mistake_in_typing(tmp_path):
         with pytest.raises(UserError, match=problem) as error:
             find_classes(tmp_path / name)
         assert error.value.exit_code == 2
-    with pytest.raises(UserError, match=r"no such folder.*Sets of TFDS are named tfds:NAME\."):
+    with pytest.raises(UserError, match=r"no such folder.*TFDS datasets are named tfds:NAME\."):
         find_classes(tmp_path / "tdfs:mnist")
 
 
@@ -201,7 +201,8 @@ def test_missing_and_changed_files_are_named_at_once(tmp_path):
     assert message_of(
         find_files, place_of_folder(str(tmp_path), tmp_path), paths, digests, silent
     ) == (
-        f"{tmp_path}: 2 of the 3 images of the run are not there as they were, under any name:\n"
+        f"{tmp_path}: 2 of the 3 images of the run are missing or have changed, and are under no "
+        "other name:\n"
         "  1.jpg: is missing\n"
         "  3.jpg: has changed\n"
         "  If the photos were moved, pass `data=FOLDER`. Changed photos need a new run."

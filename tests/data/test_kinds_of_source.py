@@ -170,7 +170,7 @@ def test_a_run_on_tfds_that_was_moved_asks_the_environment_where_the_sets_are(
     runs, named, tmp_path, monkeypatch
 ):
     run = shutil.copytree(runs["tfds"][0], tmp_path / "moved" / "run")
-    with pytest.raises(UserError, match="TFDS knows no such set"):
+    with pytest.raises(UserError, match="TFDS does not know this dataset"):
         evaluate_run(run)
     monkeypatch.setenv("TFDS_DATA_DIR", named["tfds"][1]["data.data_dir"])
     assert evaluate_run(run, data="tfds:my_shapes").n == 6

@@ -92,7 +92,7 @@ def test_class_names_come_from_the_training_folder(tmp_path):
     draw_photos(tmp_path / "train", per_class=4)
     draw_photos(tmp_path / "test", classes=["Circle", "square"], per_class=1, seed=1)
     message = message_of(scan, tmp_path)
-    assert "2 of the classes have no images for training, which say what the classes" in message
+    assert "2 of the classes have no training images, only images in other" in message
     assert "\n  Circle, in test. Did you mean 'circle'?\n  square, in test." in message
 
 
@@ -118,7 +118,7 @@ def test_all_bad_files_are_named_at_once(photos):
     message = message_of(scan, photos)
     assert message.startswith(f"{photos}: 2 files can't be used:\n  circle/notes.txt: is ")
     assert "\n  cross/empty.jpg: is empty\n" in message
-    assert message.endswith("pass `data.bad_images=skip` to go on without them.")
+    assert message.endswith("pass `data.bad_images=skip` to continue without them.")
 
 
 def test_of_many_bad_files_twenty_are_named(photos):
@@ -170,7 +170,7 @@ def test_copies_do_not_make_a_class_larger(photos):
     for number in range(5):
         shutil.copy(photos / "circle/circle-000.png", photos / f"rose/{number}.png")
     message = message_of(scan, photos)
-    assert "\n  rose: 5 images, of which 0 differ and are in no other split" in message
+    assert "\n  rose: 5 images, of which 0 are distinct and in no other split" in message
 
 
 def test_an_image_in_two_classes_is_told_and_kept_out_of_evaluation(photos, caplog):
@@ -232,7 +232,7 @@ def test_missing_photos_are_named(run):
     _, splits_csv, classes_txt, photos = run
     shutil.rmtree(photos / "circle")
     message = message_of(open_source, splits_csv, classes_txt, Data(source=photos))
-    assert message.startswith(f"{photos}: 12 of the 36 images of the run are not there")
+    assert message.startswith(f"{photos}: 12 of the 36 images of the run are missing or")
     assert "  circle/circle-009.jpg: is missing\n  and 2 more\n" in message
     assert "pass `data=FOLDER`" in message
 
@@ -352,7 +352,7 @@ def test_a_share_is_kept_in_the_run_and_the_rest_of_the_photos_may_go(tmp_path, 
     renamed = {path.replace("circle/", "zzz/") for path in paths_of(source, "train")}
     assert paths_of(opened, "train") == renamed
     (moved / sorted(renamed)[0]).unlink()
-    assert "1 of the 24 images of the run are not there" in message_of(
+    assert "1 of the 24 images of the run are missing or" in message_of(
         open_source, *files, Data(source=moved)
     )
 

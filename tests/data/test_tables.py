@@ -75,9 +75,7 @@ def test_validation_has_three_names(folder, split):
 def test_columns_that_are_passed_over_are_told(folder, caplog):
     caplog.set_level(logging.INFO)
     read(folder, "path,label,patient,width\na.jpg,cat,ada,10\n")
-    assert caplog.messages == [
-        f"{folder / 'labels.csv'}: columns that are passed over: patient, width"
-    ]
+    assert caplog.messages == [f"{folder / 'labels.csv'}: ignored columns: patient, width"]
 
 
 def test_a_column_of_splits_that_is_empty_says_nothing(folder):
@@ -157,7 +155,7 @@ def test_missing_files_can_be_skipped_like_those_that_are_no_images(folder):
 
 
 def test_columns_that_are_missing_are_named_with_what_there_is(folder):
-    header = "Expected a header with path,label and, where there are any, split and group"
+    header = "Expected a header with path,label and optionally split and group"
     assert refusal(folder, "path,labels\na.jpg,cat\n") == (
         f"no column label. Did you mean 'labels'? {header}, got path, labels."
     )
@@ -219,7 +217,7 @@ def test_several_labels_in_a_cell_are_multi_label(folder, labels):
     text = "".join(f'{number}.jpg,"{label}"\n' for number, label in enumerate(labels))
     message = refusal(folder, "path,label\n" + text)
     assert message.startswith(f"several labels in one cell, such as '{labels[0]}': multi-label, ")
-    assert "which is not what kerasft does" in message
+    assert "which kerasft does not support" in message
 
 
 @pytest.mark.parametrize(
@@ -242,7 +240,7 @@ def test_a_photo_in_two_rows_with_two_labels_is_multi_label(folder):
     assert refusal(folder, "path,label\na.jpg,cat\na.jpg,dog\n").splitlines() == [
         "1 of its rows can't be used:",
         "  line 3: a.jpg has the label dog, and cat in line 2",
-        "  Photos with several labels are multi-label, which is not what kerasft does: its "
+        "  Photos with several labels are multi-label, which kerasft does not support: its "
         "classifiers give each photo one label.",
     ]
 
@@ -250,7 +248,7 @@ def test_a_photo_in_two_rows_with_two_labels_is_multi_label(folder):
 def test_labels_that_are_numbers_and_mostly_differ_are_regression(folder):
     text = "".join(f"{number}.jpg,{number / 7:.3f}\n" for number in range(10))
     assert refusal(folder, "path,label\n" + text).startswith(
-        "the labels are numbers that mostly differ, such as 0.000: regression, which is not what"
+        "the labels are numbers that mostly differ, such as 0.000: regression, which kerasft does"
     )
 
 

@@ -114,7 +114,7 @@ def test_a_config_is_named_behind_the_name(tmp_path):
     cls = builder_class("WithConfigs", {"train": 1})
     cls.BUILDER_CONFIGS = [tfds.core.BuilderConfig(name=name) for name in ("small", "8x8")]
     cls(data_dir=str(tmp_path), config="8x8").download_and_prepare()
-    assert "TFDS knows no such set" in message_of("with_configs:small", tmp_path)
+    assert "TFDS does not know this dataset" in message_of("with_configs:small", tmp_path)
     assert len(find("with_configs:8x8", tmp_path).read().photos) == 3
 
 
@@ -123,7 +123,7 @@ def test_a_set_that_is_not_prepared_yet_is_prepared(tmp_path, monkeypatch, caplo
     cls = builder_class("NotPrepared", {"train": 2})
     monkeypatch.setitem(tfds.core.registered._DATASET_REGISTRY, "not_prepared", cls)
     assert len(find("not_prepared", tmp_path / "sets").read().photos) == 6
-    assert f"tfds:not_prepared: is not in {tmp_path / 'sets'} yet: TFDS downloads" in caplog.text
+    assert f"tfds:not_prepared: not in {tmp_path / 'sets'} yet; TFDS downloads" in caplog.text
     assert (tmp_path / "sets/not_prepared/1.0.0/dataset_info.json").is_file()
 
 
@@ -137,8 +137,8 @@ def test_a_download_that_fails_is_one_sentence_with_a_way_out(tmp_path, monkeypa
     monkeypatch.setitem(tfds.core.registered._DATASET_REGISTRY, "no_network", cls)
     assert message_of("no_network", tmp_path / "sets") == (
         f"tfds:no_network: TFDS could not prepare it in {tmp_path / 'sets'}. If there is no "
-        "network here, prepare it elsewhere and name its folder with `data.data_dir=DIR`. "
-        "The reason: Name or service not known"
+        "network here, prepare it elsewhere, copy its folder, and pass `data.data_dir=DIR`. The "
+        "reason: Name or service not known"
     )
 
 
@@ -146,8 +146,8 @@ def test_an_unknown_name_is_a_mistake_in_typing(tmp_path):
     with pytest.raises(UserError) as error:
         find("mnits", tmp_path)
     assert str(error.value) == (
-        f"tfds:mnits: TFDS knows no such set, and none is prepared in {tmp_path}. Did you mean "
-        "'mnist'? Another folder of prepared sets is named with `data.data_dir=DIR`."
+        f"tfds:mnits: TFDS does not know this dataset, and it is not prepared in {tmp_path}. Did "
+        "you mean 'mnist'? If it is prepared in another folder, pass `data.data_dir=DIR`."
     )
     assert error.value.exit_code == 2
 
@@ -159,7 +159,7 @@ def test_an_unknown_name_is_a_mistake_in_typing(tmp_path):
         ({"image": None}, "expected one Image and one ClassLabel, got label (ClassLabel)."),
         (
             {"image": lambda: tfds.features.Image(shape=(40, 48, 1), dtype=np.float32)},
-            "its images hold float32. Expected pixels of 8 bits.",
+            "its images are of type float32. Expected uint8 or uint16.",
         ),
         (
             {"mask": lambda: tfds.features.Image(shape=(8, 8, 1))},
@@ -184,7 +184,7 @@ def test_several_labels_per_image_are_refused(tmp_path):
     cls._generate_examples = lambda self, split: iter(examples)
     cls(data_dir=str(tmp_path)).download_and_prepare()
     assert message_of("several_labels", tmp_path).endswith(
-        "Several labels per image are not what kerasft does."
+        "kerasft does not support several labels per image."
     )
 
 

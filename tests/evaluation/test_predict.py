@@ -55,7 +55,9 @@ def test_a_run_predicts_where_its_gpu_is_missing(trained, some, tmp_path, caplog
     (run / "config.toml").write_text(config.replace('"auto"', '"gpu:63"', 1), "utf-8")
     with caplog.at_level(logging.INFO, "kerasft"):
         assert predict(run, [some / "b.jpg"]) == predict(trained, [some / "b.jpg"])
-    assert caplog.messages[0] == f"{run}: computed on gpu:63, which is not here."
+    assert caplog.messages[0] == (
+        f"{run}: was trained on gpu:63, which this machine does not have; another device is used."
+    )
 
 
 def test_predictions_are_the_scores_of_the_model_best_first(trained, some):

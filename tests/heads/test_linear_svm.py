@@ -104,7 +104,7 @@ def test_features_that_say_nothing_give_weights_of_zero():
 
 def test_too_few_steps_are_told_as_scikit_learn_tells_them():
     x, y = images([8] * 12)
-    with pytest.warns(ConvergenceWarning, match="the classes were not solved in 1 steps"):
+    with pytest.warns(ConvergenceWarning, match="no solution after 1 steps"):
         ManyClassSVC(C=1e-2, max_iter=1).fit(x, y)
 
 

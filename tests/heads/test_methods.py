@@ -176,7 +176,7 @@ def test_saturated_scores_are_reported_and_others_are_not():
     # Each feature 40 times: a classifier that takes them for independent is far too sure.
     often = Examples(np.repeat(x, 40, axis=1), labels)
     (note,) = solve("bayes", often, often, num_classes=2).notes
-    assert "% of the validation images get a score that is 1 but for a millionth" in note
+    assert "% of the validation images get a score within a millionth of 1" in note
 
 
 def test_platt_scaling_that_turns_decisions_round_is_reported():
@@ -185,7 +185,7 @@ def test_platt_scaling_that_turns_decisions_round_is_reported():
     assert not any("round" in note for note in right.notes)
     swapped = Examples(validation.features, np.array([1, 0, 2])[validation.labels])
     (note,) = solve("svm", train, swapped, num_classes=3).notes
-    assert note.startswith("Platt scaling turned classes 0, 1 round: on the 60 validation images")
+    assert note.startswith("Platt scaling reversed classes 0, 1: on the 60 validation images")
 
 
 def test_platt_scaling_takes_one_validation_image_of_a_class():
@@ -210,5 +210,5 @@ def test_lda_refuses_what_has_no_spread_and_what_is_too_large(monkeypatch):
         solve("lda", flat, flat, num_classes=2)
     monkeypatch.setattr(estimators, "LARGEST_MATRIX", 11)
     train = examples([40, 40], seed=0)
-    with pytest.raises(UserError, match=r"12 here, expected 11 at most\. Take logistic"):
+    with pytest.raises(UserError, match=r"with 12 rows .*, expected at most 11\. Use logistic"):
         solve("lda", train, train, num_classes=2)

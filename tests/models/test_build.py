@@ -144,8 +144,8 @@ def test_a_side_without_weights_of_its_own_takes_those_of_224_and_says_so(assets
     caplog.set_level("INFO", logger="kerasft")
     model = load("MobileNet:alpha=0.25", weights="imagenet", image_size=100)
     assert caplog.messages == [
-        "MobileNet:alpha=0.25 has no ImageNet weights made for 100 pixels a side; those of 224 "
-        "are taken."
+        "MobileNet:alpha=0.25 has no ImageNet weights for 100 pixels a side; those for 224 pixels "
+        "are used."
     ]
     assert not [warning for warning in recwarn if warning.category is UserWarning]
     caplog.clear()

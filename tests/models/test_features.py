@@ -325,20 +325,20 @@ def refusal(*sets, **flags):
 
 def test_features_that_a_backbone_does_not_have_are_refused_with_the_config():
     assert refusal("head.features=fc7") == (
-        "head (`sets`): features 'fc7' are those of an inner fully connected layer, and "
-        "MobileNetV2 has none. Take 'pooled' or 'flat', or one of the backbones VGG16, VGG19, "
-        "AlexNet, CaffeNet, AlexNetOWT, Topped."
+        "head (`sets`): features 'fc7' come from an inner fully connected layer, which MobileNetV2 "
+        "does not have. Use 'pooled' or 'flat', or one of the backbones VGG16, VGG19, AlexNet, "
+        "CaffeNet, AlexNetOWT, Topped."
     )
     assert refusal("head.features=fc6", **{"model.backbone": "VGG16+MobileNet"}).startswith(
-        "head (`sets`): features 'fc6' are those of an inner fully connected layer, and MobileNet "
+        "head (`sets`): features 'fc6' come from an inner fully connected layer, which MobileNet "
     )
     assert refusal("head.features=fc6", **{"model.backbone": "VGG16", "model.image_size": 96}) == (
-        "head (`sets`): the ImageNet weights of features 'fc6' are for 224 pixels a side, got 96. "
-        "Leave image_size out, or take 'pooled' or 'flat'."
+        "head (`sets`): with features 'fc6' the ImageNet weights need 224 pixels a side, got 96. "
+        "Leave image_size out, or use 'pooled' or 'flat'."
     )
     assert refusal("head.features=fc6", "head.leave_out=1", **{"model.backbone": "VGG16"}) == (
-        "head (`sets`): leave_out goes with features 'pooled' and 'flat', got 1 with 'fc6'. Leave "
-        "it out."
+        "head (`sets`): leave_out works only with features 'pooled' and 'flat', got 1 with 'fc6'. "
+        "Remove it."
     )
     assert refusal("head.leave_out=5", **{"model.backbone": "MobileNet+VGG16"}) == (
         "head (`sets`): VGG16 has 5 blocks, so leave_out is at most 4, got 5. `kerasft blocks "

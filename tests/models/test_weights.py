@@ -153,8 +153,8 @@ def test_an_efficientnet_that_was_trained_on_other_pixels_is_refused(tmp_path):
     with pytest.raises(UserError) as caught:
         load("EfficientNetB0", weights=str(path), image_size=32)
     assert str(caught.value) == (
-        f"{path}: was trained on pixels scaled otherwise: EfficientNetB0 begins with Rescaling, "
-        "Normalization, Rescaling, the file's model with Rescaling, Normalization."
+        f"{path}: was trained on pixels that are scaled differently: EfficientNetB0 begins with "
+        "Rescaling, Normalization, Rescaling, the file's model with Rescaling, Normalization."
     )
 
 
@@ -322,9 +322,11 @@ for spec in ("MobileNetV2:alpha=0.5", "MobileNet:alpha=0.25"):
         f"/tensorflow/keras-applications/mobilenet_v2/{name}\n"
         "  Or choose other weights: 'sample' (in the package, to try it out), 'none' or a file.\n"
     ) in done.stderr
-    assert "[1] weights: the ImageNet files of MobileNet:alpha=0.25 can't be had: " in done.stderr
     assert (
-        f"  Damaged in {models}: mobilenet_2_5_224_tf_no_top.h5. Delete it to load it anew.\n"
+        "[1] weights: the ImageNet files of MobileNet:alpha=0.25 can't be loaded: " in done.stderr
+    )
+    assert (
+        f"  Damaged in {models}: mobilenet_2_5_224_tf_no_top.h5. Delete it, to download it again.\n"
     ) in done.stderr
 
 
@@ -333,8 +335,8 @@ def test_a_model_of_another_net_with_the_same_shapes_is_refused(tmp_path):
     load("VGG16:mode=torch", weights="none", image_size=32).save(tmp_path / "vgg.keras")
     load("AlexNet", weights=str(tmp_path / "alexnet.keras"), image_size=67)
     for spec, file, what in (
-        ("CaffeNet", "alexnet.keras", "has its layers in another order"),
-        ("VGG16", "vgg.keras", "scales pixels otherwise"),
+        ("CaffeNet", "alexnet.keras", "has its layers in a different order"),
+        ("VGG16", "vgg.keras", "scales pixels differently"),
     ):
         with pytest.raises(UserError) as caught:
             load(spec, weights=str(tmp_path / file), image_size=67)

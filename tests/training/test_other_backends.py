@@ -105,8 +105,8 @@ def test_what_tensorflow_began_goes_on_with_the_same_figures(elsewhere, begun):
     backend, folder, _, found = elsewhere
     threads = read_record(open_run(begun / "begun")).machine["threads"]
     assert (
-        f"The run was computed by tensorflow on cpu with {threads} threads so far and goes on by "
-        f"{backend} on cpu with {threads} threads: expect slightly other numbers."
+        f"So far the run was computed by tensorflow on cpu with {threads} threads; it continues "
+        f"with {backend} on cpu with {threads} threads. Expect slightly different numbers."
     ) in found["said"]
     ours, theirs = (read_metrics(open_run(run))[-1] for run in (begun / "on", folder / "begun"))
     assert [(line["phase"], line["epoch"]) for line in (ours, theirs)] == [("unfreeze", 1)] * 2

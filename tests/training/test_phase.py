@@ -145,7 +145,7 @@ def test_a_phase_that_failed_is_taken_out_so_that_another_can_be_tried(trained):
     files = ("config.toml", "metrics.jsonl", "model.keras")
     before = [(run / name).read_bytes() for name in files]
     wild = {"phases.-1.learning_rate": 1e30, "phases.-1.optimizer": "sgd", "phases.-1.epochs": 1}
-    with pytest.raises(UserError, match="the loss is not a number any more in epoch 1"):
+    with pytest.raises(UserError, match="the loss became infinite or NaN in epoch 1"):
         continue_run(run, flags={**wild, "phases.-1.blocks": "all"})
     assert [(run / name).read_bytes() for name in files] == before
     result = continue_run(run, flags={"phases.-1.epochs": 1}).to_json()
@@ -157,7 +157,7 @@ def test_a_loss_that_is_no_number_from_the_start_is_one_sentence(trained, tmp_pa
     with pytest.raises(UserError) as caught:
         train_run(small(trained.photos, *sets), tmp_path / "run")
     assert str(caught.value) == (
-        "Phase 'head': the loss is not a number any more in epoch 1, so there is nothing to "
-        "keep. A learning rate lower than 1e+30 may help."
+        "Phase 'head': the loss became infinite or NaN in epoch 1, so there is nothing to keep. A "
+        "learning rate lower than 1e+30 may help."
     )
     assert not [p for p in (tmp_path / "run").iterdir() if p.name != ".lock"]

@@ -59,7 +59,7 @@ def test_a_store_pays_where_it_saves_passes(photos):
     assert why(photos) == (True, "54 images through the frozen part instead of 60", 54)
     assert why(photos, "augment.views=3") == (
         False,
-        "78 images would go through the frozen part once, without a store 60",
+        "78 images would go through the frozen part to fill the store, only 60 without one",
         60,
     )
 
@@ -67,8 +67,8 @@ def test_a_store_pays_where_it_saves_passes(photos):
 def test_what_is_asked_for_comes_before_what_pays(photos):
     assert why(photos, "augment.views=3", "cache.mode=on")[0]
     assert why(photos, "augment.views=3", "phases.0.stored=true")[0]
-    assert why(photos, "cache.mode=off") == (False, "asked for", 60)
-    assert why(photos, "cache.mode=on", "phases.0.stored=false") == (False, "asked for", 60)
+    assert why(photos, "cache.mode=off") == (False, "switched off", 60)
+    assert why(photos, "cache.mode=on", "phases.0.stored=false") == (False, "switched off", 60)
 
 
 def test_new_views_in_every_epoch_and_a_cut_at_the_pixels_store_nothing(photos):
@@ -87,7 +87,7 @@ def test_without_room_a_store_is_left_out_or_refused_where_it_was_asked_for(
     eviction.set_limit(tmp_path, 100)
     stored, reason, passes = why(photos)
     assert (stored, passes) == (False, 60)
-    assert reason.startswith("432 bytes are needed, the cache's limit is 100 bytes")
+    assert reason.startswith("432 bytes are needed, but the cache's limit is 100 bytes")
     with pytest.raises(UserError) as caught:
         why(photos, "cache.mode=on")
     assert str(caught.value).startswith(
@@ -128,7 +128,7 @@ def test_a_finished_phase_is_not_decided_again(photos, tmp_path, monkeypatch):
     settled = settle(longer, scan_source(longer.data, seed=0), net, "cpu", done=1)
     assert [phase.stored for phase in settled.phases] == [True, False]
     assert settled.phases[1].storing.why.startswith(
-        "27.6 kB are needed, the cache's limit is 100 bytes"
+        "27.6 kB are needed, but the cache's limit is 100 bytes"
     )
 
 
