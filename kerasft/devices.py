@@ -17,6 +17,7 @@ import keras
 import tensorflow as tf
 
 from kerasft.errors import UserError
+from kerasft.record import Device
 
 log = logging.getLogger("kerasft")
 
@@ -30,7 +31,7 @@ GPU_PACKAGES = {
 }
 
 
-def prepare(device: str, *, threads: int | None = None) -> dict[str, object]:
+def prepare(device: str, *, threads: int | None = None) -> Device:
     """Chooses the device and makes its results repeatable. Call it before the first tensor.
 
     TensorFlow's operations are made deterministic. The number of threads is fixed, because it
@@ -40,9 +41,6 @@ def prepare(device: str, *, threads: int | None = None) -> dict[str, object]:
         device: "auto" (the first GPU if there is one), "cpu" or "gpu:N".
         threads: number of CPU threads that the run began with; None takes one per processor
             that this process may use.
-
-    Returns:
-        The facts for run.json: `{"backend", "device", "name", "threads"}`.
 
     Raises:
         UserError: Keras uses a backend that can't train, or there is no such GPU (exit code 2);
@@ -61,12 +59,12 @@ def prepare(device: str, *, threads: int | None = None) -> dict[str, object]:
         _compute_on("cpu" if wanted is None else f"gpu:{wanted}")
     if backend == "jax":
         threads = None  # can't be set
-    return {
-        "backend": backend,
-        "device": "cpu" if wanted is None else f"gpu:{wanted}",
-        "name": "" if wanted is None else names[wanted],
-        "threads": _set_threads(threads or processors(), backend),
-    }
+    return Device(
+        backend=backend,
+        device="cpu" if wanted is None else f"gpu:{wanted}",
+        name="" if wanted is None else names[wanted],
+        threads=_set_threads(threads or processors(), backend),
+    )
 
 
 def is_here(device: str) -> bool:

@@ -13,6 +13,7 @@ from kerasft import __version__
 from kerasft.errors import UserError
 from kerasft.metrics import Figures
 from kerasft.progress import PartTime
+from kerasft.results import Result
 
 SCHEMA = 1  # schema of all files of a run: raise it when an older kerasft would misread them
 T = TypeVar("T")
@@ -22,6 +23,27 @@ def _read(kind: type[T], facts: Mapping[str, Any], **read: Any) -> T:
     """Makes a dataclass from the facts that it has fields for; `read` overrides them."""
     known = {field.name for field in fields(kind)}  # type: ignore[arg-type]
     return kind(**{name: facts[name] for name in known & set(facts)} | read)
+
+
+@dataclass(frozen=True)
+class Device(Result):
+    """What computes.
+
+    Attributes:
+        backend: backend of Keras, "tensorflow", "jax" or "torch".
+        device: "cpu" or "gpu:N".
+        name: name of the GPU; "" for a CPU.
+        threads: number of CPU threads; None in runs that did not record it.
+    """
+
+    backend: str
+    device: str
+    name: str
+    threads: int | None
+
+    def to_text(self) -> str:
+        """Returns what may change the numbers: "tensorflow on cpu with 8 threads"."""
+        return f"{self.backend} on {self.device} with {self.threads} threads"
 
 
 @dataclass(frozen=True)
@@ -176,7 +198,7 @@ class RunRecord:
     Attributes:
         status: state of the run, "running" or "finished".
         versions: version of kerasft, Python and each computing package, by name.
-        machine: facts of the device: backend, device, name of the device, threads.
+        machine: device that computed.
         seed: the run's seed.
         seconds: time of all phases in seconds, in all processes.
         skipped: files that are not images, each with the reason.
@@ -189,7 +211,7 @@ class RunRecord:
 
     status: str
     versions: Mapping[str, str]
-    machine: Mapping[str, Any]
+    machine: Device
     seed: int
     seconds: float = 0.0
     skipped: tuple[Mapping[str, str], ...] = ()
@@ -217,12 +239,12 @@ class RunRecord:
                 facts,
                 versions=facts.get("versions", {}),
                 # Runs of version 0.1.0 do not record the backend, which was always TensorFlow.
-                machine={
-                    "backend": facts.get("backend", "tensorflow"),
-                    "device": facts.get("device", "cpu"),
-                    "name": facts.get("name", ""),
-                    "threads": facts.get("threads"),
-                },
+                machine=Device(
+                    backend=facts.get("backend", "tensorflow"),
+                    device=facts.get("device", "cpu"),
+                    name=facts.get("name", ""),
+                    threads=facts.get("threads"),
+                ),
                 seed=facts.get("seed", 0),
                 skipped=tuple(facts.get("skipped", ())),
                 phases=tuple(PhaseResult.from_json(phase) for phase in facts.get("phases", ())),
@@ -238,7 +260,7 @@ class RunRecord:
             "schema": SCHEMA,
             "status": self.status,
             "versions": dict(self.versions),
-            **self.machine,
+            **self.machine.to_json(),
             "seed": self.seed,
             "seconds": self.seconds,
             "skipped": [dict(file) for file in self.skipped],

@@ -28,7 +28,7 @@ def prepared(code, **environment):
 
 def test_the_number_of_threads_of_an_earlier_process_is_set_again():
     code = (
-        "import tensorflow as tf\nprint(prepare('cpu', threads=1))\n"
+        "import tensorflow as tf\nprint(prepare('cpu', threads=1).to_json())\n"
         "print(tf.config.threading.get_intra_op_parallelism_threads())\n"
         "from tensorflow.python.framework.config import is_op_determinism_enabled\n"
         "print(is_op_determinism_enabled())"
@@ -57,7 +57,7 @@ def test_a_gpu_that_is_not_there_is_refused():
 
 def test_jax_takes_all_processors_and_its_memory_as_it_needs_it():
     code = (
-        "print(prepare('auto', threads=1))\nimport jax, os\n"
+        "print(prepare('auto', threads=1).to_json())\nimport jax, os\n"
         "print(jax.numpy.zeros(1).device.platform, os.environ['XLA_PYTHON_CLIENT_PREALLOCATE'])"
     )
     facts = {"backend": "jax", "device": "cpu", "name": "", "threads": processors()}
@@ -67,7 +67,9 @@ def test_jax_takes_all_processors_and_its_memory_as_it_needs_it():
 
 def test_pytorch_computes_with_the_threads_of_an_earlier_process():
     pytest.importorskip("torch")
-    code = "print(prepare('cpu', threads=1))\nimport torch\nprint(torch.get_num_threads())"
+    code = (
+        "print(prepare('cpu', threads=1).to_json())\nimport torch\nprint(torch.get_num_threads())"
+    )
     facts = {"backend": "torch", "device": "cpu", "name": "", "threads": 1}
     assert prepared(code, KERAS_BACKEND="torch") == f"{facts}\n1"
 
@@ -88,7 +90,7 @@ def test_a_run_of_a_gpu_that_is_not_here_is_computed_on_what_is(tmp_path, caplog
     config = (run / "config.toml").read_text("utf-8")
     (run / "config.toml").write_text(config.replace('"auto"', '"gpu:63"', 1), "utf-8")
     with caplog.at_level(logging.INFO, "kerasft"):
-        assert prepare_for(run)["device"] == prepare("auto")["device"]
+        assert prepare_for(run).device == prepare("auto").device
     assert caplog.messages[0] == (
         f"{run}: was trained on gpu:63, which this machine does not have; another device is used."
     )

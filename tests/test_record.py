@@ -8,9 +8,9 @@ import kerasft
 from kerasft.errors import UserError
 from kerasft.metrics import Figures
 from kerasft.progress import PartTime
-from kerasft.record import Gap, PhaseResult, RunRecord, RunResult, Solving, Steps, StoreUse
+from kerasft.record import Device, Gap, PhaseResult, RunRecord, RunResult, Solving, Steps, StoreUse
 
-MACHINE = {"backend": "tensorflow", "device": "cpu", "name": "", "threads": 2}
+MACHINE = Device("tensorflow", "cpu", "", 2)
 HEAD = PhaseResult(
     name="head",
     blocks=0,

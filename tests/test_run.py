@@ -9,7 +9,7 @@ import pytest
 from kerasft.cli.options import default_run_path
 from kerasft.errors import UserError
 from kerasft.files import replacing, write_atomic
-from kerasft.record import RunRecord
+from kerasft.record import Device, RunRecord
 from kerasft.run import (
     Run,
     create_run,
@@ -304,7 +304,7 @@ def test_a_writer_gets_a_name_with_the_same_suffix_in_the_same_directory(tmp_pat
 
 def test_the_record_comes_back_as_it_was_written(tmp_path):
     run = Run(tmp_path)
-    machine = {"backend": "jax", "device": "gpu:0", "name": "A card", "threads": 4}
+    machine = Device("jax", "gpu:0", "A card", 4)
     record = RunRecord("finished", {"kerasft": "0.2.0"}, machine, seed=3, test_scored=2)
     write_record(run, record)
     assert read_record(run) == record

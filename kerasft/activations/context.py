@@ -1,6 +1,6 @@
 """A run while it computes: what stays the same over all of its phases."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,6 +10,7 @@ from kerasft.config.settled import Plan
 from kerasft.data import batches
 from kerasft.data.source import Source
 from kerasft.progress import Progress
+from kerasft.record import Device
 from kerasft.run import Run
 
 SCORING_BATCH = 32
@@ -24,14 +25,14 @@ class RunContext:
         plan: the settled config.
         source: the photos.
         progress: the callback that receives each `progress.Event`.
-        machine: facts of the device, as in run.json: `{"backend", "device", "name", "threads"}`.
+        machine: device that computes.
     """
 
     run: Run
     plan: Plan
     source: Source
     progress: Progress
-    machine: Mapping[str, object]
+    machine: Device
 
     @property
     def config(self) -> Config:

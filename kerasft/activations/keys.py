@@ -125,7 +125,7 @@ def store_specs_at(
         "engine": config.cache.engine,
         "precision": config.cache.precision,
         "versions": _versions(),
-        "machine": [*engines.processor(), *map(str, context.machine.values())],
+        "machine": [*engines.processor(), *map(str, context.machine.to_json().values())],
     }
     if dtype == "float32" and config.cache.dtype == "auto":
         common["overflow"] = True  # not the same store as with cache.dtype = "float32"

@@ -9,6 +9,7 @@ from kerasft.config.load import load_config
 from kerasft.devices import is_here, prepare
 from kerasft.models import build
 from kerasft.models.bundle import IMAGENET, Bundle, load
+from kerasft.record import Device
 from kerasft.run import Run
 
 log = logging.getLogger("kerasft")
@@ -37,7 +38,7 @@ def open_model(target: str | Path) -> Bundle:
     return load(run.model_file(run.open_run(path)))
 
 
-def prepare_for(target: str | Path) -> dict[str, object]:
+def prepare_for(target: str | Path) -> Device:
     """Prepares the device for an existing model, see `devices.prepare`.
 
     Args:

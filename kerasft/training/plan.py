@@ -6,7 +6,7 @@ All decisions are written into the run's config, so that the same config gives t
 """
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import keras
 
@@ -21,6 +21,7 @@ from kerasft.data.source import Source
 from kerasft.errors import UserError
 from kerasft.models.cut import Cut
 from kerasft.models.net import Net
+from kerasft.record import Device
 from kerasft.training.start import initial_net
 
 log = logging.getLogger("kerasft")
@@ -108,14 +109,14 @@ def of_older_version(config: Config) -> Config:
     return config.model_copy(update={"augment": augment, "phases": phases})
 
 
-def for_device(config: Config, device: Mapping[str, object]) -> Config:
+def for_device(config: Config, device: Device) -> Config:
     """Adapts the config of a run that may have begun on another device or backend.
 
     Args:
         config: the config, settled for the earlier device.
         device: the present device, from `devices.prepare`.
     """
-    if config.cache.engine == "folded" and not engines.folds(str(device["device"])):
+    if config.cache.engine == "folded" and not engines.folds(device.device):
         return _with_cache(config, engine="keras")
     return config
 

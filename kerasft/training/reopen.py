@@ -15,7 +15,7 @@ from kerasft.models.bundle import load as load_bundle
 from kerasft.models.net import Net
 from kerasft.models.tta import trained_part
 from kerasft.progress import Progress
-from kerasft.record import RunRecord
+from kerasft.record import Device, RunRecord
 from kerasft.run import Run, how_to_resume, read_record
 from kerasft.training.plan import for_device, of_older_version, settle
 
@@ -54,7 +54,7 @@ def next_phase(
     found = found or open_photos(run, config.data, progress)
     net = Net.of(trained_part(load_bundle(run.model_path).model), config.model.backbone)
     done = len(record.phases)
-    plan = settle(longer, found, net, str(device["device"]), done=done)
+    plan = settle(longer, found, net, device.device, done=done)
     return RunContext(run, plan, found, progress, device), net
 
 
@@ -84,16 +84,13 @@ def open_photos(run: Run, data: Data, progress: Progress) -> Source:
     return scan.open_source(run.splits_path, run.classes_path, data, progress=progress)
 
 
-def prepare_again(config: Config, record: RunRecord) -> dict[str, object]:
-    """Prepares the device for a run to go on, with as many threads as before; returns its facts.
+def prepare_again(config: Config, record: RunRecord) -> Device:
+    """Prepares the device for a run to go on, with as many threads as before.
 
     Warns if the machine differs from the one in the record.
     """
-    device = devices.prepare(config.device, threads=record.machine["threads"])
-    before, now = (
-        f"{facts['backend']} on {facts['device']} with {facts['threads']} threads"
-        for facts in (record.machine, device)
-    )
+    device = devices.prepare(config.device, threads=record.machine.threads)
+    before, now = record.machine.to_text(), device.to_text()
     if before != now:
         log.warning(
             "So far the run was computed by %s; it continues with %s. Expect slightly different "

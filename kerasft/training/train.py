@@ -33,7 +33,7 @@ from kerasft.models.bundle import Bundle
 from kerasft.models.bundle import load as load_bundle
 from kerasft.models.net import Net
 from kerasft.progress import Progress, silent
-from kerasft.record import RunRecord, RunResult
+from kerasft.record import Device, RunRecord, RunResult
 from kerasft.run import (
     Run,
     create_run,
@@ -99,7 +99,7 @@ def train_run(
             device = devices.prepare(config.device)
             if found is None:
                 found = scan.scan_source(config.data, seed=config.seed, progress=progress)
-            plan, net = plan_new(config, found, str(device["device"]))
+            plan, net = plan_new(config, found, device.device)
             _write_new(run, plan.config, found, device)
         context = RunContext(run, plan, found, progress, device)
         return _run_phases(context, began, net, score_test=score_test)
@@ -220,7 +220,7 @@ def plan_run(config: Config, *, progress: Progress = silent) -> DryRun:
     """
     device = devices.prepare(config.device)
     source = scan.scan_source(config.data, seed=config.seed, progress=progress)
-    plan, net = plan_new(config, source, str(device["device"]))
+    plan, net = plan_new(config, source, device.device)
     images = len(source.indices("train"))
     phases = tuple(
         None if isinstance(phase.settings, Solved) else open_trainable(plan, index, net, images)
@@ -250,7 +250,7 @@ def _nothing_left_behind(run: Run, made: list[Path]) -> Iterator[None]:
         raise
 
 
-def _write_new(run: Run, config: Config, found: Source, device: dict) -> None:
+def _write_new(run: Run, config: Config, found: Source, device: Device) -> None:
     scan.write_splits(found, run.splits_path)
     scan.write_classes(found, run.classes_path)
     write_atomic(run.config_path, to_toml(config, run.path))

@@ -11,6 +11,7 @@ from kerasft.activations.keys import bytes_at, passes, store_specs_at, views_of
 from kerasft.config.fields import Solved
 from kerasft.data.scan import scan_source
 from kerasft.progress import silent
+from kerasft.record import Device
 from kerasft.run import Run
 from kerasft.training.plan import plan_new
 
@@ -23,7 +24,7 @@ def context_and_net(tiny_backbone, tmp_path_factory):
     config = small(photos, "augment.views=3", "cache.mode=on")
     found = scan_source(config.data, seed=0)
     plan, net = plan_new(config, found, "cpu")
-    machine = {"device": "cpu", "name": "", "threads": 2}
+    machine = Device("tensorflow", "cpu", "", 2)
     return RunContext(Run(photos), plan, found, silent, machine), net
 
 

@@ -25,13 +25,14 @@ from kerasft.errors import PhaseFailed, UserError
 from kerasft.models.cut import split
 from kerasft.models.net import Net
 from kerasft.progress import silent
+from kerasft.record import Device
 from kerasft.run import Run
 from kerasft.training.plan import plan_new
 from kerasft.training.train import continue_run, train_run
 
 pytestmark = pytest.mark.usefixtures("tiny_backbone")
 
-CPU = {"device": "cpu", "name": "", "threads": 2}
+CPU = Device("tensorflow", "cpu", "", 2)
 
 
 @pytest.fixture
@@ -75,7 +76,9 @@ def setting_of(photos, *sets, **machine):
     config = small(photos, *sets)
     found = scan_source(config.data, seed=0)
     plan, net = plan_new(config, found, "cpu")
-    return RunContext(Run(photos), plan, found, silent, CPU | machine), net.model
+    return RunContext(
+        Run(photos), plan, found, silent, dataclasses.replace(CPU, **machine)
+    ), net.model
 
 
 def at_the_head(context, model):

@@ -24,6 +24,7 @@ from kerasft.models.blocks import list_blocks
 from kerasft.models.bundle import Bundle
 from kerasft.models.cut import split
 from kerasft.progress import silent
+from kerasft.record import Device
 from kerasft.run import Run
 from kerasft.training.plan import plan_new
 from kerasft.training.train import continue_run, plan_run, train_run
@@ -191,7 +192,7 @@ def validation_at(blocks, drawn, *sets, backbone="Tiny"):
     folder, found = drawn
     flags = {**FLAGS, "data.source": str(folder), "model.backbone": backbone}
     config = load_config(None, flags=flags, sets=[*sets, "cache.engine=folded"])
-    machine = {"device": "cpu", "name": "", "threads": 2}
+    machine = Device("tensorflow", "cpu", "", 2)
     plan, net = plan_new(config, found, "cpu")
     context = RunContext(Run(folder), plan, found, silent, machine)
     (*_, need) = store_specs_at(context, config.phases[0], net, blocks, "float16")

@@ -22,6 +22,7 @@ from kerasft.models import build, bundle
 from kerasft.models.blocks import list_blocks
 from kerasft.models.cut import split
 from kerasft.progress import silent
+from kerasft.record import Device
 from kerasft.run import Run
 from kerasft.seeds import derive_seed
 from kerasft.training.plan import plan_new
@@ -102,7 +103,7 @@ def needs_of(folder, backbone, side=32):
     config = load_config(None, flags={**flags, "model.image_size": side})
     found = scan_source(config.data, seed=0)
     plan, net = plan_new(config, found, "cpu")
-    machine = {"device": "cpu", "name": "", "threads": 2}
+    machine = Device("tensorflow", "cpu", "", 2)
     context = RunContext(Run(folder), plan, found, silent, machine)
     # The weights are random and differ; all else that a key holds is compared.
     needs = store_specs_at(context, config.phases[0], net, 0, "float16")

@@ -13,7 +13,7 @@ from kerasft.data import scan
 from kerasft.models import bundle
 from kerasft.models.build import seed_layers
 from kerasft.models.bundle import Bundle
-from kerasft.record import RunRecord
+from kerasft.record import Device, RunRecord
 
 NAMES = ("circle", "cross", "stripes")
 
@@ -55,7 +55,7 @@ def small_run(folder: Path, *, resize: str = "stretch") -> Path:
     scan.write_splits(found, opened.splits_path)
     files.write_atomic(opened.classes_path, "".join(f"{name}\n" for name in found.class_names))
     files.write_atomic(opened.config_path, to_toml(config, opened.path))
-    machine = {"backend": "tensorflow", "device": "cpu", "name": "", "threads": 2}
+    machine = Device("tensorflow", "cpu", "", 2)
     run.write_record(opened, RunRecord("finished", {}, machine, seed=0, test_scored=1))
     bundle.save(small_bundle(resize=resize), opened.model_path)
     return opened.path

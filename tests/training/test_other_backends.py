@@ -67,7 +67,7 @@ def test_all_commands_work_on_another_backend(elsewhere):
     proofs = [phase["frozen_proof"] for phase in (*own["phases"], *carried["phases"])]
     assert proofs == ["equal", "equal", "equal"]
     record = read_record(open_run(folder / "own"))
-    assert (record.machine["backend"], record.machine["device"]) == (backend, "cpu")
+    assert (record.machine.backend, record.machine.device) == (backend, "cpu")
     assert record.versions[backend] == version(backend)
     # Computed again, from files: the last digits of float32.
     assert evaluated["loss"] == pytest.approx(carried["test"]["loss"], abs=1e-6)
@@ -103,7 +103,7 @@ def test_the_frozen_part_computes_in_bfloat16_when_it_is_asked_to(elsewhere):
 
 def test_what_tensorflow_began_goes_on_with_the_same_figures(elsewhere, begun):
     backend, folder, _, found = elsewhere
-    threads = read_record(open_run(begun / "begun")).machine["threads"]
+    threads = read_record(open_run(begun / "begun")).machine.threads
     assert (
         f"So far the run was computed by tensorflow on cpu with {threads} threads; it continues "
         f"with {backend} on cpu with {threads} threads. Expect slightly different numbers."
