@@ -14,9 +14,8 @@ Example:
     >>> result = kerasft.train_run(config, "runs/photos")
     >>> result = kerasft.continue_run("runs/photos", flags={"phases.-1.epochs": 2})
     >>> report = kerasft.evaluate_run("runs/photos", split="test")
-    >>> print(report.to_text())  # doctest: +ELLIPSIS
-    test: ... images
-    accuracy ...
+    >>> report.split, report.n
+    ('test', 6)
     >>> answers = kerasft.predict("runs/photos", ["photos/circle", "new.jpg"], top=1)
     >>> exported = kerasft.export_run("runs/photos", to="served")
     >>> exported.proof.top1_agreement

@@ -109,7 +109,7 @@ def test_its_base_is_what_another_run_starts_from(old, version):
 
 def test_it_predicts(old):
     answers = kerasft.predict(old / "fe3cd76" / "head", old / "photos" / "cross", top=1)
-    labels = [answer["predictions"][0]["label"] for answer in answers]
+    labels = [answer.labels[0].label for answer in answers]
     assert len(labels) == 10 and set(labels) <= {"circle", "cross", "stripes"}
 
 

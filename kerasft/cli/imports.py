@@ -1,14 +1,16 @@
 """`kerasft import-caffe` and `import-torch`, with the text that they print."""
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import click
 
 from kerasft.cli.options import json_option, print_result
 from kerasft.cli.terminal import showing
 from kerasft.text import quoted
+
+if TYPE_CHECKING:
+    from kerasft.importers.weights_writer import Imported
 
 _FILE = click.Path(path_type=Path)
 _TO = click.option(
@@ -83,26 +85,24 @@ def import_torch(file: Path, backbone: str, to: Path, as_json: bool) -> None:
     print_result(result, import_text, as_json=as_json)
 
 
-def import_text(result: Mapping[str, Any]) -> str:
-    """Writes what was written to the file, what was not used, and the next command.
+def import_text(result: "Imported") -> str:
+    """Writes what was written to the file, what was not used, and the next command."""
+    from kerasft.importers.caffe import CaffeImported
 
-    Args:
-        result: JSON value that the command prints with --json.
-    """
     parts = [
-        f"Wrote {result['file']} ({result['bytes'] / 1e6:,.0f} MB): {result['parameters']:,} "
-        f"parameters of {result['backbone']}, {len(result['layers'])} layers."
+        f"Wrote {result.file} ({result.bytes / 1e6:,.0f} MB): {result.parameters:,} "
+        f"parameters of {result.backbone}, {len(result.layers)} layers."
     ]
-    if "mean" in result:
-        levels = ", ".join(f"{channel:.2f}" for channel in result["mean"])
+    if isinstance(result, CaffeImported):
+        levels = ", ".join(f"{channel:.2f}" for channel in result.mean)
         spread = ""
-        if result["mean_spread"]:
-            spread = f"; the mean image differs from it by {result['mean_spread']:.1f} at most"
+        if result.mean_spread:
+            spread = f"; the mean image differs from it by {result.mean_spread:.1f} at most"
         parts.append(f"Mean of blue, green, red: {levels}{spread}.")
-    if result["left_out"]:
+    if result.left_out:
         parts.append("Left out, because they do not fit:")
-        parts += [f"  {sentence}" for sentence in result["left_out"]]
-    if result["unused"]:
-        parts.append(f"Not used: {', '.join(map(quoted, result['unused']))}.")
-    parts += ["", f"Next: kerasft train --data PHOTOS/ --weights {result['file']}"]
+        parts += [f"  {sentence}" for sentence in result.left_out]
+    if result.unused:
+        parts.append(f"Not used: {', '.join(map(quoted, result.unused))}.")
+    parts += ["", f"Next: kerasft train --data PHOTOS/ --weights {result.file}"]
     return "\n".join(parts)

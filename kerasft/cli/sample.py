@@ -1,13 +1,15 @@
 """`kerasft sample-data`: drawn flowers, with which all commands can be tried."""
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import click
 
 from kerasft.cli.options import json_option, print_result
 from kerasft.cli.terminal import showing
+
+if TYPE_CHECKING:
+    from kerasft.sample.draw import Sample
 
 
 @click.command()
@@ -44,12 +46,8 @@ def sample_data(folder: Path, seed: int, per_class: int | None, as_json: bool) -
     print_result(result, sample_text, as_json=as_json)
 
 
-def sample_text(result: Mapping[str, Any]) -> str:
-    """Writes the text of `sample-data`.
-
-    Args:
-        result: JSON value that `sample-data --json` prints.
-    """
-    return f"{result['images']:,} images drawn in {result['folder']}: " + ", ".join(
-        f"{images:,} {name}" for name, images in result["classes"].items()
+def sample_text(result: "Sample") -> str:
+    """Writes the number of images that `sample-data` has drawn, by class."""
+    return f"{result.images:,} images drawn in {result.folder}: " + ", ".join(
+        f"{images:,} {name}" for name, images in result.classes.items()
     )

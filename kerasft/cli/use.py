@@ -1,6 +1,6 @@
 """`kerasft evaluate`, `predict` and `export`, with the texts that they print."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +12,12 @@ from kerasft.cli.wording import as_typed
 from kerasft.export.formats import DEFAULT, EXPORTERS
 
 if TYPE_CHECKING:  # TensorFlow would start with every command
+    from kerasft.evaluation.evaluate import ClassReport, Report
+    from kerasft.evaluation.predict import Prediction
     from kerasft.export.export import ExportResult
+
+LARGEST_TABLE = 20
+"""Largest number of classes for which the text shows the whole confusion matrix."""
 
 
 @click.command()
@@ -44,7 +49,7 @@ def evaluate(target: str, split: str, data: str | None, as_json: bool) -> None:
 
     with showing() as progress:
         report = evaluate_run(target, split=split, data=data, progress=progress)
-    print_result(report.to_json(), lambda _: report.to_text(), as_json=as_json)
+    print_result(report, report_text, as_json=as_json)
 
 
 @click.command()
@@ -80,7 +85,7 @@ def predict(
     with showing() as progress:
         results = predict_files(target, list(files), top=top, progress=progress)
     print_result(results, predictions_text, as_json=as_json)
-    if any("error" in result for result in results):
+    if any(result.error for result in results):
         ctx.exit(1)
 
 
@@ -123,15 +128,74 @@ def export(
     print_result(result, export_text, as_json=as_json)
 
 
-def predictions_text(results: Sequence[Mapping[str, Any]]) -> str:
+def report_text(report: "Report") -> str:
+    """Writes the figures, a line per class, and the confusion matrix or its largest pairs."""
+    low, high = report.ci95
+    top5 = [] if report.top5 is None else [f"top-5 accuracy {report.top5:.3f}"]
+    lines = [
+        f"{report.split}: {report.n:,} images",
+        f"accuracy {report.accuracy:.3f} (95% interval {low:.3f} to {high:.3f})",
+        *top5,
+        f"macro F1 {report.macro_f1:.3f}",
+        f"log loss {report.loss:.4f}",
+        f"calibration error {report.ece:.3f}",
+        "",
+        *_class_lines(report.per_class),
+        "",
+        *(_matrix_lines(report) if len(report.per_class) <= LARGEST_TABLE else _pair_lines(report)),
+    ]
+    return "\n".join(lines)
+
+
+def _class_lines(rows: "Sequence[ClassReport]") -> list[str]:
+    width = max(len("class"), *(len(row.label) for row in rows))
+    head = f"{'class':<{width}}  precision  recall     F1  images"
+    return [head] + [
+        f"{row.label:<{width}}  {row.precision:9.3f}  {row.recall:6.3f}  {row.f1:5.3f}"
+        f"  {row.support:6}"
+        for row in rows
+    ]
+
+
+def _matrix_lines(report: "Report") -> list[str]:
+    """Writes the confusion matrix; its columns are headed by the numbers of the rows."""
+    names = [f"{i} {row.label}" for i, row in enumerate(report.per_class)]
+    width = max(len(name) for name in names)
+    cell = max(len(str(report.confusion.max(initial=0))), len(str(len(names) - 1))) + 2
+    header = "".join(f"{i:>{cell}}" for i in range(len(names)))
+    return [
+        "rows are labels, columns are predictions",
+        " " * width + header,
+        *(
+            f"{name:<{width}}" + "".join(f"{number:>{cell}}" for number in row)
+            for name, row in zip(names, report.confusion, strict=True)
+        ),
+    ]
+
+
+def _pair_lines(report: "Report") -> list[str]:
+    """Writes the ten most confused pairs of classes, the most frequent first."""
+    import numpy as np  # not at the top: commands that need none start at once
+
+    wrong = report.confusion - np.diag(np.diag(report.confusion))
+    order = np.argsort(-wrong, axis=None, kind="stable")[:10]
+    places = [divmod(int(place), len(wrong)) for place in order]
+    return ["most confused, label -> prediction"] + [
+        f"{wrong[i, j]:6}  {report.per_class[i].label} -> {report.per_class[j].label}"
+        for i, j in places
+        if wrong[i, j]
+    ]
+
+
+def predictions_text(results: "Sequence[Prediction]") -> str:
     """Writes a paragraph per file: its name, then scores and labels, best first."""
     lines = []
     for result in results:
-        if "error" in result:
-            lines.append(f"{result['file']}: error: {result['error']}")
+        if result.error:
+            lines.append(f"{result.file}: error: {result.error}")
             continue
-        lines.append(str(result["file"]))
-        lines += [f"  {best['score']:.3f}  {best['label']}" for best in result["predictions"]]
+        lines.append(result.file)
+        lines += [f"  {best.score:.3f}  {best.label}" for best in result.labels]
     return "\n".join(lines)
 
 

@@ -20,13 +20,11 @@ from kerasft.metrics import calibration_error, log_loss, wilson
 from kerasft.models.bundle import Bundle, score
 from kerasft.models.target import open_model, prepare_for
 from kerasft.progress import Progress, silent
-
-LARGEST_TABLE = 20
-"""Largest number of classes for which the text shows the whole confusion matrix."""
+from kerasft.results import Result
 
 
 @dataclass(frozen=True)
-class ClassReport:
+class ClassReport(Result):
     """The figures of one class, 0 to 1, and its number of images."""
 
     label: str
@@ -37,7 +35,7 @@ class ClassReport:
 
 
 @dataclass(frozen=True, eq=False)
-class Report:
+class Report(Result):
     """The figures of a model on one split.
 
     Attributes:
@@ -64,71 +62,6 @@ class Report:
     ece: float
     per_class: tuple[ClassReport, ...]
     confusion: np.ndarray
-
-    def to_json(self) -> dict:
-        """Returns the JSON result of `kerasft evaluate`."""
-        return {
-            **vars(self),
-            "ci95": list(self.ci95),
-            "per_class": [dict(vars(row)) for row in self.per_class],
-            "confusion": self.confusion.tolist(),
-        }
-
-    def to_text(self) -> str:
-        """Returns the figures, a line per class, and the confusion matrix or its largest pairs."""
-        low, high = self.ci95
-        top5 = [] if self.top5 is None else [f"top-5 accuracy {self.top5:.3f}"]
-        lines = [
-            f"{self.split}: {self.n:,} images",
-            f"accuracy {self.accuracy:.3f} (95% interval {low:.3f} to {high:.3f})",
-            *top5,
-            f"macro F1 {self.macro_f1:.3f}",
-            f"log loss {self.loss:.4f}",
-            f"calibration error {self.ece:.3f}",
-            "",
-            *_class_lines(self.per_class),
-            "",
-            *(_matrix_lines(self) if len(self.per_class) <= LARGEST_TABLE else _pair_lines(self)),
-        ]
-        return "\n".join(lines)
-
-
-def _class_lines(rows: tuple[ClassReport, ...]) -> list[str]:
-    width = max(len("class"), *(len(row.label) for row in rows))
-    head = f"{'class':<{width}}  precision  recall     F1  images"
-    return [head] + [
-        f"{row.label:<{width}}  {row.precision:9.3f}  {row.recall:6.3f}  {row.f1:5.3f}"
-        f"  {row.support:6}"
-        for row in rows
-    ]
-
-
-def _matrix_lines(report: Report) -> list[str]:
-    """Writes the confusion matrix; its columns are headed by the numbers of the rows."""
-    names = [f"{i} {row.label}" for i, row in enumerate(report.per_class)]
-    width = max(len(name) for name in names)
-    cell = max(len(str(report.confusion.max(initial=0))), len(str(len(names) - 1))) + 2
-    header = "".join(f"{i:>{cell}}" for i in range(len(names)))
-    return [
-        "rows are labels, columns are predictions",
-        " " * width + header,
-        *(
-            f"{name:<{width}}" + "".join(f"{number:>{cell}}" for number in row)
-            for name, row in zip(names, report.confusion, strict=True)
-        ),
-    ]
-
-
-def _pair_lines(report: Report) -> list[str]:
-    """Writes the ten most confused pairs of classes, the most frequent first."""
-    wrong = report.confusion - np.diag(np.diag(report.confusion))
-    order = np.argsort(-wrong, axis=None, kind="stable")[:10]
-    places = [divmod(int(place), len(wrong)) for place in order]
-    return ["most confused, label -> prediction"] + [
-        f"{wrong[i, j]:6}  {report.per_class[i].label} -> {report.per_class[j].label}"
-        for i, j in places
-        if wrong[i, j]
-    ]
 
 
 def evaluate_run(

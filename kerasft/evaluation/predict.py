@@ -4,7 +4,9 @@ Shapes: N files that are images, K classes.
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -17,9 +19,40 @@ from kerasft.models import bundle
 from kerasft.models.bundle import Bundle
 from kerasft.models.target import open_model, prepare_for
 from kerasft.progress import Event, Progress, silent
+from kerasft.results import Result, plain
 from kerasft.text import printable
 
 BATCH = 32
+
+
+@dataclass(frozen=True)
+class Label(Result):
+    """A label, and its score, 0 to 1."""
+
+    label: str
+    score: float
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """The best labels of an image file, or why there are none.
+
+    Attributes:
+        file: path of the file.
+        labels: best labels, the best score first; () for a file that cannot be read.
+        error: why the file cannot be read; "" where it can.
+    """
+
+    file: str
+    labels: tuple[Label, ...] = ()
+    error: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns the object that `kerasft predict --json` prints for the file."""
+        if self.error:
+            return {"file": self.file, "error": self.error}
+        return {"file": self.file, "predictions": plain(self.labels)}
+
 
 Scorer = Callable[[list[str], Progress], tuple[np.ndarray, Sequence[str]]]
 """A function from N files, at least one, to their scores [N,K] and the K class names."""
@@ -31,7 +64,7 @@ def predict(
     *,
     top: int = 5,
     progress: Progress = silent,
-) -> list[dict]:
+) -> list[Prediction]:
     """Predicts the classes of image files.
 
     Args:
@@ -44,9 +77,7 @@ def predict(
         progress: receiver of events, as files are read ("images") and predicted ("check").
 
     Returns:
-        A dict for each file, in the order of `files`, sorted within a folder:
-        `{"file", "predictions": [{"label", "score"}, ...]}` with the best score first, or
-        `{"file", "error"}` for a file that cannot be read.
+        A Prediction for each file, in the order of `files`, sorted within a folder.
 
     Raises:
         UserError: `top` below 1 (exit code 2); see also `target.open_model`.
@@ -62,9 +93,9 @@ def predict(
     good = [path for path in paths if not reasons[path]]
     scored = iter(_ranked(*score(good, progress), top) if good else [])
     return [
-        {"file": printable(path), "error": error or reasons[path]}
+        Prediction(printable(path), error=error or reasons[path])
         if error or reasons[path]
-        else {"file": printable(path), "predictions": next(scored)}
+        else Prediction(printable(path), labels=next(scored))
         for path, error in found
     ]
 
@@ -120,8 +151,8 @@ def _of_export(export: scorer.Scorer) -> Scorer:
     return score
 
 
-def _ranked(scores: np.ndarray, names: Sequence[str], top: int) -> Iterator[list[dict]]:
+def _ranked(scores: np.ndarray, names: Sequence[str], top: int) -> Iterator[tuple[Label, ...]]:
     """Yields the best labels of each row, best first; ties are in the order of the classes."""
     for row in scores:
         best = np.argsort(-row, kind="stable")[:top]
-        yield [{"label": names[i], "score": float(row[i])} for i in best]
+        yield tuple(Label(names[i], float(row[i])) for i in best)

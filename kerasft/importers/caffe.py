@@ -27,13 +27,26 @@ from kerasft.backbones.chains import (
 from kerasft.errors import UserError
 from kerasft.importers.caffemodel import Blob, open_caffemodel, read_mean
 from kerasft.importers.prototxt import DATA, Step, read_prototxt
-from kerasft.importers.weights_writer import Weights, check_target, import_weights
+from kerasft.importers.weights_writer import Imported, Weights, check_target, import_weights
 from kerasft.progress import Progress, silent
 from kerasft.text import quoted
 
 # Nets that can be imported from Caffe: value of `backbone` -> key of CHAINS.
 FROM_CAFFE = {name.lower(): name for name in ("AlexNet", "CaffeNet", "VGG16", "VGG19")}
 CLOSE = 0.01  # grey levels; a mean that was rounded to two digits still counts as the same
+
+
+@dataclass(frozen=True)
+class CaffeImported(Imported):
+    """A file of weights that was written from a caffemodel.
+
+    Attributes:
+        mean: mean of the blue, green and red channel that is subtracted from pixels.
+        mean_spread: largest difference of the mean image from it, grey levels.
+    """
+
+    mean: tuple[float, ...] = ()
+    mean_spread: float = 0.0
 
 
 def import_caffe(
@@ -44,7 +57,7 @@ def import_caffe(
     *,
     mean: Path | None = None,
     progress: Progress = silent,
-) -> dict[str, Any]:
+) -> CaffeImported:
     """Converts the weights of a caffemodel to a file for `model.weights`.
 
     Args:
@@ -57,11 +70,6 @@ def import_caffe(
             folding it into the first layer's bias. None takes the definition's `mean_value`, or
             else the published mean of ImageNet.
         progress: function that is told of each layer; stage "import".
-
-    Returns:
-        That of `weights_writer.import_weights`, with `{"unused": [name], "mean_spread", "mean":
-        [blue, green, red]}`. `unused`: layers with weights that are not used; `mean_spread`: grey
-        levels by which the mean image differs from that at most.
 
     Raises:
         UserError: files of a different kind, or of a different net.
@@ -81,8 +89,10 @@ def import_caffe(
         )
         known = {weights.name for weights in found.values()}
         unused = [layer for layer, has in blobs.items() if has and layer not in known]
-    levels = [float(channel) for channel in subtracted]
-    return {**result, "unused": unused, "mean": levels, "mean_spread": spread}
+    levels = tuple(float(channel) for channel in subtracted)
+    return CaffeImported(
+        **{**vars(result), "unused": tuple(unused)}, mean=levels, mean_spread=spread
+    )
 
 
 def _check_definition(prototxt: Path, name: str, steps: list[Step]) -> list[tuple[str, Step]]:

@@ -24,6 +24,8 @@ _LARGEST = 3.4028235e38  # largest float32, the type in which Caffe computes
 _ADVICE = " Only a net whose layers form a single chain can be read."
 _OTHER_ENDS = {"Accuracy", "HDF5Output", "Silence"}  # like losses, they end a branch of the net
 
+Settings = Mapping[str, bool | int | float | str | tuple[float, ...] | None]
+
 
 @dataclass(frozen=True)
 class Step:
@@ -242,11 +244,11 @@ class _Settings:
         return height, width
 
 
-def _data(of: _Settings) -> dict[str, Any]:
+def _data(of: _Settings) -> Settings:
     return {"mean_value": tuple(of.layer.transform_param.mean_value)}
 
 
-def _convolution(of: _Settings) -> dict[str, Any]:
+def _convolution(of: _Settings) -> Settings:
     message = of.layer.convolution_param
     outputs = of.whole("num_output", message.num_output, 1)
     group = of.whole("group", message.group, 1)
@@ -265,7 +267,7 @@ def _convolution(of: _Settings) -> dict[str, Any]:
     }
 
 
-def _inner_product(of: _Settings) -> dict[str, Any]:
+def _inner_product(of: _Settings) -> Settings:
     message = of.layer.inner_product_param
     return {
         "num_output": of.whole("num_output", message.num_output, 1),
@@ -275,7 +277,7 @@ def _inner_product(of: _Settings) -> dict[str, Any]:
     }
 
 
-def _pooling(of: _Settings) -> dict[str, Any]:
+def _pooling(of: _Settings) -> Settings:
     message = of.layer.pooling_param
     everywhere = message.global_pooling
     stride, pad = of.pair(message, "stride", 1), of.pair(message, "pad", 0)
@@ -300,7 +302,7 @@ def _pooling(of: _Settings) -> dict[str, Any]:
     }
 
 
-def _lrn(of: _Settings) -> dict[str, Any]:
+def _lrn(of: _Settings) -> Settings:
     message = of.layer.lrn_param
     size = of.whole("local_size", message.local_size, 1)
     if size % 2 == 0:
@@ -314,11 +316,11 @@ def _lrn(of: _Settings) -> dict[str, Any]:
     }
 
 
-def _relu(of: _Settings) -> dict[str, Any]:
+def _relu(of: _Settings) -> Settings:
     return {"negative_slope": of.layer.relu_param.negative_slope}
 
 
-def _dropout(of: _Settings) -> dict[str, Any]:
+def _dropout(of: _Settings) -> Settings:
     ratio = of.layer.dropout_param.dropout_ratio
     if not 0 <= ratio < 1:
         of.fail(f"dropout_ratio is {ratio}, expected at least 0 and less than 1.")

@@ -4,6 +4,7 @@ import contextlib
 import importlib.util
 import os
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import numpy as np
 
 from kerasft.backbones.chains import torch_names
 from kerasft.errors import UserError
-from kerasft.importers.weights_writer import Weights, check_target, import_weights
+from kerasft.importers.weights_writer import Imported, Weights, check_target, import_weights
 from kerasft.progress import Progress, silent
 
 # Value of `backbone` -> key of CHAINS, and the backbone that the weights are for.
@@ -24,9 +25,7 @@ TYPES = ("F16", "F32", "F64")  # the types that NumPy has too, so not BF16
 PARALLEL = "module."  # prefix that DataParallel adds to all names
 
 
-def import_torch(
-    file: Path, backbone: str, to: Path, *, progress: Progress = silent
-) -> dict[str, Any]:
+def import_torch(file: Path, backbone: str, to: Path, *, progress: Progress = silent) -> Imported:
     """Converts a state dict of torchvision to a file for `model.weights`.
 
     Args:
@@ -35,9 +34,6 @@ def import_torch(
             scales red, green and blue as PyTorch does.
         to: path of the file that is written; it ends in ".h5".
         progress: function that is told of each layer; stage "import".
-
-    Returns:
-        That of `weights_writer.import_weights`, with `{"unused": [name]}`: tensors not used.
 
     Raises:
         UserError: a file of a different kind or of a different net; safetensors is not
@@ -57,7 +53,7 @@ def import_torch(
         }
         result = import_weights(chain, spec, found, to, where=file, progress=progress)
     known = {f"{prefix}{w.name}.{kind}" for w in found.values() for kind in ("weight", "bias")}
-    return {**result, "unused": sorted(keys - known)}
+    return replace(result, unused=tuple(sorted(keys - known)))
 
 
 @contextlib.contextmanager

@@ -23,6 +23,7 @@ from kerasft.backbones.compatibility import SPEC
 from kerasft.errors import UserError
 from kerasft.files import replacing
 from kerasft.progress import Event, Progress, silent
+from kerasft.results import Result
 from kerasft.text import quoted
 
 STRIP = 1 << 20  # numbers that are converted at a time
@@ -68,6 +69,48 @@ def check_target(to: Path) -> None:
         raise UserError(f"the folder {parent} can't be written to.", field="to", exit_code=2)
 
 
+@dataclass(frozen=True)
+class FilledLayer:
+    """A layer that was filled.
+
+    Attributes:
+        layer: name of the layer in the net.
+        source: name of its weights in the imported file.
+    """
+
+    layer: str
+    source: str
+
+    def to_json(self) -> dict[str, str]:
+        """Returns `{"layer", "from"}`."""
+        return {"layer": self.layer, "from": self.source}
+
+
+@dataclass(frozen=True)
+class Imported(Result):
+    """A file of weights that was written.
+
+    Attributes:
+        backbone: backbone that the weights are for.
+        file: path of the file.
+        bytes: its size.
+        parameters: number of parameters in it.
+        top: whether all fully connected layers are in it.
+        layers: layers that were filled, in order.
+        left_out: a sentence for each layer that does not fit.
+        unused: weights of the imported file that were not used, by name.
+    """
+
+    backbone: str
+    file: Path
+    bytes: int
+    parameters: int
+    top: bool
+    layers: tuple[FilledLayer, ...]
+    left_out: tuple[str, ...]
+    unused: tuple[str, ...] = ()
+
+
 def import_weights(
     chain: str,
     spec: str,
@@ -77,31 +120,27 @@ def import_weights(
     where: Path,
     shift: np.ndarray | None = None,
     progress: Progress = silent,
-) -> dict[str, Any]:
+) -> Imported:
     """Fits the weights of a file to a net, and writes those that fit.
 
     Args:
         chain: the net, a key of `chains.CHAINS`.
         spec, found, to, where, shift, progress: arguments of `write_weights`.
 
-    Returns:
-        `{"backbone", "file", "bytes", "parameters", "top", "layers": [{"layer", "from"}],
-        "left_out": [sentence]}`; `top`: whether all fully connected layers are in the file.
-
     Raises:
         UserError: weights that `fit` or `write_weights` refuses.
     """
     filled, left_out = fit(chain, found, where)
     parameters = write_weights(spec, filled, found, to, where=where, shift=shift, progress=progress)
-    return {
-        "backbone": spec,
-        "file": str(to),
-        "bytes": to.stat().st_size,
-        "parameters": parameters,
-        "top": filled[-1].source == CHAINS[chain].dense[-1].name,
-        "layers": [{"layer": place.layer, "from": found[place.source].name} for place in filled],
-        "left_out": left_out,
-    }
+    return Imported(
+        backbone=spec,
+        file=to,
+        bytes=to.stat().st_size,
+        parameters=parameters,
+        top=filled[-1].source == CHAINS[chain].dense[-1].name,
+        layers=tuple(FilledLayer(place.layer, found[place.source].name) for place in filled),
+        left_out=tuple(left_out),
+    )
 
 
 def fit(chain: str, found: Mapping[str, Weights], where: Path) -> tuple[list[LayerSlot], list[str]]:

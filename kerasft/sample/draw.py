@@ -7,7 +7,8 @@ overlap, so that colour helps but does not suffice.
 import io
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from PIL import Image
 
 from kerasft.errors import UserError
 from kerasft.progress import Event, Progress, silent
+from kerasft.results import Result
 from kerasft.sample.scene import PALETTE, Pen, draw_scene, ellipse, rotated, shade
 
 SIDE = 128  # pixels
@@ -23,9 +25,26 @@ QUALITY = 90  # JPEG quality
 HARDNESS = 0.3  # how hard the scenes are to classify, see `draw_scene`
 
 
+@dataclass(frozen=True)
+class Sample(Result):
+    """A sample that was drawn.
+
+    Attributes:
+        folder: the new folder.
+        seed: seed of the drawing.
+        images: number of images.
+        classes: number of images of each kind, by its name.
+    """
+
+    folder: Path
+    seed: int
+    images: int
+    classes: Mapping[str, int]
+
+
 def draw_sample(
     folder: Path, *, seed: int = 0, per_class: int = PER_CLASS, progress: Progress = silent
-) -> dict:
+) -> Sample:
     """Draws the sample; the folder appears whole or not at all.
 
     Args:
@@ -33,9 +52,6 @@ def draw_sample(
         seed: seed of the drawing. The same arguments give the same pixels.
         per_class: number of images of each kind, at least 1: `daisy/daisy-0000.jpg` and so on.
         progress: function that is told how many images are drawn; stage "draw".
-
-    Returns:
-        `{"folder", "seed", "images", "classes": {name: images}}`.
 
     Raises:
         UserError: the folder is not empty, or can't be written. Exit code 2.
@@ -60,12 +76,7 @@ def draw_sample(
         raise UserError(f"{folder} can't be written: {error.strerror}.", exit_code=2) from error
     finally:
         shutil.rmtree(part, ignore_errors=True)
-    return {
-        "folder": str(folder),
-        "seed": seed,
-        "images": len(KINDS) * per_class,
-        "classes": dict.fromkeys(KINDS, per_class),
-    }
+    return Sample(folder, seed, len(KINDS) * per_class, dict.fromkeys(KINDS, per_class))
 
 
 def draw_flower(name: str, number: int, *, seed: int, side: int = SIDE) -> np.ndarray:

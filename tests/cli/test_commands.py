@@ -18,6 +18,7 @@ from pathlib import Path
 import cli_reference
 import click
 import keras
+import numpy as np
 import pytest
 from click.testing import CliRunner
 from drawing import draw_photos
@@ -28,9 +29,13 @@ from kerasft.cli.main import main
 from kerasft.compare.result import ComparisonResult
 from kerasft.config.load import load_config
 from kerasft.errors import UserError
+from kerasft.evaluation.evaluate import ClassReport, Report
+from kerasft.evaluation.predict import Label, Prediction
 from kerasft.export.export import ExportResult
 from kerasft.export.parity import Proof
+from kerasft.importers.weights_writer import Imported
 from kerasft.progress import Event
+from kerasft.sample.draw import Sample
 
 RESULT = {
     "run": "runs/photos",
@@ -338,35 +343,49 @@ def test_a_phase_that_did_not_help_is_said_to_have_not_helped(replace):
 # evaluate, predict, export, blocks
 
 
-class SomeReport:
-    def to_json(self):
-        return {"split": "validation", "loss": float("inf")}
-
-    def to_text(self):
-        return "a table"
+REPORT = Report(
+    split="validation",
+    n=2,
+    accuracy=0.5,
+    ci95=(0.095, 0.905),
+    top5=None,
+    macro_f1=0.5,
+    loss=float("inf"),
+    ece=0.25,
+    per_class=(ClassReport("ant", 1.0, 0.5, 0.667, 2),),
+    confusion=np.array([[2]]),
+)
 
 
 def test_evaluate_prints_the_table_of_the_split_asked_for(replace):
-    calls = replace("evaluation.evaluate.evaluate_run", SomeReport())
+    calls = replace("evaluation.evaluate.evaluate_run", REPORT)
     done = kerasft("evaluate runs/photos --split validation --data moved")
-    assert done.stdout == "a table\n"
+    assert done.stdout.startswith("validation: 2 images\naccuracy 0.500")
     assert str(calls.arguments[0]) == "runs/photos"
     assert calls.options["split"] == "validation"
     assert calls.options["data"] == "moved"
 
 
 def test_a_number_that_json_does_not_have_is_null(replace):
-    replace("evaluation.evaluate.evaluate_run", SomeReport())
+    replace("evaluation.evaluate.evaluate_run", REPORT)
     done = kerasft("evaluate runs/photos --json")
-    assert done.stdout == '{"split": "validation", "loss": null}\n'
+    assert json.loads(done.stdout) == {
+        "split": "validation",
+        "n": 2,
+        "accuracy": 0.5,
+        "ci95": [0.095, 0.905],
+        "top5": None,
+        "macro_f1": 0.5,
+        "loss": None,
+        "ece": 0.25,
+        "per_class": [{"label": "ant", "precision": 1.0, "recall": 0.5, "f1": 0.667, "support": 2}],
+        "confusion": [[2]],
+    }
 
 
 PREDICTIONS = [
-    {
-        "file": "a.jpg",
-        "predictions": [{"label": "ant", "score": 0.91}, {"label": "bee", "score": 0.09}],
-    },
-    {"file": "b.jpg", "error": "is truncated"},
+    Prediction("a.jpg", (Label("ant", 0.91), Label("bee", 0.09))),
+    Prediction("b.jpg", error="is truncated"),
 ]
 
 
@@ -382,7 +401,13 @@ def test_predict_lists_every_file_and_ends_with_1_if_one_cannot_be_read(replace)
 def test_predict_as_json_lists_the_error_too(replace):
     replace("evaluation.predict.predict", PREDICTIONS)
     done = kerasft("predict runs/photos a.jpg b.jpg --json")
-    assert json.loads(done.stdout) == PREDICTIONS
+    assert json.loads(done.stdout) == [
+        {
+            "file": "a.jpg",
+            "predictions": [{"label": "ant", "score": 0.91}, {"label": "bee", "score": 0.09}],
+        },
+        {"file": "b.jpg", "error": "is truncated"},
+    ]
     assert done.exit_code == 1
 
 
@@ -581,10 +606,7 @@ COMPARISON = ComparisonResult(
     out=Path("compare/photos"),
     kept=None,
 )
-IMPORTED = {
-    **{"backbone": "CaffeNet", "file": "net.h5", "bytes": 1, "parameters": 1, "top": True},
-    **{"layers": [], "left_out": [], "unused": []},
-}
+IMPORTED = Imported("CaffeNet", Path("net.h5"), 1, 1, True, (), ())
 GROUPS = ["cache"]  # its commands are tested in test_cli_tables.py
 
 
@@ -610,14 +632,14 @@ def test_every_command_explains_itself_with_an_example_and_every_option(command)
 def test_the_examples_of_the_help_run(command, replace):
     replace("training.train.train_run", RESULT)
     replace("training.train.continue_run", RESULT)
-    replace("evaluation.evaluate.evaluate_run", SomeReport())
+    replace("evaluation.evaluate.evaluate_run", REPORT)
     replace("evaluation.predict.predict", PREDICTIONS[:1])
     replace("export.export.export_run", EXPORT)
     replace("training.find_lr.find_rate", RATE)
     replace("compare.compare.compare_ways", COMPARISON)
     replace("importers.caffe.import_caffe", IMPORTED)
     replace("importers.torchvision.import_torch", IMPORTED)
-    replace("sample.draw.draw_sample", {"images": 5, "folder": "flowers", "classes": {"lily": 5}})
+    replace("sample.draw.draw_sample", Sample(Path("flowers"), 0, 5, {"lily": 5}))
     for line in examples(command):
         program, _, rest = line.partition(" ")
         assert program == "kerasft"

@@ -9,6 +9,7 @@ from drawing import draw_photos
 from small_run import NAMES, small_bundle, small_run
 
 from kerasft import run
+from kerasft.cli.use import report_text
 from kerasft.errors import UserError
 from kerasft.evaluation.evaluate import evaluate_run, report
 from kerasft.metrics import calibration_error, log_loss, wilson
@@ -144,7 +145,7 @@ def test_json_has_the_keys_of_the_reference_and_plain_numbers(ten):
 
 
 def test_the_text_is_a_table(ten):
-    assert ten.to_text().splitlines() == [
+    assert report_text(ten).splitlines() == [
         "test: 10 images",
         "accuracy 0.700 (95% interval 0.397 to 0.892)",
         "macro F1 0.711",
@@ -168,7 +169,7 @@ def test_many_classes_show_the_most_confused_pairs():
     names = tuple(f"class{i:02}" for i in range(21))
     labels = np.array([0, 0, 0, 3, 3, 5, 7])
     scores = scores_for([1, 1, 1, 4, 4, 5, 8], 21, 0.9)
-    text = report(scores, np.log(scores), labels, names, split="validation").to_text()
+    text = report_text(report(scores, np.log(scores), labels, names, split="validation"))
     assert text.splitlines()[-4:] == [
         "most confused, label -> prediction",
         "     3  class00 -> class01",

@@ -9,7 +9,7 @@ import tensorflow as tf
 from small_run import NAMES, small_bundle, small_run
 
 from kerasft.errors import UserError
-from kerasft.evaluation.predict import predict
+from kerasft.evaluation.predict import Prediction, predict
 from kerasft.export.savedmodel import write_savedmodel
 from kerasft.models import bundle
 
@@ -45,7 +45,7 @@ def some(trained, tmp_path):
 
 
 def labels_of(result):
-    return [entry["label"] for entry in result["predictions"]]
+    return [best.label for best in result.labels]
 
 
 def test_a_run_predicts_where_its_gpu_is_missing(trained, some, tmp_path, caplog):
@@ -67,30 +67,30 @@ def test_predictions_are_the_scores_of_the_model_best_first(trained, some):
     image = keras.utils.load_img(some / "a.png", target_size=(32, 32), interpolation="bilinear")
     scores = model.predict_on_batch(keras.utils.img_to_array(image)[None])[0]
     expected = sorted(zip(scores, NAMES, strict=True), reverse=True)
-    assert result["file"] == str(some / "a.png")
+    assert result.file == str(some / "a.png")
     assert labels_of(result) == [name for _, name in expected]
-    found = [entry["score"] for entry in result["predictions"]]
+    found = [best.score for best in result.labels]
     # PIL rounds to whole gray levels twice, once per axis.
     np.testing.assert_allclose(found, [score for score, _ in expected], atol=0.02)
     assert sum(found) == pytest.approx(1, abs=1e-6)
 
 
 def test_top_limits_the_labels_and_may_be_more_than_there_are(trained, some):
-    assert len(predict(trained, [some / "a.png"], top=1)[0]["predictions"]) == 1
-    assert len(predict(trained, [some / "a.png"], top=50)[0]["predictions"]) == 3
+    assert len(predict(trained, [some / "a.png"], top=1)[0].labels) == 1
+    assert len(predict(trained, [some / "a.png"], top=50)[0].labels) == 3
     with pytest.raises(UserError, match="expected 1 or more, got 0"):
         predict(trained, [some / "a.png"], top=0)
 
 
 def test_a_folder_is_searched_for_images_and_sorted(trained, some):
-    files = [result["file"] for result in predict(trained, [some])]
+    files = [result.file for result in predict(trained, [some])]
     assert files == [str(some / name) for name in ("a.png", "b.jpg", "inner/c.PNG")]
 
 
 def test_files_come_in_the_order_given(trained, some):
     wanted = [some / "b.jpg", some / "a.png", some / "b.jpg"]
     results = predict(trained, wanted)
-    assert [result["file"] for result in results] == [str(path) for path in wanted]
+    assert [result.file for result in results] == [str(path) for path in wanted]
     assert results[0] == results[2] != results[1]
 
 
@@ -100,7 +100,7 @@ def test_bad_files_get_an_error_and_the_others_are_predicted(trained, some, tmp_
     (some / "cut.jpg").write_bytes((some / "b.jpg").read_bytes()[:600])
     (tmp_path / "nothing").mkdir()
     results = predict(trained, [some, tmp_path / "absent.jpg", tmp_path / "nothing"])
-    errors = {os.path.basename(r["file"]): r["error"] for r in results if "error" in r}
+    errors = {os.path.basename(r.file): r.error for r in results if r.error}
     assert errors == {
         "empty.jpg": "is empty",
         "text.jpg": "is not a JPEG, PNG, GIF, BMP or WebP image",
@@ -108,17 +108,17 @@ def test_bad_files_get_an_error_and_the_others_are_predicted(trained, some, tmp_
         "absent.jpg": "no such file",
         "nothing": "holds no images",
     }
-    good = [os.path.basename(r["file"]) for r in results if "predictions" in r]
+    good = [os.path.basename(r.file) for r in results if r.labels]
     assert good == ["a.png", "b.jpg", "c.PNG"]
-    alone = predict(trained, [some / "b.jpg"])[0]["predictions"]
-    among = results[[os.path.basename(r["file"]) for r in results].index("b.jpg")]["predictions"]
-    assert [e["label"] for e in among] == [e["label"] for e in alone]
-    assert among[0]["score"] == pytest.approx(alone[0]["score"], abs=1e-6)  # other batch size
+    alone = predict(trained, [some / "b.jpg"])[0].labels
+    among = results[[os.path.basename(r.file) for r in results].index("b.jpg")].labels
+    assert [best.label for best in among] == [best.label for best in alone]
+    assert among[0].score == pytest.approx(alone[0].score, abs=1e-6)  # other batch size
 
 
 def test_only_bad_files_are_only_errors(trained, tmp_path):
     assert predict(trained, [tmp_path / "absent.jpg"]) == [
-        {"file": str(tmp_path / "absent.jpg"), "error": "no such file"}
+        Prediction(str(tmp_path / "absent.jpg"), error="no such file")
     ]
 
 
@@ -126,11 +126,9 @@ def test_more_files_than_a_batch_keep_their_names(trained):
     photos = trained.parent / "photos"
     results = predict(trained, [photos])
     assert len(results) == 36
-    last = predict(trained, [results[35]["file"]])[0]
-    assert last["file"] == results[35]["file"]
-    assert last["predictions"][0]["score"] == pytest.approx(
-        results[35]["predictions"][0]["score"], abs=1e-6
-    )
+    last = predict(trained, [results[35].file])[0]
+    assert last.file == results[35].file
+    assert last.labels[0].score == pytest.approx(results[35].labels[0].score, abs=1e-6)
 
 
 def test_a_model_file_predicts_as_its_run(trained, some):
@@ -144,13 +142,13 @@ def test_a_savedmodel_predicts_as_its_run_and_the_newest_version_is_taken(
     ours, theirs = predict(trained, [some]), predict(exported / version, [some])
     assert [labels_of(result) for result in theirs] == [labels_of(result) for result in ours]
     for a, b in zip(ours, theirs, strict=True):
-        assert a["predictions"][0]["score"] == pytest.approx(b["predictions"][0]["score"], abs=1e-5)
+        assert a.labels[0].score == pytest.approx(b.labels[0].score, abs=1e-5)
 
 
 def test_a_savedmodel_gets_bad_files_too(exported, some):
     (some / "text.jpg").write_text("hello")
     results = predict(exported, [some])
-    assert ["error" in result for result in results] == [False, False, False, True]
+    assert [bool(result.error) for result in results] == [False, False, False, True]
 
 
 def test_a_savedmodel_of_another_program_is_refused(tmp_path):
@@ -185,16 +183,14 @@ def test_progress_counts_files_read_and_predicted(trained, some):
 def test_names_with_odd_characters_are_printable(trained, some):
     shutil.copy(some / "a.png", some / "line\nbreak.png")
     (result,) = predict(trained, [some / "line\nbreak.png"])
-    assert result["file"].endswith("line\\x0abreak.png") or result["file"].endswith(
-        r"line\nbreak.png"
-    )
+    assert result.file.endswith("line\\x0abreak.png") or result.file.endswith(r"line\nbreak.png")
 
 
 def test_a_pretrained_net_knows_its_1000_labels(assets):
     flower = sorted((assets / "datasets" / "flowers5" / "daisy").iterdir())[0]
     (result,) = predict("imagenet:MobileNet:alpha=0.75", [flower], top=3)
-    assert len(result["predictions"]) == 3
-    assert result["predictions"][0]["label"] == "daisy"
+    assert len(result.labels) == 3
+    assert result.labels[0].label == "daisy"
 
 
 def test_equal_scores_are_listed_in_the_order_of_the_classes(tmp_path, some):

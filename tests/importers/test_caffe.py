@@ -76,9 +76,9 @@ def compare(case, tmp_path):
 
 def test_every_layer_of_caffenet_computes_what_opencv_computes(caffenet, tmp_path):
     report = compare(caffenet, tmp_path)
-    assert (report["backbone"], report["parameters"]) == ("CaffeNet", 60_965_224)
-    assert (report["top"], report["left_out"], report["unused"]) == (True, [], [])
-    assert report["layers"][:3] == [
+    assert (report.backbone, report.parameters) == ("CaffeNet", 60_965_224)
+    assert (report.top, report.left_out, report.unused) == (True, (), ())
+    assert report.to_json()["layers"][:3] == [
         {"layer": "conv1", "from": "conv1"},
         {"layer": "conv2_group1", "from": "conv2"},
         {"layer": "conv2_group2", "from": "conv2"},
@@ -92,7 +92,7 @@ def test_every_layer_of_caffenet_computes_what_opencv_computes(caffenet, tmp_pat
 def test_every_layer_of_the_other_nets_computes_what_opencv_computes(backbone, tmp_path):
     # Also V1 layers with legacy shapes, as the published files have them.
     case = write_case(backbone, tmp_path, version="v1", legacy=True)
-    assert compare(case, tmp_path)["backbone"] == case.spec
+    assert compare(case, tmp_path).backbone == case.spec
 
 
 def test_an_imported_net_names_photos_as_it_is_with_the_labels_of_imagenet(caffenet, tmp_path):
@@ -104,8 +104,8 @@ def test_an_imported_net_names_photos_as_it_is_with_the_labels_of_imagenet(caffe
     (result,) = predict(file, [tmp_path / "photo.png"], top=3)
     best = np.argsort(expected)[::-1][:3]
     names = [label.replace(" ", "_") for label in labels()]
-    assert [one["label"] for one in result["predictions"]] == [names[i] for i in best]
-    scores = [one["score"] for one in result["predictions"]]
+    assert [best.label for best in result.labels] == [names[i] for i in best]
+    scores = [best.score for best in result.labels]
     np.testing.assert_allclose(scores, expected[best], atol=1e-4 * expected.max())
 
 
@@ -118,9 +118,9 @@ def test_another_last_layer_is_left_out_and_named_and_the_inner_ones_are_there(c
     model = write_caffemodel(tmp_path / "flickr.caffemodel", layers)
     file = tmp_path / "flickr.h5"
     report = import_caffe(tmp_path / "flickr.prototxt", model, "caffenet", file)
-    assert report["left_out"] == ["'fc8_flickr' (fc8): expected weights 1000x4096, got 20x4096."]
-    assert (report["top"], report["unused"]) == (False, ["fc9"])
-    assert report["parameters"] == 60_965_224 - 4_097_000
+    assert report.left_out == ("'fc8_flickr' (fc8): expected weights 1000x4096, got 20x4096.",)
+    assert (report.top, report.unused) == (False, ("fc9",))
+    assert report.parameters == 60_965_224 - 4_097_000
     base = build.load("CaffeNet", weights=str(file), image_size=227, features="fc7")
     images = pictures(227)
     expected = by_opencv(caffenet, images)["relu7"]  # the same seed, up to there
@@ -153,7 +153,7 @@ def test_the_mean_it_was_trained_with_goes_into_the_first_bias(convolutions, tmp
     image[2, :128], image[2, 128:] = 150, 130
     mean = write_mean(tmp_path / "mean.binaryproto", image)
     report = run(convolutions, tmp_path / "own.h5", mean=mean)
-    assert (report["mean"], report["mean_spread"]) == ([90, 110, 140], 10)
+    assert (report.mean, report.mean_spread) == ((90, 110, 140), 10)
     assert backbone_of(tmp_path / "own.h5") == "CaffeNet"
     images = pictures(227)
     definition = tmp_path / "to_pool5.prototxt"
@@ -185,7 +185,7 @@ def test_a_mean_that_the_definition_says_is_taken_and_of_doubles_too(convolution
     model = write_caffemodel(tmp_path / "doubles.caffemodel", doubles)
     before = model.read_bytes()
     given = {"prototxt": tmp_path / "said.prototxt", "caffemodel": model}
-    assert run(convolutions, tmp_path / "said.h5", **given)["mean"] == [90, 110, 140]
+    assert run(convolutions, tmp_path / "said.h5", **given).mean == (90, 110, 140)
     assert model.read_bytes() == before
     mean = write_mean(
         tmp_path / "mean.binaryproto",

@@ -82,8 +82,8 @@ def test_every_layer_of_alexnet_computes_what_opencv_computes_with_the_same_weig
     state = random_state(OF_ALEXNET)
     save_file(state, tmp_path / "alexnet.safetensors")
     report = import_torch(tmp_path / "alexnet.safetensors", "alexnet", tmp_path / "alexnet.h5")
-    assert (report["backbone"], report["parameters"]) == ("AlexNetOWT", 61_100_840)
-    assert (report["top"], report["left_out"], report["unused"]) == (True, [], [])
+    assert (report.backbone, report.parameters) == ("AlexNetOWT", 61_100_840)
+    assert (report.top, report.left_out, report.unused) == (True, (), ())
     (tmp_path / "net.prototxt").write_text(definition())
     layers = [
         (caffe, "InnerProduct" if caffe.startswith("fc") else "Convolution",
@@ -127,9 +127,9 @@ def test_vgg_sees_pixels_as_pytorch_scales_them_and_is_no_other_vgg(tmp_path):
     state = random_state(OF_VGG)
     save_file({f"module.{k}": v for k, v in state.items()}, tmp_path / "vgg.safetensors")
     report = import_torch(tmp_path / "vgg.safetensors", "vgg16", tmp_path / "vgg.h5")
-    assert report["backbone"] == backbone_of(tmp_path / "vgg.h5") == "VGG16:mode=torch"
-    assert [layer["from"] for layer in report["layers"]] == list(OF_VGG)
-    assert report["left_out"] == [
+    assert report.backbone == backbone_of(tmp_path / "vgg.h5") == "VGG16:mode=torch"
+    assert [layer.source for layer in report.layers] == list(OF_VGG)
+    assert list(report.left_out) == [
         "fc6: expected weights 4096x25088 and biases, got none.",
         "fc7: expected weights 4096x4096 and biases, got none.",
         "fc8: expected weights 1000x4096 and biases, got none.",
