@@ -17,7 +17,7 @@ import time
 import uuid
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from filelock import FileLock, Timeout
 from kerasft.cache import RESERVE, cache_folder, explaining, free_bytes, hold
 from kerasft.errors import UserError
 from kerasft.files import write_atomic
+from kerasft.results import Result
 from kerasft.text import size_text
 
 log = logging.getLogger(__name__)
@@ -39,7 +40,7 @@ _ADVICE = (
 
 
 @dataclass(frozen=True)
-class Unpacked:
+class Unpacked(Result):
     """A set of photos in the cache.
 
     Attributes:
@@ -211,13 +212,18 @@ def list_unpacked(folder: Path) -> list[Unpacked]:
     return sorted(found, key=lambda one: -one.used)
 
 
-def report(folder: Path) -> dict[str, Any]:
-    """Returns the sets of photos and their total size, as JSON, for `kerasft cache list`."""
+@dataclass(frozen=True)
+class PhotoReport(Result):
+    """The sets of photos in the cache, and their total size in bytes."""
+
+    photos: tuple[Unpacked, ...]
+    photo_bytes: int
+
+
+def report(folder: Path) -> PhotoReport:
+    """Returns the sets of photos and their total size, for `kerasft cache list`."""
     found = list_unpacked(folder)
-    return {
-        "photos": [asdict(one) for one in found],
-        "photo_bytes": sum(one.bytes for one in found),
-    }
+    return PhotoReport(tuple(found), sum(one.bytes for one in found))
 
 
 def clear(folder: Path) -> tuple[int, int]:

@@ -13,7 +13,7 @@ import os
 import re
 from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +21,14 @@ from kerasft.activations.store import array_path, read_header
 from kerasft.cache import LOCKS, RESERVE, SETTINGS, explaining, free_bytes, hold
 from kerasft.errors import UserError
 from kerasft.files import write_atomic
+from kerasft.results import Result
 from kerasft.text import size_text
 
 DEFAULT_LIMIT = 20 * 10**9  # bytes
 
 
 @dataclass(frozen=True)
-class StoreInfo:
+class StoreInfo(Result):
     """A store in the cache; a damaged one has shape () and dtype ""."""
 
     digest: str
@@ -61,15 +62,28 @@ def list_stores(folder: Path) -> list[StoreInfo]:
     return sorted(stores, key=lambda store: -store.used)
 
 
-def report(folder: Path) -> dict[str, Any]:
-    """Returns the stores of a cache, their total size, the limit and the folder, as JSON."""
+@dataclass(frozen=True)
+class StoreReport(Result):
+    """The stores of a cache.
+
+    Attributes:
+        stores: stores, most recently used first.
+        bytes: total size of the stores.
+        limit: number of bytes that the stores may take up.
+        folder: folder of the cache.
+    """
+
+    stores: tuple[StoreInfo, ...]
+    bytes: int
+    limit: int
+    folder: Path
+
+
+def report(folder: Path) -> StoreReport:
+    """Returns the stores of a cache, their total size, the limit and the folder."""
     stores = list_stores(folder)
-    return {
-        "stores": [asdict(store) for store in stores],
-        "bytes": sum(store.bytes for store in stores),
-        "limit": limit_of(folder),
-        "folder": str(folder),
-    }
+    size = sum(store.bytes for store in stores)
+    return StoreReport(tuple(stores), size, limit_of(folder), folder)
 
 
 def _digests(folder: Path) -> set[str]:

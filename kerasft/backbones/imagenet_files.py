@@ -5,12 +5,13 @@ Plain rules without Keras, so that `kerasft backbones` answers in an instant.
 
 import os
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from kerasft.backbones.compatibility import check_weights
 from kerasft.backbones.spec import parse
 from kerasft.backbones.table import BACKBONES, Backbone
+from kerasft.results import Result
 
 # Module -> name of the file of a base without its top, as in the constructors of
 # keras/src/applications. A test lets each of them request its file.
@@ -63,43 +64,76 @@ def weights_file(spec: str, image_size: int) -> str:
         name=name,
         kind=name.removeprefix(backbone.module.replace("_", "")),
         alpha=alpha,
-        tenths=_TENTHS.get(alpha),
+        tenths=_TENTHS.get(float(alpha)),
         minimalistic="_minimalistic" if options.get("minimalistic") else "",
         side=image_size if image_size in _SIDES.get(backbone.module, ()) else 224,
     )
 
 
-def list_backbones() -> dict[str, Any]:
-    """Lists the table, and which ImageNet weights are on this machine. Builds nothing.
+@dataclass(frozen=True)
+class Variant(Result):
+    """Options of a backbone for which there are ImageNet weights.
 
-    Returns:
-        `{"folder", "backbones": [{"name", "image_size", "min_size", "parameters", "features",
-        "blocks", "download_bytes", "on_this_machine", "options", "variants": [{"spec",
-        "on_this_machine"}]}]}`. `folder` is where Keras keeps the files, `download_bytes` the
-        approximate size of one, None where a file has to be imported; `on_this_machine` is about
-        the file for `image_size`.
+    Attributes:
+        spec: backbone with the options, "MobileNet:alpha=0.75".
+        on_this_machine: whether the file of the weights is here.
     """
+
+    spec: str
+    on_this_machine: bool
+
+
+@dataclass(frozen=True)
+class ListedBackbone(Result):
+    """A row of `kerasft backbones`; other attributes are those of `table.Backbone`.
+
+    Attributes:
+        download_bytes: approximate size of the file of the ImageNet weights; None where weights
+            have to be imported.
+        on_this_machine: whether the file of the weights for `image_size` is here.
+        variants: options with weights of their own.
+    """
+
+    name: str
+    image_size: int
+    min_size: int
+    parameters: int
+    features: int
+    blocks: int
+    download_bytes: int | None
+    on_this_machine: bool
+    options: tuple[str, ...]
+    variants: tuple[Variant, ...]
+
+
+@dataclass(frozen=True)
+class BackboneList(Result):
+    """The rows of `kerasft backbones`, and the folder in which Keras keeps the weights."""
+
+    folder: Path
+    backbones: tuple[ListedBackbone, ...]
+
+
+def list_backbones() -> BackboneList:
+    """Lists the table, and which ImageNet weights are on this machine. Builds nothing."""
     folder = models_folder()
-    return {
-        "folder": str(folder),
-        "backbones": [_listed(backbone, folder) for backbone in BACKBONES.values()],
-    }
+    return BackboneList(folder, tuple(_listed(row, folder) for row in BACKBONES.values()))
 
 
-def _listed(backbone: Backbone, folder: Path) -> dict[str, Any]:
+def _listed(backbone: Backbone, folder: Path) -> ListedBackbone:
     def is_here(spec: str) -> bool:
         return (folder / weights_file(spec, backbone.image_size)).is_file()
 
     specs = [f"{backbone.name}:{variant}" for variant in backbone.variants]
-    return {
-        "name": backbone.name,
-        "image_size": backbone.image_size,
-        "min_size": backbone.min_size,
-        "parameters": backbone.parameters,
-        "features": backbone.features,
-        "blocks": backbone.blocks,
-        "download_bytes": BYTES_PER_PARAMETER * backbone.parameters if backbone.published else None,
-        "on_this_machine": backbone.published and is_here(backbone.name),
-        "options": list(backbone.options),
-        "variants": [{"spec": spec, "on_this_machine": is_here(spec)} for spec in specs],
-    }
+    return ListedBackbone(
+        name=backbone.name,
+        image_size=backbone.image_size,
+        min_size=backbone.min_size,
+        parameters=backbone.parameters,
+        features=backbone.features,
+        blocks=backbone.blocks,
+        download_bytes=BYTES_PER_PARAMETER * backbone.parameters if backbone.published else None,
+        on_this_machine=backbone.published and is_here(backbone.name),
+        options=backbone.options,
+        variants=tuple(Variant(spec, is_here(spec)) for spec in specs),
+    )

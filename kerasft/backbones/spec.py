@@ -6,6 +6,8 @@ from typing import Any
 from kerasft.backbones.table import BACKBONES, MODE, Backbone
 from kerasft.errors import UserError, did_you_mean
 
+Options = dict[str, float | bool | str]
+
 
 def _width(text: str) -> float:
     """Parses a width multiplier. The largest one is 1.4; the limit catches `alpha=75`."""
@@ -41,7 +43,7 @@ OPTIONS: dict[str, tuple[Callable[[str], Any], str]] = {
 }
 
 
-def parse(spec: str) -> tuple[Backbone, dict[str, Any]]:
+def parse(spec: str) -> tuple[Backbone, Options]:
     """Parses one backbone as users write it.
 
     Args:
@@ -63,7 +65,7 @@ def parse(spec: str) -> tuple[Backbone, dict[str, Any]]:
             exit_code=2,
         )
     backbone = BACKBONES[name]
-    options: dict[str, Any] = {}
+    options: Options = {}
     for part in rest.split(",") if colon else ():
         option, _, text = (piece.strip() for piece in part.partition("="))
         if option not in backbone.options:
@@ -92,7 +94,7 @@ def parse(spec: str) -> tuple[Backbone, dict[str, Any]]:
 SEPARATOR = "+"  # between the backbones of "MobileNetV2+MobileNet:alpha=0.75"
 
 
-def parse_all(spec: str) -> tuple[tuple[Backbone, dict[str, Any]], ...]:
+def parse_all(spec: str) -> tuple[tuple[Backbone, Options], ...]:
     """Parses one backbone or several: "MobileNetV2+MobileNet:alpha=0.75".
 
     Returns:

@@ -2,12 +2,16 @@
 
 import time
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from kerasft.cli.options import json_option, print_result
 from kerasft.text import size_text
+
+if TYPE_CHECKING:
+    from kerasft.activations.eviction import StoreInfo, StoreReport
+    from kerasft.unpacked import PhotoReport
 
 
 @click.group()
@@ -37,8 +41,10 @@ def list_cache(as_json: bool) -> None:
     from kerasft.activations import eviction
     from kerasft.cache import cache_folder
 
-    held = eviction.report(cache_folder()) | unpacked.report(unpacked.photo_folder())
-    print_result(held, cache_text, as_json=as_json)
+    stores = eviction.report(cache_folder())
+    photos = unpacked.report(unpacked.photo_folder())
+    held = {**stores.to_json(), **photos.to_json()}
+    print_result(held, lambda _: cache_text(stores, photos), as_json=as_json)
 
 
 @cache.command("clear")
@@ -83,14 +89,10 @@ def limit_cache(size: str | None, as_json: bool) -> None:
     print_result(result, limit_text, as_json=as_json)
 
 
-def cache_text(report: Mapping[str, Any]) -> str:
-    """Writes a line per store and per source of unpacked photos, then their total sizes.
-
-    Args:
-        report: JSON value that `cache list --json` prints.
-    """
+def cache_text(held: "StoreReport", unpacked: "PhotoReport") -> str:
+    """Writes a line per store and per source of unpacked photos, then their total sizes."""
     title = ("backbone", "cut", "images", "view", "dtype", "size", "last used")
-    rows = [title, *(_store_row(store) for store in report["stores"])]
+    rows = [title, *(_store_row(store) for store in held.stores)]
     width = [max(len(row[column]) for row in rows) for column in range(7)]
     lines = [
         f"{backbone:<{width[0]}}  {cut:<{width[1]}}  {images:>{width[2]}}  {view:>{width[3]}}  "
@@ -98,35 +100,32 @@ def cache_text(report: Mapping[str, Any]) -> str:
         for backbone, cut, images, view, dtype, size, used in rows
     ]
     photos = [
-        f"{one['name']}: {one['files']:,} files unpacked, {size_text(one['bytes'])}, last used "
-        f"{_time_text(one['used'])}"
-        for one in report["photos"]
+        f"{one.name}: {one.files:,} files unpacked, {size_text(one.bytes)}, last used "
+        f"{_time_text(one.used)}"
+        for one in unpacked.photos
     ]
-    total = [
-        f"{size_text(report['bytes'])} of at most {size_text(report['limit'])} in "
-        f"{report['folder']}"
-    ]
+    total = [f"{size_text(held.bytes)} of at most {size_text(held.limit)} in {held.folder}"]
     if photos:
         total.append(
-            f"and {size_text(report['photo_bytes'])} of unpacked photos, which the limit does not "
+            f"and {size_text(unpacked.photo_bytes)} of unpacked photos, which the limit does not "
             "include"
         )
-    parts = (lines if report["stores"] else [], photos, total)
+    parts = (lines if held.stores else [], photos, total)
     return "\n\n".join("\n".join(part) for part in parts if part)
 
 
-def _store_row(store: Mapping[str, Any]) -> tuple[str, ...]:
+def _store_row(store: "StoreInfo") -> tuple[str, ...]:
     """Writes the cells of a store, "unknown" for facts that were lost."""
-    facts = store["facts"]
-    images = store["shape"][0] if store["shape"] else None
+    facts = store.facts
+    images = store.shape[0] if store.shape else None
     return (
         str(facts.get("backbone", "unknown")),
         _cut_text(facts),
         f"{images:,}" if images is not None else "unknown",
         str(facts.get("view", "unknown")),
-        store["dtype"] or "damaged",
-        size_text(store["bytes"]),
-        _time_text(store["used"]),
+        store.dtype or "damaged",
+        size_text(store.bytes),
+        _time_text(store.used),
     )
 
 

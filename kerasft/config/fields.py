@@ -38,7 +38,7 @@ from kerasft.backbones.spec import SEPARATOR, parse_all, side_of
 from kerasft.backbones.table import SAMPLE_BACKBONE, SAMPLE_SIDE
 from kerasft.config.problems import repeated_names
 from kerasft.config.source_names import TFDS, check_name, photos_help
-from kerasft.config.weights_names import file_for, nets_brought_by
+from kerasft.config.weights_names import Net, file_for, nets_brought_by
 from kerasft.errors import UserError, did_you_mean
 from kerasft.heads.methods import METHODS, linear_methods
 
@@ -339,15 +339,16 @@ class Model(Section):
     @classmethod
     def _some_weights_bring_their_net(cls, given: Any) -> Any:
         weights = given.get("weights") if isinstance(given, dict) else None
-        brought: dict[str, Any] = {}
+        net = None
         if weights == "sample":
-            brought = {"backbone": SAMPLE_BACKBONE, "image_size": SAMPLE_SIDE}
+            net = Net(SAMPLE_BACKBONE, SAMPLE_SIDE)
         elif isinstance(weights, str) and weights not in WEIGHTS:
             with suppress(UserError):  # reported by the validator of `weights`
-                brought = nets_brought_by(weights_of(weights))
-        if not brought:
+                net = nets_brought_by(weights_of(weights))
+        if net is None:
             return given
-        return {**brought, **{key: value for key, value in given.items() if value is not None}}
+        both = [*vars(net).items(), *given.items()]
+        return {key: value for key, value in both if value is not None}
 
     @field_validator("backbone", mode="before")
     @classmethod

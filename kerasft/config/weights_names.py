@@ -5,6 +5,7 @@ other file.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,20 @@ from kerasft.errors import UserError
 from kerasft.run import RECORD, Run, model_file
 
 
-def nets_brought_by(weights: Sequence[str]) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Net:
+    """A net that weights belong to.
+
+    Attributes:
+        backbone: its backbone, perhaps several joined by "+".
+        image_size: side of its input, pixels, as the config of a run has it; None elsewhere.
+    """
+
+    backbone: str
+    image_size: Any = None
+
+
+def nets_brought_by(weights: Sequence[str]) -> Net | None:
     """Finds the backbone, and possibly the image size, that belong to weights.
 
     Args:
@@ -23,7 +37,7 @@ def nets_brought_by(weights: Sequence[str]) -> dict[str, Any]:
             backbone if `import-caffe` or `import-torch` wrote it.
 
     Returns:
-        Dict with "backbone" and, for a run, "image_size"; empty if a file states no backbone.
+        The net, or None if a file states no backbone.
 
     Raises:
         UserError: a folder that is not a run, or whose config is damaged or missing.
@@ -32,8 +46,8 @@ def nets_brought_by(weights: Sequence[str]) -> dict[str, Any]:
         return net_of(weights[0])
     backbones = [backbone_of(one) for one in weights]
     if None in backbones:
-        return {}
-    return {"backbone": SEPARATOR.join(map(str, backbones))}
+        return None
+    return Net(SEPARATOR.join(map(str, backbones)))
 
 
 def weights_for(weights: str, backbone: str) -> str:
@@ -73,7 +87,7 @@ def weights_for(weights: str, backbone: str) -> str:
     return chosen[0] if len(set(chosen)) == 1 and chosen[0] in WEIGHTS else SEPARATOR.join(chosen)
 
 
-def net_of(folder: str | Path) -> dict[str, Any]:
+def net_of(folder: str | Path) -> Net:
     """Reads backbone and image size from the config of a run.
 
     Raises:
@@ -88,7 +102,7 @@ def net_of(folder: str | Path) -> dict[str, Any]:
     model = read_toml(run.config_path).get("model")
     if not isinstance(model, dict) or not isinstance(model.get("backbone"), str):
         raise UserError(f"{run.config_path} is damaged: no model.backbone in it.")
-    return {key: model[key] for key in ("backbone", "image_size") if key in model}
+    return Net(model["backbone"], model.get("image_size"))
 
 
 def file_for(folder: str | Path, backbone: str | None) -> str:
@@ -101,7 +115,7 @@ def file_for(folder: str | Path, backbone: str | None) -> str:
     Raises:
         UserError: not a run, a run without a model, or one with another backbone.
     """
-    trained = net_of(folder)["backbone"]
+    trained = net_of(folder).backbone
     if backbone is not None and not same_net(trained, backbone):
         raise UserError(
             f"the run {folder} has trained {trained}, got backbone '{backbone}'. Leave the "

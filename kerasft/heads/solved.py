@@ -10,6 +10,8 @@ from typing import Any
 import keras
 import numpy as np
 
+from kerasft.results import Result
+
 
 @dataclass(frozen=True, eq=False)
 class Examples:
@@ -110,6 +112,14 @@ class Neighbours:
 Form = Linear | Gaussians | SupportVectors | Neighbours
 
 
+@dataclass(frozen=True)
+class Tried(Result):
+    """A setting of a method that was tried, and its score."""
+
+    parameters: dict[str, float]
+    score: float
+
+
 @dataclass(frozen=True, eq=False)
 class Solution:
     """A solved head.
@@ -117,7 +127,7 @@ class Solution:
     Attributes:
         method: name of the method, a key of METHODS.
         parameters: the setting that was chosen.
-        tried: `{"parameters", "score"}` of each setting, the simplest one first.
+        tried: settings with their scores, the simplest one first.
         score: name of the score, for people, such as "log loss in 5-fold cross-validation". The
             lowest log loss or the highest accuracy won; on a tie, the simplest setting.
         converged: whether the solver converged with the chosen setting.
@@ -128,7 +138,7 @@ class Solution:
 
     method: str
     parameters: dict[str, float | int]
-    tried: list[dict]
+    tried: list[Tried]
     score: str
     converged: bool
     notes: tuple[str, ...]

@@ -17,7 +17,7 @@ from threadpoolctl import threadpool_limits
 from kerasft.errors import UserError, did_you_mean
 from kerasft.heads.estimators import Setting, Solver, Task
 from kerasft.heads.methods import METHODS
-from kerasft.heads.solved import Examples, Solution
+from kerasft.heads.solved import Examples, Solution, Tried
 
 FOLDS = 5
 SMALLEST = 1e-15  # smallest score in a log loss, since Bayes gives scores of 0
@@ -78,10 +78,10 @@ def solve(
     settings = row.settings(train.features.shape[1], min(len(fit.labels) for fit, _ in pairs))
     total = len(settings) * len(pairs) + 1
     tried = _tried(row, settings, pairs, task, lambda done: progress(done, total))
-    best = (max if row.score == "accuracy" else min)(tried, key=lambda one: one["score"])
+    best = (max if row.score == "accuracy" else min)(tried, key=lambda one: one.score)
 
     with _convergence() as failures:
-        fitted = row.fit(best["parameters"], train, task)
+        fitted = row.fit(best.parameters, train, task)
     if failures:
         notes.append(f"The solver stopped before it had converged: {failures[0]}")
     estimator, form, more = row.finish(fitted, train, validation, task)
@@ -89,7 +89,7 @@ def solve(
     where = f"in {len(folds)}-fold cross-validation" if folds else "on the validation images"
     return Solution(
         method=method,
-        parameters=best["parameters"],
+        parameters=best.parameters,
         tried=tried,
         score=f"{row.score} {where}",
         converged=not failures,
@@ -105,8 +105,8 @@ def _tried(
     pairs: list[tuple[Examples, Examples]],
     task: Task,
     progress: Callable[[int], None],
-) -> list[dict]:
-    """Tries settings, and returns `{"parameters", "score"}` of each.
+) -> list[Tried]:
+    """Tries settings.
 
     Args:
         row: the method's solver.
@@ -115,7 +115,7 @@ def _tried(
         task: the inputs of the solver other than the images.
         progress: the callback that receives the number of finished fits.
     """
-    tried: list[dict] = []
+    tried: list[Tried] = []
     for setting in settings:
         scores = []
         for fit, held in pairs:
@@ -126,7 +126,7 @@ def _tried(
         # Every image counts once. Rounded, so that equal numbers of hits give equal scores,
         # however they are spread over the folds.
         score = np.average(scores, weights=[len(held.labels) for _, held in pairs])
-        tried.append({"parameters": setting, "score": round(float(score), 10)})
+        tried.append(Tried(setting, round(float(score), 10)))
     return tried
 
 

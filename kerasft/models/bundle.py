@@ -16,7 +16,7 @@ import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
@@ -140,12 +140,11 @@ def load(path: str | Path) -> Bundle:
         raise UserError(f"{path}: no such file.", exit_code=2)
     with _readable(path):
         facts = _read_facts(path)
-        refuse_later(path, facts.get("format", FORMAT), FORMAT, facts.get("versions", {}))
         bundle = Bundle(
             model=keras.models.load_model(path, compile=False),
-            class_names=tuple(str(name) for name in facts["class_names"]),
-            image_size=int(facts["image_size"]),
-            resize=str(facts["resize"]),
+            class_names=facts.class_names,
+            image_size=facts.image_size,
+            resize=facts.resize,
         )
     model = bundle.model
     side, classes = bundle.image_size, len(bundle.class_names)
@@ -171,7 +170,15 @@ def _readable(path: Path) -> Iterator[None]:
         raise UserError(f"{path}: the model can't be loaded: {first_line}") from error
 
 
-def _read_facts(path: Path) -> dict:
+class _Facts(NamedTuple):
+    """What MEMBER says about a model; attributes as in Bundle."""
+
+    class_names: tuple[str, ...]
+    image_size: int
+    resize: str
+
+
+def _read_facts(path: Path) -> _Facts:
     with zipfile.ZipFile(path) as archive:
         if archive.testzip() is not None:  # reads everything, compares checksums
             raise zipfile.BadZipFile
@@ -186,7 +193,12 @@ def _read_facts(path: Path) -> dict:
         facts = json.loads(archive.read(MEMBER))
     if not isinstance(facts, dict):
         raise ValueError(f"{MEMBER} holds no JSON object.")
-    return facts
+    refuse_later(path, facts.get("format", FORMAT), FORMAT, facts.get("versions", {}))
+    return _Facts(
+        class_names=tuple(str(name) for name in facts["class_names"]),
+        image_size=int(facts["image_size"]),
+        resize=str(facts["resize"]),
+    )
 
 
 def compute(

@@ -175,7 +175,7 @@ def solve_head(context: RunContext, index: int, phase: Solved, net: Net, seed: i
         how=Solving(
             method=solution.method,
             parameters=solution.parameters,
-            tried=tuple(solution.tried),
+            tried=tuple(one.to_json() for one in solution.tried),
             score=solution.score,
             converged=solution.converged,
             notes=tuple(solution.notes),

@@ -103,10 +103,10 @@ def test_keras_asks_for_these_files_of_variants(spec, side, file, monkeypatch):
 def test_the_real_files_are_on_this_machine(assets, monkeypatch):
     monkeypatch.setenv("KERAS_HOME", str(assets))
     listed = list_backbones()
-    assert listed["folder"] == str(assets / "models")
-    assert [row["name"] for row in listed["backbones"] if row["on_this_machine"]] == ["MobileNetV2"]
-    variants = [variant for row in listed["backbones"] for variant in row["variants"]]
-    assert [variant["spec"] for variant in variants if variant["on_this_machine"]] == [
+    assert listed.folder == assets / "models"
+    assert [row.name for row in listed.backbones if row.on_this_machine] == ["MobileNetV2"]
+    variants = [variant for row in listed.backbones for variant in row.variants]
+    assert [variant.spec for variant in variants if variant.on_this_machine] == [
         "MobileNet:alpha=0.25",
         "MobileNet:alpha=0.75",
         "MobileNetV2:alpha=0.35",
@@ -114,14 +114,14 @@ def test_the_real_files_are_on_this_machine(assets, monkeypatch):
 
 
 def test_a_download_is_about_as_large_as_the_real_file(assets):
-    (row,) = (r for r in list_backbones()["backbones"] if r["name"] == "MobileNetV2")
+    (row,) = (r for r in list_backbones().backbones if r.name == "MobileNetV2")
     real = (assets / "models" / FILES["MobileNetV2"]).stat().st_size
-    assert 1.0 < real / row["download_bytes"] < 1.05
+    assert 1.0 < real / row.download_bytes < 1.05
 
 
 def test_a_row_says_this(monkeypatch, tmp_path):
     monkeypatch.setenv("KERAS_HOME", str(tmp_path))
-    assert list_backbones()["backbones"][2] == {
+    assert list_backbones().backbones[2].to_json() == {
         "name": "MobileNetV3Small",
         "image_size": 224,
         "min_size": 32,

@@ -1,41 +1,54 @@
-from kerasft.backbones.imagenet_files import list_backbones
-from kerasft.cli.backbones import backbones_text, blocks_text
+from dataclasses import replace
+from pathlib import Path
 
-PLAIN = {"image_size": 224, "min_size": 32, "features": 1024, "blocks": 14, "options": []}
-PLAIN |= {"variants": [], "on_this_machine": False}
-REPORT = {
-    "folder": "/home/ada/.keras/models",
-    "backbones": [
-        {
-            **PLAIN,
-            "name": "MobileNet",
-            "parameters": 3_228_864,
-            "download_bytes": 12_915_456,
-            "options": ["alpha", "depth_multiplier"],
-            "variants": [
-                {"spec": "MobileNet:alpha=0.25", "on_this_machine": True},
-                {"spec": "MobileNet:alpha=0.5", "on_this_machine": False},
-            ],
-        },
-        {
-            **PLAIN,
-            "name": "ConvNeXtXLarge",
-            "parameters": 348_147_968,
-            "features": 2048,
-            "download_bytes": 1_392_591_872,
-            "on_this_machine": True,
-        },
-        {
-            **PLAIN,
-            "name": "CaffeNet",
-            "image_size": 227,
-            "min_size": 67,
-            "parameters": 2_334_080,
-            "features": 256,
-            "download_bytes": None,
-        },
-    ],
-}
+from kerasft.backbones.imagenet_files import (
+    BackboneList,
+    ListedBackbone,
+    Variant,
+    list_backbones,
+)
+from kerasft.cli.backbones import backbones_text, blocks_text
+from kerasft.models.blocks import Block
+
+PLAIN = ListedBackbone(
+    name="MobileNet",
+    image_size=224,
+    min_size=32,
+    parameters=3_228_864,
+    features=1024,
+    blocks=14,
+    download_bytes=12_915_456,
+    on_this_machine=False,
+    options=("alpha", "depth_multiplier"),
+    variants=(Variant("MobileNet:alpha=0.25", True), Variant("MobileNet:alpha=0.5", False)),
+)
+REPORT = BackboneList(
+    Path("/home/ada/.keras/models"),
+    (
+        PLAIN,
+        replace(
+            PLAIN,
+            name="ConvNeXtXLarge",
+            parameters=348_147_968,
+            features=2048,
+            download_bytes=1_392_591_872,
+            on_this_machine=True,
+            options=(),
+            variants=(),
+        ),
+        replace(
+            PLAIN,
+            name="CaffeNet",
+            image_size=227,
+            min_size=67,
+            parameters=2_334_080,
+            features=256,
+            download_bytes=None,
+            options=(),
+            variants=(),
+        ),
+    ),
+)
 
 
 def test_a_backbone_is_a_line_then_come_the_options_and_what_to_do_next():
@@ -68,8 +81,8 @@ def test_the_real_table_is_narrow_enough_for_a_terminal(monkeypatch):
 
 def test_a_block_of_one_layer_and_one_of_many():
     rows = [
-        {"name": "block_16", "layers": ["expand", "relu", "project"], "parameters": 1234},
-        {"name": "stem", "layers": ["Conv1"], "parameters": 56},
+        Block("block_16", ("expand", "relu", "project"), 1234, (), ()),
+        Block("stem", ("Conv1",), 56, (), ()),
     ]
     assert blocks_text(rows) == (
         "     block     parameters  layers\n"

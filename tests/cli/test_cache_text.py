@@ -1,8 +1,11 @@
 import time
+from pathlib import Path
 
 import pytest
 
+from kerasft.activations.eviction import StoreInfo, StoreReport
 from kerasft.cli.cache import cache_text, limit_text, removed_text
+from kerasft.unpacked import PhotoReport, Unpacked
 
 
 @pytest.fixture(autouse=True)
@@ -15,21 +18,14 @@ def greenwich(monkeypatch):
 
 
 def a_store(facts, shape=(1498, 14, 14, 384), dtype="float16"):
-    return {"bytes": 225_494_144, "used": 1767323045.0, "facts": facts, "shape": shape} | {
-        "dtype": dtype
-    }
+    return StoreInfo("0" * 32, 225_494_144, 0.0, 1767323045.0, facts, shape, dtype)
 
 
 def text_of(*stores, photos=()):
+    size, limit = 225_494_144 * len(stores), 20 * 10**9
     return cache_text(
-        {
-            "stores": list(stores),
-            "photos": list(photos),
-            "photo_bytes": 5_000_000 * len(photos),
-            "bytes": 225_494_144 * len(stores),
-            "limit": 20 * 10**9,
-            "folder": "/home/ada/.cache/kerasft",
-        }
+        StoreReport(stores, size, limit, Path("/home/ada/.cache/kerasft")),
+        PhotoReport(tuple(photos), 5_000_000 * len(photos)),
     )
 
 
@@ -75,9 +71,7 @@ def test_a_store_of_which_nothing_is_known_is_a_line_too():
 
 
 def test_unpacked_photos_are_lines_of_their_own():
-    photos = [
-        {"name": "/home/ada/photos.zip", "files": 1498, "bytes": 5_000_000, "used": 1767323045.0}
-    ]
+    photos = [Unpacked("0" * 32, "/home/ada/photos.zip", 1498, 5_000_000, 1767323045.0)]
     assert text_of(photos=photos).splitlines() == [
         "/home/ada/photos.zip: 1,498 files unpacked, 5.0 MB, last used 2026-01-02 03:04",
         "",

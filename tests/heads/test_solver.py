@@ -42,9 +42,9 @@ def test_a_setting_is_chosen_by_log_loss_in_cross_validation(train, validation):
         for c in (1e-2, 1e-1, 1.0)
     ]
     assert solution.score == "log loss in 5-fold cross-validation"
-    np.testing.assert_allclose([one["score"] for one in solution.tried], expected, rtol=1e-6)
+    np.testing.assert_allclose([one.score for one in solution.tried], expected, rtol=1e-6)
     best = int(np.argmin(expected))
-    assert solution.parameters == solution.tried[best]["parameters"]
+    assert solution.parameters == solution.tried[best].parameters
 
 
 def test_a_setting_of_an_svm_is_chosen_by_accuracy(train, validation):
@@ -60,7 +60,7 @@ def test_a_setting_of_an_svm_is_chosen_by_accuracy(train, validation):
         for c in (1e-4, 1e-3, 1e-2)
     ]
     assert solution.score == "accuracy in 5-fold cross-validation"
-    np.testing.assert_allclose([one["score"] for one in solution.tried], expected, atol=1e-9)
+    np.testing.assert_allclose([one.score for one in solution.tried], expected, atol=1e-9)
 
 
 def test_many_classes_are_scored_as_by_scikit_learn_whatever_the_number_of_threads():
@@ -79,7 +79,7 @@ def test_many_classes_are_scored_as_by_scikit_learn_whatever_the_number_of_threa
         ).mean()
         for c in (1e-4, 1e-3, 1e-2)
     ]
-    np.testing.assert_allclose([each["score"] for each in one.tried], expected, atol=1e-9)
+    np.testing.assert_allclose([each.score for each in one.tried], expected, atol=1e-9)
     assert one.tried == two.tried and one.converged and one.notes == two.notes
     np.testing.assert_array_equal(one.form.kernel, two.form.kernel)
     np.testing.assert_array_equal(one.form.bias, two.form.bias)
@@ -91,7 +91,7 @@ def test_of_equal_scores_the_simplest_setting_is_taken():
     x = rng.normal(0, 0.1, (60, 5)) + 10 * labels[:, None]  # far apart: all settings are right
     apart = Examples(x.astype("float32"), labels)
     solution = solve("svm", apart, apart, num_classes=2)
-    assert [one["score"] for one in solution.tried] == [1.0, 1.0, 1.0]
+    assert [one.score for one in solution.tried] == [1.0, 1.0, 1.0]
     assert solution.parameters == {"C": 1e-4}
 
 
@@ -100,10 +100,10 @@ def test_bayes_chooses_by_log_loss_on_the_validation_images(train, validation):
     assert solution.score == "log loss on the validation images"
     scores = solution.estimator.predict_proba(validation.features)
     loss = -np.log(scores[np.arange(60), validation.labels]).mean()
-    chosen = next(o for o in solution.tried if o["parameters"] == solution.parameters)
-    assert chosen["score"] == pytest.approx(loss)
-    assert chosen["score"] == min(one["score"] for one in solution.tried)
-    assert [one["parameters"]["var_smoothing"] for one in solution.tried] == [0.1, 3e-3, 1e-4]
+    chosen = next(o for o in solution.tried if o.parameters == solution.parameters)
+    assert chosen.score == pytest.approx(loss)
+    assert chosen.score == min(one.score for one in solution.tried)
+    assert [one.parameters["var_smoothing"] for one in solution.tried] == [0.1, 3e-3, 1e-4]
 
 
 @pytest.mark.parametrize("method", ["lda", "logistic", "knn"])
@@ -141,9 +141,9 @@ def shots(groups):
 def test_photos_of_a_group_are_never_on_both_sides_of_a_fold():
     plain, grouped = shots(groups=False), shots(groups=True)
     leaky = solve("knn", plain, plain, num_classes=2)
-    assert leaky.tried[-1]["score"] < 0.2  # the control: k = 3 finds the other shots of a series
+    assert leaky.tried[-1].score < 0.2  # the control: k = 3 finds the other shots of a series
     honest = solve("knn", grouped, grouped, num_classes=2)
-    assert honest.tried[-1]["score"] > 0.6
+    assert honest.tried[-1].score > 0.6
     assert honest.score == "log loss in 5-fold cross-validation"
 
 
