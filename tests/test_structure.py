@@ -252,6 +252,18 @@ def f(x):
     assert flags_named(ast.parse(code)) == ["line 5: : pass --data."]  # the control
 
 
+def test_results_are_objects_and_few_functions_return_a_bare_dict():
+    bare = [
+        f"{name}.{node.name}"
+        for name, tree in MODULES.items()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.FunctionDef)
+        and node.returns is not None
+        and re.search(r"\bdict(?!\[)|dict\[str, (Any|object)\]", ast.unparse(node.returns))
+    ]
+    assert len(bare) <= 20, bare  # `to_json` at the edge counts too
+
+
 def test_only_errors_py_defines_an_exception():
     defined = [
         f"{name}.{node.name}"

@@ -154,7 +154,7 @@ def store_specs_at(
     return needs
 
 
-def _where(config: Config, blocks: int) -> dict[str, object]:
+def _where(config: Config, blocks: int) -> dict[str, int | str]:
     """Returns the key's facts about the cut. They describe only the tensor, not what is above it.
 
     Weights alone don't tell features apart, because pooling has none. Defaults are left out, so
@@ -165,7 +165,7 @@ def _where(config: Config, blocks: int) -> dict[str, object]:
         return {"blocks": blocks, "features": features}
     if blocks:
         return {"blocks": blocks + leave_out}
-    facts: dict[str, object] = {"blocks": 0}
+    facts: dict[str, int | str] = {"blocks": 0}
     if features != "pooled":
         facts["features"] = features
     if leave_out:

@@ -66,8 +66,8 @@ def check_weights(spec: str, weights: str) -> None:
             torch = row.name == "AlexNetOWT" or MODE in options
             raise UserError(
                 f"Keras has no ImageNet weights for {row.name}{mode}. Import a file with "
-                f"`kerasft import-{'torch' if torch else 'caffe'}` and pass the file that it writes, "
-                "or use 'none'.",
+                f"`kerasft import-{'torch' if torch else 'caffe'}` and pass the file that it "
+                "writes, or use 'none'.",
                 field="weights",
                 exit_code=2,
             )

@@ -108,7 +108,8 @@ def parse_all(spec: str) -> tuple[tuple[Backbone, Options], ...]:
     for i, one in enumerate(parsed):
         if one in parsed[:i]:
             raise UserError(
-                f"'{spec}': {specs[i].strip()} is named twice, so its features would be duplicated.",
+                f"'{spec}': {specs[i].strip()} is named twice, so its features would be there "
+                "twice.",
                 field="backbone",
                 exit_code=2,
             )

@@ -12,6 +12,7 @@ import numpy as np
 
 from kerasft.compare.request import Trial
 from kerasft.metrics import Figures
+from kerasft.results import Result
 
 Split = Literal["validation", "test"]
 """A split on which a trial is scored."""
@@ -37,7 +38,7 @@ class SplitResult:
 
 
 @dataclass(frozen=True)
-class TriedSetting:
+class TriedSetting(Result):
     """One setting that a way has tried, and what came of it.
 
     Attributes:
@@ -55,10 +56,6 @@ class TriedSetting:
     seconds: float
     pass_seconds: float
     converged: bool
-
-    def to_json(self) -> dict[str, Any]:
-        """Returns an object with a key for each attribute."""
-        return {**vars(self), "settings": dict(self.settings)}
 
     @classmethod
     def from_json(cls, record: Mapping[str, Any]) -> "TriedSetting":

@@ -31,7 +31,7 @@ class LeftOut:
     seconds: float | None
     left: float
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, str | float | None]:
         """Returns the object that stands in "left_out" of the JSON of `kerasft compare`."""
         return {
             "name": self.way,

@@ -6,7 +6,7 @@ them, and `scripts/write_fields.py` writes configs/FIELDS.md.
 
 import types
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel
@@ -14,10 +14,11 @@ from pydantic.fields import FieldInfo
 
 from kerasft.config.fields import Config, Phase, Section, Solved
 from kerasft.errors import UserError, did_you_mean
+from kerasft.results import Result
 
 
 @dataclass(frozen=True)
-class FieldRow:
+class FieldRow(Result):
     """One field of the config.
 
     Attributes:
@@ -38,7 +39,7 @@ class FieldRow:
 
 
 @dataclass(frozen=True)
-class SectionRows:
+class SectionRows(Result):
     """One section of the config; phases make two, since they are trained or solved.
 
     Attributes:
@@ -50,10 +51,6 @@ class SectionRows:
     section: str
     description: str
     fields: tuple[FieldRow, ...]
-
-    def to_json(self) -> dict[str, Any]:
-        """Returns the section as it stands in the JSON result of `kerasft fields`."""
-        return asdict(self)
 
 
 def list_fields(name: str | None = None) -> tuple[SectionRows, ...]:
