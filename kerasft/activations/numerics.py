@@ -22,7 +22,7 @@ DIGESTS = {
     "models.cut": "8c916d50d7816318",
     "models.live": "9276898557e4faa3",
     "pixels.augment": "d9abd88f68502bd3",
-    "pixels.headers": "66af1e99523a4e9d",
-    "pixels.images": "220d9d348466a7a0",
+    "pixels.headers": "13c307a83975e9eb",
+    "pixels.images": "b15492428ba3fd0e",
     "seeds": "ac856b5fa2647405",
 }

@@ -8,9 +8,11 @@ Positions and sizes are int64, so that the 32-bit offsets of a hostile file cann
 bytes are copied once; `tf.strings.substr` would copy all of them at every read.
 """
 
+import functools
 from collections.abc import Callable
 from typing import NamedTuple
 
+import numpy as np
 import tensorflow as tf
 
 MAX_PIXELS = 100_000_000  # 300 MB once decoded; the largest phone cameras reach it
@@ -46,6 +48,8 @@ class Header(NamedTuple):
 
     height, width: int64, as stored, before the EXIF orientation is applied; 0 if unknown. For
         an animation, those of its first frame.
+    frame: int64, position of the first frame of a GIF or of the pixels of a WebP, or of the end
+        of the walk to it; 0 for the other formats.
     exif: int64, position of the EXIF block's byte order mark; 0 if there is no such block.
     exif_end: int64, position at which the block ends.
     problem: int32, index into PROBLEMS; 0 if the image may be decoded.
@@ -53,6 +57,7 @@ class Header(NamedTuple):
 
     height: tf.Tensor
     width: tf.Tensor
+    frame: tf.Tensor
     exif: tf.Tensor
     exif_end: tf.Tensor
     problem: tf.Tensor
@@ -65,12 +70,31 @@ def bytes_of(encoded: tf.Tensor) -> Content:
     return Content(tf.reshape(padded, [-1]), tf.cast(size, tf.int64))
 
 
-def kind_of(content: Content) -> tf.Tensor:
-    """Recognizes the format by the first bytes, regardless of the file's name.
+def read_header(content: Content) -> tuple[tf.Tensor, Header]:
+    """Reads the header of an image without decoding the pixels.
+
+    Args:
+        content: bytes of any file.
 
     Returns:
-        int32 scalar, index into FORMATS. Never fails.
+        The format, int32 scalar, an index into FORMATS; and the header. Never fails.
     """
+    kind = _kind_of(content)
+    readers = (_read_jpeg, _read_png, _read_gif, _read_bmp, _read_webp, _read_unknown)
+    branches = [functools.partial(read, content) for read in readers]
+    height, width, frame, exif, exif_end, problem = tf.switch_case(kind, branches)
+    known = problem == FINE
+    height, width = _choose(known, height, 0), _choose(known, width, 0)
+    # A division, because the product of two 32-bit sides could overflow.
+    too_many = height > MAX_PIXELS // tf.maximum(width, 1)
+    none = tf.minimum(height, width) < 1
+    size_problem = tf.where(too_many, TOO_MANY_PIXELS, tf.where(none, NO_PIXELS, FINE))
+    problem = tf.where(known, size_problem, problem)
+    return kind, Header(height, width, frame, exif, exif_end, problem)
+
+
+def _kind_of(content: Content) -> tf.Tensor:
+    """Recognizes the format by the first bytes, regardless of the file's name."""
     # Byte by byte; -1 matches any byte.
     signatures = [
         [0xFF, 0xD8, 0xFF] + 9 * [-1],
@@ -83,27 +107,6 @@ def kind_of(content: Content) -> tf.Tensor:
     expected = tf.constant(signatures, tf.int64)
     fits = tf.reduce_all((_bytes(content, 0, 12) == expected) | (expected < 0), axis=1)
     return tf.argmax(tf.cast(fits, tf.uint8), output_type=tf.int32)
-
-
-def read_header(content: Content, kind: int) -> Header:
-    """Reads the header of an image without decoding the pixels.
-
-    Args:
-        content: bytes of any file.
-        kind: format of the file, an index into FORMATS.
-
-    Returns:
-        Header. Never fails.
-    """
-    readers = (_read_jpeg, _read_png, _read_gif, _read_bmp, _read_webp, _read_unknown)
-    height, width, exif, exif_end, problem = readers[kind](content)
-    known = problem == FINE
-    height, width = _choose(known, height, 0), _choose(known, width, 0)
-    # A division, because the product of two 32-bit sides could overflow.
-    too_many = height > MAX_PIXELS // tf.maximum(width, 1)
-    none = tf.minimum(height, width) < 1
-    size_problem = tf.where(too_many, TOO_MANY_PIXELS, tf.where(none, NO_PIXELS, FINE))
-    return Header(height, width, exif, exif_end, tf.where(known, size_problem, problem))
 
 
 def orientation_of(content: Content, header: Header) -> tf.Tensor:
@@ -146,12 +149,12 @@ def orientation_of(content: Content, header: Header) -> tf.Tensor:
     return tf.cast(_choose(right, value, 1), tf.int32)
 
 
-_Read = tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]  # the fields of Header
+_Read = tuple[tf.Tensor, ...]  # the fields of Header, before the size is judged
 
 
 def _read_unknown(content: Content) -> _Read:
     zero = tf.constant(0, tf.int64)
-    return zero, zero, zero, zero, tf.where(content.size == 0, EMPTY, NO_IMAGE)
+    return zero, zero, zero, zero, zero, tf.where(content.size == 0, EMPTY, NO_IMAGE)
 
 
 def _jpeg_markers() -> list[list[int]]:
@@ -204,14 +207,14 @@ def _read_jpeg(content: Content) -> _Read:
     exif_end = exif + 2 + _big(_bytes(content, exif + 2, 2))
     exif = _choose(exif > 0, exif + 10, 0)
     problem = _sized(content, fits, frame + 9)
-    return _big(start[5:7]), _big(start[7:9]), exif, exif_end, problem
+    return _big(start[5:7]), _big(start[7:9]), zero, exif, exif_end, problem
 
 
 def _read_png(content: Content) -> _Read:
     chunk = _bytes(content, 8, 16)
     problem = _sized(content, _big(chunk[4:8]) == 0x49484452, 24)  # "IHDR"
     zero = tf.constant(0, tf.int64)
-    return _big(chunk[12:16]), _big(chunk[8:12]), zero, zero, problem
+    return _big(chunk[12:16]), _big(chunk[8:12]), zero, zero, zero, problem
 
 
 def _read_gif(content: Content) -> _Read:
@@ -219,10 +222,10 @@ def _read_gif(content: Content) -> _Read:
     start = _bytes(content, frame, 9)
     problem = _sized(content, start[0] == 0x2C, frame + 9)
     zero = tf.constant(0, tf.int64)
-    return _little(start[7:9]), _little(start[5:7]), zero, zero, problem
+    return _little(start[7:9]), _little(start[5:7]), frame, zero, zero, problem
 
 
-def gif_frame(encoded: tf.Tensor, content: Content) -> tf.Tensor:
+def gif_frame(encoded: tf.Tensor, content: Content, frame: tf.Tensor) -> tf.Tensor:
     """Cuts a GIF down to its first frame.
 
     TensorFlow's decoder unpacks all frames before it keeps one, so a small file with many large
@@ -231,12 +234,12 @@ def gif_frame(encoded: tf.Tensor, content: Content) -> tf.Tensor:
     Args:
         encoded: scalar string, the bytes of a GIF whose header has no problem.
         content: bytes of the same file.
+        frame: position of the first frame, from the header.
 
     Returns:
         scalar string, a GIF of one frame at the upper left corner. If the first frame ends
         early, so does the result: decoding it fails.
     """
-    frame = _gif_frame(content)
     palette = _gif_palette(_bytes(content, frame + 9, 1)[0])
     end = _behind_sub_blocks(content, frame + 10 + palette + 1)
     head = tf.strings.substr(encoded, tf.constant(0, tf.int64), frame)
@@ -293,7 +296,7 @@ def _read_bmp(content: Content) -> _Read:
     plain |= (packing == 3) & (bits == 32) & tf.reduce_all(start[54:66] == masks)
     plain &= _little(start[14:18]) >= 40
     problem = tf.where(content.size < 54, TRUNCATED, tf.where(plain, FINE, ODD_BMP))
-    return height, _little(start[18:22]), zero, zero, problem
+    return height, _little(start[18:22]), zero, zero, zero, problem
 
 
 def bmp_bits(content: Content) -> tf.Tensor:
@@ -304,7 +307,7 @@ def bmp_bits(content: Content) -> tf.Tensor:
 def bmp_palette(content: Content) -> tf.Tensor:
     """Returns the palette of a BMP file of 8 bits per pixel, uint8 [256, 3], RGB."""
     start = 14 + _little(_bytes(content, 14, 4))
-    at = start + tf.range(1024, dtype=tf.int64)
+    at = start + np.arange(1024)
     colors = tf.reshape(tf.gather(content.padded, tf.minimum(at, content.size)), [256, 4])
     return colors[:, 2::-1]
 
@@ -328,10 +331,10 @@ def _read_webp(content: Content) -> _Read:
     has_exif = (_big(first[:4]) == _VP8X) & (first[8] // 8 % 2 == 1)
     zero = tf.constant(0, tf.int64)
     exif, end = tf.cond(has_exif, lambda: _webp_exif(content), lambda: (zero, zero))
-    return height, width, exif, end, problem
+    return height, width, at, exif, end, problem
 
 
-def webp_frame(encoded: tf.Tensor, content: Content) -> tf.Tensor:
+def webp_frame(encoded: tf.Tensor, content: Content, frame: tf.Tensor) -> tf.Tensor:
     """Cuts a WebP down to the pixels of its first frame.
 
     TensorFlow's decoder garbles opaque animations and fails on others. A still image loses
@@ -340,12 +343,12 @@ def webp_frame(encoded: tf.Tensor, content: Content) -> tf.Tensor:
     Args:
         encoded: scalar string, the bytes of a WebP whose header has no problem.
         content: bytes of the same file.
+        frame: position of the first frame, from the header.
 
     Returns:
         scalar string, a WebP in the simple format, of 3 or 4 channels. If the frame ends
         early, so does the result: decoding it fails.
     """
-    frame = _webp_pixels(content)
     length = 8 + _little(_bytes(content, frame + 4, 4))
     length += length % 2
     digits = (length + 4) // tf.constant([1, 2**8, 2**16, 2**24], tf.int64) % 256
@@ -408,8 +411,8 @@ def _choose(condition: tf.Tensor, then: tf.Tensor | int, otherwise: tf.Tensor | 
 def _bytes(content: Content, at: tf.Tensor | int, count: int) -> tf.Tensor:
     """Returns up to 80 bytes as int64 [count], with zeros past the end of the file."""
     start = tf.minimum(tf.cast(at, tf.int64), content.size)
-    field = tf.gather(content.padded, start + tf.range(count, dtype=tf.int64))
-    return tf.ensure_shape(tf.cast(field, tf.int64), [count])
+    field = tf.gather(content.padded, start + np.arange(count))
+    return tf.cast(field, tf.int64)
 
 
 def _big(field: tf.Tensor) -> tf.Tensor:

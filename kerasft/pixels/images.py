@@ -49,7 +49,7 @@ def header(encoded: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         for an animation, those of its first frame; 0 if unknown, at most 2**31 - 1. Never fails.
     """
     content = headers.bytes_of(encoded)
-    kind, found = _read_header(content)
+    kind, found = headers.read_header(content)
     height, width = (
         tf.cast(tf.minimum(side, tf.int32.max), tf.int32) for side in (found.height, found.width)
     )
@@ -68,15 +68,7 @@ def exif_orientation(encoded: tf.Tensor) -> tf.Tensor:
         of other formats, and if the tag is missing or malformed. Never fails.
     """
     content = headers.bytes_of(encoded)
-    return headers.orientation_of(content, _read_header(content)[1])
-
-
-def _read_header(content: headers.Content) -> tuple[tf.Tensor, headers.Header]:
-    kind = headers.kind_of(content)
-    branches = [
-        lambda this=this: headers.read_header(content, this) for this in range(len(headers.FORMATS))
-    ]
-    return kind, headers.Header(*tf.switch_case(kind, branches))
+    return headers.orientation_of(content, headers.read_header(content)[1])
 
 
 @_in_graph
@@ -98,48 +90,36 @@ def decode_image(encoded: tf.Tensor) -> tf.Tensor:
             words.
     """
     content = headers.bytes_of(encoded)
+    kind, found = headers.read_header(content)
+    reason = tf.gather(headers.PROBLEMS, found.problem)
+    size = ["width:", found.width, "height:", found.height]
+    check = tf.debugging.Assert(found.problem == headers.FINE, ["the image", reason, *size])
+    # Decoding has to wait for the check; otherwise both would start together.
+    with tf.control_dependencies([check]):
+        checked = tf.identity(encoded)
     # A branch per format, in the order of headers.FORMATS. The last one never passes the check.
+    decoders: list[Callable[..., tf.Tensor]]
     decoders = [_decode_any, _decode_any, _decode_gif, _decode_bmp, _decode_webp, _decode_any]
-    image = tf.switch_case(
-        headers.kind_of(content),
-        [
-            lambda kind=kind, decode=decode: _decode_checked(encoded, content, kind, decode)
-            for kind, decode in enumerate(decoders)
-        ],
+    branches = [functools.partial(decode, checked, content, found) for decode in decoders]
+    image = tf.switch_case(kind, branches)
+    image = tf.cond(
+        found.exif > 0,
+        lambda: _turn_upright(image, headers.orientation_of(content, found)),
+        lambda: image,
     )
     image.set_shape([None, None, 3])
     return image
 
 
-def _decode_checked(
-    encoded: tf.Tensor, content: headers.Content, kind: int, decode: Callable[..., tf.Tensor]
-) -> tf.Tensor:
-    found = headers.read_header(content, kind)
-    reason = tf.gather(headers.PROBLEMS, found.problem)
-    size = ["width:", found.width, "height:", found.height]
-    check = tf.debugging.Assert(found.problem == headers.FINE, ["the image", reason, *size])
-    # Decoding has to wait for the check: without this both would start together.
-    with tf.control_dependencies([check]):
-        encoded = tf.identity(encoded)
-    image = decode(encoded, content)
-    if kind not in (headers.JPEG, headers.WEBP):
-        return image
-    return tf.cond(
-        found.exif > 0,
-        lambda: _turn_upright(image, headers.orientation_of(content, found)),
-        lambda: image,
-    )
-
-
-def _decode_any(encoded: tf.Tensor, _: headers.Content | None = None) -> tf.Tensor:
+def _decode_any(encoded: tf.Tensor, *_: object) -> tf.Tensor:
     return tf.io.decode_image(encoded, channels=3, expand_animations=False)
 
 
-def _decode_gif(encoded: tf.Tensor, content: headers.Content) -> tf.Tensor:
-    return _decode_any(headers.gif_frame(encoded, content))
+def _decode_gif(encoded: tf.Tensor, content: headers.Content, found: headers.Header) -> tf.Tensor:
+    return _decode_any(headers.gif_frame(encoded, content, found.frame))
 
 
-def _decode_bmp(encoded: tf.Tensor, content: headers.Content) -> tf.Tensor:
+def _decode_bmp(encoded: tf.Tensor, content: headers.Content, _: headers.Header) -> tf.Tensor:
     image = _decode_any(encoded)
     # TensorFlow mistakes the indices of a palette's colours for shades of gray.
     return tf.cond(
@@ -149,9 +129,9 @@ def _decode_bmp(encoded: tf.Tensor, content: headers.Content) -> tf.Tensor:
     )
 
 
-def _decode_webp(encoded: tf.Tensor, content: headers.Content) -> tf.Tensor:
+def _decode_webp(encoded: tf.Tensor, content: headers.Content, found: headers.Header) -> tf.Tensor:
     # TensorFlow cannot decode a transparent WebP to three channels.
-    frame = headers.webp_frame(encoded, content)
+    frame = headers.webp_frame(encoded, content, found.frame)
     return tf.io.decode_image(frame, expand_animations=False)[:, :, :3]
 
 
@@ -258,7 +238,7 @@ def check_image(encoded: bytes) -> str | None:
 
 @_in_graph
 def _inspect(encoded: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]:
-    kind, found = _read_header(headers.bytes_of(encoded))
+    kind, found = headers.read_header(headers.bytes_of(encoded))
     return kind, found.height, found.width, found.problem
 
 
