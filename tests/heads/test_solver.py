@@ -177,7 +177,7 @@ def test_without_two_folds_the_setting_is_chosen_on_the_validation_images(few, v
 def test_one_photo_of_each_class_is_enough_or_a_clear_message(method, validation):
     three = Examples(np.eye(3, 12, dtype="float32"), np.arange(3))
     if method == "lda":
-        with pytest.raises(UserError, match="no spread to learn"):
+        with pytest.raises(UserError, match="no variance to learn"):
             solve(method, three, validation, num_classes=3)
     else:
         solution = solve(method, three, validation, num_classes=3)

@@ -340,9 +340,7 @@ def test_a_model_of_another_net_with_the_same_shapes_is_refused(tmp_path):
     ):
         with pytest.raises(UserError) as caught:
             load(spec, weights=str(tmp_path / file), image_size=67)
-        assert str(caught.value) == (
-            f"{tmp_path}/{file}: is the model of another net than {spec}: it {what}."
-        )
+        assert str(caught.value) == (f"{tmp_path}/{file}: is not a model of {spec}: it {what}.")
 
 
 def test_a_model_of_keras_itself_without_preprocessing_fills_vgg(tmp_path):

@@ -91,7 +91,7 @@ def test_without_room_a_store_is_left_out_or_refused_where_it_was_asked_for(
     with pytest.raises(UserError) as caught:
         why(photos, "cache.mode=on")
     assert str(caught.value).startswith(
-        "Phase 'head': The activations cannot be stored: 432 bytes are needed, the cache's limit"
+        "Phase 'head': The activations cannot be stored: 432 bytes are needed, but "
     )
 
 
@@ -151,8 +151,8 @@ def test_the_folded_engine_is_refused_where_it_cannot_run(photos):
     with pytest.raises(UserError) as caught:
         plan_new(config, scan_source(config.data, seed=0), "gpu:0")
     assert str(caught.value) == (
-        "cache.engine: 'folded' is for a CPU and Keras on TensorFlow; here Keras computes with "
-        "tensorflow on gpu:0. Leave it out, or take 'keras'."
+        "cache.engine: 'folded' needs Keras on TensorFlow and a CPU, got tensorflow on gpu:0. "
+        "Leave it out, or use 'keras'."
     )
 
 
