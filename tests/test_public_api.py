@@ -85,7 +85,7 @@ def test_the_examples_of_the_page_run(tiny_backbone, tmp_path, monkeypatch):
     assert set(PROMISED) <= called
     assert [phase.name for phase in names["result"].phases] == ["head", "unfreeze"]
     assert names["report"].n == 6
-    assert [Path(one["file"]).name for one in names["answers"][-2:]] == [
+    assert [Path(one.file).name for one in names["answers"][-2:]] == [
         "circle-011.jpg",
         "new.jpg",
     ]

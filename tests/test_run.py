@@ -30,7 +30,7 @@ def names_in(folder):
 
 def a_run(path):
     run = create_run(path, resume=False)
-    write_record(run, RunRecord("running", {}, {}, seed=0))
+    write_record(run, RunRecord("running", {}, Device("tensorflow", "cpu", "", 2), seed=0))
     return run
 
 

@@ -113,8 +113,8 @@ def test_the_list_says_what_was_made_of_what_and_when_it_was_used(folder):
     unpack("other.zip", {"archive": "cd34"}, must_not_run)
     assert list_unpacked(folder)[0].name == "other.zip"
     assert list_unpacked(folder)[0].used == pytest.approx(time.time(), abs=600)
-    assert report(folder)["photo_bytes"] == 7
-    assert report(folder)["photos"][1]["digest"] == first.name
+    assert report(folder).photo_bytes == 7
+    assert report(folder).photos[1].digest == first.name
 
 
 def test_clear_removes_all_but_what_somebody_uses(folder):

@@ -124,7 +124,7 @@ def test_a_folder_that_is_not_there_is_an_empty_cache(tmp_path):
     assert list_stores(folder) == []
     assert clear(folder) == (0, 0)
     assert limit_of(folder) == 20_000_000_000
-    assert report(folder)["stores"] == []
+    assert report(folder).stores == ()
     assert not folder.exists()
 
 
@@ -147,7 +147,7 @@ def test_a_damaged_store_is_listed_as_such_and_left_where_it_is(three):
 
 
 def test_the_report_is_json_with_the_sum(three):
-    result = json.loads(json.dumps(report(three)))
+    result = json.loads(json.dumps(report(three).to_json()))
     assert (result["bytes"], result["limit"]) == (3 * SIZE, 20_000_000_000)
     assert result["folder"] == str(three)
     assert result["stores"][0]["facts"] == {"backbone": "MobileNetV2", "view": 2}

@@ -26,6 +26,7 @@ from tiny import TINY, tiny_constructor
 
 from kerasft.backbones.table import BACKBONES
 from kerasft.cli.main import main
+from kerasft.compare import compare  # noqa: F401  imported before its functions are replaced
 from kerasft.compare.result import ComparisonResult
 from kerasft.config.load import load_config
 from kerasft.errors import UserError
