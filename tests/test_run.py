@@ -170,7 +170,7 @@ def test_a_second_process_is_refused(tmp_path, holder):
     with pytest.raises(UserError) as refused, lock(Run(tmp_path)):
         pass
     assert str(refused.value) == (
-        f"another kerasft is working in {tmp_path}. Wait until it is done."
+        f"another kerasft process is working in {tmp_path}. Wait until it has finished."
     )
     assert refused.value.exit_code == 1
 
