@@ -9,12 +9,14 @@ set -eu
 
 cd "$(dirname "$0")/.."
 marks="not slow"
+extra=dev
 if [ "${1:-}" = --slow ]; then
     marks=""
+    extra=dev-slow
     shift
 fi
 
-sh scripts/venv.sh dev
+sh scripts/venv.sh "$extra"
 python=.venv/bin/python
 $python -m ruff check .
 $python -m ruff format --check .

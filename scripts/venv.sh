@@ -1,8 +1,9 @@
 #!/bin/sh
 # Makes the virtual environment .venv with kerasft in it, at the versions of constraints.txt.
 #
-#     sh scripts/venv.sh          what kerasft needs
-#     sh scripts/venv.sh dev      and what its tests need
+#     sh scripts/venv.sh            what kerasft needs
+#     sh scripts/venv.sh dev        and what its fast tests need
+#     sh scripts/venv.sh dev-slow   and what the slow ones need
 #
 # An environment that is up to date is used again. PYTHON names the Python to take.
 set -eu
@@ -22,12 +23,13 @@ find_python() {
     return 1
 }
 
-# The stamp holds what the environment was made from. The one with "dev" serves both uses.
+# The stamp holds what the environment was made from. One with more serves those who need less.
 stamp=.venv/kerasft-installed
 sources=$(cat pyproject.toml scripts/constraints.txt | cksum)
 if [ -f "$stamp" ] && .venv/bin/python -c '' 2>/dev/null; then
     case $(cat "$stamp") in
-    "$sources in $PWD ${extra:-}" | "$sources in $PWD dev") exit 0 ;;
+    "$sources in $PWD ${extra:-}" | "$sources in $PWD dev-slow") exit 0 ;;
+    "$sources in $PWD dev") [ "$extra" = dev-slow ] || exit 0 ;;
     esac
 fi
 

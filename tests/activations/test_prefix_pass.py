@@ -344,6 +344,7 @@ def test_the_settled_config_says_what_was_chosen(trained):
     assert longer.phases[1].stored is None
 
 
+@pytest.mark.slow  # the same with the net Tiny: test_stored_and_live_train_alike_with_the_same_seed
 def test_real_photos_and_a_real_net_train_alike_stored_and_live(assets, tmp_path, cache):
     for name in ("ants", "bees"):
         (tmp_path / "photos" / name).mkdir(parents=True)

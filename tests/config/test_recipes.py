@@ -31,9 +31,11 @@ CLASSIC = {
 
 
 @pytest.fixture(autouse=True)
-def forget_the_models():
+def forget_the_models(request):
+    """Frees large nets behind slow tests; behind others it would forget the decoder's graph too."""
     yield
-    keras.backend.clear_session()
+    if request.node.get_closest_marker("slow"):
+        keras.backend.clear_session()
 
 
 def test_the_recipes_that_people_look_for_are_there():

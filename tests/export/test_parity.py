@@ -56,6 +56,7 @@ def prove(made, name, work, **changes):
     )
 
 
+@pytest.mark.slow  # every export of test_savedmodel.py is proven too
 def test_an_export_of_the_same_model_agrees(made, tmp_path):
     told = []
     result = prove(made, "saved", tmp_path, progress=told.append)

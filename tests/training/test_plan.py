@@ -10,6 +10,7 @@ from kerasft.activations import engines, eviction, precision
 from kerasft.config.load import append_phase, load_config, to_toml
 from kerasft.data.scan import scan_source
 from kerasft.errors import UserError
+from kerasft.record import Device
 from kerasft.training import plan
 from kerasft.training.plan import plan_new, settle
 
@@ -159,7 +160,7 @@ def test_the_folded_engine_is_refused_where_it_cannot_run(photos):
 @pytest.mark.parametrize(("device", "engine"), [("cpu", "folded"), ("gpu:0", "keras")])
 def test_a_run_that_moved_to_another_device_goes_on_with_an_engine_of_it(photos, device, engine):
     config = small(photos, "cache.engine=folded")
-    assert plan.for_device(config, {"device": device}).cache.engine == engine
+    assert plan.for_device(config, Device("tensorflow", device, "", 2)).cache.engine == engine
 
 
 def test_a_run_of_an_older_version_goes_on_as_it_was_trained(photos):
