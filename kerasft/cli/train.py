@@ -149,16 +149,23 @@ def train(
     print_result(result.to_json(), summary_text, as_json=as_json)
 
 
-@click.command()
-@click.argument("run_dir", metavar="RUN", type=click.Path(path_type=Path))
-@field_option(
+# What unfreeze-and-continue trains, and find-lr tries.
+_blocks_option = field_option(
     "--blocks",
     "phases.-1.blocks",
     type=int,
     metavar="N",
     help="Number of blocks to unfreeze, counted from the top.",
 )
-@click.option("--all", "all_blocks", is_flag=True, help="Unfreezes all blocks of the base.")
+_all_option = click.option(
+    "--all", "all_blocks", is_flag=True, help="Unfreezes all blocks of the base."
+)
+
+
+@click.command()
+@click.argument("run_dir", metavar="RUN", type=click.Path(path_type=Path))
+@_blocks_option
+@_all_option
 @field_option(
     "--epochs",
     "phases.-1.epochs",
@@ -223,14 +230,8 @@ def unfreeze_and_continue(
 
 @click.command("find-lr")
 @click.argument("run", type=click.Path(path_type=Path))
-@field_option(
-    "--blocks",
-    "phases.-1.blocks",
-    type=int,
-    metavar="N",
-    help="Number of blocks to unfreeze, counted from the top.",
-)
-@click.option("--all", "all_blocks", is_flag=True, help="Unfreezes all blocks of the base.")
+@_blocks_option
+@_all_option
 @field_option(
     "--batch-size",
     "phases.-1.batch_size",
