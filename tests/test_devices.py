@@ -177,6 +177,6 @@ def test_unfreezing_sets_the_threads_before_it_loads_the_model(tmp_path):
     said = prepared(
         code + "result = continue_run(run, flags={'phases.-1.epochs': 1})\n"
         "import tensorflow as tf\n"
-        "print(len(result['phases']), tf.config.threading.get_intra_op_parallelism_threads())"
+        "print(len(result.phases), tf.config.threading.get_intra_op_parallelism_threads())"
     )
     assert said == f"2 {record['threads']}"

@@ -840,7 +840,12 @@ def test_ctrl_c_in_the_middle_of_training_and_then_the_command_it_names(photos):
     )
     environment = {**os.environ, "PYTHONPATH": str(cli_reference.ROOT)}
     process = subprocess.Popen(
-        [*program, *shlex.split(command)], stderr=subprocess.PIPE, text=True, env=environment
+        [*program, *shlex.split(command)],
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment,
+        # A test run in the background (`nohup`) ignores Ctrl-C, and its children would too.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     for line in process.stderr:
         if line.startswith("scratch epoch 2/20"):

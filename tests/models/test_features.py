@@ -309,7 +309,7 @@ def test_the_fully_connected_layers_of_vgg16(monkeypatch):
         raise OSError(f"no {name}")
 
     monkeypatch.setattr(file_utils, "get_file", get_file)  # of Keras: it would download
-    with pytest.raises(UserError, match="the ImageNet files of VGG16 can't be had"):
+    with pytest.raises(UserError, match="the ImageNet files of VGG16 can't be loaded"):
         build.load("VGG16", weights="imagenet", image_size=224, features="fc7")
     assert asked == ["vgg16_weights_tf_dim_ordering_tf_kernels.h5"]
 

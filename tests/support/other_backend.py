@@ -1,9 +1,11 @@
 """The program that test_other_backends.py runs in a fresh process, with Keras on JAX or PyTorch.
 
     KERAS_BACKEND=jax python tests/support/other_backend.py FOLDER
+    KERAS_BACKEND=jax python tests/support/other_backend.py FOLDER export
 
 FOLDER holds `photos` and `begun`, a run that was begun with TensorFlow. Each command prints its
-JSON; the last line holds the log and the error of bfloat16, as JSON.
+JSON; the last line holds the log and the error of bfloat16, as JSON. The second form exports the
+run that the first has finished, and predicts with the export: it starts TensorFlow twice.
 """
 
 import json
@@ -11,6 +13,7 @@ import logging
 import os
 import shlex
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 import keras
@@ -37,8 +40,13 @@ def own(folder: Path) -> Config:
     )
 
 
+def run_all(lines: Iterable[str]) -> None:
+    for line in lines:
+        main([*shlex.split(line), "--json"], standalone_mode=False)
+
+
 def walk(folder: Path) -> list[str]:
-    """Runs all commands, one after the other; returns the lines of the log.
+    """Runs commands, one after the other; returns the lines of the log.
 
     They train a new run, then continue the run of TensorFlow with its stored activations.
     """
@@ -48,16 +56,21 @@ def walk(folder: Path) -> list[str]:
     logging.getLogger("kerasft").addHandler(handler)
     (folder / "own.toml").write_text(to_toml(own(folder), folder), "utf-8")
     begun, photo = folder / "begun", next((folder / "photos" / "cross").iterdir())
-    for line in (
-        f"train {folder / 'own.toml'} --run {folder / 'own'}",
-        f"unfreeze-and-continue {begun} --blocks 1 --epochs 1 --batch-size 8 --learning-rate 1e-4",
-        f"evaluate {begun}",
-        f"export {begun}",
-        f"predict {begun} {photo}",
-        f"predict {begun / 'export'} {photo}",
-    ):
-        main([*shlex.split(line), "--json"], standalone_mode=False)
+    run_all(
+        (
+            f"train {folder / 'own.toml'} --run {folder / 'own'}",
+            f"unfreeze-and-continue {begun} --blocks 1 --epochs 1 --batch-size 8 "
+            "--learning-rate 1e-4",
+            f"evaluate {begun}",
+            f"predict {begun} {photo}",
+        )
+    )
     return said
+
+
+def export(folder: Path) -> None:
+    begun, photo = folder / "begun", next((folder / "photos" / "cross").iterdir())
+    run_all((f"export {begun}", f"predict {begun / 'export'} {photo}"))
 
 
 class Stopped(Exception):
@@ -91,6 +104,9 @@ if __name__ == "__main__":
     BACKBONES["Tiny"], keras.applications.Tiny = TINY, tiny_constructor
     place = Path(sys.argv[1])
     os.environ["KERASFT_CACHE"] = str(place / "cache")
+    if sys.argv[2:] == ["export"]:
+        export(place)
+        sys.exit()
     found = {"said": walk(place), "bfloat16": error_of_bfloat16()}
     train_with_a_stop(place)
     print(json.dumps(found))

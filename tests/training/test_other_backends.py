@@ -46,24 +46,32 @@ def elsewhere(request, begun, tmp_path_factory):
     folder = tmp_path_factory.mktemp(request.param)
     for name in ("photos", "begun"):
         shutil.copytree(begun / name, folder / name)
+    *printed, facts = in_fresh_process(request.param, folder)
+    return request.param, folder, printed, facts
+
+
+def in_fresh_process(backend, *arguments):
+    """Runs other_backend.py; returns the lines of JSON that it has printed."""
     root = Path(__file__).resolve().parent.parent.parent
     script = root / "tests" / "support" / "other_backend.py"
     searched = [str(root), str(root / "scripts")]
     environment = {
         **os.environ,
-        "KERAS_BACKEND": request.param,
+        "KERAS_BACKEND": backend,
         "PYTHONPATH": os.pathsep.join([*searched, os.environ.get("PYTHONPATH", "")]),
     }
     done = subprocess.run(
-        [sys.executable, str(script), str(folder)], env=environment, capture_output=True, text=True
+        [sys.executable, str(script), *map(str, arguments)],
+        env=environment,
+        capture_output=True,
+        text=True,
     )
     assert done.returncode == 0, done.stderr
-    *printed, facts = map(json.loads, done.stdout.splitlines())
-    return request.param, folder, printed, facts
+    return [json.loads(line) for line in done.stdout.splitlines()]
 
 
-def test_all_commands_work_on_another_backend(elsewhere):
-    backend, folder, (own, carried, evaluated, exported, *predicted), _ = elsewhere
+def test_commands_work_on_another_backend(elsewhere):
+    backend, folder, (own, carried, evaluated, _), _ = elsewhere
     proofs = [phase["frozen_proof"] for phase in (*own["phases"], *carried["phases"])]
     assert proofs == ["equal", "equal", "equal"]
     record = read_record(open_run(folder / "own"))
@@ -71,9 +79,16 @@ def test_all_commands_work_on_another_backend(elsewhere):
     assert record.versions[backend] == version(backend)
     # Computed again, from files: the last digits of float32.
     assert evaluated["loss"] == pytest.approx(carried["test"]["loss"], abs=1e-6)
+
+
+@pytest.mark.slow
+def test_another_backend_exports_through_tensorflow(elsewhere):
+    backend, folder, (*_, by_model), _ = elsewhere
+    exported, by_export = in_fresh_process(backend, folder, "export")
     assert exported["max_abs_diff"] < 1e-5  # both sides of it are TensorFlow
     by_model, by_export = (
-        {best["label"]: best["score"] for best in answer[0]["predictions"]} for answer in predicted
+        {best["label"]: best["score"] for best in answer[0]["predictions"]}
+        for answer in (by_model, by_export)
     )
     assert by_model == pytest.approx(by_export, abs=1e-5)
 
@@ -87,7 +102,7 @@ def test_an_interrupted_run_goes_on_to_the_same_bits(elsewhere):
 
 
 def test_its_model_gives_the_same_scores_on_tensorflow(elsewhere):
-    _, folder, (*_, by_model, _), _ = elsewhere
+    _, folder, (*_, by_model), _ = elsewhere
     opened = bundle.load(folder / "begun" / "model.keras")
     pixels = batches.image_batches([by_model[0]["file"]], image_size=32, resize="stretch")
     scores = dict(zip(opened.class_names, bundle.compute(opened.model, pixels)[0], strict=True))
