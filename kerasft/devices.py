@@ -1,7 +1,7 @@
 """The device that a run computes on, set up so that two runs on it give equal results.
 
 Keras computes with TensorFlow, JAX or PyTorch (`KERAS_BACKEND`). Photos are always read by
-TensorFlow, on the CPU.
+TensorFlow, on the CPU; what reads none works where it is not installed.
 """
 
 import atexit
@@ -14,9 +14,9 @@ import shutil
 import subprocess
 
 import keras
-import tensorflow as tf
 
 from kerasft.errors import UserError
+from kerasft.lazy_tensorflow import is_installed, tf
 from kerasft.record import Device
 
 log = logging.getLogger("kerasft")
@@ -54,7 +54,8 @@ def prepare(device: str, *, threads: int | None = None) -> Device:
         unused = nvidia_gpu()
         if unused:
             log.info("%s", _unused_text(unused, backend, platform.system()))
-    _show_tensorflow(wanted if backend == "tensorflow" else None, device)
+    if is_installed():
+        _show_tensorflow(wanted if backend == "tensorflow" else None, device)
     if backend != "tensorflow":
         _compute_on("cpu" if wanted is None else f"gpu:{wanted}")
     if backend == "jax":
@@ -200,6 +201,8 @@ def _set_threads(threads: int, backend: str) -> int:
         import torch
 
         torch.set_num_threads(threads)
+    if not is_installed():
+        return threads
     try:
         tf.config.threading.set_intra_op_parallelism_threads(threads)
         tf.config.threading.set_inter_op_parallelism_threads(threads)

@@ -62,6 +62,7 @@ TOP_LEVEL = {
     "devices",
     "errors",
     "files",
+    "lazy_tensorflow",
     "metrics",
     "plots",
     "processes",
@@ -158,7 +159,17 @@ def test_the_glossary_has_a_sentence_for_each_word_and_is_sorted():
     assert [word for word, text in entries if not text.strip().endswith(".")] == []
 
 
-def test_keras_and_tensorflow_are_imported_at_the_top_where_they_are_allowed_alone():
+def test_tensorflow_is_imported_at_the_top_of_no_module():
+    # JAX and PyTorch do without it; `lazy_tensorflow` imports it when it is first used.
+    found = {
+        name
+        for name, tree in MODULES.items()
+        if "tensorflow" in packages(imported_at_the_top(tree))
+    }
+    assert found == set()
+
+
+def test_keras_is_imported_at_the_top_where_it_is_allowed_alone():
     wrong = {
         name
         for name, tree in MODULES.items()
@@ -180,7 +191,7 @@ def test_importing_it_loads_neither_tensorflow_nor_keras(module):
 
 
 def test_following_imports_finds_what_a_module_of_ours_imports_in_turn():
-    assert {"keras", "tensorflow"} <= reached_at_the_top("training.train", MODULES)  # the control
+    assert {"keras", "sklearn"} <= reached_at_the_top("training.train", MODULES)  # the control
 
 
 @pytest.mark.parametrize("command", [[], ["train"], ["unfreeze-and-continue"], ["predict"]])

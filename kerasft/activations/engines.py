@@ -11,6 +11,8 @@ waits for the same decoding, so from files to activations it was only 1.0 to 1.2
 Shapes: B images in a batch, S side of the square input in pixels.
 """
 
+from __future__ import annotations
+
 import os
 import platform
 from collections.abc import Callable, Iterator
@@ -19,9 +21,8 @@ from pathlib import Path
 
 import keras
 import numpy as np
-import tensorflow as tf
-from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
+from kerasft.lazy_tensorflow import tf
 from kerasft.models.bundle import filled
 from kerasft.models.live import restore_precision, set_precision
 
@@ -60,6 +61,7 @@ def _folded(prefix: keras.Model, precision: str) -> Engine:
     Grappler can then fuse BatchNormalization and activation into the convolution in front of
     them. For bfloat16, oneDNN's rewriter chooses for each operation whether it stays float32.
     """
+    from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
     def infer(pixels: tf.Tensor) -> list[tf.Tensor]:
         return keras.tree.flatten(prefix(pixels, training=False))

@@ -22,6 +22,7 @@ from kerasft.backbones import compatibility
 from kerasft.backbones.spec import nets_of
 from kerasft.config.fields import AnyPhase, Config, Solved
 from kerasft.data.source import Source
+from kerasft.lazy_tensorflow import is_installed
 from kerasft.models.cut import Cut, digest_of, fingerprint
 from kerasft.models.net import Net
 from kerasft.seeds import derive_seed
@@ -175,5 +176,6 @@ def _where(config: Config, blocks: int) -> dict[str, int | str]:
 
 def _versions() -> list[str]:
     backend = keras.backend.backend()
-    names = ("keras", "tensorflow", backend, "numpy")
+    reader = ["tensorflow"] if is_installed() else []  # without it no photos are read
+    names = ("keras", *reader, backend, "numpy")
     return [backend, *(importlib.metadata.version(name) for name in names)]

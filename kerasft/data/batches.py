@@ -11,6 +11,8 @@ often a few, are read by threads that call one graph function, optimized once pe
 Shapes: N images, B batch, S side of the model's square input, K classes, E epochs, V views.
 """
 
+from __future__ import annotations
+
 import contextlib
 import functools
 import math
@@ -22,13 +24,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import tensorflow as tf
 
 from kerasft import devices
 from kerasft.config import fields
 from kerasft.data.source import Source
 from kerasft.data.threads import in_order
 from kerasft.errors import UserError
+from kerasft.lazy_tensorflow import tf
 from kerasft.pixels import images
 from kerasft.pixels.augment import augment_crop, augment_pixels
 

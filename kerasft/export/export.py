@@ -19,7 +19,6 @@ from typing import Any
 
 import keras
 import numpy as np
-import tensorflow as tf
 
 from kerasft import run
 from kerasft.data.scan import open_images
@@ -28,6 +27,7 @@ from kerasft.errors import UserError, did_you_mean
 from kerasft.export import parity
 from kerasft.export.formats import DEFAULT, EXPORTERS
 from kerasft.export.parity import Proof
+from kerasft.lazy_tensorflow import require_tensorflow, tf
 from kerasft.models import bundle, target
 from kerasft.models.bundle import Bundle
 from kerasft.processes import run_fresh
@@ -79,9 +79,9 @@ def export_run(
         Where the export is, and its proof, which `parity.json` in that folder holds too.
 
     Raises:
-        UserError: not a run, a run without a model, missing photos, an unknown format (exit
-            code 2); an export that does not agree or cannot be written, of which nothing is left
-            behind.
+        UserError: not a run, a run without a model, missing photos, no TensorFlow, an unknown
+            format (exit code 2); an export that does not agree or cannot be written, of which
+            nothing is left behind.
     """
     if format not in EXPORTERS:
         raise UserError(
@@ -90,6 +90,7 @@ def export_run(
             field="format",
             exit_code=2,
         )
+    require_tensorflow()  # before a model is loaded: the export and its proof need it
     of_run = run.open_run(Path(path))
     target.prepare_for(path)
     source_file = run.model_file(of_run)

@@ -7,6 +7,8 @@ Keras and feeds it through `pixels/images.py`. Both get the same files and the s
 Shapes: N images, K classes, S side of the model's square input in pixels.
 """
 
+from __future__ import annotations
+
 import json
 import struct
 import sys
@@ -16,10 +18,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import tensorflow as tf
 
 from kerasft.errors import UserError
 from kerasft.export.formats import EXPORTERS
+from kerasft.lazy_tensorflow import tf
 from kerasft.processes import run_fresh
 from kerasft.progress import Progress, silent
 from kerasft.results import Result

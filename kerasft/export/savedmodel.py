@@ -3,21 +3,23 @@
 Shapes: B images in a batch, S side of the model's square input in pixels, K classes.
 """
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-import tensorflow as tf
 
 from kerasft.errors import UserError
 from kerasft.export.scorer import Answer, Scorer
+from kerasft.lazy_tensorflow import tf
 
 if TYPE_CHECKING:
     from kerasft.models.bundle import Bundle
 
 
-def write_savedmodel(opened: "Bundle", folder: Path) -> None:
+def write_savedmodel(opened: Bundle, folder: Path) -> None:
     """Writes a SavedModel that decodes, applies EXIF, resizes, preprocesses, scores and labels.
 
     Signatures, for any B, including 0:

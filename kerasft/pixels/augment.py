@@ -7,7 +7,9 @@ depends on the device.
 Shapes: h, w image height and width; S side of the model's square input, pixels.
 """
 
-import tensorflow as tf
+from __future__ import annotations
+
+from kerasft.lazy_tensorflow import tf
 
 # The largest change of brightness, contrast and saturation at full strength, as a factor.
 # Source: fb.resnet.torch, datasets/transforms.lua and imagenet.lua (ColorJitter).

@@ -8,12 +8,15 @@ Positions and sizes are int64, so that the 32-bit offsets of a hostile file cann
 bytes are copied once; `tf.strings.substr` would copy all of them at every read.
 """
 
+from __future__ import annotations
+
 import functools
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-import tensorflow as tf
+
+from kerasft.lazy_tensorflow import tf
 
 MAX_PIXELS = 100_000_000  # 300 MB once decoded; the largest phone cameras reach it
 
@@ -149,7 +152,8 @@ def orientation_of(content: Content, header: Header) -> tf.Tensor:
     return tf.cast(_choose(right, value, 1), tf.int32)
 
 
-_Read = tuple[tf.Tensor, ...]  # the fields of Header, before the size is judged
+if TYPE_CHECKING:
+    _Read = tuple[tf.Tensor, ...]  # the fields of Header, before the size is judged
 
 
 def _read_unknown(content: Content) -> _Read:

@@ -7,12 +7,13 @@ SavedModel.
 Shapes: h, w image height and width; S side of the model's square input, pixels.
 """
 
+from __future__ import annotations
+
 import functools
 from collections.abc import Callable
 from typing import Any
 
-import tensorflow as tf
-
+from kerasft.lazy_tensorflow import tf
 from kerasft.pixels import headers
 from kerasft.pixels.headers import MAX_PIXELS
 
@@ -25,15 +26,23 @@ RESIZE_MODES = ("stretch", "crop", "pad")
 def _in_graph(function: Callable[[tf.Tensor], Any]) -> Any:
     """Turns a function of a file's bytes into one graph that runs on the CPU.
 
-    TensorFlow would run the many small steps of reading a header on a GPU if there is one.
+    TensorFlow would run the many small steps of reading a header on a GPU if there is one. The
+    graph is made at the first call, because TensorFlow may not be installed.
     """
 
-    @functools.wraps(function)
     def on_cpu(encoded: tf.Tensor) -> Any:
         with tf.device("/device:CPU:0"):
             return function(encoded)
 
-    return tf.function(on_cpu, input_signature=[tf.TensorSpec([], tf.string)], autograph=False)
+    @functools.cache
+    def graph() -> Any:
+        return tf.function(on_cpu, input_signature=[tf.TensorSpec([], tf.string)], autograph=False)
+
+    @functools.wraps(function)
+    def call(encoded: tf.Tensor) -> Any:
+        return graph()(encoded)
+
+    return call
 
 
 @_in_graph

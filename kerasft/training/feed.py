@@ -6,18 +6,20 @@ resumed run gets the same ones (`Dataset.shuffle` would start again from the fir
 Shapes: N training images, K classes, V views, B images in a batch.
 """
 
+from __future__ import annotations
+
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
-import tensorflow as tf
 
 from kerasft.activations.context import RunContext
 from kerasft.activations.keys import views_of
 from kerasft.activations.store import Rows, Stored, release
 from kerasft.config.fields import Phase
 from kerasft.data.batches import Epoch, read_ahead, targets_of, training_batches, with_mixed_targets
+from kerasft.lazy_tensorflow import tf
 from kerasft.seeds import derive_seed
 
 

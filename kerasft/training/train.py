@@ -29,6 +29,7 @@ from kerasft.data import scan
 from kerasft.data.source import UNUSED, Source
 from kerasft.errors import PhaseFailed
 from kerasft.files import write_atomic
+from kerasft.lazy_tensorflow import is_installed
 from kerasft.models.bundle import Bundle
 from kerasft.models.bundle import load as load_bundle
 from kerasft.models.net import Net
@@ -266,7 +267,8 @@ def _write_new(run: Run, config: Config, found: Source, device: Device) -> None:
 
 
 def _computing_packages() -> list[str]:
-    names = ["keras", "tensorflow", keras.backend.backend(), "numpy"]
+    reader = ["tensorflow"] if is_installed() else []
+    names = ["keras", *reader, keras.backend.backend(), "numpy"]
     return list(dict.fromkeys(names))
 
 
