@@ -7,6 +7,7 @@
     precision     the choice between float32 and bfloat16, by measurement
     prefix_pass   the pass over the images that fills all missing stores
     store         a store on disk: opened, memory-mapped, written whole or not at all
+    reading       stores read for training; batches for backends without TensorFlow
     eviction      the cache's limit, and which stores are removed when it is full
 
 The prefix is a pure function of the pixels (inference mode, no updates), so it makes no difference

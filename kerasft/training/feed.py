@@ -12,11 +12,13 @@ import math
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
+import keras
 import numpy as np
 
 from kerasft.activations.context import RunContext
 from kerasft.activations.keys import views_of
-from kerasft.activations.store import Rows, Stored, release
+from kerasft.activations.reading import numpy_batches, read_slices
+from kerasft.activations.store import Rows, Stored
 from kerasft.config.fields import Phase
 from kerasft.data.batches import Epoch, read_ahead, targets_of, training_batches, with_mixed_targets
 from kerasft.lazy_tensorflow import tf
@@ -72,7 +74,8 @@ def training_feed(
     labels, classes = context.labels("train"), len(source.class_names)
     weights = class_weights(phase, labels, classes)
     if stored:
-        return stored_batches(
+        batches_of = stored_batches if keras.backend.backend() == "tensorflow" else numpy_batches
+        return batches_of(
             stored.train,
             labels,
             epochs,
@@ -166,9 +169,6 @@ def mixup_shares(seed: int, epoch: int, n: int, alpha: float) -> np.ndarray:
     return np.maximum(drawn, 1 - drawn).astype("float32")
 
 
-SLICE_BYTES = 16 << 20  # size of the part of a store that is read at once
-
-
 def stored_batches(
     views: Sequence[Rows],
     labels: np.ndarray,
@@ -178,10 +178,9 @@ def stored_batches(
     batch_size: int,
     sample_weights: np.ndarray | None = None,
 ) -> tf.data.Dataset:
-    """Returns batches of stored activations with their targets, for some epochs of training.
+    """Returns batches of stored activations with their targets, for epochs that TensorFlow trains.
 
-    The stores are read in slices of many batches, in ascending order within a slice: no Python
-    runs per batch, and the disk is read in long stretches. Two or three slices are in memory.
+    No Python runs per batch. Two or three of `reading.read_slices` are in memory.
 
     Args:
         views: stores of the V views, [N, ...] each, memory-mapped, a row per training image.
@@ -196,15 +195,9 @@ def stored_batches(
     """
     shape, dtype = views[0].shape[1:], views[0].dtype
     target = targets_of(labels, num_classes, sample_weights)
-    row_bytes = math.prod(shape) * dtype.itemsize
-    step = max(1, SLICE_BYTES // (row_bytes * batch_size)) * batch_size
 
     def slices() -> Iterator[tuple]:
-        for one in epochs:
-            for start in range(0, len(one.rows), step):
-                part = slice(start, start + step)
-                shares = () if one.shares is None else (one.shares[part],)
-                yield one.rows[part], _gathered(views, one.rows[part], one.views[part]), *shares
+        return read_slices(views, epochs, batch_size=batch_size)
 
     def batched(rows: tf.Tensor, x: tf.Tensor, *shares: tf.Tensor) -> tf.data.Dataset:
         parts = tf.data.Dataset.from_tensor_slices((rows, x, *shares)).batch(batch_size)
@@ -219,14 +212,3 @@ def stored_batches(
     return read_ahead(
         with_mixed_targets(batches, first), len(epochs) * math.ceil(len(first.rows) / batch_size)
     )
-
-
-def _gathered(views: Sequence[Rows], rows: np.ndarray, which: np.ndarray) -> np.ndarray:
-    """Returns row `rows[i]` of view `which[i]`, for all i."""
-    gathered = np.empty((len(rows), *views[0].shape[1:]), views[0].dtype)
-    for view in np.unique(which):
-        places = np.flatnonzero(which == view)
-        places = places[np.argsort(rows[places], kind="stable")]  # ascending on the disk
-        gathered[places] = views[view][rows[places]]
-        release(views[view])
-    return gathered

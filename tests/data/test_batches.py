@@ -7,11 +7,11 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
+from kerasft.activations import reading
 from kerasft.config.fields import Augment
 from kerasft.data.batches import Epoch, image_batches, split_batches, training_batches, view_batches
 from kerasft.data.source import Source
 from kerasft.pixels.images import load_image
-from kerasft.training import feed as feed_module
 from kerasft.training.feed import stored_batches
 
 PLAIN = Augment(flip=False, crop=0.0)
@@ -276,7 +276,7 @@ def fed(views, epochs, **changes):
 
 @pytest.mark.parametrize("slice_bytes", [1, BATCH_BYTES, 2 * BATCH_BYTES, 16 << 20])
 def test_every_stored_batch_has_the_rows_and_views_of_one_epoch(monkeypatch, slice_bytes):
-    monkeypatch.setattr(feed_module, "SLICE_BYTES", slice_bytes)
+    monkeypatch.setattr(reading, "SLICE_BYTES", slice_bytes)
     batches = fed(activations(), [FIRST, SECOND])
     assert codes(x for x, _ in batches) == CODES
     assert len(batches) == 6
@@ -314,7 +314,7 @@ class Watched:
 
 
 def test_a_slice_is_read_with_one_ascending_look_into_each_view(monkeypatch):
-    monkeypatch.setattr(feed_module, "SLICE_BYTES", 2 * BATCH_BYTES)
+    monkeypatch.setattr(reading, "SLICE_BYTES", 2 * BATCH_BYTES)
     stores = [Watched(rows) for rows in activations()]
     assert codes(x for x, _ in fed(stores, [FIRST])) == CODES[:3]
     # Four rows and then the last: the slices are (4, view 0), (0, 1), (3, 1), (1, 0) and (2, 2).
@@ -322,7 +322,7 @@ def test_a_slice_is_read_with_one_ascending_look_into_each_view(monkeypatch):
 
 
 def test_a_store_is_read_a_few_slices_ahead_and_never_whole(monkeypatch):
-    monkeypatch.setattr(feed_module, "SLICE_BYTES", 2 * BATCH_BYTES)
+    monkeypatch.setattr(reading, "SLICE_BYTES", 2 * BATCH_BYTES)
     store = Watched(np.zeros((400, 2, 3), np.float16))
     everything = Epoch(np.arange(400), np.zeros(400, np.int64), np.zeros(400, np.int64))
     batches = iter(

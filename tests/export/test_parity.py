@@ -95,8 +95,8 @@ def test_the_process_of_the_export_imports_no_kerasft_that_knows_models(made, tm
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == (
         "['kerasft.errors', 'kerasft.export', 'kerasft.export.formats', 'kerasft.export.parity', "
-        "'kerasft.export.savedmodel', 'kerasft.export.scorer', 'kerasft.processes', "
-        "'kerasft.progress', 'kerasft.results']\n"
+        "'kerasft.export.savedmodel', 'kerasft.export.scorer', 'kerasft.lazy_tensorflow', "
+        "'kerasft.processes', 'kerasft.progress', 'kerasft.results']\n"
     )
     with np.load(tmp_path / "export.npz") as written:
         assert written["scores_files_1"].shape == (1, 3)
