@@ -65,6 +65,7 @@ def test_jax_takes_all_processors_and_its_memory_as_it_needs_it():
     assert said == f"{facts}\ncpu false"
 
 
+@pytest.mark.slow
 def test_pytorch_computes_with_the_threads_of_an_earlier_process():
     pytest.importorskip("torch")
     code = (

@@ -67,8 +67,16 @@ def test_the_header_has_the_command_and_a_measured_result_or_why_there_is_none(p
     assert re.search(r"20\d\d-\d\d-\d\d", text)
 
 
+FAST = {"few-photos", "imbalanced"}  # between them: two phases, many views, weighted classes
+
+
 @pytest.mark.parametrize(
-    "path", [path for path in CONFIGS if path.stem not in CLASSIC], ids=lambda path: path.stem
+    "path",
+    [
+        pytest.param(path, marks=[] if path.stem in FAST else pytest.mark.slow, id=path.stem)
+        for path in CONFIGS
+        if path.stem not in CLASSIC
+    ],
 )
 def test_every_recipe_trains_an_epoch_of_each_of_its_phases(path, tmp_path):
     photos = draw_photos(tmp_path / "photos")

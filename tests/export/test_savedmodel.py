@@ -166,7 +166,9 @@ INPUTS = ["--inputs", "pixels=pixels.npy"]
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        (["show", "--all"], "inputs['image_bytes'] tensor_info:"),
+        pytest.param(
+            ["show", "--all"], "inputs['image_bytes'] tensor_info:", marks=pytest.mark.slow
+        ),
         (
             ["run", "--tag_set", "serve", "--signature_def", "serve_pixels", *INPUTS],
             "Result for output key scores:",

@@ -78,6 +78,7 @@ AS_KERAS |= {"relu3": "conv3", "relu4": "conv4", "relu5": "conv5", "pool5": "con
 AS_KERAS |= {"relu6": "fc6", "relu7": "fc7", "prob": "fc8"}
 
 
+@pytest.mark.slow
 def test_every_layer_of_alexnet_computes_what_opencv_computes_with_the_same_weights(tmp_path):
     state = random_state(OF_ALEXNET)
     save_file(state, tmp_path / "alexnet.safetensors")

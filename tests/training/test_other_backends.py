@@ -23,7 +23,7 @@ from kerasft.training.train import continue_run, train_run
 
 pytestmark = pytest.mark.usefixtures("tiny_backbone")
 
-BACKENDS = ("jax", "torch")
+BACKENDS = ("jax", pytest.param("torch", marks=pytest.mark.slow))
 
 
 @pytest.fixture(scope="module")
