@@ -77,7 +77,7 @@ def test_the_examples_of_the_page_run(tiny_backbone, tmp_path, monkeypatch):
     page = page.replace('["phases.0.epochs=5"]', '["phases.0.epochs=2", "phases.0.blocks=0"]')
     examples = doctest.DocTestParser().get_doctest(page, {}, "kerasft", None, None)
     said: list[str] = []
-    runner = doctest.DocTestRunner()
+    runner = doctest.DocTestRunner(verbose=False)  # or it reads pytest -v
     runner.run(examples, out=said.append, clear_globs=False)
     assert (runner.failures, said) == (0, [])
     names = examples.globs

@@ -9,6 +9,7 @@ Shapes: N images, K classes.
 """
 
 import json
+import logging
 import shutil
 import time
 from collections.abc import Sequence
@@ -37,6 +38,8 @@ from kerasft.progress import Event, Progress
 from kerasft.record import PhaseResult, RunResult, Solving
 from kerasft.run import Run, read_record
 from kerasft.training.train import continue_run, train_run
+
+log = logging.getLogger("kerasft")
 
 
 @dataclass
@@ -84,7 +87,7 @@ def photos_of(comparison: Comparison, trial: Trial) -> Source:
 
 def is_made(comparison: Comparison, trial: Trial) -> bool:
     """Returns whether the trial's entry is written down, so that it takes no more time."""
-    return _file_of(comparison, trial).is_file()
+    return _read_entry(_file_of(comparison, trial)) is not None
 
 
 def _file_of(comparison: Comparison, trial: Trial) -> Path:
@@ -106,8 +109,9 @@ def entry_of(comparison: Comparison, trial: Trial) -> Entry:
     Once the budget is used up the entry is `stopped`, and no file is written.
     """
     path = _file_of(comparison, trial)
-    if path.is_file():
-        return Entry.from_json(json.loads(path.read_text("utf-8")))
+    found = _read_entry(path)
+    if found:
+        return found
     try:
         if comparison.left() <= 0:
             raise OutOfTime
@@ -117,6 +121,18 @@ def entry_of(comparison: Comparison, trial: Trial) -> Entry:
     write_atomic(path, json.dumps(entry.to_json()) + "\n")
     keras.backend.clear_session()
     return entry
+
+
+def _read_entry(path: Path) -> Entry | None:
+    """Reads an entry; None if there is none, or a damaged one, which is made again."""
+    if not path.is_file():
+        return None
+    try:
+        return Entry.from_json(json.loads(path.read_text("utf-8")))
+    except (ValueError, KeyError, TypeError, AttributeError):
+        log.warning("%s is damaged, so this entry is made again.", path)
+        path.unlink()
+        return None
 
 
 def _trained(comparison: Comparison, trial: Trial) -> Entry:

@@ -133,6 +133,21 @@ def test_what_is_finished_is_not_done_again_and_ways_can_be_added(compared):
         assert replace(rows[row.way], p_vs_best=None) == replace(row, p_vs_best=None)
 
 
+def test_a_damaged_entry_is_made_again_and_a_line_says_so(compared, caplog):
+    folder, _, _ = compared
+    entry = folder / "out" / "entries" / "Tiny-knn-seed0-1.json"
+    whole = json.loads(entry.read_text())
+    entry.write_text(entry.read_text()[:100])
+    with caplog.at_level("WARNING", logger="kerasft"):
+        run_request(request(folder / "photos", "linear", "knn"), folder / "out")
+    assert [record.getMessage() for record in caplog.records] == [
+        f"{entry} is damaged, so this entry is made again."
+    ]
+    again = json.loads(entry.read_text())
+    times = dict.fromkeys(("seconds", "pass_seconds", "ms_per_image", "tried"))
+    assert {**again, **times} == {**whole, **times}
+
+
 def test_another_comparison_does_not_get_into_the_same_folder(compared, tmp_path):
     folder, _, _ = compared
     others = draw_photos(tmp_path / "others", per_class=7)
