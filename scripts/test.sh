@@ -21,5 +21,6 @@ python=.venv/bin/python
 $python -m ruff check .
 $python -m ruff format --check .
 $python -m mypy
-# A process per core, a whole file to one of them: its runs are shared by the tests in it.
-$python -m pytest -q -n auto --dist loadfile -m "$marks" "$@"
+# A process per core, a whole file to one of them: its runs are shared by the tests in it. Files
+# come in the order of conftest.py, long ones first.
+$python -m pytest -q -n auto --dist loadfile --no-loadscope-reorder -m "$marks" "$@"

@@ -27,6 +27,33 @@ if (ASSETS / "models").is_dir():
 import pytest  # noqa: E402
 from drawing import draw_photos  # noqa: E402
 
+# Files that take 10 seconds or more, the longest first (`pytest --durations=0`).
+LONG = [
+    "test_compare",
+    "test_train",
+    "test_savedmodel",
+    "test_weights",
+    "test_other_backends",
+    "test_solved",
+    "test_prefix_pass",
+    "test_compiled",
+    "test_parity",
+    "test_public_api",
+    "test_new_rows",
+    "test_build",
+    "test_phase",
+    "test_caffe",
+    "test_commands",
+    "test_fit",
+    "test_without_tensorflow",
+    "test_recipes",
+]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Puts long files first: one that comes last keeps a single process busy."""
+    items.sort(key=lambda item: LONG.index(name) if (name := item.path.stem) in LONG else len(LONG))
+
 
 @pytest.fixture(scope="session")
 def assets() -> Path:

@@ -1,7 +1,10 @@
 """Trials without any training; test_compare.py trains them."""
 
+import json
+
 import pytest
 
+from kerasft.compare.entry import Entry
 from kerasft.compare.request import Request, Trial
 from kerasft.compare.trials import Comparison, is_made
 from kerasft.errors import OutOfTime
@@ -16,7 +19,9 @@ def comparison(tmp_path, deadline, told=None):
 
 def test_an_entry_is_made_when_it_is_written_down(tmp_path):
     (tmp_path / "entries").mkdir()
-    (tmp_path / "entries" / "VGG16-knn-seed0-1.json").write_text("{}")
+    entry = Entry(Trial(0, 1.0, "VGG16", "knn"), stopped=False)
+    path = tmp_path / "entries" / "VGG16-knn-seed0-1.json"
+    path.write_text(json.dumps(entry.to_json()))
     made = [is_made(comparison(tmp_path, 0.0), Trial(s, 1.0, "VGG16", "knn")) for s in (0, 1)]
     assert made == [True, False]
 

@@ -68,6 +68,7 @@ def test_an_export_of_the_same_model_agrees(made, tmp_path):
     ]  # fmt: skip
 
 
+@pytest.mark.slow  # red and blue swapped: test_savedmodel.py
 def test_an_export_that_resizes_in_another_way_is_refused(made, tmp_path):
     with pytest.raises(UserError, match=r"scores of 20 images differ by up to 0\.\d+ \(allowed"):
         prove(made, "saved", tmp_path, resize="crop")

@@ -189,6 +189,7 @@ def test_no_class_of_kerasft_is_named_in_the_file(exported):
     assert type(found).__module__.partition(".")[0] == "tensorflow"
 
 
+@pytest.mark.slow
 def test_the_next_export_has_the_next_number_and_takes_its_rule_of_resizing(tmp_path):
     to = tmp_path / "served" / "flowers"
     (to / "9").mkdir(parents=True)

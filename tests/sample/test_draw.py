@@ -122,6 +122,7 @@ def features(weights, pixels):
     return np.asarray(net(pixels, training=False))
 
 
+@pytest.mark.slow
 def test_a_head_on_the_weights_beats_one_on_random_weights():
     drawn = [(label, number) for label in range(5) for number in range(50)]
     pixels = np.array(
