@@ -1,23 +1,27 @@
-"""The user's cache folder: its place, free space, locks and error messages.
+"""The user's cache folder: its place, free space, locks, measurements and error messages.
 
 `activations/` keeps stores in it, `unpacked.py` the photos of archives.
 """
 
+import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import platformdirs
 from filelock import FileLock, Timeout
 
 from kerasft.errors import UserError
+from kerasft.files import write_atomic
 from kerasft.text import size_text
 
 RESERVE = 10**9  # bytes that the cache leaves free on the disk
 SETTINGS = "settings.json"
 LOCKS = "locks"
+PROGRAMS = "programs"  # folder of the programs that JAX has compiled for a GPU
 
 
 def cache_folder() -> Path:
@@ -89,3 +93,45 @@ def hold(folder: Path, digest: str, *, wait: bool) -> FileLock | None:
         except Timeout:
             return None
     return guard
+
+
+MEASURED = "measured.json"
+
+
+def remember(folder: Path, key: str, numbers: Mapping[str, float]) -> None:
+    """Keeps a measurement of this machine beside the stores.
+
+    Args:
+        folder: the cache folder.
+        key: text that identifies what was measured, and the machine.
+        numbers: the measured numbers by name.
+    """
+    with explaining(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        write_atomic(folder / MEASURED, json.dumps({**_measured(folder), key: dict(numbers)}))
+
+
+def remembered(folder: Path, key: str, names: Iterable[str]) -> dict[str, float] | None:
+    """Returns the numbers that `remember` kept under a key.
+
+    Args:
+        folder: the cache folder.
+        key: the key.
+        names: names of the numbers.
+
+    Returns:
+        The numbers by name; None if any is missing or damaged, and has to be measured again.
+    """
+    facts: Any = _measured(folder).get(key)
+    try:
+        return {name: float(facts[name]) for name in names}
+    except (TypeError, KeyError, ValueError):
+        return None
+
+
+def _measured(folder: Path) -> dict[str, Any]:
+    try:
+        measured = json.loads((folder / MEASURED).read_text("utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return measured if isinstance(measured, dict) else {}

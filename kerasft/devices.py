@@ -15,12 +15,14 @@ import subprocess
 
 import keras
 
+from kerasft.cache import PROGRAMS, cache_folder
 from kerasft.errors import UserError
 from kerasft.lazy_tensorflow import is_installed, tf
 from kerasft.record import Device
 
 log = logging.getLogger("kerasft")
 
+EXACT = "xla_gpu_exclude_nondeterministic_ops"
 BACKENDS = {"tensorflow": "TensorFlow", "jax": "JAX", "torch": "PyTorch"}
 # How to make each backend compute on an NVIDIA GPU, for messages.
 GPU_PACKAGES = {
@@ -60,6 +62,8 @@ def prepare(device: str, *, threads: int | None = None) -> Device:
         _compute_on("cpu" if wanted is None else f"gpu:{wanted}")
     if backend == "jax":
         threads = None  # can't be set
+        if wanted is not None:
+            _keep_programs()
     return Device(
         backend=backend,
         device="cpu" if wanted is None else f"gpu:{wanted}",
@@ -87,8 +91,11 @@ def _backend() -> str:
 def _gpu_names(backend: str) -> list[str]:
     """Returns the names of the GPUs that Keras can compute on, in the order of their numbers."""
     if backend == "jax":
-        # Otherwise JAX takes 75% of the card's memory. It reads this when it first lists devices.
+        # JAX reads both when it first lists devices. It would take 75% of the card's memory; and
+        # XLA would add numbers in another order in each run.
         os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+        if EXACT not in os.environ.get("XLA_FLAGS", ""):
+            os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --{EXACT}=true".strip()
         import jax
 
         return [device.device_kind for device in jax.devices() if device.platform == "gpu"]
@@ -187,6 +194,19 @@ def _compute_on(name: str) -> None:
     scope = keras.device(name)
     scope.__enter__()
     atexit.register(scope.__exit__, None, None, None)  # keeps the scope from garbage collection
+
+
+def _keep_programs() -> None:
+    """Lets JAX keep the programs that it compiles for a GPU in the cache folder.
+
+    A later run starts without compiling, and computes with the same programs: XLA chooses the
+    fastest kernels by measurement, so that another compilation may give other last bits.
+    """
+    import jax
+
+    if jax.config.jax_compilation_cache_dir is None:
+        jax.config.update("jax_compilation_cache_dir", str(cache_folder() / PROGRAMS))
+        jax.config.update("jax_compilation_cache_max_size", 2 * 10**9)  # bytes; the oldest go
 
 
 def processors() -> int:

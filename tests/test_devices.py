@@ -58,11 +58,15 @@ def test_a_gpu_that_is_not_there_is_refused():
 def test_jax_takes_all_processors_and_its_memory_as_it_needs_it():
     code = (
         "print(prepare('auto', threads=1).to_json())\nimport jax, os\n"
-        "print(jax.numpy.zeros(1).device.platform, os.environ['XLA_PYTHON_CLIENT_PREALLOCATE'])"
+        "print(jax.numpy.zeros(1).device.platform, os.environ['XLA_PYTHON_CLIENT_PREALLOCATE'])\n"
+        "print(os.environ['XLA_FLAGS'])"
     )
     facts = {"backend": "jax", "device": "cpu", "name": "", "threads": processors()}
-    said = prepared(code, KERAS_BACKEND="jax", JAX_PLATFORMS="cpu")
-    assert said == f"{facts}\ncpu false"
+    said = prepared(
+        code, KERAS_BACKEND="jax", JAX_PLATFORMS="cpu", XLA_FLAGS="--xla_gpu_autotune_level=4"
+    )
+    flags = "--xla_gpu_autotune_level=4 --xla_gpu_exclude_nondeterministic_ops=true"
+    assert said == f"{facts}\ncpu false\n{flags}"
 
 
 @pytest.mark.slow

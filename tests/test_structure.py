@@ -348,6 +348,7 @@ SETTINGS = {
     "augment.test_time": ["augment.test_time=flip"],
     "cache.mode": ["cache.mode=off"],
     "cache.engine": ["cache.engine=keras"],
+    "cache.batch": ["cache.batch=64"],
     "cache.precision": ["cache.precision=bfloat16"],
     "cache.dtype": ["cache.dtype=float32"],
     "phases.0.name": ["phases.0.name=first"],

@@ -3,11 +3,14 @@
     context       a run while it computes: config, photos, device, progress
     keys          the stores that a phase needs, and the keys that identify them
     numerics      the version of the code that computes stores, part of every key
-    engines       the code that computes activations: a folded TensorFlow graph, or Keras
+    engines       the code that computes activations: a folded TensorFlow graph, Keras, or XLA
+    compiled      the engine for a GPU: the prefix as one XLA program (JAX)
+    pace          how fast a GPU computes activations and the disk reads them: what pays
     precision     the choice between float32 and bfloat16, by measurement
     prefix_pass   the pass over the images that fills all missing stores
     store         a store on disk: opened, memory-mapped, written whole or not at all
     reading       stores read for training; batches for backends without TensorFlow
+    whole_epochs  training on stores that lie in a GPU's memory, an epoch at a time (JAX)
     eviction      the cache's limit, and which stores are removed when it is full
 
 The prefix is a pure function of the pixels (inference mode, no updates), so it makes no difference

@@ -1,7 +1,9 @@
 """Engines: the code that computes activations from pixels.
 
-An engine is a function: pixels float32 [B,S,S,3], 0 to 255 -> a list of float32 arrays [B, ...],
-one for each output of the prefix. Inference only. `ENGINES` lists them.
+    pixels [B,S,S,3], 0 to 255 -> a list of arrays [B, ...], one for each output of the prefix
+
+Inference only. `ENGINES` lists them. Two compute one batch after the other on the CPU; "compiled"
+(`compiled.py`) keeps a GPU busy: it computes one batch while others travel.
 
 A third engine was measured and left out: OpenVINO computes MobileNetV2 1.9 times as fast as the
 folded graph in bfloat16, and ResNet50 1.1 times. But converting the net takes seconds, and it
@@ -15,47 +17,112 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
 
+from kerasft.activations.store import as_stored
+from kerasft.config.settled import USUAL_BATCH
 from kerasft.lazy_tensorflow import tf
 from kerasft.models.bundle import filled
 from kerasft.models.live import restore_precision, set_precision
 
-BATCH = 32  # a single size, the last batch padded: numbers must not depend on the batch
+BATCH = USUAL_BATCH  # one size, the last batch padded: numbers must not depend on the batch
 
-Engine = Callable[[np.ndarray], list[np.ndarray]]
+# Begins to compute one full batch: (pixels [B,S,S,3], dtype of the results) -> a pair for each
+# output: values [B, ...] in that dtype, and whether they fit it: bool [B], or None if that is to
+# be found out from the values, which are then float32. A GPU may still be computing both.
+Start = Callable[[np.ndarray, str], list[tuple[Any, Any]]]
 
 
-def build(prefix: keras.Model, engine: str, precision: str) -> Engine:
+@dataclass(frozen=True, eq=False)
+class Engine:
+    """An engine that was built for a prefix.
+
+    Attributes:
+        batch: number of images that are computed at once, B; smaller batches are padded.
+        start: function that begins to compute a batch, see `Start`.
+        ahead: number of batches that are begun before the results of the first are taken.
+    """
+
+    batch: int
+    start: Start
+    ahead: int = 0
+
+    def __call__(self, pixels: np.ndarray) -> list[np.ndarray]:
+        """Returns the activations of up to `batch` images, float32, whatever their values."""
+        started = self.start(filled(self._checked(pixels), self.batch), "float32")
+        return [np.asarray(values, "float32")[: len(pixels)] for values, _ in started]
+
+    def over(
+        self, batches: Iterable[np.ndarray], dtype: str
+    ) -> Iterator[tuple[np.ndarray, list[np.ndarray | None]]]:
+        """Computes many batches, in order.
+
+        Args:
+            batches: pixels [B,S,S,3], 0 to 255, up to `batch` images each.
+            dtype: dtype of the store, "float16" or "float32".
+
+        Yields:
+            The pixels of a batch, and for each output its activations as `store.as_stored` gives
+            them: [B, ...] in the dtype, or None if they don't fit it.
+        """
+        begun: deque[tuple[np.ndarray, list[tuple[Any, Any]]]] = deque()
+        for pixels in batches:
+            plain = self._checked(np.asarray(pixels))
+            begun.append((plain, self.start(filled(plain, self.batch), dtype)))
+            if len(begun) > self.ahead:
+                yield self._finished(*begun.popleft(), dtype)
+        while begun:
+            yield self._finished(*begun.popleft(), dtype)
+
+    def _checked(self, pixels: np.ndarray) -> np.ndarray:
+        if len(pixels) > self.batch:
+            raise ValueError(f"expected at most {self.batch} images, got {len(pixels)}")
+        return pixels
+
+    def _finished(
+        self, pixels: np.ndarray, begun: list[tuple[Any, Any]], dtype: str
+    ) -> tuple[np.ndarray, list[np.ndarray | None]]:
+        count = len(pixels)
+        outputs: list[np.ndarray | None] = []
+        for values, fit in begun:
+            kept = np.asarray(values)[:count]
+            if fit is None:
+                outputs.append(as_stored(kept, dtype))
+            else:
+                outputs.append(kept if np.asarray(fit)[:count].all() else None)
+        return pixels, outputs
+
+
+def build(prefix: keras.Model, engine: str, precision: str, batch: int = BATCH) -> Engine:
     """Builds an engine for a prefix.
 
     Args:
         prefix: the prefix, pixels [B,S,S,3] to one or more activations; it does not change.
         engine: name of the engine, a key of `ENGINES`.
-        precision: precision of the computation, "float32" or "bfloat16"; the results are float32
-            in both cases.
-
-    Returns:
-        A function of batches of up to BATCH images; it raises ValueError for larger ones.
+        precision: precision of the computation, "float32" or "bfloat16".
+        batch: number of images that are computed at once.
     """
-    compute = ENGINES[engine](prefix, precision)
-
-    def padded(pixels: np.ndarray) -> list[np.ndarray]:
-        count = len(pixels)
-        if count > BATCH:
-            raise ValueError(f"expected at most {BATCH} images, got {count}")
-        pixels = filled(pixels, BATCH)
-        return [np.asarray(out, "float32")[:count] for out in compute(pixels)]
-
-    return padded
+    return ENGINES[engine](prefix, precision, batch)
 
 
-def _folded(prefix: keras.Model, precision: str) -> Engine:
+def _at_once(compute: Callable[[np.ndarray], list[np.ndarray]], batch: int) -> Engine:
+    """Makes an engine of a function that returns when the results are there."""
+
+    def start(pixels: np.ndarray, dtype: str) -> list[tuple[Any, Any]]:
+        return [(np.asarray(output, "float32"), None) for output in compute(pixels)]
+
+    return Engine(batch, start)
+
+
+def _folded(prefix: keras.Model, precision: str, batch: int) -> Engine:
     """Builds TensorFlow's inference graph with the weights folded in as constants.
 
     Grappler can then fuse BatchNormalization and activation into the convolution in front of
@@ -66,7 +133,7 @@ def _folded(prefix: keras.Model, precision: str) -> Engine:
     def infer(pixels: tf.Tensor) -> list[tf.Tensor]:
         return keras.tree.flatten(prefix(pixels, training=False))
 
-    spec = tf.TensorSpec([BATCH, *prefix.input_shape[1:]], tf.float32)
+    spec = tf.TensorSpec([batch, *prefix.input_shape[1:]], tf.float32)
     traced = tf.function(infer, autograph=False).get_concrete_function(spec)
     graph = convert_variables_to_constants_v2(traced)
 
@@ -75,7 +142,7 @@ def _folded(prefix: keras.Model, precision: str) -> Engine:
         with _onednn_bfloat16(precision == "bfloat16"):
             return [output.numpy() for output in graph(tf.constant(pixels))]
 
-    return compute
+    return _at_once(compute, batch)
 
 
 @contextmanager
@@ -90,7 +157,7 @@ def _onednn_bfloat16(on: bool) -> Iterator[None]:
         tf.config.optimizer.set_experimental_options({option: before})
 
 
-def _keras(prefix: keras.Model, precision: str) -> Engine:
+def _keras(prefix: keras.Model, precision: str, batch: int) -> Engine:
     """Uses the Keras model as it is, on any backend and device."""
     policy = "mixed_bfloat16" if precision == "bfloat16" else "float32"
     # A new model: an older one may have been traced in another precision.
@@ -104,11 +171,27 @@ def _keras(prefix: keras.Model, precision: str) -> Engine:
         finally:
             restore_precision(before)
 
-    compute(np.zeros((BATCH, *prefix.input_shape[1:]), "float32"))
-    return compute
+    compute(np.zeros((batch, *prefix.input_shape[1:]), "float32"))
+    return _at_once(compute, batch)
 
 
-ENGINES: dict[str, Callable[[keras.Model, str], Engine]] = {"folded": _folded, "keras": _keras}
+def _compiled(prefix: keras.Model, precision: str, batch: int) -> Engine:
+    """Uses one XLA program that reads a batch as the card computes another; needs JAX."""
+    from kerasft.activations.compiled import compile_prefix
+
+    return Engine(batch, compile_prefix(prefix, precision), ahead=2)
+
+
+ENGINES: dict[str, Callable[[keras.Model, str, int], Engine]] = {
+    "folded": _folded,
+    "keras": _keras,
+    "compiled": _compiled,
+}
+
+
+def compiles() -> bool:
+    """Returns whether the compiled engine can be used: with JAX."""
+    return keras.backend.backend() == "jax"
 
 
 def folds(device: str) -> bool:

@@ -4,6 +4,7 @@
     DIGEST.json        for people: what the store was computed from, and when
     .part.DIGEST.npy   a store that is being written
     locks/DIGEST.lock  held by the process that writes it; its files are not removed meanwhile
+    programs/          what JAX has compiled for a GPU (`devices.py`), up to 2 GB beside the limit
 
 `store.py` reads and writes stores.
 """
@@ -11,6 +12,7 @@
 import json
 import os
 import re
+import shutil
 from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -18,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from kerasft.activations.store import array_path, read_header
-from kerasft.cache import LOCKS, RESERVE, SETTINGS, explaining, free_bytes, hold
+from kerasft.cache import LOCKS, PROGRAMS, RESERVE, SETTINGS, explaining, free_bytes, hold
 from kerasft.errors import UserError
 from kerasft.files import write_atomic
 from kerasft.results import Result
@@ -209,11 +211,12 @@ def set_limit(folder: Path, limit: int) -> tuple[int, int]:
 def clear(folder: Path) -> tuple[int, int]:
     """Removes all stores and leftovers of killed processes, except stores that are being written.
 
-    The limit stays.
+    Programs that were compiled for a GPU go too. The limit stays.
 
     Returns:
         The number of removed stores and their size in bytes.
     """
+    shutil.rmtree(folder / PROGRAMS, ignore_errors=True)
     return _evict(folder, until=lambda total: False)
 
 

@@ -128,6 +128,8 @@ def store_specs_at(
         "versions": _versions(),
         "machine": [*engines.processor(), *map(str, context.machine.to_json().values())],
     }
+    if context.plan.batch != engines.BATCH:  # another batch may round in another way
+        common["batch"] = context.plan.batch
     if dtype == "float32" and config.cache.dtype == "auto":
         common["overflow"] = True  # not the same store as with cache.dtype = "float32"
     nets = nets_of(config.model.backbone, side)

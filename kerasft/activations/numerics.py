@@ -10,8 +10,9 @@ NUMERICS = 1  # raise it when the same photo, view and weights give other activa
 
 # Module -> digest of its syntax tree, without docstrings and annotations.
 DIGESTS = {
-    "activations.engines": "3131fc80dd3f8c82",
-    "activations.prefix_pass": "b8328b102e0955d8",
+    "activations.compiled": "76d048d0c2b0844c",
+    "activations.engines": "8ac23d7b6d9d2b97",
+    "activations.prefix_pass": "80454934dd8ad3f3",
     "activations.store": "d6ea8847b626866b",
     "backbones.table": "848f64c242425eeb",
     "data.batches": "914754bc602a3cd1",
@@ -20,6 +21,7 @@ DIGESTS = {
     "models.blocks": "d9e346c789e5ae86",
     "models.build": "1f2c326c5c0840f7",
     "models.cut": "8c916d50d7816318",
+    "models.fold": "7910a41edeeab1cb",
     "models.live": "9276898557e4faa3",
     "pixels.augment": "89328ca99ddad693",
     "pixels.headers": "5c2517cae3fb3fa7",

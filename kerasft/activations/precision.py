@@ -6,12 +6,9 @@ makes the same choice and finds the stores of this one, however busy the machine
 Shapes: B images in a batch, S side of the square input in pixels.
 """
 
-import json
 import logging
 import time
 from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import Any
 
 import keras
 import numpy as np
@@ -19,11 +16,9 @@ import numpy as np
 from kerasft import cache
 from kerasft.activations import engines
 from kerasft.activations.engines import Engine, build, relative_error
-from kerasft.cache import explaining
 from kerasft.config.fields import Config
 from kerasft.data.batches import split_batches
 from kerasft.data.source import Source
-from kerasft.files import write_atomic
 
 log = logging.getLogger("kerasft")
 
@@ -87,18 +82,19 @@ def _measured_once(config: Config, source: Source, prefix: keras.Model, blocks: 
     of_net += chosen if chosen != ["pooled", 0] else []
     of_machine = [keras.backend.backend(), config.cache.engine, *engines.processor()]
     key = " ".join(map(str, [*of_net, *of_machine]))
-    gain = remembered(cache.cache_folder(), key)
-    if gain is None:
-        batches = split_batches(
-            source,
-            "train",
-            image_size=side,
-            resize=config.data.resize,
-            batch_size=engines.BATCH,
-        )
-        pixels = np.asarray(next(iter(batches)))
-        gain = compare_precisions(prefix, config.cache.engine, pixels)
-        remember(cache.cache_folder(), key, gain)
+    numbers = cache.remembered(cache.cache_folder(), key, ("speed", "difference"))
+    if numbers:
+        return Gain(**numbers)
+    batches = split_batches(
+        source,
+        "train",
+        image_size=side,
+        resize=config.data.resize,
+        batch_size=engines.BATCH,
+    )
+    pixels = np.asarray(next(iter(batches)))
+    gain = compare_precisions(prefix, config.cache.engine, pixels)
+    cache.remember(cache.cache_folder(), key, asdict(gain))
     return gain
 
 
@@ -124,36 +120,3 @@ def _timed(compute: Engine, pixels: np.ndarray) -> tuple[list[np.ndarray], float
         activations = compute(pixels)
         seconds.append(time.perf_counter() - began)
     return activations, min(seconds)
-
-
-REMEMBERED = "measured.json"
-
-
-def remember(folder: Path, key: str, gain: Gain) -> None:
-    """Keeps a measurement of this machine beside the stores.
-
-    Args:
-        folder: the cache folder.
-        key: text that identifies net and machine.
-        gain: the measurement.
-    """
-    with explaining(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        write_atomic(folder / REMEMBERED, json.dumps({**_measured(folder), key: asdict(gain)}))
-
-
-def remembered(folder: Path, key: str) -> Gain | None:
-    """Returns the measurement that `remember` kept under a key, or None."""
-    facts: Any = _measured(folder).get(key)
-    try:
-        return Gain(float(facts["speed"]), float(facts["difference"]))
-    except (TypeError, KeyError, ValueError):
-        return None  # it is measured again
-
-
-def _measured(folder: Path) -> dict[str, Any]:
-    try:
-        measured = json.loads((folder / REMEMBERED).read_text("utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return measured if isinstance(measured, dict) else {}

@@ -254,9 +254,9 @@ def _compute(
         image_size=context.plan.image_size,
         resize=config.data.resize,
         augment=config.augment,
-        batch_size=engines.BATCH,
+        batch_size=context.plan.batch,
     )
-    compute = engines.build(prefix, config.cache.engine, config.cache.precision)
+    engine = engines.build(prefix, config.cache.engine, config.cache.precision, context.plan.batch)
     part.total = len(rows)
     difference, done = None, 0
     with ExitStack() as stack:
@@ -264,18 +264,16 @@ def _compute(
             stack.enter_context(store.writing(folder, need.key, need.shape, dtype))
             for need in needs
         ]
-        for batch in reading(batches, source.root):
-            pixels = np.asarray(batch)
-            outputs = compute(pixels)
+        for pixels, outputs in engine.over(reading(batches, source.root), dtype):
             if not done and config.cache.precision == "bfloat16":
-                difference = _difference(prefix, pixels, outputs)
+                few = pixels[: engines.BATCH]
+                difference = _difference(prefix, few, engine(few))
             here = rows[done : done + len(pixels)]
             for need, writer in zip(needs, writers, strict=True):
-                mine = here == kinds.index((need.split, need.view))
-                fitting = store.as_stored(outputs[ends.index((need.blocks, need.net))][mine], dtype)
+                fitting = outputs[ends.index((need.blocks, need.net))]
                 if fitting is None:
                     raise OverflowError(need.blocks)
-                writer.append(fitting)
+                writer.append(fitting[here == kinds.index((need.split, need.view))])
             done += len(pixels)
             part.step(done)
             context.progress(Event("pass", done, len(rows), part.phase, part.figures(done)))

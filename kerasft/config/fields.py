@@ -511,11 +511,18 @@ class Cache(Section):
         description='Whether the activations of the frozen part are stored and reused; "auto": '
         "if that saves work and there is room.",
     )
-    engine: Literal["auto", "folded", "keras"] = Field(
+    engine: Literal["auto", "folded", "keras", "compiled"] = Field(
         default="auto",
         description="Engine that computes the activations: a TensorFlow graph with the weights "
-        'folded into it ("folded"), or the Keras model ("keras"); "auto": folded with '
-        "TensorFlow on a CPU.",
+        'folded into it ("folded"), the Keras model ("keras"), or one XLA program that keeps a '
+        'GPU busy ("compiled", with JAX); "auto": folded with TensorFlow on a CPU, compiled with '
+        "JAX on a GPU, else keras.",
+    )
+    batch: StrictInt | None = Field(
+        default=None,
+        ge=1,
+        description="Images that the engine computes at once; default: 32, on a GPU with JAX as "
+        "many as there are, up to 256, if they fit its memory.",
     )
     precision: Literal["auto", "float32", "bfloat16"] = Field(
         default="auto",

@@ -11,6 +11,10 @@ from dataclasses import dataclass
 from kerasft.config.fields import AnyPhase, Config
 from kerasft.errors import UserError
 
+# Images that an engine computes at once where nothing else is settled. Runs of earlier versions
+# did not write it down.
+USUAL_BATCH = 32
+
 
 @dataclass(frozen=True)
 class Storing:
@@ -61,6 +65,7 @@ class Plan:
         views: number of views of each training image; 0 makes a new one in every epoch.
         engine: engine that computes stored activations; "auto" if nothing is stored.
         precision: precision of that computation; "auto" if nothing is stored.
+        batch: number of images that the engine computes at once.
         phases: phases in order, including finished ones.
     """
 
@@ -69,6 +74,7 @@ class Plan:
     views: int
     engine: str
     precision: str
+    batch: int
     phases: tuple[PhasePlan, ...]
 
     @classmethod
@@ -104,6 +110,7 @@ class Plan:
             views=views,
             engine=config.cache.engine,
             precision=config.cache.precision,
+            batch=config.cache.batch or USUAL_BATCH,
             phases=tuple(
                 PhasePlan(phase, phase.blocks, phase.stored, why)
                 for phase, why in zip(config.phases, reasons, strict=True)

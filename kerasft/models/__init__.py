@@ -6,6 +6,7 @@
     blocks     the blocks of a backbone, counted from the top, and its features
     cut        a model cut into prefix and suffix, the freeze and its proof
     net        a whole model with its backbones' rows of the table: blocks, cut, base
+    fold       a copy for inference: normalisations folded into the convolutions in front of them
     live       the model that is fitted: the suffix, or prefix and suffix
     tta        test-time augmentation: several views of an image, averaged inside the model
     bundle     model.keras with its class names, image size and resize rule

@@ -53,14 +53,17 @@ def fit(
     part = Part("epochs", steps * (phase.epochs - first), context.progress, phase.name)
     if not keeper.ended():
         epochs = range(first, phase.epochs)
-        trainable.model.fit(
-            trainable.feed(context, Epochs(context, seed, len(train), epochs), stored),
+        model, feed, at_once = trainable.fitting(
+            context, Epochs(context, seed, len(train), epochs), stored
+        )
+        model.fit(
+            feed,
             initial_epoch=first,
             epochs=phase.epochs,
-            steps_per_epoch=steps,
+            steps_per_epoch=steps // at_once,
             shuffle=False,  # the feed sets the order; with True Keras warns that it does nothing
             verbose=0,
-            callbacks=[keeper, _Watcher(context, phase, steps, part)],
+            callbacks=[keeper, _Watcher(context, phase, steps, part, at_once)],
         )
     checkpoint.assign_weights(suffix, keeper.best)
     part.end()
@@ -209,8 +212,11 @@ def _read(rows: Rows) -> Iterator[np.ndarray]:
 class _Watcher(keras.callbacks.Callback):
     """A callback that reports progress within an epoch, at most five times a second."""
 
-    def __init__(self, context: RunContext, phase: Phase, steps: int, part: Part) -> None:
+    def __init__(
+        self, context: RunContext, phase: Phase, steps: int, part: Part, at_once: int
+    ) -> None:
         super().__init__()
+        self._at_once = at_once  # number of steps in what `fit` takes for a batch
         self._progress, self._phase, self._steps = context.progress, phase, steps
         self._part, self._first = part, steps * phase.epochs - part.total
         # Scoring an image takes a third of a training step: the forward half, no update.
@@ -225,13 +231,14 @@ class _Watcher(keras.callbacks.Callback):
 
     def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
         now = time.perf_counter()
-        done = self._steps * self._epoch + batch + 1 - self._first
+        steps = self._at_once * (batch + 1)
+        done = self._steps * self._epoch + steps - self._first
         self._part.step(done, factor=self._with_scoring)
         if now - self._told < 0.2 or not logs:
             return
         self._told = now
-        per_step = (now - self._began) / (batch + 1)
-        left = self._steps * (self._phase.epochs - self._epoch) - batch - 1
+        per_step = (now - self._began) / steps
+        left = self._steps * (self._phase.epochs - self._epoch) - steps
         figures = {
             "epoch": self._epoch + 1,
             "epochs": self._phase.epochs,
@@ -240,5 +247,5 @@ class _Watcher(keras.callbacks.Callback):
             "images_per_second": self._phase.batch_size / per_step,
             "seconds_left": per_step * left,
         }
-        event = Event("batch", batch + 1, self._steps, self._phase.name, figures)
+        event = Event("batch", steps, self._steps, self._phase.name, figures)
         self._progress(event)

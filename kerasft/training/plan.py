@@ -1,6 +1,6 @@
 """The plan of a run: what a config leaves open, settled before the first number depends on it.
 
-    image size -> blocks of each phase -> views -> what is stored -> engine -> precision
+    image size -> blocks of each phase -> views -> what is stored -> engine -> batch -> precision
 
 All decisions are written into the run's config, so that the same config gives the same run again.
 """
@@ -13,6 +13,7 @@ import keras
 from kerasft import cache
 from kerasft.activations import engines, eviction
 from kerasft.activations.keys import TRAIN_AND_VALIDATION, bytes_at, passes
+from kerasft.activations.pace import Pace, measured_pace
 from kerasft.activations.precision import choose_precision
 from kerasft.backbones.spec import default_blocks
 from kerasft.config.fields import AnyPhase, Config, Solved, distinct_views
@@ -22,6 +23,7 @@ from kerasft.errors import UserError
 from kerasft.models.cut import Cut
 from kerasft.models.net import Net
 from kerasft.record import Device
+from kerasft.text import size_text
 from kerasft.training.start import initial_net
 
 log = logging.getLogger("kerasft")
@@ -68,7 +70,7 @@ def settle(config: Config, source: Source, net: Net, device: str, *, done: int =
     first_stored: tuple[keras.Model, int | str, int] | None = None
     for index in range(done, len(config.phases)):
         phase, cut = config.phases[index], net.cut(blocks[index])
-        decided = decide_storing(config, views, source, index, cut)
+        decided = decide_storing(config, views, source, index, cut, device)
         storing.append(decided)
         if phase.stored is None and decided.passes and not decided.stored:
             log.info("%s: the activations are not stored: %s.", phase.name, decided.why)
@@ -86,9 +88,10 @@ def settle(config: Config, source: Source, net: Net, device: str, *, done: int =
         }
     )
     if first_stored is not None:
+        prefix, above, images = first_stored
         config = _with_cache(config, engine=_settle_engine(config, device))
+        config = _settle_batch(config, prefix, images)
         if config.cache.precision == "auto":
-            prefix, above, images = first_stored
             precision = "float32"
             if device == "cpu":
                 precision = choose_precision(config, source, prefix, blocks=above, passes=images)
@@ -116,8 +119,11 @@ def for_device(config: Config, device: Device) -> Config:
         config: the config, settled for the earlier device.
         device: the present device, from `devices.prepare`.
     """
-    if config.cache.engine == "folded" and not engines.folds(device.device):
-        return _with_cache(config, engine="keras")
+    wanted = config.cache.engine
+    if (wanted == "folded" and not engines.folds(device.device)) or (
+        wanted == "compiled" and not engines.compiles()
+    ):
+        return _with_cache(config, engine="keras", batch=None)
     return config
 
 
@@ -145,11 +151,14 @@ def _settle_views(config: Config, blocks: Sequence[int | str]) -> int:
     return int(min(DEFAULT_VIEWS, distinct_views(augment.flip, augment.crop, augment.color)))
 
 
-def decide_storing(config: Config, views: int, source: Source, index: int, cut: Cut) -> Storing:
+def decide_storing(
+    config: Config, views: int, source: Source, index: int, cut: Cut, device: str = "cpu"
+) -> Storing:
     """Decides whether a phase trains on stored activations.
 
     The cost that is compared is the number of images that go through the prefix: with a store,
     each view once; without one, every image in every epoch. The suffix costs the same either way.
+    On a GPU, the time to read a store that its memory does not hold counts too.
 
     Args:
         config: the run's config.
@@ -157,6 +166,7 @@ def decide_storing(config: Config, views: int, source: Source, index: int, cut: 
         source: the photos.
         index: position of the phase in the run, from 0.
         cut: the cut at which the phase trains.
+        device: the device that computes, "cpu" or "gpu:N".
 
     Raises:
         UserError: a store was asked for, but there is no room for it, or nothing to store.
@@ -196,10 +206,33 @@ def decide_storing(config: Config, views: int, source: Source, index: int, cut: 
             "without one"
         )
         return Storing(False, why, live, 0)
+    if device != "cpu" and not asked and not solved and not _on_the_card(size):
+        assert cut.prefix is not None  # or nothing would be frozen
+        pace = measured_pace(config, source, cut.prefix, device)
+        read = epochs * bytes_at(cut, live // epochs, config.cache.dtype)
+        if not pace.pays(live=live, once=once, read=read):
+            return Storing(False, _too_slow(pace, live // epochs, read // epochs), live, 0)
     why = f"{once:,} images through the frozen part instead of {live:,}"
     if solved:
         why = f"{once:,} images through the frozen part, for other methods too"
     return Storing(True, why, once, size)
+
+
+def _on_the_card(size: int) -> bool:
+    """Returns whether stores of some bytes lie in the GPU's memory while a phase trains."""
+    if not engines.compiles():
+        return False
+    from kerasft.activations import whole_epochs
+
+    return whole_epochs.fit_on_device(size, whole_epochs.free_memory())
+
+
+def _too_slow(pace: Pace, images: int, read: int) -> str:
+    return (
+        f"in each epoch the disk would read {size_text(read)} at {size_text(int(pace.disk))} a "
+        f"second, {read / pace.disk:.0f} s; this GPU computes the {images:,} images in "
+        f"{images / pace.images:.0f} s"
+    )
 
 
 def _settle_engine(config: Config, device: str) -> str:
@@ -211,9 +244,28 @@ def _settle_engine(config: Config, device: str) -> str:
             field="cache.engine",
             exit_code=2,
         )
+    if engine == "compiled" and not engines.compiles():
+        raise UserError(
+            f"'compiled' needs Keras on JAX, got {keras.backend.backend()}. Leave it out, or use "
+            "'keras'.",
+            field="cache.engine",
+            exit_code=2,
+        )
     if engine != "auto":
         return engine
+    if device != "cpu" and engines.compiles():
+        return "compiled"
     return "folded" if engines.folds(device) else "keras"
+
+
+def _settle_batch(config: Config, prefix: keras.Model, images: int) -> Config:
+    """Settles how many images are computed at once, where that is not the usual number."""
+    if config.cache.batch is not None or config.cache.engine != "compiled":
+        return config
+    from kerasft.activations import compiled
+
+    batch = compiled.batch_for(prefix, images, compiled.memory())
+    return config if batch == engines.BATCH else _with_cache(config, batch=batch)
 
 
 def _with_cache(config: Config, **fields: object) -> Config:

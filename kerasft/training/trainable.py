@@ -24,7 +24,7 @@ from kerasft.errors import UserError
 from kerasft.models.cut import Cut, freeze
 from kerasft.models.live import LiveModel
 from kerasft.models.net import Net
-from kerasft.training.feed import training_feed
+from kerasft.training.feed import class_weights, training_feed
 from kerasft.training.rates import Group, build_optimizer, rate_groups
 
 
@@ -62,7 +62,9 @@ class Trainable:
     @cached_property
     def model(self) -> LiveModel:
         """The compiled model for `fit`: the suffix for stored activations, else both halves."""
-        model = LiveModel(None if self.stored else self.cut.prefix, self.cut.suffix)
+        return self._compile(LiveModel(None if self.stored else self.cut.prefix, self.cut.suffix))
+
+    def _compile(self, model: LiveModel) -> LiveModel:
         model.compile(
             optimizer=self.optimizer,
             loss=keras.losses.CategoricalCrossentropy(
@@ -71,6 +73,32 @@ class Trainable:
             metrics=["accuracy"],
         )
         return model
+
+    def fitting(
+        self, context: RunContext, epochs: Sequence[Epoch], stored: Stored | None
+    ) -> tuple[LiveModel, Iterable, int]:
+        """Returns what `fit` needs: the model, what it is fed, and the steps in what it is fed.
+
+        On a GPU with JAX whose memory holds the stores, that is a model that takes whole epochs
+        (`activations/whole_epochs.py`); else the model and its batches, of one step each.
+        """
+        if stored and keras.backend.backend() == "jax":
+            from kerasft.activations import whole_epochs
+
+            size = sum(view.nbytes for view in stored.train)
+            if whole_epochs.fit_on_device(size, whole_epochs.free_memory()):
+                labels, classes = context.labels("train"), len(context.source.class_names)
+                whole = whole_epochs.WholeEpochs(
+                    self.cut.suffix,
+                    stored.train,
+                    labels,
+                    num_classes=classes,
+                    batch_size=self.phase.batch_size,
+                    sample_weights=class_weights(self.phase, labels, classes),
+                )
+                self._compile(whole)
+                return whole, whole.orders(epochs), self.steps_per_epoch
+        return self.model, self.feed(context, epochs, stored), 1
 
     def feed(self, context: RunContext, epochs: Sequence[Epoch], stored: Stored | None) -> Iterable:
         """Returns the batches of some epochs; see `feed.training_feed`."""

@@ -17,9 +17,8 @@ from kerasft.activations.eviction import (
     report,
     set_limit,
 )
-from kerasft.activations.precision import Gain, remember, remembered
 from kerasft.activations.store import Key, filling, holds, open_store, writing
-from kerasft.cache import RESERVE, cache_folder
+from kerasft.cache import RESERVE, cache_folder, remember, remembered
 from kerasft.errors import UserError
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -177,14 +176,19 @@ def test_what_is_to_be_kept_is_never_removed(three):
 
 def test_a_measurement_is_kept_beside_the_stores_and_a_damaged_one_is_made_again(tmp_path):
     folder = tmp_path / "cache"
-    assert remembered(folder, "MobileNetV2 224") is None
-    remember(folder, "MobileNetV2 224", Gain(1.5, 0.01))
-    remember(folder, "ResNet50 224", Gain(2.0, 0.02))
-    assert remembered(folder, "MobileNetV2 224") == Gain(1.5, 0.01)
+    names = ("speed", "difference")
+    assert remembered(folder, "MobileNetV2 224", names) is None
+    remember(folder, "MobileNetV2 224", {"speed": 1.5, "difference": 0.01})
+    remember(folder, "ResNet50 224", {"speed": 2.0, "difference": 0.02})
+    assert remembered(folder, "MobileNetV2 224", names) == {"speed": 1.5, "difference": 0.01}
+    (folder / "programs").mkdir()
+    (folder / "programs" / "jit_run-cache").write_text("")
     clear(folder)
-    assert remembered(folder, "ResNet50 224") == Gain(2.0, 0.02)
+    assert not (folder / "programs").exists()
+    assert remembered(folder, "ResNet50 224", names) == {"speed": 2.0, "difference": 0.02}
+    assert remembered(folder, "ResNet50 224", ("speed", "size")) is None
     (folder / "measured.json").write_text("{")
-    assert remembered(folder, "ResNet50 224") is None
+    assert remembered(folder, "ResNet50 224", names) is None
 
 
 def test_what_a_killed_pass_left_counts_as_room(tmp_path):

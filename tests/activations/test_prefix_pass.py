@@ -336,6 +336,7 @@ def test_the_settled_config_says_what_was_chosen(trained):
     assert dict(config.cache) == {
         "mode": "auto",
         "engine": "folded",
+        "batch": None,  # the usual one
         "precision": "float32",
         "dtype": "auto",
     }

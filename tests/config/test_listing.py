@@ -66,6 +66,7 @@ def test_a_section_or_a_field_is_listed_alone():
     assert [one.name for one in list_fields("cache")[0].fields] == [
         "cache.mode",
         "cache.engine",
+        "cache.batch",
         "cache.precision",
         "cache.dtype",
     ]

@@ -79,7 +79,13 @@ def test_data_alone_is_a_whole_config(tmp_path, monkeypatch):
             "mixup": 0.2,
             "test_time": "none",
         },
-        "cache": {"mode": "auto", "engine": "auto", "precision": "auto", "dtype": "auto"},
+        "cache": {
+            "mode": "auto",
+            "engine": "auto",
+            "batch": None,
+            "precision": "auto",
+            "dtype": "auto",
+        },
         "phases": (
             {
                 "name": "head",

@@ -197,3 +197,17 @@ def test_bfloat16_is_taken_where_it_is_faster_and_close(
 def test_few_images_are_not_worth_measuring(photos, monkeypatch):
     monkeypatch.setattr(engines, "computes_bfloat16", lambda: True)
     assert resolved(photos)[0].precision == "float32"
+
+
+def test_the_compiled_engine_is_refused_where_there_is_no_jax(photos):
+    with pytest.raises(UserError) as refused:
+        resolved(photos, "cache.engine=compiled")
+    assert str(refused.value) == (
+        "cache.engine: 'compiled' needs Keras on JAX, got tensorflow. Leave it out, or use 'keras'."
+    )
+    assert (refused.value.field, refused.value.exit_code) == ("cache.engine", 2)
+    # A run that a GPU began goes on here.
+    config = small(photos, "cache.engine=compiled", "cache.batch=256")
+    cpu = Device("tensorflow", "cpu", "", 2)
+    carried = plan.for_device(config, cpu).cache
+    assert (carried.engine, carried.batch) == ("keras", None)
