@@ -21,7 +21,9 @@ Rows:
                    bfloat16 autocast, images on the card already
     live step      kerasft's equivalent of that
     pass error     relative error of the pass to Keras' own layers in float32 on the CPU
-    forward folded, forward graphs     timm with normalisations folded, or with CUDA graphs
+    forward folded, forward graphs, step graphs
+                   timm with normalisations folded into weights, or with CUDA graphs
+    losses         of each epoch on a made task, and bits that two processes agree on or not
 
 "spread" is the range of the windows over their median; "compile" seconds until the first result;
 "GB" the peak memory, of kerasft in the whole process so far; "share" the part of the card's peak,
@@ -113,15 +115,17 @@ class Bench:
         self._quick, self._only = quick, only
 
     def run(self, nets: Sequence[str]) -> None:
-        """Measures the nets: first all speeds, then what is learnt from the made task."""
+        """Measures the nets: the speeds that are compared, the others, then the made task."""
         curves = not self._only or "curve" in self._only
         left = self._until - time.time()
         speeds_until = self._until - (min(75.0, left / 4) if curves else 5.0)
         if self._only != ("curve",):
 
             def chain(side: str) -> None:
-                for number, net in enumerate(nets):
-                    self._child(side, net, "speed", speeds_until, first=number == 0)
+                for task in ("speed", "more"):
+                    for number, net in enumerate(nets):
+                        first = task == "speed" and number == 0
+                        self._child(side, net, task, speeds_until, first=first)
 
             _at_once([lambda: chain("kerasft"), lambda: chain("timm")])
         for net in nets if curves else ():
@@ -167,6 +171,9 @@ class Bench:
         self, side: str, net: str, task: str, until: float, *, first: bool = False
     ) -> dict[str, Any] | None:
         """Runs a child and collects its rows; returns its curve if that is its task."""
+        if task == "more" and time.time() + (0 if self._quick else 25) > until:
+            self._table.add_row(_note(net, side, "other rows", "skipped: no time left"))
+            return None
         job = Job(
             net=net,
             task=task,
@@ -309,7 +316,14 @@ class Table:
 
     def ratios(self) -> list[dict[str, Any]]:
         """Returns kerasft's images a second over timm's, where both were measured in bfloat16."""
-        pairs = (("pass pooled", "forward"), ("suffix step", "step"), ("live step", "step"))
+        pairs = (
+            ("pass pooled", "forward"),
+            ("pass pooled", "forward folded"),
+            ("pass pooled", "forward graphs"),
+            ("suffix step", "step"),
+            ("suffix step", "step graphs"),
+            ("live step", "step"),
+        )
         rates = {
             (row["net"], row["side"], row["name"], row["batch"]): row["images_per_second"]
             for row in self._rows

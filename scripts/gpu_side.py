@@ -93,7 +93,7 @@ class Job:
 
     Attributes:
         net: the net, a key of NETS.
-        task: "speed" or "curve".
+        task: "speed", for the rows that are compared; "more", for the others; or "curve".
         first: whether it is the first of its side, which measures the card.
         quick: whether the size is QUICK.
         until: time at which the child must have ended, as `time.time` counts.
