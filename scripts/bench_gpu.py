@@ -5,7 +5,7 @@
     python scripts/bench_gpu.py --needs       what to take to a machine without a network
 
 It needs JAX, and PyTorch and timm for the other side; no TensorFlow, no photos, no weights. Images
-are random uint8, weights are random. Each net is measured by two processes at once, one for
+are random uint8, weights are random. Two nets are measured at once, each by two processes, one for
 kerasft (`gpu_kerasft.py`) and one for timm (`gpu_timm.py`). What is timed, and what XLA compiles
 (it tries algorithms out on the card), happens while a process holds the card's lock. PyTorch
 compiles without the lock, on the CPU in the main; its first call may cost the other side some
@@ -23,6 +23,7 @@ Rows:
     pass error     relative error of the pass to Keras' own layers in float32 on the CPU
     forward folded, forward graphs, step graphs
                    timm with normalisations folded into weights, or with CUDA graphs
+    profile        the kernels that take most of the pass
     losses         of each epoch on a made task, and bits that two processes agree on or not
 
 "spread" is the range of the windows over their median; "compile" seconds until the first result;
@@ -51,7 +52,7 @@ from gpu_side import MARK, NETS, Job
 ROOT = Path(__file__).resolve().parents[1]
 GOAL = 1.2  # times timm's images a second
 USUAL = list(NETS)[:4]
-KINDS = ("pass", "forward", "suffix", "finetune", "live", "check", "curve")
+KINDS = ("pass", "forward", "suffix", "finetune", "live", "check", "profile", "curve")
 LIMIT_MB = 60  # of what has to travel
 
 
@@ -121,13 +122,16 @@ class Bench:
         speeds_until = self._until - (min(75.0, left / 4) if curves else 5.0)
         if self._only != ("curve",):
 
-            def chain(side: str) -> None:
-                for task in ("speed", "more"):
-                    for number, net in enumerate(nets):
-                        first = task == "speed" and number == 0
-                        self._child(side, net, task, speeds_until, first=first)
+            def chain(side: str, start: int) -> Callable[[], None]:
+                def measure() -> None:
+                    for task in ("speed", "more"):
+                        for net in nets[start::2]:
+                            first = task == "speed" and net == nets[0]
+                            self._child(side, net, task, speeds_until, first=first)
 
-            _at_once([lambda: chain("kerasft"), lambda: chain("timm")])
+                return measure
+
+            _at_once([chain(side, start) for side in ("kerasft", "timm") for start in (0, 1)])
         for net in nets if curves else ():
             self._curves(net)
 
@@ -187,7 +191,11 @@ class Bench:
         curve = None
         with tempfile.TemporaryFile("w+") as log:
             child = subprocess.Popen(
-                command, stdout=subprocess.PIPE, stderr=log, text=True, env=environment()
+                command,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                text=True,
+                env=environment(self._folder),
             )
             # A row that hangs is ended; a quick run on a busy machine is given its time.
             timer = threading.Timer(max(5.0, until - time.time()) + 10, child.kill)
@@ -205,7 +213,8 @@ class Bench:
             if status:
                 name = "made task" if task == "curve" else "all rows"
                 end = _end_of(log)
-                row = _note(net, side, name, f"ended with status {status}: {end[-1][:200]}")
+                said = end[-1][:200] if end else "it said nothing"
+                row = _note(net, side, name, f"ended with status {status}: {said}")
                 if not (side == "timm" and task == "curve" and not _timm_is_here()):
                     self._table.add_row({**row, "log": end})
             elif end := _end_of(log):
@@ -213,14 +222,14 @@ class Bench:
         return curve
 
 
-def environment() -> dict[str, str]:
-    """Returns the environment of a child."""
+def environment(folder: Path) -> dict[str, str]:
+    """Returns the environment of a child; `folder` gets the programs that JAX compiles."""
     paths = [str(ROOT), os.environ.get("PYTHONPATH", "")]
     return {
         "TORCHINDUCTOR_COMPILE_THREADS": "6",  # leaves processors to the side that is timed
         **os.environ,
         "KERAS_BACKEND": "jax",
-        "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
+        "KERASFT_CACHE": str(folder / "cache"),
         "PYTHONPATH": os.pathsep.join(path for path in paths if path),
     }
 
@@ -416,7 +425,9 @@ THERE = ("jax", "numpy", "scikit-learn", "torch", "timm")  # what the machine ha
 def print_needs() -> None:
     """Prints the packages that have to travel to a machine with JAX, PyTorch and timm alone."""
     command = [sys.executable, __file__, "--side", "needs"]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment(), check=False)
+    with tempfile.TemporaryDirectory() as folder:
+        clean = environment(Path(folder))
+        done = subprocess.run(command, capture_output=True, text=True, env=clean, check=False)
     lines = [line for line in done.stdout.splitlines() if line.startswith(MARK)]
     if not lines:
         sys.exit(f"Error: the imports failed.\n{done.stderr}")

@@ -10,8 +10,11 @@ import gc
 import hashlib
 import itertools
 import math
+import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -37,6 +40,7 @@ from kerasft.activations.whole_epochs import WholeEpochs
 from kerasft.backbones.spec import default_blocks
 from kerasft.config.fields import Phase
 from kerasft.data.batches import Epoch
+from kerasft.devices import prepare
 from kerasft.heads.trained import attach
 from kerasft.models import build
 from kerasft.models.cut import Cut, freeze
@@ -52,6 +56,7 @@ GAIN, GAINS = 1.5, {"ResNet50": 1.0}
 
 def run(job: Job) -> None:
     """Does a job."""
+    prepare("auto")  # as every command does
     rows = Rows(job, "kerasft")
     if job.task == "curve":
         train_made_task(job)
@@ -62,10 +67,10 @@ def run(job: Job) -> None:
     net = open_net(job.net, job.size.side)
     cut = net.cut(default_blocks(job.net))
     assert cut.prefix is not None
-    if job.task == "speed":
-        say(work={"net": job.net, **count_work(cut.prefix, net.base)})
     speeds = Speeds(job, rows, net, cut)
     speeds.measure_more() if job.task == "more" else speeds.measure()
+    if job.task == "speed":  # last: without it the speeds are known all the same
+        say(work={"net": job.net, **count_work(cut.prefix, net.base)})
 
 
 def open_net(spec: str, side: int, classes: int = CLASSES) -> Net:
@@ -125,13 +130,17 @@ def count_work(prefix: keras.Model, base: keras.Model) -> dict[str, float]:
     """
 
     def forward(model: keras.Model) -> float:
-        variables = _variables(model)
-        shape = jax.ShapeDtypeStruct((1, *model.input_shape[1:]), "float32")
+        pixels = jax.ShapeDtypeStruct((1, *model.input_shape[1:]), "float32")
+        variables = jax.tree.map(
+            lambda value: jax.ShapeDtypeStruct(value.shape, value.dtype), _variables(model)
+        )
 
         def compute(variables: tuple[list, list], pixels: Any) -> Any:
             return model.stateless_call(*variables, pixels, training=False)[0]
 
-        return float(jax.jit(compute).lower(variables, shape).cost_analysis()["flops"])
+        # For the CPU: for a GPU, XLA tells nothing before it has compiled.
+        with jax.default_device(jax.devices("cpu")[0]):
+            return float(jax.jit(compute).lower(variables, pixels).cost_analysis()["flops"])
 
     frozen, whole = forward(prefix), forward(base)
     trained = 3 * (whole - frozen)
@@ -147,22 +156,23 @@ class Speeds:
 
     def measure(self) -> None:
         """Measures the rows, those first that are compared with timm's."""
-        batch, small = self._size.batch, self._size.small
+        batch = self._size.batch
         self._pass("pooled", "bfloat16", batch)
         self._suffix("bfloat16", batch)
-        self._suffix("bfloat16", small)
         self._live("bfloat16", batch)
         self._pass("cut", "bfloat16", batch)
-        self._pass("pooled", "float32", batch)
         self._errors()
 
     def measure_more(self) -> None:
         """Measures the rows that explain the others."""
         batch, small = self._size.batch, self._size.small
+        self._suffix("bfloat16", small)
+        self._pass("pooled", "float32", batch)
         self._pass("pooled", "bfloat16", batch, "float32")
         if self._job.net == OTHERS_OF:
             for other in self._size.others:
                 self._pass("pooled", "bfloat16", other)
+        self._profile()
         self._pass("cut", "float32", batch)
         self._suffix("float32", batch)
         self._suffix("float32", small)
@@ -239,6 +249,22 @@ class Speeds:
         self._rows.measure("live", "live step", of=of, **names)  # type: ignore[arg-type]
         gc.collect()
 
+    def _profile(self) -> None:
+        """Names the kernels that take most of the pass, with their shares."""
+
+        def of() -> dict[str, Any]:
+            with self._rows.card(), tempfile.TemporaryDirectory() as folder:
+                engine = engines.build(self._net.base, "compiled", "bfloat16", self._size.batch)
+                list(engine.over(self._batches[:1], "float16"))
+                with jax.profiler.trace(folder):
+                    list(engine.over(self._batches, "float16"))
+                shares = kernel_shares(Path(folder))
+            most = [f"{name[:40]} {share:.0%}" for name, share in shares[:6]]
+            return {"kernels": shares[:20], "note": ", ".join(most)}
+
+        names = {"precision": "bfloat16", "batch": self._size.batch}
+        self._rows.measure("profile", "profile of the pass", of=of, **names)  # type: ignore[arg-type]
+
     def _errors(self) -> None:
         """Compares the pass with exact activations: those of Keras' own layers on the CPU."""
         exact: list[np.ndarray] = []
@@ -257,6 +283,19 @@ class Speeds:
         for precision in ("float32", "bfloat16"):
             of_it = functools.partial(of, precision)
             self._rows.measure("check", "pass error", of=of_it, precision=precision)
+
+
+def kernel_shares(folder: Path) -> list[tuple[str, float]]:
+    """Reads a profile: (kernel, share of the time of all), the largest first. A CPU has none."""
+    times: Counter[str] = Counter()
+    for path in folder.rglob("*.xplane.pb"):
+        for plane in jax.profiler.ProfileData.from_file(str(path)).planes:
+            for line in plane.lines if "GPU" in plane.name else ():
+                if "Stream" in line.name:
+                    for event in line.events:
+                        times[event.name] += int(event.duration_ns)
+    total = sum(times.values())
+    return [(name, time / total) for name, time in times.most_common()]
 
 
 MANY = 100_000  # more epochs than there is time for; the timer stops them

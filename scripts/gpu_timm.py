@@ -121,14 +121,13 @@ class Speeds:
 
     def measure(self) -> None:
         """Measures the rows that are compared with kerasft's."""
-        batch, small = self._size.batch, self._size.small
-        self._forward("forward", "bfloat16", batch)
-        self._step("step", batch)
-        self._step("step", small)
+        self._forward("forward", "bfloat16", self._size.batch)
+        self._step("step", self._size.batch)
 
     def measure_more(self) -> None:
-        """Measures what else one could have written; CUDA alone has it."""
+        """Measures small steps, and what else one could have written; CUDA alone has that."""
         batch, small = self._size.batch, self._size.small
+        self._step("step", small)
         if self._cuda:
             self._forward("forward folded", "bfloat16", batch, freezing=True)
             self._step("step graphs", small, mode="reduce-overhead")
