@@ -4,7 +4,7 @@ Frozen statistics make BatchNormalization a factor and an offset for each channe
 kernel and bias of the convolution in front of it take over: half the passes over memory.
 TensorFlow's graph optimizer does this by itself; XLA does not. And GELU is written with erf: Keras
 writes it with erfc on JAX, 130 operations in two kernels, which took 40% of ConvNeXtTiny's time on
-an H100 (`scripts/results/gpu.md`).
+an H100 (`scripts/results/bench_gpu.md`).
 
 Source: Jacob et al. 2018, "Quantization and Training of Neural Networks", section 3.2.
 """

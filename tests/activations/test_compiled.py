@@ -8,7 +8,6 @@ from pathlib import Path
 
 import keras
 import pytest
-from drawing import draw_photos
 from tiny import TINY, tiny_model
 
 from kerasft.activations import compiled, whole_epochs
@@ -19,11 +18,15 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 
 @pytest.fixture(scope="module")
 def found(tmp_path_factory):
-    """What compiled_on_jax.py has found in a process of its own."""
-    folder = tmp_path_factory.mktemp("compiled")
-    draw_photos(folder / "photos")
+    """What compiled_on_jax.py has found."""
+    return on_jax(tmp_path_factory.mktemp("compiled"))
+
+
+def on_jax(*arguments):
+    """Runs compiled_on_jax.py in a process of its own; returns what it prints."""
+    script = ROOT / "tests" / "support" / "compiled_on_jax.py"
     done = subprocess.run(
-        [sys.executable, str(ROOT / "tests" / "support" / "compiled_on_jax.py"), str(folder)],
+        [sys.executable, str(script), *map(str, arguments)],
         env={**os.environ, "KERAS_BACKEND": "jax", "PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
@@ -65,8 +68,10 @@ def test_whole_epochs_train_what_batches_train(found, kind):
     assert trained["weights"] < 1e-6 < 0.01 < trained["learned"]
 
 
-def test_a_run_with_the_compiled_engine_trains_alike(found):
-    ours, theirs = found["runs"]["compiled"], found["runs"]["keras"]
+@pytest.mark.slow
+def test_a_run_with_the_compiled_engine_trains_alike(photos):
+    runs = on_jax(photos.parent, "runs")
+    ours, theirs = runs["compiled"], runs["keras"]
     assert (ours["engines"], theirs["engines"]) == (["compiled"] * 2, ["keras"] * 2)
     assert len(ours["lines"]) == len(theirs["lines"]) == 4
     for one, other in zip(ours["lines"], theirs["lines"], strict=True):
