@@ -21,7 +21,7 @@ from kerasft.activations.store import TOLERANCE
 from kerasft.models.fold import for_inference
 from kerasft.models.live import set_precision
 
-MOST = 256  # images in a batch that keep a GPU busy; more gained nothing (scripts/results/bench_gpu.md)
+MOST = 256  # images in a batch that keep a GPU busy; 512 gained 5% (scripts/results/bench_gpu.md)
 FEWEST = 32
 SHARE = 0.25  # of the card's memory that a batch may take; the convolutions need room to work in
 
