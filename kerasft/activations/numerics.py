@@ -15,7 +15,7 @@ DIGESTS = {
     "activations.prefix_pass": "80454934dd8ad3f3",
     "activations.store": "d6ea8847b626866b",
     "backbones.table": "848f64c242425eeb",
-    "data.batches": "914754bc602a3cd1",
+    "data.batches": "e8285b011504f1d6",
     "heads.trained": "51ef4bb85af810f7",
     "models.alexnet": "597397ce40b76566",
     "models.blocks": "d9e346c789e5ae86",

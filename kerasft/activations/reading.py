@@ -80,14 +80,13 @@ def numpy_batches(
             for start in range(0, len(rows), batch_size):
                 part = slice(start, start + batch_size)
                 label = labels[rows[part]]
-                targets = [(label[:, None] == np.arange(num_classes)).astype(np.float32)]
-                if weights is not None:
-                    targets.append(weights[label])
+                y = (label[:, None] == np.arange(num_classes)).astype(np.float32)
+                weight = None if weights is None else weights[label]
                 if shares:
                     share = shares[0][part]
-                    yield (x[part], share), *(_mixed(values, share) for values in targets)
+                    yield (x[part], share), *_mixed_targets(y, weight, share)
                 else:
-                    yield x[part], *targets
+                    yield x[part], y, *(() if weight is None else (weight,))
 
 
 def _rows_in_slice(rows: Rows, batch_size: int) -> int:
@@ -106,7 +105,17 @@ def _gathered(views: Sequence[Rows], rows: np.ndarray, which: np.ndarray) -> np.
     return gathered
 
 
-def _mixed(values: np.ndarray, share: np.ndarray) -> np.ndarray:
+def _mixed_targets(
+    y: np.ndarray, weight: np.ndarray | None, share: np.ndarray
+) -> tuple[np.ndarray, ...]:
     """Mixes the targets of a batch, as `batches.with_mixed_targets` does."""
+    if weight is None:
+        return (_mixed(y, share),)
+    both = _mixed(weight[:, None], share)
+    return _mixed(weight[:, None] * y, share) / both, both[:, 0]
+
+
+def _mixed(values: np.ndarray, share: np.ndarray) -> np.ndarray:
+    """Mixes the values of each image with those of the one before it in the batch."""
     own = share.reshape(-1, *[1] * (values.ndim - 1))
     return own * values + (1 - own) * np.roll(values, 1, axis=0)

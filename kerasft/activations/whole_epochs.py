@@ -124,12 +124,14 @@ class WholeEpochs(LiveModel):
             is_it = (which == number).reshape(-1, *[1] * (x.ndim - 1))
             x = jnp.where(is_it, jnp.take(view, rows, axis=0), x)
         label = labels[rows]
-        targets = [jax.nn.one_hot(label, self._num_classes)]
-        if weights is not None:
-            targets.append(weights[label])
+        y = jax.nn.one_hot(label, self._num_classes)
+        weight = None if weights is None else weights[label][:, None]
         if not shares:
-            return (x, *targets)
-        return ((x, shares[0]), *(mixed(target, shares[0]) for target in targets))
+            return (x, y) if weight is None else (x, y, weight[:, 0])
+        if weight is None:
+            return (x, shares[0]), mixed(y, shares[0])
+        both = mixed(weight, shares[0])  # as `batches.with_mixed_targets` does
+        return (x, shares[0]), mixed(weight * y, shares[0]) / both, both[:, 0]
 
 
 def _columns(epoch: Epoch, count: int) -> tuple:

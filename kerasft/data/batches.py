@@ -232,6 +232,10 @@ def targets_of(labels: np.ndarray, num_classes: int, sample_weights: np.ndarray 
 def with_mixed_targets(batches: tf.data.Dataset, first: Epoch) -> tf.data.Dataset:
     """Mixes the targets of batches, if they have shares, as `live.mixed` mixes their activations.
 
+    Classes are weighed before they are mixed, so that each keeps its weight: the loss is the sum of
+    both images' losses, each times its share and its class's weight. A loss takes targets that sum
+    to 1 and one weight, so the sum of the weighed targets becomes that weight.
+
     Args:
         batches: pipeline of ((x, shares), y) or ((x, shares), y, w).
         first: any epoch of the pipeline; without shares the batches are returned unchanged.
@@ -239,14 +243,18 @@ def with_mixed_targets(batches: tf.data.Dataset, first: Epoch) -> tf.data.Datase
     if first.shares is None:
         return batches
 
-    def mix(inputs: tuple[tf.Tensor, tf.Tensor], *targets: tf.Tensor) -> tuple:
+    def mix(inputs: tuple[tf.Tensor, tf.Tensor], y: tf.Tensor, *weights: tf.Tensor) -> tuple:
         share = inputs[1]
 
         def with_the_one_before(value: tf.Tensor) -> tf.Tensor:
             own = tf.reshape(share, [-1, *[1] * (len(value.shape) - 1)])
             return own * value + (1 - own) * tf.roll(value, 1, axis=0)
 
-        return (inputs, *map(with_the_one_before, targets))
+        if not weights:
+            return inputs, with_the_one_before(y)
+        weight = weights[0][:, None]
+        both = with_the_one_before(weight)
+        return inputs, with_the_one_before(weight * y) / both, both[:, 0]
 
     return batches.map(mix)
 
