@@ -63,6 +63,16 @@ def listing(lines: list[str], most: int) -> str:
     return "".join(f"\n  {line}" for line in [*lines[:most], *more])
 
 
+def cell(value: object) -> object:
+    """Returns a value for a table that a spreadsheet may open: a text is never a formula.
+
+    Source: OWASP, "CSV injection": a cell that begins with = + - @, a tab or a return is computed.
+    """
+    if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r")):
+        return f"'{value}"
+    return value
+
+
 def quoted(name: str) -> str:
     """Quotes a name from a file for messages: escaped, and cut off after 60 characters."""
     return repr(name if len(name) <= 60 else f"{name[:60]}...")

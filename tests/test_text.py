@@ -1,7 +1,7 @@
 import pytest
 
 from kerasft.errors import UserError
-from kerasft.text import parse_size, size_text
+from kerasft.text import cell, parse_size, size_text
 
 
 @pytest.mark.parametrize(
@@ -54,3 +54,13 @@ def test_what_is_no_size_is_refused_with_what_was_expected(text):
         f"got '{text}'."
     )
     assert refused.value.exit_code == 2
+
+
+@pytest.mark.parametrize("text", ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1"])
+def test_a_text_in_a_table_is_never_a_formula(text):
+    assert cell(text) == f"'{text}"
+
+
+@pytest.mark.parametrize("value", ["svm", "1-2", "", -1.5, 0, None, True])
+def test_other_values_stay_as_they_are(value):
+    assert cell(value) is value

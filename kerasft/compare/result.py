@@ -11,6 +11,7 @@ from typing import Any
 from kerasft import plots
 from kerasft.compare.verdict import Curve, WayResult
 from kerasft.files import write_atomic
+from kerasft.text import cell
 
 RESULT, TABLE, PLOT, CURVE = "compare.json", "compare.csv", "compare.png", "curve.png"
 
@@ -106,5 +107,5 @@ def _table(rows: list[dict[str, Any]]) -> str:
     columns = [key for key in rows[0] if key not in ("settings", "notes")]
     writer = csv.DictWriter(text, columns, extrasaction="ignore", lineterminator="\n")
     writer.writeheader()
-    writer.writerows(rows)
+    writer.writerows({key: cell(value) for key, value in row.items()} for row in rows)
     return text.getvalue()

@@ -134,6 +134,7 @@ def load_file(net: keras.Model, path: Path, *, name: str) -> None:
     elif h5py.is_hdf5(path):
         try:
             with h5py.File(path, "r") as file:
+                _refuse_links(file, path)
                 group = file.get("model_weights", file)
                 if "layer_names" in group.attrs or "layer_names0" in group.attrs:
                     _fill(_legacy_arrays(net), _stored(group), path, name)
@@ -149,6 +150,29 @@ def load_file(net: keras.Model, path: Path, *, name: str) -> None:
     for layer in net.layers:
         if isinstance(layer, keras.layers.Normalization):
             layer.finalize_state()  # recomputes what its `call` uses
+
+
+def _refuse_links(file: h5py.File, path: Path) -> None:
+    """Refuses a file that reads numbers from other files of this machine.
+
+    Source: HDF5's external links, external storage and virtual datasets, which h5py follows without
+        a word; Keras refuses them in its own files (CVE-2025-9905 and its kin).
+    """
+    waiting: list[h5py.Group] = [file]
+    while waiting:
+        group = waiting.pop()
+        for name in group:
+            elsewhere = isinstance(group.get(name, getlink=True), h5py.ExternalLink)
+            member = None if elsewhere else group.get(name)
+            if isinstance(member, h5py.Dataset):
+                elsewhere = member.external is not None or member.is_virtual
+            elif isinstance(member, h5py.Group):
+                waiting.append(member)
+            if elsewhere:
+                raise UserError(
+                    f"{path}: '{group.name.rstrip('/')}/{name}' lies in another file, to which "
+                    "this one links. Weights are read from a single file only: copy them into it."
+                )
 
 
 def _layers(model: keras.Model) -> Iterator[Any]:

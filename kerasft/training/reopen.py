@@ -1,8 +1,11 @@
 """An existing run, opened again with the config, photos and device that it had."""
 
+import importlib.metadata
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+
+import keras
 
 from kerasft import devices
 from kerasft.activations.context import RunContext
@@ -11,6 +14,7 @@ from kerasft.config.load import append_phase, data_at, load_config
 from kerasft.data import scan
 from kerasft.data.source import Source
 from kerasft.errors import UserError
+from kerasft.lazy_tensorflow import is_installed
 from kerasft.models.bundle import load as load_bundle
 from kerasft.models.net import Net
 from kerasft.models.tta import trained_part
@@ -87,7 +91,7 @@ def open_photos(run: Run, data: Data, progress: Progress) -> Source:
 def prepare_again(config: Config, record: RunRecord) -> Device:
     """Prepares the device for a run to go on, with as many threads as before.
 
-    Warns if the machine differs from the one in the record.
+    Warns if the machine, or the version of a package that computes, differs from the record's.
     """
     device = devices.prepare(config.device, threads=record.machine.threads)
     before, now = record.machine.to_text(), device.to_text()
@@ -98,7 +102,24 @@ def prepare_again(config: Config, record: RunRecord) -> Device:
             before,
             now,
         )
+    others = [
+        f"{name} {record.versions[name]} (now {version})"
+        for name, version in computing_versions().items()
+        if record.versions.get(name, version) != version
+    ]
+    if others:
+        log.warning(
+            "So far the run was computed with %s. Expect slightly different numbers.",
+            ", ".join(others),
+        )
     return device
+
+
+def computing_versions() -> dict[str, str]:
+    """Returns the versions of the packages that compute or read photos, by name."""
+    reader = ["tensorflow"] if is_installed() else []
+    names = dict.fromkeys(["keras", *reader, keras.backend.backend(), "numpy"])
+    return {name: importlib.metadata.version(name) for name in names}
 
 
 def refuse_contradiction(run: Run, config: Config) -> None:

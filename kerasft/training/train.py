@@ -7,7 +7,6 @@ Example:
     >>> result.validation.accuracy
 """
 
-import importlib.metadata
 import logging
 import math
 import platform
@@ -18,8 +17,6 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import keras
-
 from kerasft import __version__, devices
 from kerasft.activations.context import RunContext
 from kerasft.config.fields import Config, Data, Solved
@@ -29,7 +26,6 @@ from kerasft.data import scan
 from kerasft.data.source import UNUSED, Source
 from kerasft.errors import PhaseFailed
 from kerasft.files import write_atomic
-from kerasft.lazy_tensorflow import is_installed
 from kerasft.models.bundle import Bundle
 from kerasft.models.bundle import load as load_bundle
 from kerasft.models.net import Net
@@ -49,6 +45,7 @@ from kerasft.training import checkpoint, phase
 from kerasft.training.phase import run_phase
 from kerasft.training.plan import for_device, plan_new
 from kerasft.training.reopen import (
+    computing_versions,
     config_of,
     is_finished,
     next_phase,
@@ -255,7 +252,7 @@ def _write_new(run: Run, config: Config, found: Source, device: Device) -> None:
     scan.write_splits(found, run.splits_path)
     scan.write_classes(found, run.classes_path)
     write_atomic(run.config_path, to_toml(config, run.path))
-    versions = {name: importlib.metadata.version(name) for name in _computing_packages()}
+    versions = computing_versions()
     record = RunRecord(
         status="running",
         versions={"kerasft": __version__, "python": platform.python_version(), **versions},
@@ -264,12 +261,6 @@ def _write_new(run: Run, config: Config, found: Source, device: Device) -> None:
         skipped=tuple({"file": path, "reason": reason} for path, reason in found.skipped),
     )
     write_record(run, record)
-
-
-def _computing_packages() -> list[str]:
-    reader = ["tensorflow"] if is_installed() else []
-    names = ["keras", *reader, keras.backend.backend(), "numpy"]
-    return list(dict.fromkeys(names))
 
 
 def _resume(

@@ -256,6 +256,40 @@ def test_a_truncated_file_is_refused(name, tmp_path):
         load_file(fresh(), path, name="Tiny")
 
 
+def linked(file, other):
+    file["stray"] = h5py.ExternalLink(other, "weights")
+
+
+def stored_outside(file, other):
+    file.create_dataset("stray", (4,), "float32", external=[(other, 0, 16)])
+
+
+def virtual(file, other):
+    layout = h5py.VirtualLayout((4,), "float32")
+    layout[:] = h5py.VirtualSource(other, "weights", (4,))
+    file.create_virtual_dataset("stray", layout)
+
+
+@pytest.mark.parametrize("inside", ["", "deep"])
+@pytest.mark.parametrize("lay", [linked, stored_outside, virtual], ids=lambda lay: lay.__name__)
+@pytest.mark.parametrize("name", [name for name in FORMATS if name.endswith(".h5")])
+def test_a_file_that_reads_from_another_file_is_refused(name, lay, inside, tmp_path):
+    path = save(tiny(), tmp_path / name)
+    load_file(fresh(), path, name="Tiny")  # the control
+    other = str(tmp_path / "secret.h5")
+    with h5py.File(other, "w") as file:
+        file["weights"] = np.arange(4, dtype="float32")
+    with h5py.File(path, "a") as file:
+        lay(file.create_group(inside) if inside else file, other)
+    with pytest.raises(UserError) as caught:
+        load_file(fresh(), path, name="Tiny")
+    where = f"/{inside}/stray" if inside else "/stray"
+    assert str(caught.value) == (
+        f"{path}: '{where}' lies in another file, to which this one links. Weights are read from a "
+        "single file only: copy them into it."
+    )
+
+
 def test_a_file_of_another_kind_is_refused(tmp_path):
     path = tmp_path / "notes.h5"
     path.write_text("weights")

@@ -6,6 +6,7 @@ import shutil
 import keras
 import pytest
 from tiny_run import (
+    ONE_MORE,
     SECOND,
     both_phases,
     presplit,
@@ -295,3 +296,17 @@ def test_a_share_of_the_photos_goes_through_the_whole_life_of_a_run(trained, tmp
     assert evaluate_run(run, data=moved).n == 6
     with pytest.raises(UserError, match=r"data\.fraction: the run has 0\.5, got 0\.25"):
         train_run(small(trained.photos, "data.fraction=0.25"), run, resume=True)
+
+
+def test_another_version_of_what_computes_is_named_when_a_run_goes_on(trained, caplog):
+    run = trained.copy("older-packages")
+    record = json.loads((run / "run.json").read_text())
+    now = record["versions"]
+    record["versions"] = {**now, "keras": "3.15.0", "numpy": "2.0.0", "python": "3.11.0"}
+    (run / "run.json").write_text(json.dumps(record))
+    with caplog.at_level("WARNING", logger="kerasft"):
+        continue_run(run, flags=ONE_MORE)
+    assert [one.getMessage() for one in caplog.records] == [
+        f"So far the run was computed with keras 3.15.0 (now {now['keras']}), numpy 2.0.0 (now "
+        f"{now['numpy']}). Expect slightly different numbers."
+    ]
