@@ -12,11 +12,13 @@ import json
 import math
 import shutil
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from kerasft import devices
+from kerasft.activations.numerics import NUMERICS
+from kerasft.backbones.compatibility import WEIGHTS, weights_of
 from kerasft.compare import verdict
 from kerasft.compare.entry import Entry, Split
 from kerasft.compare.request import (
@@ -32,6 +34,7 @@ from kerasft.compare.trials import Comparison, entry_of, entry_with_run, is_made
 from kerasft.compare.verdict import WayResult
 from kerasft.compare.ways import AS_IS, WAYS, rates_of
 from kerasft.config.load import load_config, to_toml, unfreeze_defaults
+from kerasft.config.weights_names import file_for
 from kerasft.errors import UserError
 from kerasft.files import write_atomic
 from kerasft.progress import Event, Progress, silent
@@ -128,31 +131,78 @@ def run_request(
 
 @dataclass(frozen=True)
 class _Identity:
-    """What has to be equal for a comparison to continue in its folder.
+    """What has to be equal for a comparison to continue in its folder: all that decides an entry.
 
     Attributes:
         flags: fields of data and model, but for the place of the photos, which may have been
             moved, and the weights, which are compared by backbone.
         sets: `KEY=VALUE` each, from the request.
         photos: hash of all files and labels.
+        groups: hash of the photos' groups.
+        numerics: version of the code that computes activations.
+        divisions: hash of the splits by seed and share of the training images, so that some can
+            be added later.
+        weights: name and hash of the weights by backbone, for the same reason.
     """
 
     flags: Mapping[str, object]
     sets: list[str]
     photos: str
+    groups: str
+    numerics: int
+    divisions: Mapping[str, str]
+    weights: Mapping[str, list[str | None]]
+
+
+# What a folder may hold that differs from what is asked for. The last two are compared by key.
+WORDS = {
+    "flags": "other options",
+    "sets": "other `sets`",
+    "photos": "other photos",
+    "groups": "other groups of photos",
+    "numerics": "features of another version of kerasft",
+    "divisions": "the photos divided in another way",
+    "weights": "other weights",
+}
+BY_KEY = ("divisions", "weights")
 
 
 def _identity(comparison: Comparison) -> _Identity:
-    request, found = comparison.request, next(iter(comparison.sources.values()))
-    listing = "".join(
-        f"{digest} {label}\n" for digest, label in zip(found.digests, found.labels, strict=True)
-    )
+    request, sources = comparison.request, comparison.sources
+    found = next(iter(sources.values()))
     hidden = ("data.source", "model.weights")
     return _Identity(
         flags={key: value for key, value in request.flags.items() if key not in hidden},
         sets=list(request.sets),
-        photos=hashlib.blake2b(listing.encode(), digest_size=16).hexdigest(),
+        photos=_hash(found.digests, found.labels),
+        groups=_hash(found.digests, found.groups or [""] * len(found.digests)),
+        numerics=NUMERICS,
+        divisions={
+            f"seed {seed}, {fraction:g}": _hash(one.digests, one.splits)
+            for (seed, fraction), one in sources.items()
+        },
+        weights={backbone: _weights(request, backbone) for backbone in request.backbones},
     )
+
+
+def _hash(digests: Sequence[str], facts: Iterable[object]) -> str:
+    """Hashes a fact of each photo; the order of the photos counts."""
+    listing = "".join(f"{one} {fact}\n" for one, fact in zip(digests, facts, strict=True))
+    return hashlib.blake2b(listing.encode(), digest_size=16).hexdigest()
+
+
+def _weights(request: Request, backbone: str) -> list[str | None]:
+    """Returns the name of a backbone's weights, and the hash of their files; None for words."""
+    name = request.flags_for(backbone).get("model.weights")
+    files = [one for one in weights_of(str(name)) if one not in WEIGHTS] if name else []
+    if not files:
+        return [None if name is None else str(name), None]
+    digests = []
+    for one in files:
+        path = Path(file_for(one, None)) if Path(one).is_dir() else Path(one)
+        with path.open("rb") as file:
+            digests.append(hashlib.file_digest(file, "blake2b").hexdigest()[:32])
+    return [str(name), "+".join(digests)]
 
 
 def _claim_folder(comparison: Comparison) -> None:
@@ -160,23 +210,32 @@ def _claim_folder(comparison: Comparison) -> None:
     path = comparison.out / REQUEST
     now = vars(_identity(comparison))
     before = json.loads(path.read_text("utf-8")) if path.is_file() else now
-    words = {"flags": "other options", "sets": "other `sets`", "photos": "other photos"}
-    differ = [words[key] for key in words if before.get(key) != now[key]]
-    # By backbone, so that one can be added later with weights of its own.
-    weights = before.get("weights", {})
-    added = {
-        backbone: comparison.request.flags_for(backbone).get("model.weights")
-        for backbone in comparison.request.backbones
-    }
-    if any(weights.get(backbone, own) != own for backbone, own in added.items()):
-        differ.append("other weights")
+    unknown = [name for name in WORDS if name not in before]
+    if unknown:
+        raise UserError(
+            f"{comparison.out} holds a comparison of an earlier kerasft, which did not write down "
+            f"all that decides its entries ({', '.join(unknown)}). Choose another `out`, or remove "
+            "it.",
+            exit_code=2,
+        )
+    differ = []
+    for name, word in WORDS.items():
+        if name in BY_KEY:
+            same = all(before[name].get(key, own) == own for key, own in now[name].items())
+        else:
+            same = before[name] == now[name]
+        if not same:
+            differ.append(word)
+    if WORDS["photos"] in differ:  # then these differ in any case
+        differ = [one for one in differ if one not in (WORDS["groups"], WORDS["divisions"])]
     if differ:
         raise UserError(
             f"{comparison.out} holds a comparison with {' and '.join(differ)}. "
             "Choose another `out`, or remove it.",
             exit_code=2,
         )
-    write_atomic(path, json.dumps({**now, "weights": {**weights, **added}}, indent=2) + "\n")
+    together = {name: {**before[name], **now[name]} for name in BY_KEY}
+    write_atomic(path, json.dumps({**now, **together}, indent=2) + "\n")
 
 
 def _add(comparison: Comparison, trial: Trial, *, total: int) -> None:

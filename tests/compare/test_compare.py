@@ -180,6 +180,72 @@ def test_a_backbone_may_be_added_with_weights_of_its_own_and_none_gets_others(ph
         begin("none", "MobileNetV2", "Tiny")
 
 
+def listed(folder, *, swapped=False, groups=False):
+    """Writes a table of drawn photos with their splits, and perhaps with groups."""
+    columns = ["path", "label", "split", *(["group"] if groups else [])]
+    rows = []
+    for place, path in enumerate(sorted((folder / "photos").rglob("*.*"))):
+        split = ("train", "train", "validation", "test")[place % 4]
+        if swapped:
+            split = {"validation": "test", "test": "validation"}.get(split, split)
+        row = [path.relative_to(folder).as_posix(), path.parent.name, split]
+        rows.append([*row, *([f"g{place}"] if groups else [])])
+    with (folder / "photos.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([columns, *rows])
+    return folder / "photos.csv"
+
+
+def claims(folder, source, **flags):
+    """Begins a comparison of one way, which claims the folder `out`."""
+    out = folder / "out"
+    out.mkdir(exist_ok=True)
+    flags = {**FLAGS, "data.source": str(source), **flags}
+    comparison = Comparison(out, request(source, "knn", flags=flags), 0.0, silent)
+    photos_of(comparison, Trial(0, 1.0, "Tiny", "knn"))
+    _claim_folder(comparison)
+
+
+def test_entries_of_another_division_are_not_taken(photos):
+    folder = photos.parent
+    claims(folder, listed(folder))
+    claims(folder, listed(folder))  # the control
+    with pytest.raises(UserError) as refused:
+        claims(folder, listed(folder, swapped=True))
+    assert str(refused.value) == (
+        f"{folder / 'out'} holds a comparison with the photos divided in another way. Choose "
+        "another `out`, or remove it."
+    )
+    with pytest.raises(UserError, match="a comparison with other groups of photos"):
+        claims(folder, listed(folder, groups=True))
+
+
+def test_entries_of_other_weights_in_the_same_file_are_not_taken(photos):
+    folder = photos.parent
+    weights = {"model.weights": str(folder / "tiny.h5")}
+    for value in (1, 1, 2):
+        with h5py.File(folder / "tiny.h5", "w") as file:
+            file.attrs["kerasft_backbone"] = "Tiny"
+            file["weights"] = [value]
+        if value == 1:
+            claims(folder, photos, **weights)
+    with pytest.raises(UserError, match="holds a comparison with other weights"):
+        claims(folder, photos, **weights)
+
+
+def test_entries_of_another_numerics_version_or_of_an_older_kerasft_are_not_taken(photos):
+    folder = photos.parent
+    claims(folder, photos)
+    path = folder / "out" / "asked.json"
+    facts = json.loads(path.read_text())
+    path.write_text(json.dumps({**facts, "numerics": facts["numerics"] - 1}))
+    with pytest.raises(UserError, match="features of another version of kerasft"):
+        claims(folder, photos)
+    del facts["divisions"]
+    path.write_text(json.dumps(facts))
+    with pytest.raises(UserError, match=r"of an earlier kerasft, .* its entries \(divisions\)"):
+        claims(folder, photos)
+
+
 def test_a_way_that_the_budget_stops_is_marked_and_goes_on_later(photos, tmp_path):
     told = Told()
     result = run_request(request(photos, "knn"), tmp_path / "out", budget=0, progress=told)
