@@ -76,12 +76,12 @@ def log_loss(logits: np.ndarray, labels: np.ndarray) -> float:
     return float(-log_scores[np.arange(len(labels)), labels].mean())
 
 
-def calibration_error(scores: np.ndarray, labels: np.ndarray) -> float:
+def calibration_error(confidence: np.ndarray, hits: np.ndarray) -> float:
     """Returns the expected calibration error: 0 if 80% of images with confidence 0.8 are right.
 
     Args:
-        scores: scores [N,K]; the highest score of an image is its confidence.
-        labels: labels, int [N].
+        confidence: highest score of each image, [N], 0 to 1.
+        hits: bool [N], whether the label of the image was predicted.
 
     Returns:
         Mean over the images of |accuracy - mean confidence| in their bin, with 15 bins of equal
@@ -89,8 +89,7 @@ def calibration_error(scores: np.ndarray, labels: np.ndarray) -> float:
 
     Source: Guo et al., On Calibration of Modern Neural Networks, ICML 2017, equation 3.
     """
-    confidence = scores.max(axis=1).astype(np.float64)
-    hits = (scores.argmax(axis=1) == labels).astype(np.float64)
+    confidence = confidence.astype(np.float64)
     bins = np.clip(np.ceil(confidence * BINS).astype(int) - 1, 0, BINS - 1)
     gaps = np.bincount(bins, weights=hits - confidence, minlength=BINS)  # n · (accuracy - mean)
-    return float(np.abs(gaps).sum() / len(labels))
+    return float(np.abs(gaps).sum() / len(hits))

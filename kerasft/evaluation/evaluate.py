@@ -41,9 +41,9 @@ class Report(Result):
     Attributes:
         split: "train", "validation", "test", or "all" for photos without splits.
         n: number of images.
-        accuracy: share of images whose label has the best score, 0 to 1.
+        accuracy: share of images whose label has the highest logit, 0 to 1.
         ci95: Wilson's 95% interval of the accuracy.
-        top5: share of images whose label is among the five best scores; None with 5 classes or
+        top5: share of images whose label is among the five highest logits; None with 5 classes or
             fewer.
         macro_f1: mean F1 of the classes that occur, as a label or as a prediction.
         loss: mean log loss, nats, without label smoothing and class weights.
@@ -148,6 +148,9 @@ def report(
 ) -> Report:
     """Measures scores against labels.
 
+    The logits rank the classes: in float32, scores that differ can be rounded to the same number,
+    and those of unlikely classes to 0.
+
     Args:
         scores: [N,K], softmax of the logits; N is at least 1.
         logits: [N,K], inputs of the softmax.
@@ -156,13 +159,13 @@ def report(
         split: name of the split, for the Report.
     """
     n, k = scores.shape
-    predicted = scores.argmax(axis=1)
+    predicted = logits.argmax(axis=1)
     hits = predicted == labels
     precision, recall, f1, support = precision_recall_fscore_support(
         labels, predicted, labels=range(k), zero_division=0
     )
     rows = zip(class_names, precision, recall, f1, support, strict=True)
-    five_best = np.argsort(-scores, axis=1, kind="stable")[:, :5]
+    five_best = np.argsort(-logits, axis=1, kind="stable")[:, :5]
     return Report(
         split=split,
         n=n,
@@ -171,7 +174,7 @@ def report(
         top5=float((five_best == labels[:, None]).any(axis=1).mean()) if k > 5 else None,
         macro_f1=float(f1_score(labels, predicted, average="macro", zero_division=0)),
         loss=log_loss(logits, labels),
-        ece=calibration_error(scores, labels),
+        ece=calibration_error(scores.max(axis=1), hits),
         per_class=tuple(
             ClassReport(name, float(p), float(r), float(f), int(s)) for name, p, r, f, s in rows
         ),

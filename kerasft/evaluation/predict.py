@@ -39,7 +39,7 @@ class Prediction:
 
     Attributes:
         file: path of the file.
-        labels: best labels, the best score first; () for a file that cannot be read.
+        labels: best labels, the highest logit first; () for a file that cannot be read.
         error: why the file cannot be read; "" where it can.
     """
 
@@ -54,8 +54,9 @@ class Prediction:
         return {"file": self.file, "predictions": plain(self.labels)}
 
 
-Scorer = Callable[[list[str], Progress], tuple[np.ndarray, Sequence[str]]]
-"""A function from N files, at least one, to their scores [N,K] and the K class names."""
+Scorer = Callable[[list[str], Progress], tuple[np.ndarray, np.ndarray, Sequence[str]]]
+"""A function from N files, at least one, to their scores [N,K], what ranks the classes [N,K], and
+the K class names. The logits rank them: the score of many a class is 0 in float32."""
 
 
 def predict(
@@ -124,35 +125,46 @@ def _open(target: str | Path) -> Scorer:
 
 
 def _of_bundle(opened: Bundle) -> Scorer:
-    def score(paths: list[str], progress: Progress) -> tuple[np.ndarray, Sequence[str]]:
+    def score(paths: list[str], progress: Progress) -> tuple[np.ndarray, np.ndarray, Sequence[str]]:
         batches = image_batches(
             paths, image_size=opened.image_size, resize=opened.resize, batch_size=BATCH
         )
-        scores = bundle.compute(
-            opened.model, batches, total=len(paths), what="predicting", progress=progress
+        scores, logits = bundle.compute(
+            opened.scores_and_logits,
+            batches,
+            total=len(paths),
+            what="predicting",
+            progress=progress,
         )
-        return np.asarray(scores), opened.class_names
+        return scores, logits, opened.class_names
 
     return score
 
 
 def _of_export(export: scorer.Scorer) -> Scorer:
-    """Makes a scorer from an export, which decodes the files itself."""
+    """Makes a scorer from an export, which decodes the files itself.
 
-    def score(paths: list[str], progress: Progress) -> tuple[np.ndarray, Sequence[str]]:
+    Exports of older versions of kerasft rank by scores, because they give no logits with them.
+    """
+
+    def score(paths: list[str], progress: Progress) -> tuple[np.ndarray, np.ndarray, Sequence[str]]:
         answers = []
         for start in range(0, len(paths), BATCH):
             encoded = [Path(path).read_bytes() for path in paths[start : start + BATCH]]
             answers.append(export.files(encoded))
             done = start + len(encoded)
             progress(Event("check", done, len(paths), figures={"what": "predicting"}))
-        return np.concatenate([answer.scores for answer in answers]), answers[-1].labels
+        scores = np.concatenate([answer.scores for answer in answers])
+        logits = [answer.logits for answer in answers if answer.logits is not None]
+        return scores, np.concatenate(logits) if logits else scores, answers[-1].labels
 
     return score
 
 
-def _ranked(scores: np.ndarray, names: Sequence[str], top: int) -> Iterator[tuple[Label, ...]]:
+def _ranked(
+    scores: np.ndarray, ranks: np.ndarray, names: Sequence[str], top: int
+) -> Iterator[tuple[Label, ...]]:
     """Yields the best labels of each row, best first; ties are in the order of the classes."""
-    for row in scores:
-        best = np.argsort(-row, kind="stable")[:top]
+    for row, by in zip(scores, ranks, strict=True):
+        best = np.argsort(-by, kind="stable")[:top]
         yield tuple(Label(names[i], float(row[i])) for i in best)

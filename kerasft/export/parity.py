@@ -27,7 +27,10 @@ from kerasft.progress import Progress, silent
 from kerasft.results import Result
 
 LIMIT = 1e-4
-"""Largest allowed difference in scores. Two graphs of a net differ by about 1e-6 in float32."""
+"""Largest allowed difference in scores, and in logits as a share of the largest logit.
+
+Two graphs of a net differ by about 1e-6 in float32.
+"""
 
 BATCH_SIZES = (1, 7)
 NOISE = 8
@@ -80,8 +83,8 @@ def prove(
         progress: receiver of an event of stage "check" after each process.
 
     Raises:
-        UserError: scores that differ by more than LIMIT, or are NaN; labels that are not the
-            classes in order; a process that failed.
+        UserError: scores or logits that differ by more than LIMIT allows, or are NaN; labels that
+            are not the classes in order; a process that failed.
     """
     inputs = [str(path) for path in photos]
     for name, encoded in generated_images().items():
@@ -105,8 +108,8 @@ def compare(
 
     Args:
         export: arrays by name: "scores_files_1", "logits_noise_7" and so on, [N,K]; "labels"
-            [K]; for each batch size "top_label_1" [N] and "top_score_1" [N] of the files, if the
-            format gives them.
+            [K]; for each batch size "top_label_1" [N], "top_score_1" [N] and "answered_1" [N,K],
+            the logits that come with the scores of the files, if the format gives them.
         reference: scores and logits under the same names.
         class_names: K names.
 
@@ -118,19 +121,27 @@ def compare(
         names = [name for name in reference if name.startswith(kind)]
         return max_difference((export[name], reference[name]) for name in names)
 
-    scores, theirs = export["scores_files_1"], reference["scores_files_1"]
+    logits, theirs = export["logits_files_1"], reference["logits_files_1"]
+    answered = [
+        (export[f"answered_{size}"], reference[f"logits_files_{size}"])
+        for size in BATCH_SIZES
+        if f"answered_{size}" in export
+    ]
     result = Proof(
-        n=len(scores),
+        n=len(logits),
         max_abs_diff=largest("scores"),
-        max_abs_diff_logits=largest("logits"),
-        top1_agreement=float(np.mean(scores.argmax(axis=1) == theirs.argmax(axis=1))),
+        max_abs_diff_logits=float(np.max([largest("logits"), max_difference(answered)])),
+        top1_agreement=float(np.mean(logits.argmax(axis=1) == theirs.argmax(axis=1))),
     )
-    if not result.max_abs_diff <= LIMIT:  # NaN is refused too
+    # Scores alone do not prove the ranks of classes whose scores are 0.
+    largest_logit = max(np.max(np.abs(reference[n])) for n in reference if n.startswith("logits"))
+    allowed = LIMIT * max(1.0, float(largest_logit))
+    if not (result.max_abs_diff <= LIMIT and result.max_abs_diff_logits <= allowed):  # nor NaN
         raise UserError(
-            f"The export does not agree with model.keras: scores of {len(scores)} images differ "
+            f"The export does not agree with model.keras: scores of {result.n} images differ "
             f"by up to {result.max_abs_diff:.3g} (allowed: {LIMIT:g}), logits by "
-            f"{result.max_abs_diff_logits:.3g}; {result.top1_agreement:.1%} get the same "
-            "label. Nothing was exported."
+            f"{result.max_abs_diff_logits:.3g} (allowed: {allowed:.3g}); "
+            f"{result.top1_agreement:.1%} get the same label. Nothing was exported."
         )
     if not _names_fit(export, class_names):
         raise UserError(
@@ -142,11 +153,12 @@ def compare(
 
 
 def _names_fit(export: dict[str, np.ndarray], class_names: Sequence[str]) -> bool:
-    """Returns whether the labels are the classes, and the best labels fit the export's scores."""
+    """Returns whether the labels are the classes, and the best ones fit scores and logits."""
     fits = [export["labels"].tolist() == list(class_names)]
     for size in BATCH_SIZES:
         scores = export[f"scores_files_{size}"]
-        best = [class_names[i] for i in scores.argmax(axis=1)]
+        ranks = export.get(f"answered_{size}", scores)
+        best = [class_names[i] for i in ranks.argmax(axis=1)]
         if f"top_label_{size}" in export:
             fits.append(export[f"top_label_{size}"].tolist() == best)
         if f"top_score_{size}" in export:
@@ -155,8 +167,11 @@ def _names_fit(export: dict[str, np.ndarray], class_names: Sequence[str]) -> boo
 
 
 def max_difference(pairs: Iterable[tuple[np.ndarray, np.ndarray]]) -> float:
-    """Returns the largest absolute difference over pairs of arrays; NaN if one holds a NaN."""
-    return float(np.max([np.max(np.abs(ours - theirs)) for ours, theirs in pairs]))
+    """Returns the largest absolute difference over pairs of arrays; NaN if one holds a NaN.
+
+    Without any pairs it is 0.
+    """
+    return float(np.max([np.max(np.abs(ours - theirs)) for ours, theirs in pairs], initial=0.0))
 
 
 def compute_export(export: Path, task: dict) -> dict[str, np.ndarray]:
@@ -173,6 +188,9 @@ def compute_export(export: Path, task: dict) -> dict[str, np.ndarray]:
         outputs[f"logits_files_{size}"] = np.concatenate(logits)
         outputs[f"scores_noise_{size}"] = np.concatenate([scores for scores, _ in pixels])
         outputs[f"logits_noise_{size}"] = np.concatenate([logits for _, logits in pixels])
+        answered = [one.logits for one in answers if one.logits is not None]
+        if answered:
+            outputs[f"answered_{size}"] = np.concatenate(answered)
         labels = [one.top_labels for one in answers if one.top_labels is not None]
         if labels:
             outputs[f"top_label_{size}"] = np.concatenate([np.array(some) for some in labels])

@@ -24,8 +24,9 @@ def write_savedmodel(opened: Bundle, folder: Path) -> None:
 
     Signatures, for any B, including 0:
         serving_default: image_bytes string [B], contents of image files, to scores float32 [B,K]
-            in the order of the classes, labels string [B,K] in the same order, top_label
-            string [B] and top_score float32 [B].
+            in the order of the classes, logits float32 [B,K] and labels string [B,K] in the same
+            order, top_label string [B] and top_score float32 [B]. Logits rank the classes:
+            scores of unlikely ones are rounded to 0.
         serve_logits: image_bytes string [B] to logits float32 [B,K].
         serve_pixels: pixels float32 [B,S,S,3], 0 to 255, to scores and logits [B,K].
     A file that is not an image, or has too many pixels by its header, fails the call with
@@ -65,11 +66,13 @@ def write_savedmodel(opened: Bundle, folder: Path) -> None:
 
     @tf.function(input_signature=[image_bytes])
     def serve(image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
-        scores = compute(image_bytes)["scores"]
+        computed = compute(image_bytes)
+        scores, logits = computed["scores"], computed["logits"]
         return {
             "scores": scores,
+            "logits": logits,
             "labels": tf.broadcast_to(names, tf.shape(scores)),
-            "top_label": tf.gather(names, tf.argmax(scores, axis=1)),
+            "top_label": tf.gather(names, tf.argmax(logits, axis=1)),
             "top_score": tf.reduce_max(scores, axis=1),
         }
 
@@ -93,7 +96,8 @@ def open_savedmodel(folder: Path) -> Scorer:
     """Opens a SavedModel of `write_savedmodel` with TensorFlow alone.
 
     Raises:
-        UserError: a SavedModel that is damaged, or has other signatures.
+        UserError: a SavedModel that is damaged, or has other signatures. The logits of
+            serving_default may be absent: older versions of kerasft did not write them.
     """
     try:
         loaded = tf.saved_model.load(str(folder))
@@ -114,6 +118,9 @@ def open_savedmodel(folder: Path) -> Scorer:
         return Answer(
             scores=given["scores"].numpy(),
             labels=[name.decode() for name in given["labels"][0].numpy()],
+            logits=given["logits"].numpy()
+            if "logits" in given
+            else None,  # absent in older exports
             top_labels=[name.decode() for name in given["top_label"].numpy()],
             top_scores=given["top_score"].numpy(),
         )

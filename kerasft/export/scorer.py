@@ -18,12 +18,15 @@ class Answer:
     Attributes:
         scores: float32 [N,K], rows sum to 1.
         labels: K names, in the order of the scores.
+        logits: float32 [N,K], which rank the classes also where their scores are 0; None if the
+            export does not give them.
         top_labels: N names of the best labels; None if the format does not give them.
         top_scores: float32 [N], the best scores; None if the format does not give them.
     """
 
     scores: "np.ndarray"
     labels: Sequence[str]
+    logits: "np.ndarray | None" = None
     top_labels: Sequence[str] | None = None
     top_scores: "np.ndarray | None" = None
 

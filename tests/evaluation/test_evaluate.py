@@ -91,19 +91,19 @@ def test_calibration_error_is_the_gap_of_confidence_and_accuracy(ten):
 def test_calibration_error_weighs_bins_by_their_images():
     # Bin (0.867, 0.933]: three images at 0.9, two right: |2/3 - 0.9|. Bin (0.533, 0.6]: one
     # at 0.55, right: |1 - 0.55|. Together (3 · 0.2333 + 0.45) / 4 = 0.2875.
-    scores = np.array([[0.9, 0.1], [0.9, 0.1], [0.1, 0.9], [0.55, 0.45]])
-    assert calibration_error(scores, np.array([0, 0, 0, 0])) == pytest.approx(0.2875)
+    confidence, hits = np.array([0.9, 0.9, 0.9, 0.55]), np.array([True, True, False, True])
+    assert calibration_error(confidence, hits) == pytest.approx(0.2875)
 
 
 def test_gaps_of_opposite_sign_in_two_bins_do_not_cancel():
     # 0.95 and wrong: 0.95. 0.55 and right: 0.45. In one bin it would be |0.5 - 0.75| = 0.25.
-    scores = np.array([[0.95, 0.05], [0.55, 0.45]])
-    assert calibration_error(scores, np.array([1, 0])) == pytest.approx(0.7)
+    confidence, hits = np.array([0.95, 0.55]), np.array([False, True])
+    assert calibration_error(confidence, hits) == pytest.approx(0.7)
 
 
 def test_scores_of_1_are_in_the_last_bin():
-    assert calibration_error(np.array([[1.0, 0.0]]), np.array([0])) == 0
-    assert calibration_error(np.array([[1.0, 0.0]]), np.array([1])) == 1
+    assert calibration_error(np.array([1.0]), np.array([True])) == 0
+    assert calibration_error(np.array([1.0]), np.array([False])) == 1
 
 
 def test_top5_counts_labels_among_the_five_best():
@@ -114,6 +114,18 @@ def test_top5_counts_labels_among_the_five_best():
         np.tile(row, (4, 1)), np.log(np.tile(row, (4, 1))), np.array([0, 4, 5, 6]), names, split=""
     )
     assert (found.accuracy, found.top5) == (0.25, 0.5)
+
+
+def test_labels_are_ranked_by_logits_where_scores_are_equal():
+    # Both scores of the best are 0.5 in float32, and all others are 0.
+    logits = np.array([[0, 110, 400, 400.00003, 220, 330, 120]], "float32")
+    scores = np.array([[0, 0, 0.5, 0.5, 0, 0, 0]], "float32")
+    names = tuple("abcdefg")
+    places = [report(scores, logits, np.array([label]), names, split="") for label in range(7)]
+    assert [found.top5 for found in places] == [0, 0, 1, 1, 1, 1, 1]
+    assert [found.accuracy for found in places] == [0, 0, 0, 1, 0, 0, 0]
+    assert [found.ece for found in places] == [0.5] * 7
+    assert places[2].confusion[2].tolist() == [0, 0, 0, 1, 0, 0, 0]
 
 
 def test_five_classes_have_no_top5():

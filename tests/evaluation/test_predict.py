@@ -6,9 +6,11 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from drawing import draw_photos
 from small_run import NAMES, small_bundle, small_run
 
 from kerasft.errors import UserError
+from kerasft.evaluation.evaluate import evaluate_run
 from kerasft.evaluation.predict import Prediction, predict
 from kerasft.export.savedmodel import write_savedmodel
 from kerasft.models import bundle
@@ -198,3 +200,42 @@ def test_equal_scores_are_listed_in_the_order_of_the_classes(tmp_path, some):
     opened.model.get_layer("logits").kernel.assign(np.zeros((8, 3)))
     bundle.save(opened, tmp_path / "model.keras")
     assert labels_of(predict(tmp_path / "model.keras", [some / "a.png"])[0]) == list(NAMES)
+
+
+@pytest.fixture
+def confident(tmp_path):
+    """A model whose logits are 0 for a, 110 for b, ... 660 for g, whatever the photo shows.
+
+    In float32 the scores of a to f are 0: exp(-104) is rounded to it.
+    """
+    opened = small_bundle(tuple("abcdefg"))
+    opened.model.get_layer("logits").kernel.assign(np.zeros((8, 7)))
+    opened.model.get_layer("logits").bias.assign(110.0 * np.arange(7))
+    bundle.save(opened, tmp_path / "model.keras")
+    return tmp_path / "model.keras"
+
+
+def test_classes_whose_scores_are_0_are_ranked_by_their_logits_everywhere(confident, tmp_path):
+    photos = draw_photos(tmp_path / "photos", classes=("e", "f"), per_class=2)
+    write_savedmodel(bundle.load(confident), tmp_path / "saved")
+    ours, theirs = predict(confident, [photos]), predict(tmp_path / "saved", [photos])
+    assert [labels_of(result) for result in ours] == [list("gfedc")] * 4
+    assert [best.score for best in ours[0].labels] == [1, 0, 0, 0, 0]  # the control
+    assert theirs == ours
+    found = evaluate_run(confident, data=photos)
+    assert (found.top5, found.accuracy) == (1.0, 0.0)  # among g, a, b, c, d are neither e nor f
+
+
+def test_an_export_without_logits_of_an_older_version_is_ranked_by_its_scores(confident, tmp_path):
+    write_savedmodel(bundle.load(confident), tmp_path / "new")
+    module = tf.Module()
+    module.new = tf.saved_model.load(str(tmp_path / "new"))
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="image_bytes")])
+    def serve(image_bytes):
+        given = module.new.signatures["serving_default"](image_bytes=image_bytes)
+        return {name: value for name, value in given.items() if name != "logits"}
+
+    tf.saved_model.save(module, str(tmp_path / "older"), {"serving_default": serve})
+    photos = draw_photos(tmp_path / "photos", classes=("e",), per_class=1)
+    assert labels_of(predict(tmp_path / "older", [photos])[0]) == list("gabcd")

@@ -32,6 +32,7 @@ def sides():
     export = {name: values.copy() for name, values in reference.items()}
     export["labels"] = np.array(NAMES)
     for size in (1, 7):
+        export[f"answered_{size}"] = reference[f"logits_files_{size}"].copy()
         export[f"top_label_{size}"] = np.array(NAMES)[best]
         export[f"top_score_{size}"] = reference["scores_files_1"].max(axis=1)
     return export, reference
@@ -119,10 +120,25 @@ def test_one_score_that_is_off_by_more_than_the_limit_is_refused(name, error):
 def test_the_largest_differences_of_scores_and_logits_are_reported():
     export, reference = sides()
     export["scores_noise_1"][0, 0] += 9e-5
-    export["logits_files_7"][3, 2] -= 0.5  # logits are reported; only scores are judged
+    export["logits_files_7"][3, 2] -= 8e-5
     result = parity.compare(export, reference, NAMES)
     assert result.max_abs_diff == pytest.approx(9e-5)
-    assert result.max_abs_diff_logits == pytest.approx(0.5)
+    assert result.max_abs_diff_logits == pytest.approx(8e-5)
+    export["answered_7"][1, 1] -= 9e-5
+    assert parity.compare(export, reference, NAMES).max_abs_diff_logits == pytest.approx(9e-5)
+
+
+@pytest.mark.parametrize("name", ["answered_1", "answered_7", "logits_files_1", "logits_noise_7"])
+@pytest.mark.parametrize("error", [0.021, -0.021, np.nan])
+def test_a_logit_that_is_off_by_more_than_a_share_of_the_largest_is_refused(name, error):
+    export, reference = sides()
+    for side in (export, reference):
+        side["logits_files_1"][0, 0] = side["logits_files_7"][0, 0] = -200  # 1e-4 of it: 0.02
+    export["answered_1"][0, 0] = export["answered_7"][0, 0] = -200
+    parity.compare(export, reference, NAMES)  # the control
+    export[name][2, 1] += error
+    with pytest.raises(UserError, match=r"logits by (0\.021|nan) \(allowed: 0\.02\)"):
+        parity.compare(export, reference, NAMES)
 
 
 def test_labels_in_another_order_are_refused():
@@ -140,9 +156,10 @@ def test_a_best_label_or_score_that_is_not_the_best_is_refused(name):
         parity.compare(export, reference, NAMES)
 
 
-def test_a_format_without_best_labels_is_judged_by_its_scores():
+def test_a_format_that_answers_with_scores_alone_is_judged_by_them():
     export, reference = sides()
-    without = {name: values for name, values in export.items() if not name.startswith("top")}
+    left_out = ("top", "answered")
+    without = {name: values for name, values in export.items() if not name.startswith(left_out)}
     assert parity.compare(without, reference, NAMES).max_abs_diff == 0.0
 
 

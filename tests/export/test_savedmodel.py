@@ -85,6 +85,7 @@ def test_signatures_are_those_of_the_reference(signatures):
         "serving_default": {
             "image_bytes": (tf.string, [None]),
             "scores": (tf.float32, [None, 3]),
+            "logits": (tf.float32, [None, 3]),
             "labels": (tf.string, [None, 3]),
             "top_label": (tf.string, [None]),
             "top_score": (tf.float32, [None]),
@@ -112,7 +113,9 @@ def test_labels_and_best_are_in_the_order_of_the_scores(signatures, photos):
 def test_an_empty_batch_gives_empty_outputs(signatures):
     result = signatures["serving_default"](image_bytes=tf.constant([], tf.string))
     shapes = {name: value.shape.as_list() for name, value in result.items()}
-    assert shapes == {"scores": [0, 3], "labels": [0, 3], "top_label": [0], "top_score": [0]}
+    assert shapes == {
+        "scores": [0, 3], "logits": [0, 3], "labels": [0, 3], "top_label": [0], "top_score": [0]
+    }  # fmt: skip
     assert signatures["serve_logits"](image_bytes=tf.constant([], tf.string))["logits"].shape == (
         0, 3,
     )  # fmt: skip
