@@ -1,7 +1,7 @@
 """Solvers of heads, by scikit-learn: SVMs, discriminants, Bayes, nearest neighbours.
 
-Each has a `_fit_...` function, which fits an estimator for a setting, and a `_finish_...` function,
-which takes the numbers for the layers from it. The `Solver`s at the end join the two, and
+Each has a function that makes the estimator for a setting, and a `_finish_...` function, which
+takes the numbers for the layers from the fitted one. The `Solver`s at the end join the two, and
 `methods.METHODS` assigns them to the methods.
 
 Shapes: N images, F features, K classes.
@@ -16,7 +16,6 @@ import numpy as np
 from scipy.optimize import minimize
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LogisticRegression
 from sklearn.naive_bayes import GaussianNB
 from sklearn.neighbors import KNeighborsClassifier
@@ -62,6 +61,8 @@ class Task:
 # ------------------------------------------------------------------ SVMs
 
 Setting = dict[str, Any]
+Folds = list[tuple[np.ndarray, np.ndarray]]
+"""Pairs of rows to fit and rows to hold out."""
 Finished = tuple[Any, Form, list[str]]
 
 
@@ -75,32 +76,32 @@ class _Scaler(StandardScaler):
         return self
 
 
-def _fit_svm(setting: Setting, train: Examples, task: Task) -> Any:
+def _svm(setting: Setting, task: Task) -> Any:
     svm = ManyClassSVC(
         C=setting["C"], class_weight=task.weights, random_state=task.seed, max_iter=10_000
     )
-    return make_pipeline(_Scaler(), svm).fit(train.features, train.labels)
+    return make_pipeline(_Scaler(), svm)
 
 
 def _finish_svm(fitted: Any, train: Examples, validation: Examples, task: Task) -> Finished:
-    platt, slopes, offsets, notes = _calibrated(fitted, validation, task)
-    svm = fitted[-1]
+    pipeline, slopes, offsets, notes = _sigmoids_of(fitted, train, task)
+    svm = pipeline[-1]
     kernel, bias = svm.coef_.T * slopes, svm.intercept_ * slopes + offsets
     if task.num_classes == 2:  # one decision, for class 1
         kernel, bias = np.hstack([-kernel, kernel]), np.concatenate([-bias, bias])
-    return platt, Linear(_scaler_of(fitted), kernel, bias, sigmoid=True), notes
+    return fitted, Linear(_scaler_of(pipeline), kernel, bias, sigmoid=True), notes
 
 
-def _fit_rbf_svm(setting: Setting, train: Examples, task: Task) -> Any:
+def _rbf_svm(setting: Setting, task: Task) -> Any:
     svm = SVC(C=setting["C"], gamma=setting["gamma"], class_weight=task.weights)
-    return make_pipeline(_Scaler(), svm).fit(train.features, train.labels)
+    return make_pipeline(_Scaler(), svm)
 
 
 def _finish_rbf_svm(fitted: Any, train: Examples, validation: Examples, task: Task) -> Finished:
-    platt, slopes, offsets, notes = _calibrated(fitted, validation, task)
-    svm = fitted[-1]
+    pipeline, slopes, offsets, notes = _sigmoids_of(fitted, train, task)
+    svm = pipeline[-1]
     form = SupportVectors(
-        scaler=_scaler_of(fitted),
+        scaler=_scaler_of(pipeline),
         gamma=float(svm.gamma),
         vectors=svm.support_vectors_,
         counts=svm.n_support_,
@@ -111,41 +112,56 @@ def _finish_rbf_svm(fitted: Any, train: Examples, validation: Examples, task: Ta
     )
     size = _megabytes(len(form.vectors) * (train.features.shape[1] + task.num_classes))
     notes.append(f"The head holds {len(form.vectors):,} support vectors, {size}.")
-    return platt, form, notes
+    return fitted, form, notes
 
 
-def _calibrated(
-    fitted: Any, validation: Examples, task: Task
-) -> tuple[Any, np.ndarray, np.ndarray, list[str]]:
-    """Fits Platt's sigmoids to the decision values of the validation images.
+def fit_calibrated(svm: Any, train: Examples, folds: Folds, task: Task) -> Any:
+    """Fits an SVM to all training images, and Platt's sigmoids to decisions out of fold.
+
+    For the sigmoids, a copy of the SVM is fitted to each fold's other images and decides on the
+    images held out; one sigmoid per class, or one for K = 2, is fitted to all these decisions. So
+    neither an image's own label nor the validation split has a part in its score.
+
+    Args:
+        svm: the SVM, not fitted.
+        train: the training images.
+        folds: the folds; each image is held out once.
+        task: the inputs of the solver other than the images.
 
     Returns:
-        The estimator with probabilities; slopes and offsets of z = slope * decision + offset, one
-        of each per class, or one for K = 2; notes.
+        The fitted estimator, with probabilities.
     """
     weights = None
     if task.weights:  # else the sigmoids would learn the imbalance that the SVM compensates
-        weights = compute_sample_weight("balanced", validation.labels)
-    # A frozen estimator is not fitted again, so folds have no effect here; but scikit-learn's
-    # default of five fails where a class has fewer images.
-    rows = np.arange(len(validation.labels))
-    platt = CalibratedClassifierCV(FrozenEstimator(fitted), method="sigmoid", cv=[(rows, rows)])
+        weights = compute_sample_weight("balanced", train.labels)
+    platt = CalibratedClassifierCV(svm, method="sigmoid", cv=folds, ensemble=False)
     with warnings.catch_warnings():
-        # It warns that only the sigmoids use the weights, which is intended.
-        warnings.filterwarnings("ignore", "Since FrozenEstimator", UserWarning)
-        platt.fit(validation.features, validation.labels, sample_weight=weights)
-    sigmoids = platt.calibrated_classifiers_[0].calibrators
-    slopes = np.array([-one.a_ for one in sigmoids])
-    offsets = np.array([-one.b_ for one in sigmoids])
+        # It warns that only the sigmoids use the weights. The SVM balances its classes itself.
+        warnings.filterwarnings("ignore", "Since Pipeline", UserWarning)
+        return platt.fit(train.features, train.labels, sample_weight=weights)
+
+
+def _sigmoids_of(
+    fitted: Any, train: Examples, task: Task
+) -> tuple[Any, np.ndarray, np.ndarray, list[str]]:
+    """Takes the numbers from what `fit_calibrated` returned.
+
+    Returns:
+        The SVM that was fitted to all images; slopes and offsets of z = slope * decision + offset,
+        one of each per class, or one for K = 2; notes.
+    """
+    (calibrated,) = fitted.calibrated_classifiers_
+    slopes = np.array([-one.a_ for one in calibrated.calibrators])
+    offsets = np.array([-one.b_ for one in calibrated.calibrators])
     notes = []
     if (slopes <= 0).any():
         turned = np.flatnonzero(slopes <= 0)
         of = "the decision" if task.num_classes == 2 else f"classes {', '.join(map(str, turned))}"
         notes.append(
-            f"Platt scaling reversed {of}: on the {len(rows):,} validation images the SVM does "
-            "worse than chance there. More validation images would help."
+            f"Platt scaling reversed {of}: on training images that were held out the SVM does "
+            "worse than chance there. More training images would help."
         )
-    return platt, slopes, offsets, notes
+    return calibrated.estimator, slopes, offsets, notes
 
 
 def _scaler_of(pipeline: Any) -> tuple[np.ndarray, np.ndarray]:
@@ -155,9 +171,9 @@ def _scaler_of(pipeline: Any) -> tuple[np.ndarray, np.ndarray]:
 # ------------------------------------------------------------------ linear probabilities
 
 
-def _fit_logistic(setting: Setting, train: Examples, task: Task) -> Any:
+def _logistic(setting: Setting, task: Task) -> Any:
     regression = LogisticRegression(C=setting["C"], class_weight=task.weights, max_iter=1000)
-    return make_pipeline(_Scaler(), regression).fit(train.features, train.labels)
+    return make_pipeline(_Scaler(), regression)
 
 
 def _finish_logistic(fitted: Any, train: Examples, validation: Examples, task: Task) -> Finished:
@@ -213,8 +229,8 @@ class _Discriminant:
         return softmax(features.astype(np.float64) @ self.kernel + self.bias)
 
 
-def _fit_lda(setting: Setting, train: Examples, task: Task) -> Any:
-    return _Discriminant(setting["shrinkage"], task.priors).fit(train.features, train.labels)
+def _lda(setting: Setting, task: Task) -> Any:
+    return _Discriminant(setting["shrinkage"], task.priors)
 
 
 def _finish_lda(fitted: Any, train: Examples, validation: Examples, task: Task) -> Finished:
@@ -227,10 +243,16 @@ def _finish_lda(fitted: Any, train: Examples, validation: Examples, task: Task) 
 # ------------------------------------------------------------------ Bayes
 
 
-def _fit_bayes(setting: Setting, train: Examples, task: Task) -> Any:
-    # In float64, because scikit-learn sums the variances in the dtype of the features.
-    model = GaussianNB(priors=task.priors, var_smoothing=setting["var_smoothing"])
-    return model.fit(train.features.astype(np.float64), train.labels)
+class _Bayes(GaussianNB):
+    """A GaussianNB that sums the variances in float64, not in the dtype of the features."""
+
+    def fit(self, X: np.ndarray, y: np.ndarray) -> "_Bayes":
+        super().fit(X.astype(np.float64), y)
+        return self
+
+
+def _bayes(setting: Setting, task: Task) -> Any:
+    return _Bayes(priors=task.priors, var_smoothing=setting["var_smoothing"])
 
 
 def _finish_bayes(fitted: Any, train: Examples, validation: Examples, task: Task) -> Finished:
@@ -283,8 +305,8 @@ class _Voters:
         return shares / shares.sum(axis=1, keepdims=True)
 
 
-def _fit_knn(setting: Setting, train: Examples, task: Task) -> Any:
-    return _Voters(setting["k"], task).fit(train.features, train.labels)
+def _knn(setting: Setting, task: Task) -> Any:
+    return _Voters(setting["k"], task)
 
 
 def _finish_knn(fitted: Any, train: Examples, validation: Examples, task: Task) -> Finished:
@@ -309,17 +331,17 @@ class Solver:
     Attributes:
         settings: function from the numbers of features and of images to the `methods.TRIES`
             settings that are tried, simplest first.
-        fit: function from a setting, the training images and the task to a fitted estimator.
+        estimator: function from a setting and the task to an estimator, not fitted.
         score: score that compares settings, "log loss" or "accuracy".
         finish: function from the fitted estimator, the training images, the validation images and
             the task to the reference estimator, the numbers for the layers, and notes.
         folds: whether settings are compared by cross-validation.
-        platt: whether Platt scaling calibrates the scores on the validation images, which then
-            must contain every class.
+        platt: whether `fit_calibrated` fits the chosen setting, for which the training images must
+            permit two folds.
     """
 
     settings: Callable[[int, int], list[Setting]]
-    fit: Callable[[Setting, Examples, Task], Any]
+    estimator: Callable[[Setting, Task], Any]
     score: str
     finish: Callable[[Any, Examples, Examples, Task], Finished]
     folds: bool = True
@@ -334,18 +356,16 @@ def _each(name: str, *values: float) -> Callable[[int, int], list[Setting]]:
 # features of ants_bees (277 images) and flowers5 (1,049). A `var_smoothing` over 0.1 amounts to the
 # nearest mean: 47% instead of 68% on flowers5. Each gamma is a share of scikit-learn's default,
 # 1 / F.
-KNN = Solver(
-    lambda f, n: [{"k": min(k, n)} for k in (25, 10, 3)], _fit_knn, "log loss", _finish_knn
-)
+KNN = Solver(lambda f, n: [{"k": min(k, n)} for k in (25, 10, 3)], _knn, "log loss", _finish_knn)
 BAYES = Solver(
-    _each("var_smoothing", 1e-1, 3e-3, 1e-4), _fit_bayes, "log loss", _finish_bayes, folds=False
+    _each("var_smoothing", 1e-1, 3e-3, 1e-4), _bayes, "log loss", _finish_bayes, folds=False
 )
-LDA = Solver(_each("shrinkage", 0.9, 0.6, 0.3), _fit_lda, "log loss", _finish_lda)
-LOGISTIC = Solver(_each("C", 1e-2, 1e-1, 1.0), _fit_logistic, "log loss", _finish_logistic)
-SVM = Solver(_each("C", 1e-4, 1e-3, 1e-2), _fit_svm, "accuracy", _finish_svm, platt=True)
+LDA = Solver(_each("shrinkage", 0.9, 0.6, 0.3), _lda, "log loss", _finish_lda)
+LOGISTIC = Solver(_each("C", 1e-2, 1e-1, 1.0), _logistic, "log loss", _finish_logistic)
+SVM = Solver(_each("C", 1e-4, 1e-3, 1e-2), _svm, "accuracy", _finish_svm, platt=True)
 RBF_SVM = Solver(
     lambda f, n: [{"C": c, "gamma": share / f} for c, share in ((1, 0.1), (3, 0.25), (10, 1))],
-    _fit_rbf_svm,
+    _rbf_svm,
     "accuracy",
     _finish_rbf_svm,
     platt=True,

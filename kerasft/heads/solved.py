@@ -3,7 +3,6 @@
 Shapes: N images, F features, K classes.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,16 +19,16 @@ class Examples:
     Attributes:
         features: features of the plain view, float32 [N,F].
         labels: labels, int [N], 0 to K - 1.
-        groups: name of each image's group, which cross-validation keeps together; "" for an image
-            without a group; None if there are no groups.
+        units: number of each image's unit, int [N]; cross-validation keeps the images of a unit
+            together (copies and groups, see `data/splits.py`). None if each is its own.
     """
 
     features: np.ndarray
     labels: np.ndarray
-    groups: Sequence[str] | None = None
+    units: np.ndarray | None = None
 
     def take(self, rows: np.ndarray) -> "Examples":
-        """Returns the images at some positions, without groups."""
+        """Returns the images at some positions, without units."""
         return Examples(self.features[rows], self.labels[rows])
 
 

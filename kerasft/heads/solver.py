@@ -15,7 +15,7 @@ from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 from threadpoolctl import threadpool_limits
 
 from kerasft.errors import UserError, did_you_mean
-from kerasft.heads.estimators import Setting, Solver, Task
+from kerasft.heads.estimators import Folds, Setting, Solver, Task, fit_calibrated
 from kerasft.heads.methods import METHODS
 from kerasft.heads.solved import Examples, Solution, Tried
 
@@ -40,14 +40,15 @@ def solve(
     """Solves one head.
 
     The setting is chosen by stratified cross-validation within `train`, by log loss, or by
-    accuracy for SVMs, which give no probabilities before Platt scaling. "bayes" chooses by log
-    loss on `validation`; so do all methods if a class has too few training images (or groups) for
-    two folds, and then a note says so.
+    accuracy for SVMs, which give no probabilities before Platt scaling; that takes the same folds.
+    "bayes" chooses by log loss on `validation`; so do the other methods if a class has too few
+    training images (or units of them) for two folds, and then a note says so. An SVM makes no use
+    of `validation`, and without two folds is refused.
 
     Args:
         method: name of the method, a key of METHODS.
         train: the training images.
-        validation: the validation images; Platt scaling (SVMs) is fitted on them.
+        validation: the validation images.
         num_classes: number of classes, K, at least 2; `train` has images of each.
         class_weight: weights of the classes, "none", or "balanced" for equal total weights. The
             scores that compare settings are not weighted.
@@ -56,7 +57,7 @@ def solve(
 
     Raises:
         UserError: the method is unknown (exit code 2); a class has no training images, or for an
-            SVM no validation images; "lda" has too many features and images, or no spread.
+            SVM too few for two folds; "lda" has too many features and images, or no spread.
     """
     if method not in METHODS:
         raise UserError(
@@ -65,23 +66,29 @@ def solve(
             exit_code=2,
         )
     row = METHODS[method].solver()
-    _check_classes(method, train, validation, num_classes, platt=row.platt)
+    _check_classes(method, train, num_classes)
     task = Task(num_classes, class_weight, seed)
     folds = _folds(train, num_classes, seed) if row.folds else []
+    if row.platt and not folds:
+        raise _without_folds(method, train, num_classes)
     notes = []
     if row.folds and not folds:
         notes.append(
-            "A class has too few training images, or groups of them, for cross-validation: the "
-            "setting was chosen on the validation images."
+            "A class has too few training images, or groups of them, for cross-validation (copies "
+            "of an image count once): the setting was chosen on the validation images."
         )
     pairs = [(train.take(fit), train.take(held)) for fit, held in folds] or [(train, validation)]
     settings = row.settings(train.features.shape[1], min(len(fit.labels) for fit, _ in pairs))
-    total = len(settings) * len(pairs) + 1
+    total = len(settings) * len(pairs) + 1 + (len(folds) if row.platt else 0)
     tried = _tried(row, settings, pairs, task, lambda done: progress(done, total))
     best = (max if row.score == "accuracy" else min)(tried, key=lambda one: one.score)
 
     with _convergence() as failures:
-        fitted = row.fit(best.parameters, train, task)
+        fitted = row.estimator(best.parameters, task)
+        if row.platt:
+            fitted = fit_calibrated(fitted, train, folds, task)
+        else:
+            fitted.fit(train.features, train.labels)
     if failures:
         notes.append(f"The solver stopped before it had converged: {failures[0]}")
     estimator, form, more = row.finish(fitted, train, validation, task)
@@ -119,8 +126,9 @@ def _tried(
     for setting in settings:
         scores = []
         for fit, held in pairs:
-            with _convergence():  # only the convergence of the final fit is reported
-                fitted = row.fit(setting, fit, task)
+            fitted = row.estimator(setting, task)
+            with _convergence():  # only the convergence of the chosen setting is reported
+                fitted.fit(fit.features, fit.labels)
             scores.append(_SCORES[row.score](fitted, held))
             progress(len(tried) * len(pairs) + len(scores))
         # Every image counts once. Rounded, so that equal numbers of hits give equal scores,
@@ -130,42 +138,53 @@ def _tried(
     return tried
 
 
-def _check_classes(
-    method: str, train: Examples, validation: Examples, num_classes: int, *, platt: bool
-) -> None:
-    """Raises UserError if a class lacks the images that the method needs."""
-    needed = {"training": train, "validation": validation}
-    if not platt:
-        del needed["validation"]
-    for name, examples in needed.items():
-        absent = sorted(set(range(num_classes)) - set(examples.labels.tolist()))
-        if absent:
-            raise UserError(
-                f"{method}: no {name} images of {len(absent)} of the {num_classes} classes, "
-                f"numbers {', '.join(map(str, absent[:20]))} (from 0). Expected one of each"
-                + ("." if name == "training" else ", for Platt scaling; logistic needs none.")
-            )
+def _check_classes(method: str, train: Examples, num_classes: int) -> None:
+    """Raises UserError if a class has no training images."""
+    absent = sorted(set(range(num_classes)) - set(train.labels.tolist()))
+    if absent:
+        raise UserError(
+            f"{method}: no training images of {len(absent)} of the {num_classes} classes, "
+            f"numbers {', '.join(map(str, absent[:20]))} (from 0). Expected one of each."
+        )
 
 
-def _folds(train: Examples, num_classes: int, seed: int) -> list[tuple[np.ndarray, np.ndarray]]:
+def _folds(train: Examples, num_classes: int, seed: int) -> Folds:
     """Returns pairs of rows to fit and rows to hold out, at most FOLDS; [] if two are impossible.
 
-    The rows to fit contain every class, and no group is on both sides.
+    The rows to fit contain every class, and no unit is on both sides. Each row is held out once.
     """
-    names = train.groups or [""] * len(train.labels)
-    groups = np.array([f"/{name}" if name else str(i) for i, name in enumerate(names)])
-    smallest = min(len(set(groups[train.labels == k])) for k in range(num_classes))
+    smallest = min(_units_per_class(train, num_classes))
+    apart = train.units is None or len(set(train.units)) == len(train.labels)
     for count in range(min(FOLDS, smallest), 1, -1):
-        if any(names):
-            by_group = StratifiedGroupKFold(count, shuffle=True, random_state=seed)
-            found = list(by_group.split(train.features, train.labels, groups))
-        else:
+        if apart:
             by_class = StratifiedKFold(count, shuffle=True, random_state=seed)
             found = list(by_class.split(train.features, train.labels))
-        # Groups of several sizes may leave a side without a class, or a fold without images.
+        else:
+            by_unit = StratifiedGroupKFold(count, shuffle=True, random_state=seed)
+            found = list(by_unit.split(train.features, train.labels, train.units))
+        # Units of several sizes may leave a side without a class, or a fold without images.
         if all(len(h) and len(set(train.labels[f])) == num_classes for f, h in found):
             return found
     return []
+
+
+def _units_per_class(train: Examples, num_classes: int) -> list[int]:
+    units = np.arange(len(train.labels)) if train.units is None else train.units
+    return [len(set(units[train.labels == k])) for k in range(num_classes)]
+
+
+def _without_folds(method: str, train: Examples, num_classes: int) -> UserError:
+    """Returns the error of a method that needs two folds where they are impossible."""
+    numbers = _units_per_class(train, num_classes)
+    few = [k for k, number in enumerate(numbers) if number < 2]
+    got = "groups that cannot be divided so"
+    if few:
+        got = f"one of class {', '.join(map(str, few[:20]))} (numbered from 0)"
+    return UserError(
+        f"{method}: too few training images for two folds with every class, which Platt scaling "
+        "needs. Expected two of each class (copies of an image, or images of a group, count as "
+        f"one), got {got}. Use logistic, which needs none, or add photos."
+    )
 
 
 @contextlib.contextmanager

@@ -16,6 +16,7 @@ from kerasft.activations.prefix_pass import activations_at
 from kerasft.activations.store import Stored
 from kerasft.config.fields import Solved
 from kerasft.data.source import Source
+from kerasft.data.splits import units_of
 from kerasft.heads import methods, solved, solver
 from kerasft.heads.solved import Examples
 from kerasft.heads.trained import STANDARD, set_standard
@@ -204,8 +205,12 @@ def _features(
 def _examples(source: Source, name: str, features: np.ndarray) -> Examples:
     """Returns the images of a split in the form that a solver takes."""
     positions = source.indices(name)
-    groups = [source.groups[i] for i in positions] if source.groups else None
-    return Examples(features, source.labels[positions], groups)
+    digests = [source.digests[i] for i in positions]
+    groups = [source.groups[i] for i in positions] if source.groups else ()
+    units = np.empty(len(positions), int)
+    for number, unit in enumerate(units_of(digests, groups)):
+        units[unit] = number
+    return Examples(features, source.labels[positions], units)
 
 
 def _figures(suffix: keras.Model, examples: dict[str, Examples]) -> dict[str, float]:

@@ -2,10 +2,11 @@
 
 import numpy as np
 import pytest
+from scipy.optimize import minimize
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
-from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import StratifiedKFold, cross_val_predict
 from sklearn.naive_bayes import GaussianNB
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
@@ -19,36 +20,36 @@ from kerasft.heads.methods import METHODS, TRIES
 from kerasft.heads.solved import Examples
 from kerasft.heads.solver import solve
 
-
-def platt(pipeline, validation, weights=None):
-    platt = CalibratedClassifierCV(FrozenEstimator(pipeline), method="sigmoid")
-    return platt.fit(validation.features, validation.labels, sample_weight=weights)
+FOLDS = StratifiedKFold(5, shuffle=True, random_state=0)
 
 
-def svm(x, y, validation, p):
-    pipeline = make_pipeline(StandardScaler(), LinearSVC(C=p["C"], random_state=0, max_iter=10000))
-    return platt(pipeline.fit(x, y), validation)
+def platt(svm):
+    pipeline = make_pipeline(StandardScaler(), svm)
+    return CalibratedClassifierCV(pipeline, method="sigmoid", cv=FOLDS, ensemble=False)
 
 
-def rbf_svm(x, y, validation, p):
-    pipeline = make_pipeline(StandardScaler(), SVC(C=p["C"], gamma=p["gamma"]))
-    return platt(pipeline.fit(x, y), validation)
+def svm(x, y, p):
+    return platt(LinearSVC(C=p["C"], random_state=0, max_iter=10000)).fit(x, y)
 
 
-def bayes(x, y, validation, p):
+def rbf_svm(x, y, p):
+    return platt(SVC(C=p["C"], gamma=p["gamma"])).fit(x, y)
+
+
+def bayes(x, y, p):
     return GaussianNB(var_smoothing=p["var_smoothing"]).fit(x.astype("float64"), y)
 
 
-def lda(x, y, validation, p):
+def lda(x, y, p):
     model = LinearDiscriminantAnalysis(solver="lsqr", shrinkage=p["shrinkage"])
     return model.fit(x.astype("float64"), y)
 
 
-def logistic(x, y, validation, p):
+def logistic(x, y, p):
     return make_pipeline(StandardScaler(), LogisticRegression(C=p["C"], max_iter=1000)).fit(x, y)
 
 
-def knn(x, y, validation, p):
+def knn(x, y, p):
     return KNeighborsClassifier(p["k"], metric="cosine").fit(x, y)
 
 
@@ -73,7 +74,7 @@ def test_a_solution_is_what_scikit_learn_gives_by_hand(method, num_classes):
     validation = examples([20] * num_classes, seed=1)
     test = examples([50] * num_classes, seed=2)
     solution = solve(method, train, validation, num_classes=num_classes)
-    by_hand = BY_HAND[method](train.features, train.labels, validation, solution.parameters)
+    by_hand = BY_HAND[method](train.features, train.labels, solution.parameters)
     scores = solution.estimator.predict_proba(test.features)
     # The floor of neighbours changes up to 5e-5; the others differ by the order of sums.
     limit = 5e-5 if method == "knn" else 1e-6
@@ -86,7 +87,7 @@ def test_a_solution_is_what_scikit_learn_gives_by_hand(method, num_classes):
 def test_lda_of_more_features_than_images_is_that_of_scikit_learn_too(num_classes):
     train = examples([15] * num_classes, seed=0, features=70)
     solution = solve("lda", train, train, num_classes=num_classes)
-    by_hand = lda(train.features, train.labels, None, solution.parameters)
+    by_hand = lda(train.features, train.labels, solution.parameters)
     test = examples([50] * num_classes, seed=1, features=70).features
     np.testing.assert_allclose(
         solution.estimator.predict_proba(test), by_hand.predict_proba(test), rtol=0, atol=1e-8
@@ -120,7 +121,7 @@ def test_balanced_neighbours_count_by_one_over_the_size_of_their_class():
     train = examples([90, 30], seed=0)
     solution = solve("knn", train, train, num_classes=2, class_weight="balanced")
     test = examples([20, 20], seed=2).features
-    shares = knn(train.features, train.labels, None, solution.parameters).predict_proba(test)
+    shares = knn(train.features, train.labels, solution.parameters).predict_proba(test)
     expected = shares * [1, 3]
     expected /= expected.sum(axis=1, keepdims=True)
     np.testing.assert_allclose(solution.estimator.predict_proba(test), expected, atol=5e-5)
@@ -146,10 +147,9 @@ def test_balanced_svms_weigh_the_images_of_platt_scaling_too():
     svm = LinearSVC(
         C=solution.parameters["C"], class_weight="balanced", random_state=0, max_iter=10000
     )
-    pipeline = make_pipeline(StandardScaler(), svm).fit(train.features, train.labels)
-    weights = np.where(validation.labels == 0, 60 / 90, 60 / 30)
-    with pytest.warns(UserWarning, match="Since FrozenEstimator"):
-        by_hand = platt(pipeline, validation, weights)
+    weights = np.where(train.labels == 0, 120 / 180, 120 / 60)
+    with pytest.warns(UserWarning, match="Since Pipeline"):  # the SVM balances by itself
+        by_hand = platt(svm).fit(train.features, train.labels, sample_weight=weights)
     test = examples([20, 20], seed=2).features
     np.testing.assert_allclose(
         solution.estimator.predict_proba(test), by_hand.predict_proba(test), rtol=0, atol=1e-6
@@ -179,19 +179,62 @@ def test_saturated_scores_are_reported_and_others_are_not():
     assert "% of the validation images get a score within a millionth of 1" in note
 
 
+@pytest.mark.parametrize("num_classes", [2, 4])
+def test_platt_sigmoids_are_fitted_to_decisions_on_images_held_out(num_classes):
+    train = examples([40] * num_classes, seed=0)
+    solution = solve("svm", train, train, num_classes=num_classes)
+    c = solution.parameters["C"]
+    pipeline = make_pipeline(StandardScaler(), LinearSVC(C=c, random_state=0, max_iter=10000))
+    x, y = train.features, train.labels
+    decisions = cross_val_predict(pipeline, x, y, cv=FOLDS, method="decision_function")
+    own = pipeline.fit(x, y).decision_function(x)
+    if num_classes == 2:
+        decisions, own = decisions[:, None], own[:, None]
+    scores = []
+    for column, (d, final) in enumerate(zip(decisions.T, own.T, strict=True)):
+        is_class = y == (1 if num_classes == 2 else column)
+        inside, outside = is_class.sum(), (~is_class).sum()
+        targets = np.where(is_class, (inside + 1) / (inside + 2), 1 / (outside + 2))
+
+        def loss(ab, d=d, targets=targets):
+            z = ab[0] * d + ab[1]
+            return (np.logaddexp(0, z) - targets * z).sum()
+
+        a, b = minimize(loss, [1.0, 0.0], method="Nelder-Mead", options={"xatol": 1e-8}).x
+        scores.append(1 / (1 + np.exp(-a * final - b)))
+    expected = np.stack(scores if num_classes > 2 else [1 - scores[0], scores[0]], axis=1)
+    expected /= expected.sum(axis=1, keepdims=True)
+    found = solution.estimator.predict_proba(x)
+    # The minimum is flat: two searches end up to 1e-5 apart.
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-4)
+
+
+def noise(n, seed):
+    """Ten classes about which the features say nothing."""
+    x = np.random.default_rng(seed).normal(0, 1, (n, 20))
+    return Examples(x.astype("float32"), np.arange(n) % 10)
+
+
+@pytest.mark.parametrize("method", ["svm", "rbf-svm"])
+def test_on_noise_the_validation_accuracy_of_an_svm_is_that_of_chance(method):
+    shares = []
+    for seed in range(8):
+        train, validation = noise(400, seed), noise(100, 100 + seed)
+        scores = solve(method, train, validation, num_classes=10).estimator.predict_proba(
+            validation.features
+        )
+        shares.append(np.mean(scores.argmax(axis=1) == validation.labels))
+    # 800 guesses, each right with a probability of 0.1: three standard errors are 0.032.
+    assert np.mean(shares) == pytest.approx(0.1, abs=0.032)
+
+
 def test_platt_scaling_that_turns_decisions_round_is_reported():
-    train, validation = examples([40] * 3, seed=0), examples([20] * 3, seed=1)
-    right = solve("svm", train, validation, num_classes=3)
-    assert not any("round" in note for note in right.notes)
-    swapped = Examples(validation.features, np.array([1, 0, 2])[validation.labels])
-    (note,) = solve("svm", train, swapped, num_classes=3).notes
-    assert note.startswith("Platt scaling reversed classes 0, 1: on the 60 validation images")
-
-
-def test_platt_scaling_takes_one_validation_image_of_a_class():
-    train, validation = examples([40] * 3, seed=0), examples([5, 5, 1], seed=1)
-    solution = solve("rbf-svm", train, validation, num_classes=3)
-    assert solution.estimator.predict_proba(train.features).shape == (120, 3)
+    train = examples([40] * 3, seed=0)
+    assert solve("svm", train, train, num_classes=3).notes == ()
+    # On noise, the class of an image that is held out is the rarer among the others.
+    (note,) = solve("svm", noise(40, 3), noise(40, 4), num_classes=10).notes
+    assert note.startswith("Platt scaling reversed classes ")
+    assert "on training images that were held out the SVM does worse than chance there" in note
 
 
 def test_the_size_of_stored_photos_is_told():

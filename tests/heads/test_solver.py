@@ -15,7 +15,7 @@ from kerasft.errors import UserError
 from kerasft.heads import estimators
 from kerasft.heads.methods import METHODS
 from kerasft.heads.solved import Examples
-from kerasft.heads.solver import solve
+from kerasft.heads.solver import _folds, solve
 
 
 @pytest.fixture
@@ -106,7 +106,7 @@ def test_bayes_chooses_by_log_loss_on_the_validation_images(train, validation):
     assert [one.parameters["var_smoothing"] for one in solution.tried] == [0.1, 3e-3, 1e-4]
 
 
-@pytest.mark.parametrize("method", ["lda", "logistic", "knn"])
+@pytest.mark.parametrize("method", ["lda", "logistic", "knn", "svm", "rbf-svm"])
 def test_validation_images_are_not_looked_at_where_nothing_needs_them(method, train, validation):
     other = Examples(validation.features[::-1] * 3, np.zeros(60, int))
     one, two = (solve(method, train, v, num_classes=3) for v in (validation, other))
@@ -114,6 +114,8 @@ def test_validation_images_are_not_looked_at_where_nothing_needs_them(method, tr
     np.testing.assert_array_equal(
         one.estimator.predict_proba(train.features), two.estimator.predict_proba(train.features)
     )
+    for name, number in vars(one.form).items():
+        np.testing.assert_array_equal(number, vars(two.form)[name])
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -130,16 +132,16 @@ def test_another_seed_gives_other_folds(train, validation):
     assert one.tried != two.tried
 
 
-def shots(groups):
+def shots(together):
     """Series of four shots, alike but for noise, labels at random: only a leak can be right."""
     rng = np.random.default_rng(0)
     x = np.repeat(rng.normal(0, 1, (30, 8)), 4, axis=0) + rng.normal(0, 1e-3, (120, 8))
-    names = [f"series {i // 4}" for i in range(120)]
-    return Examples(x.astype("float32"), np.repeat(np.arange(30) % 2, 4), names if groups else None)
+    units = np.arange(120) // 4
+    return Examples(x.astype("float32"), np.repeat(units[::4] % 2, 4), units if together else None)
 
 
-def test_photos_of_a_group_are_never_on_both_sides_of_a_fold():
-    plain, grouped = shots(groups=False), shots(groups=True)
+def test_photos_of_a_unit_are_never_on_both_sides_of_a_fold():
+    plain, grouped = shots(together=False), shots(together=True)
     leaky = solve("knn", plain, plain, num_classes=2)
     assert leaky.tried[-1].score < 0.2  # the control: k = 3 finds the other shots of a series
     honest = solve("knn", grouped, grouped, num_classes=2)
@@ -147,9 +149,30 @@ def test_photos_of_a_group_are_never_on_both_sides_of_a_fold():
     assert honest.score == "log loss in 5-fold cross-validation"
 
 
-def test_photos_without_a_group_are_groups_of_their_own(train, validation):
-    one = replace(train, groups=["a", "a", *[""] * 118])
-    assert solve("lda", one, validation, num_classes=3).score.endswith("5-fold cross-validation")
+def copied():
+    """Sixty images of three classes, labels at random, of which every second is there thrice."""
+    rng = np.random.default_rng(0)
+    units = np.repeat(np.arange(60), np.where(np.arange(60) % 2, 3, 1))
+    x = rng.normal(0, 1, (60, 8))[units]
+    return Examples(x.astype("float32"), (np.arange(60) // 2 % 3)[units], units)
+
+
+def test_copies_are_in_one_fold_and_each_image_is_held_out_once():
+    some = copied()
+    folds = _folds(some, 3, seed=0)
+    assert len(folds) == 5
+    np.testing.assert_array_equal(np.sort(np.concatenate([held for _, held in folds])), range(120))
+    for fit, held in folds:
+        assert not set(some.units[fit]) & set(some.units[held])
+    # The control: without units, copies are on both sides.
+    leaky = _folds(replace(some, units=None), 3, seed=0)
+    assert all(set(some.units[fit]) & set(some.units[held]) for fit, held in leaky)
+
+
+def test_units_of_one_image_each_change_nothing(train, validation):
+    apart = replace(train, units=np.arange(120))
+    one, two = (solve("lda", some, validation, num_classes=3) for some in (train, apart))
+    assert one.tried == two.tried
 
 
 def test_a_small_class_makes_the_folds_fewer(validation):
@@ -162,9 +185,9 @@ def test_a_small_class_makes_the_folds_fewer(validation):
     "few",
     [
         examples([40, 40, 1], seed=0),
-        replace(examples([20, 20, 4], seed=0), groups=["one series"] * 44),
+        replace(examples([20, 20, 4], seed=0), units=np.zeros(44, int)),
     ],
-    ids=["one photo", "one group"],
+    ids=["one photo", "one unit"],
 )
 def test_without_two_folds_the_setting_is_chosen_on_the_validation_images(few, validation):
     solution = solve("logistic", few, validation, num_classes=3)
@@ -173,11 +196,31 @@ def test_without_two_folds_the_setting_is_chosen_on_the_validation_images(few, v
     assert solution.notes[0].startswith("A class has too few training images, or groups of them")
 
 
+@pytest.mark.parametrize("method", ["svm", "rbf-svm"])
+def test_an_svm_without_two_folds_is_refused(method, validation):
+    few = examples([40, 1, 40], seed=0)
+    with pytest.raises(UserError) as caught:
+        solve(method, few, validation, num_classes=3)
+    assert str(caught.value) == (
+        f"{method}: too few training images for two folds with every class, which Platt scaling "
+        "needs. Expected two of each class (copies of an image, or images of a group, count as "
+        "one), got one of class 1 (numbered from 0). Use logistic, which needs none, or add photos."
+    )
+    copies = replace(examples([3, 3, 3], seed=0), units=np.array([0, 0, 0, 0, 0, 0, 0, 0, 1]))
+    with pytest.raises(UserError, match=r"got one of class \d, \d \(numbered from 0\)"):
+        solve(method, copies, validation, num_classes=3)
+    # Each class is in two of three groups, so the fold without a group lacks a class.
+    tangled = Examples(np.eye(6, 12), np.array([0, 1, 0, 2, 1, 2]), np.array([0, 0, 1, 1, 2, 2]))
+    with pytest.raises(UserError, match="got groups that cannot be divided so"):
+        solve(method, tangled, validation, num_classes=3)
+
+
 @pytest.mark.parametrize("method", METHODS)
 def test_one_photo_of_each_class_is_enough_or_a_clear_message(method, validation):
     three = Examples(np.eye(3, 12, dtype="float32"), np.arange(3))
-    if method == "lda":
-        with pytest.raises(UserError, match="no variance to learn"):
+    refused = {"lda": "no variance to learn", "svm": "too few", "rbf-svm": "too few"}
+    if method in refused:
+        with pytest.raises(UserError, match=refused[method]):
             solve(method, three, validation, num_classes=3)
     else:
         solution = solve(method, three, validation, num_classes=3)
@@ -191,11 +234,15 @@ def test_progress_counts_every_fit(train, validation):
     told.clear()
     solve("bayes", train, validation, num_classes=3, progress=lambda *now: told.append(now))
     assert told == [(done, 4) for done in range(1, 5)]
+    told.clear()
+    solve("svm", train, validation, num_classes=3, progress=lambda *now: told.append(now))
+    # Five folds and the final fit for Platt scaling are one step.
+    assert told == [(done, 21) for done in (*range(1, 16), 21)]
 
 
-def use(monkeypatch, fit):
-    """Has the method "logistic" fit by another function."""
-    solver = replace(estimators.LOGISTIC, fit=fit)
+def use(monkeypatch, estimator):
+    """Has the method "logistic" make another estimator."""
+    solver = replace(estimators.LOGISTIC, estimator=estimator)
     row = replace(METHODS["logistic"], solver=lambda: solver)
     monkeypatch.setitem(METHODS, "logistic", row)
 
@@ -203,12 +250,10 @@ def use(monkeypatch, fit):
 def test_a_solver_that_did_not_converge_says_so(train, validation, monkeypatch):
     assert solve("logistic", train, validation, num_classes=3).converged
 
-    def fit(context, train, task):
-        return make_pipeline(StandardScaler(), LogisticRegression(max_iter=1)).fit(
-            train.features, train.labels
-        )
+    def hasty(setting, task):
+        return make_pipeline(StandardScaler(), LogisticRegression(max_iter=1))
 
-    use(monkeypatch, fit)
+    use(monkeypatch, hasty)
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # what is in the notes is not said twice
         solution = solve("logistic", train, validation, num_classes=3)
@@ -217,11 +262,12 @@ def test_a_solver_that_did_not_converge_says_so(train, validation, monkeypatch):
 
 
 def test_no_other_warning_is_swallowed(train, validation, monkeypatch):
-    def fit(context, train, task):
-        warnings.warn("something else", UserWarning, stacklevel=1)
-        return estimators.LOGISTIC.fit(context, train, task)
+    class Noisy(LogisticRegression):
+        def fit(self, X, y):
+            warnings.warn("something else", UserWarning, stacklevel=1)
+            return super().fit(X, y)
 
-    use(monkeypatch, fit)
+    use(monkeypatch, lambda setting, task: make_pipeline(StandardScaler(), Noisy(max_iter=1000)))
     with pytest.warns(UserWarning, match="something else"):
         assert solve("logistic", train, validation, num_classes=3).converged
 
@@ -247,10 +293,5 @@ def test_a_class_without_training_images_is_named(method, train, validation):
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_only_svms_need_validation_images_of_every_class(method, train):
-    partial = examples([20, 0, 20], seed=1)
-    if method in ("svm", "rbf-svm"):
-        with pytest.raises(UserError, match=r"no validation images of 1 .* numbers 1 \(from 0\)"):
-            solve(method, train, partial, num_classes=3)
-    else:
-        solve(method, train, partial, num_classes=3)
+def test_no_method_needs_validation_images_of_every_class(method, train):
+    solve(method, train, examples([20, 0, 20], seed=1), num_classes=3)

@@ -28,10 +28,13 @@ def nearest_mean():
     from kerasft.heads.solved import Linear
 
     class Means:
-        def __init__(self, scale, train, num_classes):
-            means = [train.features[train.labels == k].mean(axis=0) for k in range(num_classes)]
-            self.kernel = scale * np.stack(means, axis=1)
-            self.bias = -scale * np.square(means).sum(axis=1) / 2
+        def __init__(self, scale):
+            self.scale = scale
+
+        def fit(self, features, labels):
+            means = [features[labels == k].mean(axis=0) for k in range(labels.max() + 1)]
+            self.kernel = self.scale * np.stack(means, axis=1)
+            self.bias = -self.scale * np.square(means).sum(axis=1) / 2
 
         def predict_proba(self, features):
             logits = features @ self.kernel + self.bias
@@ -40,7 +43,7 @@ def nearest_mean():
 
     return Solver(
         settings=lambda f, n: [{"scale": scale} for scale in (0.1, 1.0, 10.0)],
-        fit=lambda setting, train, task: Means(setting["scale"], train, task.num_classes),
+        estimator=lambda setting, task: Means(setting["scale"]),
         score="log loss",
         finish=lambda fitted, *_: (fitted, Linear(None, fitted.kernel, fitted.bias), []),
     )

@@ -1,6 +1,8 @@
 """Phases whose head is solved, as runs; how phases train is in test_train.py."""
 
 import json
+import shutil
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -14,6 +16,8 @@ from kerasft.activations.context import RunContext
 from kerasft.config.load import load_config
 from kerasft.config.settled import Plan
 from kerasft.data.scan import scan_source
+from kerasft.data.source import Source
+from kerasft.heads import solver
 from kerasft.heads.methods import METHODS
 from kerasft.heads.trained import features_of
 from kerasft.models import bundle
@@ -21,6 +25,7 @@ from kerasft.models.bundle import score
 from kerasft.models.cut import fingerprint
 from kerasft.progress import silent
 from kerasft.run import Run
+from kerasft.training.fill import _examples
 from kerasft.training.start import initial_net
 from kerasft.training.train import continue_run, train_run
 
@@ -122,6 +127,42 @@ def test_neither_weights_nor_validation_know_the_test_labels(method, photos, tmp
     assert plain.pop("test")["loss"] != permuted.pop("test")["loss"]
     assert plain == permuted
     assert weights(tmp_path / "plain") == weights(tmp_path / "permuted")
+
+
+def test_copies_of_a_photo_reach_the_solver_as_a_unit(logistic, tmp_path, monkeypatch):
+    run, _ = logistic
+    photos = shutil.copytree(setting_of(run).config.data.source, tmp_path / "photos")
+    for one in sorted(photos.rglob("*.png")):
+        shutil.copy(one, one.with_name(f"again-{one.name}"))
+    seen = []
+
+    def recording(method, train, validation, **other):
+        seen.append(train)
+        return solve(method, train, validation, **other)
+
+    solve = solver.solve
+    monkeypatch.setattr(solver, "solve", recording)
+    train_run(solved(photos, "logistic"), tmp_path / "run")
+    (train,) = seen
+    source = setting_of(tmp_path / "run").source
+    digests = [source.digests[i] for i in source.indices("train")]
+    assert len(digests) > len(set(digests)) > 10
+    alike = [[a == b for b in digests] for a in digests]
+    np.testing.assert_array_equal(train.units[:, None] == train.units, alike)
+
+
+def test_a_unit_is_a_group_and_the_copies_of_its_photos():
+    source = Source(
+        root=Path(),
+        class_names=("a", "b"),
+        paths=("1", "2", "3", "4", "5", "6"),
+        labels=np.array([0, 1, 0, 1, 0, 1]),
+        splits=np.array(["train", "test", "train", "train", "train", "train"]),
+        digests=("d1", "d2", "d3", "d1", "d5", "d6"),
+        groups=("", "g", "h", "h", "", ""),
+    )
+    units = _examples(source, "train", np.zeros((5, 2), "float32")).units
+    assert units.tolist() == [0, 0, 0, 1, 2]  # 1 and 4 are copies, 3 and 4 of one group
 
 
 def test_without_a_store_the_features_come_from_pixels(logistic, tmp_path):
