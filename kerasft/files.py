@@ -1,8 +1,9 @@
-"""Atomic writes: a file appears whole or not at all.
+"""Files: atomic writes, which appear whole or not at all, and the digest of a file's bytes.
 
 Whatever ends the process, the old file stays until the new one is complete.
 """
 
+import hashlib
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -57,3 +58,8 @@ def reason_of(error: OSError) -> str:
     """Returns the system's message as part of a sentence: "no space left on device"."""
     text = error.strerror or str(error)
     return text[:1].lower() + text[1:]
+
+
+def digest_of(encoded: bytes) -> str:
+    """Computes the digest of a file's bytes: 32 hexadecimal digits."""
+    return hashlib.blake2b(encoded, digest_size=16).hexdigest()

@@ -26,7 +26,7 @@ from kerasft.activations.store import Stored
 from kerasft.backbones.spec import default_blocks
 from kerasft.config.fields import AnyPhase, Config, Solved
 from kerasft.config.load import unfreeze_defaults
-from kerasft.data.batches import reading, view_batches
+from kerasft.data.batches import explaining, view_batches
 from kerasft.errors import PhaseFailed, UserError
 from kerasft.models.cut import Cut
 from kerasft.models.net import Net
@@ -259,12 +259,12 @@ def _compute(
     engine = engines.build(prefix, config.cache.engine, config.cache.precision, context.plan.batch)
     part.total = len(rows)
     difference, done = None, 0
-    with ExitStack() as stack:
+    with explaining(source.root), ExitStack() as stack:
         writers = [
             stack.enter_context(store.writing(folder, need.key, need.shape, dtype))
             for need in needs
         ]
-        for pixels, outputs in engine.over(reading(batches, source.root), dtype):
+        for pixels, outputs in engine.over(batches, dtype):
             if not done and config.cache.precision == "bfloat16":
                 few = pixels[: engines.BATCH]
                 difference = _difference(prefix, few, engine(few))

@@ -30,7 +30,8 @@ from kerasft.config import fields
 from kerasft.data.source import Source
 from kerasft.data.threads import in_order
 from kerasft.errors import UserError
-from kerasft.lazy_tensorflow import tf
+from kerasft.files import digest_of
+from kerasft.lazy_tensorflow import is_installed, tf
 from kerasft.pixels import images
 from kerasft.pixels.augment import augment_crop, augment_pixels
 
@@ -43,7 +44,8 @@ class ImageBatches:
     """Images without labels, in batches; every iteration reads the files again.
 
     Batches are float32 [B,S,S,3], 0 to 255, in the order of `items`; the last one holds the rest.
-    Iterating raises `tf.errors.OpError` for a file that was removed or is not an image.
+    Iterating raises UserError for a file that was removed or changed, and `tf.errors.OpError` for
+    one that is not an image.
 
     Attributes:
         items: files to read, with what `read` needs to know of each.
@@ -72,7 +74,12 @@ class ImageBatches:
 
 
 def image_batches(
-    paths: Sequence[Path | str], *, image_size: int, resize: str, batch_size: int = 32
+    paths: Sequence[Path | str],
+    *,
+    image_size: int,
+    resize: str,
+    batch_size: int = 32,
+    digests: Sequence[str] | None = None,
 ) -> ImageBatches:
     """Returns images for scoring.
 
@@ -81,24 +88,59 @@ def image_batches(
         image_size: S.
         resize: "stretch", "crop" or "pad", see `images.resize_image`.
         batch_size: B.
+        digests: digests that the files had when they were examined; None compares none. Iterating
+            raises UserError for a file that has another one.
     """
     load = _loader(image_size, resize)
 
-    def read(path: str) -> np.ndarray:
-        return np.asarray(load(path))[None]
+    def read(item: tuple[str, str]) -> np.ndarray:
+        return np.asarray(load(read_unchanged(*item)))[None]
 
-    return ImageBatches([os.fspath(path) for path in paths], read, len(paths), batch_size)
+    known = [""] * len(paths) if digests is None else digests
+    items = list(zip([os.fspath(path) for path in paths], known, strict=True))
+    return ImageBatches(items, read, len(paths), batch_size)
+
+
+def read_unchanged(path: str, digest: str) -> bytes:
+    """Reads a file, whose bytes must be those that were examined.
+
+    Args:
+        path: path of the file.
+        digest: digest that the file had, see `folders.examine`; "" takes any bytes.
+
+    Raises:
+        UserError: the file can't be read, or has other bytes.
+    """
+    try:
+        encoded = Path(path).read_bytes()
+    except OSError as error:
+        raise UserError(f"{path}: {_IN_USE}: {error.strerror or error}.") from error
+    if digest and digest_of(encoded) != digest:
+        raise UserError(_changed(path))
+    return encoded
+
+
+_IN_USE = "a photo was removed or changed while it was in use"
+
+
+def _changed(path: str) -> str:
+    return (
+        f"{path}: {_IN_USE}: its bytes are not those that were read at first. Leave the photos as "
+        "they are while a run works, then run the command again."
+    )
 
 
 def split_batches(
     source: Source, split: str, *, image_size: int, resize: str, batch_size: int = 32
 ) -> ImageBatches:
     """Returns the images of a split for scoring, in the order of `source.indices`."""
+    positions = source.indices(split)
     return image_batches(
-        _files(source, source.indices(split)),
+        _files(source, positions),
         image_size=image_size,
         resize=resize,
         batch_size=batch_size,
+        digests=_digests(source, positions),
     )
 
 
@@ -148,17 +190,18 @@ def training_batches(
         one-hot, or mixed in the way that x will be; w float32 [B].
 
     Raises:
-        tf.errors.OpError: while iterating, for a file that was removed or is not an image.
+        tf.errors.OpError: while iterating, for a file that was removed or changed, or is not an
+            image; see `explaining`.
     """
     train = source.indices("train")
-    files = _strings(_files(source, train))
+    files, digests = _strings(_files(source, train)), _strings(_digests(source, train))
     load = _training_loader(image_size, resize, augment)
     target = targets_of(source.labels[train], len(source.class_names), sample_weights)
 
     def read(
         row: tf.Tensor, place: tf.Tensor, view: tf.Tensor, seed: tf.Tensor, *shares: Any
     ) -> tuple:
-        image = load(files[row], tf.stack([seed, place]), view)
+        image = load(files[row], digests[row], tf.stack([seed, place]), view)
         return ((image, *shares) if shares else image, *target(row))
 
     def epoch(*columns: tf.Tensor) -> tf.data.Dataset:
@@ -182,31 +225,36 @@ def training_batches(
     )
 
 
-def reading(batches: Iterable, root: Path) -> Iterator:
-    """Yields batches; turns the error for a file that is no longer readable into a UserError.
+@contextlib.contextmanager
+def explaining(root: Path) -> Iterator[None]:
+    """Turns TensorFlow's error for a file that is no longer readable into a UserError.
 
     Args:
-        batches: pipeline from this module.
         root: folder of the photos.
 
     Raises:
         UserError: a file was removed or changed after it was checked.
     """
+    if not is_installed():  # then no photo is read
+        yield
+        return
     try:
-        yield from batches
+        yield
     except (
         tf.errors.NotFoundError,
         tf.errors.PermissionDeniedError,
         tf.errors.InvalidArgumentError,
     ) as error:
-        raise UserError(
-            f"{root}: a photo was removed or changed while it was in use: {_reason(error)}"
-        ) from error
+        reason = _reason(error)
+        raise UserError(reason if _IN_USE in reason else f"{root}: {_IN_USE}: {reason}") from error
 
 
 def _reason(error: tf.errors.OpError) -> str:
     """Finds the sentence of an error: behind it stands a node's name, before it maybe a stack."""
     lines = str(error.message).partition("\n\t [[")[0].splitlines()
+    ours = [line for line in lines if _IN_USE in line]  # of `_compared`, within a traceback
+    if ours:
+        return ours[0].rpartition("ValueError: ")[2]
     return lines[-1] if lines else type(error).__name__
 
 
@@ -286,24 +334,31 @@ def view_batches(
     load = _views_loader(image_size, resize, augment)
     shown = {split: np.asarray(pairs, np.int32) for split, pairs in views.items()}
 
-    def read(item: tuple[str, int]) -> np.ndarray:
-        file, position = item
-        return np.asarray(load(file, np.int32(position), shown[source.splits[position]]))
+    def read(item: tuple[str, str, int]) -> np.ndarray:
+        file, digest, position = item
+        encoded = read_unchanged(file, digest)
+        return np.asarray(load(encoded, np.int32(position), shown[source.splits[position]]))
 
     count = sum(len(shown[source.splits[position]]) for position in positions)
-    items = list(zip(_files(source, positions), positions, strict=True))
+    items = list(
+        zip(_files(source, positions), _digests(source, positions), positions, strict=True)
+    )
     return ImageBatches(items, read, count, batch_size)
 
 
 @functools.cache  # traced once for all pipelines with the same settings
 def _training_loader(image_size: int, resize: str, augment: fields.Augment) -> Any:
-    """Makes a graph function: path, int32 [2] seed, view -> float32 [S,S,3]."""
+    """Makes a graph function: path, digest, int32 [2] seed, view -> float32 [S,S,3]."""
 
-    def load(path: tf.Tensor, seed: tf.Tensor, view: tf.Tensor) -> tf.Tensor:
-        image = images.decode_image(tf.io.read_file(path))
+    def load(path: tf.Tensor, digest: tf.Tensor, seed: tf.Tensor, view: tf.Tensor) -> tf.Tensor:
+        encoded = tf.numpy_function(
+            _compared, [path, digest, tf.io.read_file(path)], tf.string, stateful=False
+        )
+        image = images.decode_image(tf.ensure_shape(encoded, []))
         return _shown(image, view, seed, image_size, resize, augment)
 
     signature = [
+        tf.TensorSpec([], tf.string),
         tf.TensorSpec([], tf.string),
         tf.TensorSpec([2], tf.int32),
         tf.TensorSpec([], tf.int32),
@@ -311,13 +366,20 @@ def _training_loader(image_size: int, resize: str, augment: fields.Augment) -> A
     return tf.function(load, input_signature=signature)
 
 
+def _compared(path: bytes, digest: bytes, encoded: bytes) -> bytes:
+    """Returns the bytes of a file; TensorFlow raises InvalidArgumentError for a ValueError here."""
+    if digest and digest_of(encoded).encode() != digest:
+        raise ValueError(_changed(os.fsdecode(path)))
+    return encoded
+
+
 @functools.cache
 def _views_loader(image_size: int, resize: str, augment: fields.Augment) -> Any:
-    """Makes a graph function: path, position, int32 [V,2] numbers and seeds -> [V,S,S,3]."""
+    """Makes a graph function: bytes, position, int32 [V,2] numbers and seeds -> [V,S,S,3]."""
 
-    def load(path: tf.Tensor, position: tf.Tensor, views: tf.Tensor) -> tf.Tensor:
+    def load(encoded: tf.Tensor, position: tf.Tensor, views: tf.Tensor) -> tf.Tensor:
         with tf.device(_CPU):
-            image = images.decode_image(tf.io.read_file(path))
+            image = images.decode_image(encoded)
 
             def show(number_and_seed: tf.Tensor) -> tf.Tensor:
                 seed = tf.stack([number_and_seed[1], position])
@@ -359,11 +421,11 @@ def _shown(
 
 @functools.cache
 def _loader(image_size: int, resize: str) -> Any:
-    """Makes a graph function: path -> float32 [S,S,3]."""
+    """Makes a graph function: bytes -> float32 [S,S,3]."""
 
-    def load(path: tf.Tensor) -> tf.Tensor:
+    def load(encoded: tf.Tensor) -> tf.Tensor:
         with tf.device(_CPU):
-            return images.load_image(path, image_size, resize)
+            return images.resize_image(images.decode_image(encoded), image_size, resize)
 
     return tf.function(load, input_signature=[tf.TensorSpec([], tf.string)])
 
@@ -371,6 +433,10 @@ def _loader(image_size: int, resize: str) -> Any:
 def _files(source: Source, positions: Iterable[int]) -> list[str]:
     root = str(source.root)
     return [os.path.join(root, source.paths[position]) for position in positions]
+
+
+def _digests(source: Source, positions: Iterable[int]) -> list[str]:
+    return [source.digests[position] for position in positions]
 
 
 def _strings(paths: Sequence[Path | str]) -> tf.Tensor:

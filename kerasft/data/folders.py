@@ -21,6 +21,7 @@ from kerasft.config.source_names import TFDS
 from kerasft.data.source import Listing, Photo, PhotoFolder
 from kerasft.data.threads import in_order
 from kerasft.errors import UserError
+from kerasft.files import digest_of
 from kerasft.pixels import images
 from kerasft.progress import Event, Progress
 from kerasft.text import count, is_writable, listing, printable
@@ -209,7 +210,7 @@ def examine(path: Path) -> tuple[str, str]:
         encoded = path.read_bytes()
     except OSError as error:
         return "", f"cannot be read: {error.strerror}"
-    return hashlib.blake2b(encoded, digest_size=16).hexdigest(), images.check_image(encoded) or ""
+    return digest_of(encoded), images.check_image(encoded) or ""
 
 
 def digest(path: Path) -> str:

@@ -12,6 +12,7 @@ import numpy as np
 from kerasft.activations.context import SCORING_BATCH, RunContext
 from kerasft.activations.store import Rows, Stored, release
 from kerasft.config.fields import Phase
+from kerasft.data.batches import explaining
 from kerasft.errors import PhaseFailed, UserError
 from kerasft.metrics import Figures
 from kerasft.models import bundle
@@ -56,15 +57,16 @@ def fit(
         model, feed, at_once = trainable.fitting(
             context, Epochs(context, seed, len(train), epochs), stored
         )
-        model.fit(
-            feed,
-            initial_epoch=first,
-            epochs=phase.epochs,
-            steps_per_epoch=steps // at_once,
-            shuffle=False,  # the feed sets the order; with True Keras warns that it does nothing
-            verbose=0,
-            callbacks=[keeper, _Watcher(context, phase, steps, part, at_once)],
-        )
+        with explaining(context.source.root):
+            model.fit(
+                feed,
+                initial_epoch=first,
+                epochs=phase.epochs,
+                steps_per_epoch=steps // at_once,
+                shuffle=False,  # the feed sets the order; with True Keras warns that it's no use
+                verbose=0,
+                callbacks=[keeper, _Watcher(context, phase, steps, part, at_once)],
+            )
     checkpoint.assign_weights(suffix, keeper.best)
     part.end()
     part.add(earlier)

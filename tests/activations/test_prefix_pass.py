@@ -204,6 +204,20 @@ def test_an_overflow_at_the_cut_of_the_next_phase_leaves_this_one_as_it_is(drawn
     assert len(stores(cache)) == 3  # the phase's own
 
 
+def test_a_photo_that_changed_since_the_scan_poisons_no_store(drawn, tmp_path, cache):
+    photos = shutil.copytree(drawn, tmp_path / "photos")
+    context, model = setting_of(photos)
+    root, paths = context.source.root, context.source.paths
+    place = int(context.source.indices("train")[0])
+    root.joinpath(paths[place]).write_bytes(root.joinpath(paths[place - 1]).read_bytes())
+    with pytest.raises(UserError) as caught:
+        at_the_head(context, model)
+    assert str(caught.value).startswith(
+        f"{root / paths[place]}: a photo was removed or changed while it was in use: its bytes"
+    )
+    assert stores(cache) == []
+
+
 def test_a_photo_that_went_away_is_one_sentence_and_leaves_no_store(drawn, tmp_path, cache):
     photos = shutil.copytree(drawn, tmp_path / "photos")
     context, model = setting_of(photos)

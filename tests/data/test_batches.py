@@ -9,8 +9,17 @@ from PIL import Image
 
 from kerasft.activations import reading
 from kerasft.config.fields import Augment
-from kerasft.data.batches import Epoch, image_batches, split_batches, training_batches, view_batches
+from kerasft.data.batches import (
+    Epoch,
+    explaining,
+    image_batches,
+    split_batches,
+    training_batches,
+    view_batches,
+)
 from kerasft.data.source import Source
+from kerasft.errors import UserError
+from kerasft.files import digest_of
 from kerasft.pixels.images import load_image
 from kerasft.training.feed import stored_batches
 
@@ -110,8 +119,43 @@ def test_scoring_ends_at_a_file_that_went_away(source):
     files[5].unlink()
     batches = iter(image_batches(files, **FEED))
     assert reds([next(batches)]) == [[0, 1, 2, 3]]
-    with pytest.raises(tf.errors.NotFoundError):
+    with pytest.raises(UserError) as caught:
         next(batches)
+    assert str(caught.value) == (
+        f"{files[5]}: a photo was removed or changed while it was in use: No such file or "
+        "directory."
+    )
+
+
+CHANGED = (
+    "a photo was removed or changed while it was in use: its bytes are not those that were read at "
+    "first. Leave the photos as they are while a run works, then run the command again."
+)
+
+
+def with_digests(source):
+    """The source with the digests of its files; then the sixth is swapped for the first."""
+    files = [source.root / path for path in source.paths]
+    digests = tuple(digest_of(file.read_bytes()) for file in files)
+    return dataclasses.replace(source, digests=digests), files
+
+
+@pytest.mark.parametrize("kind", ["scoring", "views", "training"])
+def test_a_photo_that_has_changed_since_it_was_examined_is_refused(source, kind):
+    known, files = with_digests(source)
+    split = known.splits[5]
+    batches = {
+        "scoring": lambda: list(split_batches(known, split, **FEED)),
+        "views": lambda: list(
+            view_batches(known, np.array([5]), {split: [(0, 0)]}, augment=Augment(), **FEED)
+        ),
+        "training": lambda: feed(known, range(len(known.indices("train")))),
+    }[kind]
+    batches()  # the control
+    files[5].write_bytes(files[0].read_bytes())  # an image all the same
+    with pytest.raises(UserError) as caught, explaining(known.root):
+        batches()
+    assert str(caught.value) == f"{files[5]}: {CHANGED}"
 
 
 def test_a_class_weight_goes_with_each_image(source):

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from tiny_run import small, weights, without_seconds
 
+from kerasft.errors import UserError
 from kerasft.models import bundle
 from kerasft.training.train import train_run
 
@@ -58,3 +59,18 @@ def test_gradients_that_are_accumulated_over_the_epoch_move_the_weights_once(pho
     assert len(metrics(tmp_path / "one")) == 1
     for mine, its in zip(a.get_weights(), b.get_weights(), strict=True):
         np.testing.assert_allclose(mine, its, atol=1e-6)  # sums in another order
+
+
+def test_a_photo_that_changes_between_two_live_epochs_ends_the_run_with_a_sentence(
+    photos, tmp_path
+):
+    first, *others = sorted(photos.rglob("*.png"))
+
+    def swap(event):
+        if event.stage == "epoch" and event.done == 1:
+            for path in others:
+                path.write_bytes(first.read_bytes())
+
+    config = small(photos, "cache.mode=off", "phases.0.epochs=4")
+    with pytest.raises(UserError, match="was removed or changed while it was in use: its bytes"):
+        train_run(config, tmp_path / "run", progress=swap)
