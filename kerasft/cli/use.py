@@ -34,8 +34,14 @@ LARGEST_TABLE = 20
     metavar="SRC",
     help=f"{SOURCE_HELP}. Required for a MODEL.keras; for a RUN, only if its photos were moved.",
 )
+@click.option(
+    "--relabel",
+    is_flag=True,
+    help="Measure photos that were moved to another class folder since the RUN by their new class. "
+    "The RUN stays as it is.",
+)
 @json_option
-def evaluate(target: str, split: str, data: str | None, as_json: bool) -> None:
+def evaluate(target: str, split: str, data: str | None, relabel: bool, as_json: bool) -> None:
     """Measures a model on one split of its run, or on other photos.
 
     For a MODEL.keras, all images of --data are scored, unless they have splits of their own.
@@ -48,7 +54,7 @@ def evaluate(target: str, split: str, data: str | None, as_json: bool) -> None:
         from kerasft.evaluation.evaluate import evaluate_run
 
     with showing() as progress:
-        report = evaluate_run(target, split=split, data=data, progress=progress)
+        report = evaluate_run(target, split=split, data=data, relabel=relabel, progress=progress)
     print_result(report, report_text, as_json=as_json)
 
 

@@ -237,7 +237,7 @@ def find_files(
 
     Returns:
         Present paths, in the order of `paths`. A file that was moved is found anywhere below the
-        root, by its contents.
+        root, by its contents; of several copies, one in a folder of the old name is preferred.
 
     Raises:
         UserError: files that are missing or have changed, all at once.
@@ -254,7 +254,9 @@ def find_files(
         for path in walk(root)
         if path not in settled and PurePosixPath(path).suffix.lower() in endings
     ]
-    found_at = dict(zip(for_each_file(digest, root, others, progress), others, strict=True))
+    found_at: dict[str, list[str]] = {}
+    for key, path in zip(for_each_file(digest, root, others, progress), others, strict=True):
+        found_at.setdefault(key, []).append(path)
     gone = [i for i in lost if digests[i] not in found_at]
     if gone:
         lines = [f"{paths[i]}: {'has changed' if now[i] else 'is missing'}" for i in gone]
@@ -265,8 +267,13 @@ def find_files(
             + "\n  If the photos were moved, pass `data=FOLDER`. Changed photos need a new run."
         )
     log.info("%s: found %s under other names", place.name, count(lost, "image"))
-    moved = {i: found_at[digests[i]] for i in lost}
+    moved = {i: _likely(paths[i], found_at[digests[i]]) for i in lost}
     return [moved.get(i, path) for i, path in enumerate(paths)]
+
+
+def _likely(before: str, places: Sequence[str]) -> str:
+    folder = PurePosixPath(before).parent.name
+    return next((path for path in places if PurePosixPath(path).parent.name == folder), places[-1])
 
 
 def for_each_file(

@@ -228,7 +228,8 @@ def open_source(
 
     Returns:
         The Source as it was written, with the present paths of the images. The order is that of
-        splits.csv, so that training feeds the images in the same order.
+        splits.csv, so that training feeds the images in the same order. Labels are those of the
+        run, also of images that lie in another class now, see `relabel.py`.
 
     Raises:
         UserError: no such source (exit code 2); images that are missing or have changed, all at
@@ -258,6 +259,7 @@ def open_source(
         digests=tuple(digests),
         groups=groups if any(groups) else (),
         held=place.held,
+        read=place.read,
     )
 
 

@@ -89,6 +89,8 @@ class Source:
         groups: N names of groups whose images stay together, "" for an image without a group;
             () if there are no groups.
         held: lock on the unpacked photos, see `PhotoFolder`.
+        read: function that lists the photos as the source has them now, see `PhotoFolder`; None
+            for photos that were listed just now.
     """
 
     root: Path
@@ -100,6 +102,7 @@ class Source:
     skipped: tuple[tuple[str, str], ...] = ()
     groups: tuple[str, ...] = ()
     held: object = None
+    read: Callable[[], Listing] | None = None
 
     def indices(self, split: str) -> np.ndarray:
         """Returns the positions in `paths` of a split's images: int64, ascending, maybe empty."""

@@ -14,6 +14,7 @@ from kerasft import run
 from kerasft.config.load import data_at
 from kerasft.data import scan
 from kerasft.data.batches import split_batches
+from kerasft.data.relabel import relabelled, warn_about_moves
 from kerasft.data.source import SPLITS, Source
 from kerasft.errors import UserError
 from kerasft.metrics import calibration_error, log_loss, wilson
@@ -69,11 +70,13 @@ def evaluate_run(
     *,
     split: str = "test",
     data: str | Path | None = None,
+    relabel: bool = False,
     progress: Progress = silent,
 ) -> Report:
     """Scores a model on the images of one split.
 
-    The run.json of a run counts how often its test split was scored.
+    The run.json of a run counts how often its test split was scored. Photos of a run are measured
+    by their labels in the run; a warning names those that lie in another class now.
 
     Args:
         target: run directory, model file, or "imagenet:NAME".
@@ -81,11 +84,15 @@ def evaluate_run(
             run, "test" scores all of them, and the report's split is "all".
         data: source of photos. For a run, their present place if they were moved; for any other
             target it is required, and its classes are named like the model's.
+        relabel: whether photos of a run are measured by the classes that they have now, for this
+            report only: nothing is written into the run. Photos in a class that the run does not
+            know are left out, with a warning.
         progress: receiver of events, as images are read ("images") and scored ("check").
 
     Raises:
-        UserError: an unknown split, or a model file without `data` (exit code 2); no images in
-            the split; classes that the model does not know; see also `target.open_model`.
+        UserError: an unknown split, a model file without `data` or with `relabel` (exit code 2);
+            no images in the split; classes that the model does not know; `relabel` for photos
+            whose classes are not known any more; see also `target.open_model`.
     """
     if split not in SPLITS:
         raise UserError(
@@ -94,10 +101,20 @@ def evaluate_run(
             exit_code=2,
         )
     of_run = run.open_run(Path(target)) if Path(target).is_dir() else None
+    if relabel and not of_run:
+        raise UserError(
+            f"{target}: is not a run, so its photos are measured by their present classes anyway. "
+            "Leave out `relabel`.",
+            exit_code=2,
+        )
     prepare_for(target)
     opened = open_model(target)
     if of_run:
         found = scan.open_images(of_run, opened.class_names, data=data, progress=progress)
+        if relabel:
+            found = relabelled(str(target), found, split)
+        else:
+            warn_about_moves(str(target), found, split)
     elif data is None:
         raise UserError(
             f"{target}: is not a run, so it has no photos of its own. Pass `data=SRC`, such as a "
@@ -114,7 +131,7 @@ def evaluate_run(
         raise UserError(f"{data or target}: no images in the {split} split. It has: {there}.")
     batches = batches_of(found, split, opened)
     scores, logits = score(opened, batches, total=len(positions), progress=progress)
-    if of_run and split == "test":
+    if of_run and split == "test" and not relabel:
         _count_test(of_run)
     return report(scores, logits, found.labels[positions], opened.class_names, split=split)
 

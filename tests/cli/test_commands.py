@@ -360,11 +360,12 @@ REPORT = Report(
 
 def test_evaluate_prints_the_table_of_the_split_asked_for(replace):
     calls = replace("evaluation.evaluate.evaluate_run", REPORT)
-    done = kerasft("evaluate runs/photos --split validation --data moved")
+    done = kerasft("evaluate runs/photos --split validation --data moved --relabel")
     assert done.stdout.startswith("validation: 2 images\naccuracy 0.500")
     assert str(calls.arguments[0]) == "runs/photos"
     assert calls.options["split"] == "validation"
     assert calls.options["data"] == "moved"
+    assert calls.options["relabel"] is True
 
 
 def test_a_number_that_json_does_not_have_is_null(replace):

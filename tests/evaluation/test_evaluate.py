@@ -298,3 +298,57 @@ def test_a_model_of_other_classes_than_the_runs_is_refused(trained, tmp_path):
     bundle.save(Bundle(small_bundle().model, names, 32, "stretch"), tmp_path / "run/model.keras")
     with pytest.raises(UserError, match=r"classes\.txt names circle, cross.* names cross, circle"):
         evaluate_run(tmp_path / "run")
+
+
+@pytest.fixture
+def moved(trained, tmp_path):
+    """A copy of the run that answers "stripes" to every photo.
+
+    Its test split has two photos of each class. A circle and a cross of them now lie in "stripes".
+    """
+    shutil.copytree(trained, tmp_path / "run")
+    photos = shutil.copytree(trained.parent / "photos", tmp_path / "photos")
+    rows = [line.split(",") for line in (trained / "splits.csv").read_text().splitlines()[1:]]
+    test = {label: [row[0] for row in rows if row[1:3] == [label, "test"]] for label in "012"}
+    for label in "01":
+        path = photos / test[label][0]
+        path.rename(photos / "stripes" / f"moved-{path.name}")
+    opened = small_bundle()
+    opened.model.get_layer("logits").kernel.assign(np.zeros((8, 3)))
+    opened.model.get_layer("logits").bias.assign([0, 0, 1])
+    bundle.save(opened, tmp_path / "run" / "model.keras")
+    config = (tmp_path / "run" / "config.toml").read_text()
+    config = config.replace(str(trained.parent / "photos"), str(photos))
+    (tmp_path / "run" / "config.toml").write_text(config)
+    return tmp_path / "run"
+
+
+def test_photos_moved_to_another_class_are_measured_by_the_old_one_with_a_warning(moved, caplog):
+    splits = (moved / "splits.csv").read_bytes()
+    found = evaluate_run(moved)
+    assert found.accuracy == 2 / 6  # two of each class, and all are taken for stripes
+    assert [row.support for row in found.per_class] == [2, 2, 2]
+    (warning,) = [record.getMessage() for record in caplog.records if record.levelno >= 30]
+    assert "2 photos of the test split now lie in another class than when the run" in warning
+    assert "(circle, now stripes)" in warning
+    assert "(cross, now stripes)" in warning
+    assert (moved / "splits.csv").read_bytes() == splits
+
+
+def test_relabel_measures_moved_photos_by_their_new_class_and_writes_nothing(moved):
+    before = {path: path.read_bytes() for path in moved.rglob("*") if path.is_file()}
+    found = evaluate_run(moved, relabel=True)
+    assert found.accuracy == 4 / 6  # one circle and one cross are left, and four are stripes now
+    assert [row.support for row in found.per_class] == [1, 1, 4]
+    assert {path: path.read_bytes() for path in moved.rglob("*") if path.is_file()} == before
+
+
+def test_a_split_whose_photos_did_not_move_is_measured_without_a_warning(moved, caplog):
+    evaluate_run(moved, split="validation")
+    assert not [record for record in caplog.records if record.levelno >= 30]
+
+
+def test_a_model_file_has_no_old_labels(trained):
+    with pytest.raises(UserError, match=r"present classes anyway\. Leave out `relabel`") as caught:
+        evaluate_run(trained / "model.keras", data=trained.parent / "photos", relabel=True)
+    assert caught.value.exit_code == 2
