@@ -2,7 +2,8 @@
 
 A name is looked up, first as written and then in the singular, among
 
-    group    everyday words for several classes: "dog" (imagenet_groups.txt)
+    group    everyday words for several classes: "dog" (imagenet_groups.txt, which also lists words
+             that mean something else here, and words with several meanings)
     name     the labels of the classes: "tench"
     synonym  WordNet's other words for them: "Tinca tinca" (imagenet_synonyms.txt)
 
@@ -154,7 +155,10 @@ def _claim(class_name: str) -> _Claim:
         if word in _words():
             found = _words()[word]
             kind = "name" if any(word == _key(labels()[i]) for i in found) else "synonym"
-            note = f"matches {len(found)} classes, whose scores are added" if len(found) > 1 else ""
+            notes = [f"in ImageNet only {_senses()[word]}"] if word in _senses() else []
+            if len(found) > 1:
+                notes.append(f"matches {len(found)} classes, whose scores are added")
+            note = "; ".join(notes)
             return _Claim(class_name, found, f"{kind}{plural}", note)
     return _Claim(class_name, frozenset(), "", "not in ImageNet")
 
@@ -229,12 +233,21 @@ def _groups() -> dict[str, frozenset[int]]:
     """Maps everyday words, normalised by `_key`, to their classes; no class for excluded words."""
     found: dict[str, frozenset[int]] = {}
     for line in _lines(GROUPS):
+        if ">" in line:
+            continue
         words, _, ranges = line.partition(":")
         indices = (
             [] if ranges.strip() == "-" else [i for part in ranges.split() for i in _range(part)]
         )
         found |= {_key(word): frozenset(indices) for word in words.split(",")}
     return found
+
+
+@functools.cache
+def _senses() -> dict[str, str]:
+    """Maps words of several meanings, normalised by `_key`, to what their classes show."""
+    pairs = [one.split(">") for line in _lines(GROUPS) if ">" in line for one in line.split(";")]
+    return {_key(word): sense.strip() for word, sense in pairs}
 
 
 def _range(text: str) -> range:

@@ -128,7 +128,8 @@ def test_rose_hip_is_a_hip_all_the_same():
 
 def test_a_word_with_two_meanings_is_both_and_says_so():
     assert match("cranes").to_text() == (
-        "cranes: crane (134), crane (517); matches 2 classes, whose scores are added"
+        "cranes: crane (134), crane (517); in ImageNet only the bird, and the machine; "
+        "matches 2 classes, whose scores are added"
     )
     assert match("cardigan").indices == (264, 474)
     assert match("maillot").indices == (638, 639)
@@ -297,3 +298,26 @@ def test_the_net_as_it_is_tells_ants_from_bees(assets):
     scores = scores_of(match_classes(names), net.predict(pixels, verbose=0))
     hits = scores.argmax(axis=1) == [label for label, _ in photos]
     assert hits.mean() > 0.9
+
+
+@pytest.mark.parametrize(
+    ("name", "line"),
+    [
+        ("mouse", "mouse: mouse (673); in ImageNet only a computer's mouse"),
+        ("kites", "kites: kite (21); in ImageNet only the bird of prey"),
+        ("ear", "ear: ear (998); in ImageNet only an ear of corn"),
+        ("Hip", "Hip: hip (989); in ImageNet only the fruit of a rose"),
+        ("washer", "washer: washer (897); in ImageNet only the washing machine"),
+        ("notebook", "notebook: notebook (681); in ImageNet only the computer"),
+        ("zebra", "zebra: zebra (340)"),
+    ],
+)
+def test_a_word_of_several_meanings_says_which_one_imagenet_has(name, line):
+    assert match(name).to_text() == line
+
+
+def test_every_word_with_a_meaning_is_one_of_imagenets_and_of_no_group():
+    senses = imagenet_classes._senses()
+    assert len(senses) > 80
+    assert set(senses) <= set(imagenet_classes._words())
+    assert set(senses) & set(imagenet_classes._groups()) == set()
