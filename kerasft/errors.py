@@ -35,6 +35,10 @@ class PhaseFailed(UserError):
     """The failure of a phase that would fail again: loss not a number, no room, no freeze proof."""
 
 
+class TooFewPhotos(UserError):
+    """The refusal of a method that needs more photos of a class; another method may do."""
+
+
 class OutOfTime(Exception):
     """The end of a comparison's time budget: stops the training, and is caught by `compare`."""
 

@@ -29,7 +29,7 @@ from kerasft.config.fields import Config
 from kerasft.config.load import load_config
 from kerasft.data import scan
 from kerasft.data.source import Source
-from kerasft.errors import OutOfTime
+from kerasft.errors import OutOfTime, TooFewPhotos
 from kerasft.evaluation.evaluate import batches_of
 from kerasft.files import write_atomic
 from kerasft.models import bundle, target
@@ -116,6 +116,8 @@ def entry_of(comparison: Comparison, trial: Trial) -> Entry:
         if comparison.left() <= 0:
             raise OutOfTime
         entry = _as_is(comparison, trial) if trial.way == AS_IS else _trained(comparison, trial)
+    except TooFewPhotos as error:
+        entry = Entry(trial, note=f"left out: {error.message.partition('. ')[0]}")
     except OutOfTime:
         return Entry(trial, stopped=True, note="stopped: the budget was used up")
     write_atomic(path, json.dumps(entry.to_json()) + "\n")

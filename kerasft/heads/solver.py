@@ -14,7 +14,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 from threadpoolctl import threadpool_limits
 
-from kerasft.errors import UserError, did_you_mean
+from kerasft.errors import TooFewPhotos, UserError, did_you_mean
 from kerasft.heads.estimators import Folds, Setting, Solver, Task, fit_calibrated
 from kerasft.heads.methods import METHODS
 from kerasft.heads.solved import Examples, Solution, Tried
@@ -173,14 +173,14 @@ def _units_per_class(train: Examples, num_classes: int) -> list[int]:
     return [len(set(units[train.labels == k])) for k in range(num_classes)]
 
 
-def _without_folds(method: str, train: Examples, num_classes: int) -> UserError:
+def _without_folds(method: str, train: Examples, num_classes: int) -> TooFewPhotos:
     """Returns the error of a method that needs two folds where they are impossible."""
     numbers = _units_per_class(train, num_classes)
     few = [k for k, number in enumerate(numbers) if number < 2]
     got = "groups that cannot be divided so"
     if few:
         got = f"one of class {', '.join(map(str, few[:20]))} (numbered from 0)"
-    return UserError(
+    return TooFewPhotos(
         f"{method}: too few training images for two folds with every class, which Platt scaling "
         "needs. Expected two of each class (copies of an image, or images of a group, count as "
         f"one), got {got}. Use logistic, which needs none, or add photos."

@@ -246,6 +246,20 @@ def test_entries_of_another_numerics_version_or_of_an_older_kerasft_are_not_take
         claims(folder, photos)
 
 
+def test_a_way_that_needs_more_photos_is_left_out_with_the_reason(tmp_path):
+    photos = draw_photos(tmp_path / "photos", per_class=3)  # one of each class for training
+    result = run_request(request(photos, "knn", "svm"), tmp_path / "out")
+    rows = {row.way: row for row in result.ways}
+    assert rows["svm"].means is None
+    assert rows["knn"].means is not None
+    assert result.to_json()["winner"] == {"name": "knn", "backbone": "Tiny"}
+    entry = json.loads((tmp_path / "out" / "entries" / "Tiny-svm-seed0-1.json").read_text())
+    assert entry["note"] == (
+        "left out: svm: too few training images for two folds with every class, which Platt "
+        "scaling needs"
+    )
+
+
 def test_a_way_that_the_budget_stops_is_marked_and_goes_on_later(photos, tmp_path):
     told = Told()
     result = run_request(request(photos, "knn"), tmp_path / "out", budget=0, progress=told)
