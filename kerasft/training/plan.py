@@ -6,6 +6,7 @@ All decisions are written into the run's config, so that the same config gives t
 """
 
 import logging
+import math
 from collections.abc import Sequence
 
 import keras
@@ -61,9 +62,11 @@ def settle(config: Config, source: Source, net: Net, device: str, *, done: int =
         done: number of finished phases; they stay as they are.
 
     Raises:
-        UserError: a phase has more blocks than there are; stores that are asked for can't be
-            made; the engine does not run here.
+        UserError: a phase has more blocks than there are, or accumulates over more batches than
+            an epoch has; stores that are asked for can't be made; the engine does not run here.
     """
+    for index in range(done, len(config.phases)):
+        _refuse_idle_epochs(config.phases[index], index, len(source.indices("train")))
     blocks = _settle_blocks(config.phases, net, default_blocks(config.model.backbone))
     views = _settle_views(config, blocks)
     phases, storing = list(config.phases[:done]), []
@@ -97,6 +100,21 @@ def settle(config: Config, source: Source, net: Net, device: str, *, done: int =
                 precision = choose_precision(config, source, prefix, blocks=above, passes=images)
             config = _with_cache(config, precision=precision)
     return Plan.of(config, storing)
+
+
+def _refuse_idle_epochs(phase: AnyPhase, index: int, images: int) -> None:
+    """Refuses a phase some of whose epochs would be over before the first optimizer step."""
+    if isinstance(phase, Solved):
+        return
+    batches = math.ceil(images / phase.batch_size)
+    if phase.accumulate > batches:
+        raise UserError(
+            f"expected at most {batches:,}, the batches of an epoch: {images:,} training images in "
+            f"batches of {phase.batch_size:,}; got {phase.accumulate:,}. Lower it, or lower "
+            f"`phases.{index}.batch_size`.",
+            field=f"phases.{index}.accumulate",
+            exit_code=2,
+        )
 
 
 def of_older_version(config: Config) -> Config:

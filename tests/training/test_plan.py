@@ -211,3 +211,25 @@ def test_the_compiled_engine_is_refused_where_there_is_no_jax(photos):
     cpu = Device("tensorflow", "cpu", "", 2)
     carried = plan.for_device(config, cpu).cache
     assert (carried.engine, carried.batch) == ("keras", None)
+
+
+def test_a_step_of_more_batches_than_an_epoch_has_is_refused(photos):
+    resolved(photos, "phases.0.accumulate=3")  # 24 training images in batches of 8
+    with pytest.raises(UserError) as caught:
+        resolved(photos, "phases.0.accumulate=4")
+    assert caught.value.exit_code == 2
+    assert str(caught.value) == (
+        "phases.0.accumulate: expected at most 3, the batches of an epoch: 24 training images in "
+        "batches of 8; got 4. Lower it, or lower `phases.0.batch_size`."
+    )
+
+
+def test_an_appended_phase_is_refused_and_a_finished_one_is_left_alone(photos):
+    planned, net = resolved(photos)
+    found = scan_source(planned.config.data, seed=0)
+    longer = append_phase(planned.config, flags={**SECOND, "phases.-1.accumulate": 4})
+    with pytest.raises(UserError, match=r"^phases\.1\.accumulate: expected at most 3"):
+        settle(longer, found, net, "cpu", done=1)
+    first = planned.config.phases[0].model_copy(update={"accumulate": 4})
+    older = planned.config.model_copy(update={"phases": (first,)})  # before it was refused
+    settle(append_phase(older, flags=SECOND), found, net, "cpu", done=1)

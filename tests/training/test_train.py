@@ -212,7 +212,13 @@ def test_an_existing_run_is_refused_and_a_finished_one_has_nothing_to_resume(tra
 
 
 @pytest.mark.parametrize(
-    "change", ["phases.0.blocks=99", "model.backbone=MobilNet", "data.source=nowhere"]
+    "change",
+    [
+        "phases.0.blocks=99",
+        "phases.0.accumulate=4",
+        "model.backbone=MobilNet",
+        "data.source=nowhere",
+    ],
 )
 def test_a_refused_config_leaves_nothing_behind(change, trained, tmp_path):
     with pytest.raises(UserError):
@@ -225,6 +231,8 @@ def test_more_blocks_than_there_are_leaves_the_run_as_it_was(trained):
     before = {path.name: path.read_bytes() for path in run.iterdir()}
     with pytest.raises(UserError, match="Tiny has 3 blocks, got 99"):
         continue_run(run, flags={"phases.-1.blocks": 99})
+    with pytest.raises(UserError, match=r"phases\.1\.accumulate: expected at most 3"):
+        continue_run(run, flags=SECOND, sets=["phases.-1.accumulate=4"])
     assert {path.name: path.read_bytes() for path in run.iterdir()} == before
 
 
