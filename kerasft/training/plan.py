@@ -25,7 +25,7 @@ from kerasft.models.cut import Cut
 from kerasft.models.net import Net
 from kerasft.record import Device
 from kerasft.text import size_text
-from kerasft.training.start import initial_net
+from kerasft.training.start import initial_net, warn_of_photos_that_the_base_knows
 
 log = logging.getLogger("kerasft")
 
@@ -48,6 +48,7 @@ def plan_new(config: Config, source: Source, device: str) -> tuple[Plan, Net]:
             on.
     """
     net = initial_net(config, len(source.class_names))
+    warn_of_photos_that_the_base_knows(config, source)
     return settle(config, source, net, device), net
 
 

@@ -3,15 +3,27 @@
 The first phase begins with a backbone and a new head, a later one with the run's model.keras.
 """
 
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+
 from kerasft.activations.context import RunContext
+from kerasft.backbones.compatibility import WEIGHTS, weights_of
 from kerasft.backbones.spec import SEPARATOR, side_of
 from kerasft.config.fields import Config
+from kerasft.config.load import load_config
+from kerasft.data.source import Source
+from kerasft.data.splits import read_rows
+from kerasft.errors import UserError
 from kerasft.heads import trained
 from kerasft.models import build, bundle
 from kerasft.models.net import Net
 from kerasft.models.tta import trained_part
+from kerasft.run import Run
 from kerasft.seeds import derive_seed
 from kerasft.training import checkpoint
+
+log = logging.getLogger("kerasft")
 
 
 def initial_net(config: Config, num_classes: int) -> Net:
@@ -63,3 +75,59 @@ def start_net(context: RunContext, index: int) -> Net:
         # A copy, because the end of this phase may replace model.keras before it is recorded.
         bundle.copy(context.run.model_path, start)
     return Net.of(trained_part(bundle.load(start).model), context.config.model.backbone)
+
+
+def warn_of_photos_that_the_base_knows(config: Config, source: Source) -> None:
+    """Warns of photos to be scored that an earlier run has trained the base on.
+
+    A base remembers its training photos, so figures on them flatter. The runs behind the weights
+    are followed through their configs; a weights file of any other origin tells nothing.
+
+    Args:
+        config: the config of a new run.
+        source: the photos with their splits.
+    """
+    for run in _runs_behind(config.model.weights):
+        known = _known_to(run)
+        counts = {
+            split: sum(source.digests[i] in known for i in source.indices(split))
+            for split in ("validation", "test")
+        }
+        if not any(counts.values()):
+            continue
+        earlier = load_config(run.config_path)
+        log.warning(
+            "%s, whose weights are taken, was trained on %s validation and %s test photos of this "
+            "run, so their figures flatter. With the same photos, `seed=%d` divides them as that "
+            "run did.",
+            run.path,
+            f"{counts['validation']:,}",
+            f"{counts['test']:,}",
+            earlier.seed,
+        )
+
+
+def _known_to(run: Run) -> set[str]:
+    """Returns the digests of the photos that a run was trained on; none if it can't be read."""
+    try:
+        classes = run.classes_path.read_text("utf-8").count("\n")
+        rows = read_rows(run.splits_path, classes)
+    except (OSError, UserError):
+        return set()
+    return {row[3] for row in rows if row[2] == "train"}
+
+
+def _runs_behind(weights: str) -> Iterator[Run]:
+    """Yields the runs that weights come from, the nearest first."""
+    waiting, seen = [weights], set()
+    while waiting:
+        for one in weights_of(waiting.pop(0)):
+            run = Run(Path(one).parent)
+            if one in WEIGHTS or run.path in seen or not run.splits_path.is_file():
+                continue
+            seen.add(run.path)
+            yield run
+            try:
+                waiting.append(load_config(run.config_path).model.weights)
+            except UserError:  # its own base is gone or damaged
+                continue
