@@ -53,6 +53,7 @@ def test_its_splits_name_every_photo(old, name):
     data = kerasft.load_config(run.config_path).data
     source = open_source(run.splits_path, run.classes_path, data)
     assert source.class_names == ("circle", "cross", "stripes")
+    assert source.pixels == () and source.pictures() == source.digests
     assert {split: len(source.indices(split)) for split in ("train", "validation", "test")} == {
         **{"train": 18, "validation": 6, "test": 6}
     }

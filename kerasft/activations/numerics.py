@@ -25,6 +25,6 @@ DIGESTS = {
     "models.live": "9276898557e4faa3",
     "pixels.augment": "89328ca99ddad693",
     "pixels.headers": "5c2517cae3fb3fa7",
-    "pixels.images": "e3aaa75b3b39d5f1",
+    "pixels.images": "8596ad3b34e3916f",
     "seeds": "ac856b5fa2647405",
 }

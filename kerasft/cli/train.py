@@ -345,7 +345,8 @@ def plan_text(plan: Mapping[str, Any]) -> str:
         for name, n in plan["images"].items()
     ]
     if plan["unused"]:
-        lines.append(f"{plan['unused']:,} training images are left out (data.fraction)")
+        reasons = "data.fraction, copies of images of another split"
+        lines.append(f"Images left out ({reasons}): {plan['unused']:,}")
     if plan["groups"]:
         lines.append(f"{plan['groups']:,} groups, each in one split")
     if plan["skipped"]:

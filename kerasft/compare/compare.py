@@ -175,7 +175,7 @@ def _identity(comparison: Comparison) -> _Identity:
         flags={key: value for key, value in request.flags.items() if key not in hidden},
         sets=list(request.sets),
         photos=_hash(found.digests, found.labels),
-        groups=_hash(found.digests, found.groups or [""] * len(found.digests)),
+        groups=_hash(found.pictures(), found.groups or [""] * len(found.digests)),
         numerics=NUMERICS,
         divisions={
             f"seed {seed}, {fraction:g}": _hash(one.digests, one.splits)

@@ -5,7 +5,9 @@ from collections import Counter
 from collections.abc import Collection
 from pathlib import Path, PurePosixPath
 
-from kerasft.data.source import Listing, Source
+import numpy as np
+
+from kerasft.data.source import UNUSED, Listing, Source
 from kerasft.data.splits import movable, units_of
 from kerasft.errors import UserError, did_you_mean
 from kerasft.text import count, listing
@@ -81,7 +83,8 @@ def check_sizes(name: str, source: Source, given: Collection[str], shares: Colle
     for split in given:
         if split and not len(source.indices(split)):
             raise UserError(f"{name}: no images for {split}. Expected some.")
-    units = units_of(source.digests, source.groups)
+    pictures = source.pictures()
+    units = units_of(pictures, source.groups)
     labels, in_training = source.labels.tolist(), (source.splits == "train").tolist()
     images = Counter(labels)
     training: Counter[int] = Counter()
@@ -91,7 +94,7 @@ def check_sizes(name: str, source: Source, given: Collection[str], shares: Colle
         found = [labels[position] for position in unit if in_training[position]]
         training.update(found)
         of_training.update(set(found))
-    for unit in movable(units, source.labels, source.splits, source.digests):
+    for unit in movable(units, source.labels, source.splits, pictures):
         free.update({labels[position] for position in unit})
     small = []
     for label, one in enumerate(source.class_names):
@@ -138,30 +141,77 @@ def check_division(name: str, source: Source, shares: Collection[str]) -> None:
         )
 
 
-def warn_about_copies(name: str, source: Source) -> None:
-    """Warns about identical images with different labels, or in different splits."""
+def check_copies(name: str, source: Source, left: np.ndarray) -> None:
+    """Refuses splits that are mostly copies of other splits.
+
+    Args:
+        name: source as the user wrote it.
+        source: images with the splits that the source has.
+        left: splits without copies, see `splits.without_copies`.
+
+    Raises:
+        UserError: more than half of the images of a split are in a later split as well.
+    """
+    for split, pairs in _copies(source, left).items():
+        total = len(source.indices(split))
+        if 2 * len(pairs) > total:
+            raise UserError(
+                f"{name}: {len(pairs):,} of the {count(source.indices(split), 'image')} of {split} "
+                "show the same picture as an image of a later split, which is more than half. "
+                "Expected other pictures in each split:"
+                + listing(pairs, 10)
+                + "\n  Remove the copies from one of the splits, or pass all images without "
+                "splits (kerasft then keeps copies together)."
+            )
+
+
+def _copies(source: Source, left: np.ndarray) -> dict[str, list[str]]:
+    """Pairs each image that lost its split with an image of the split that has its picture now.
+
+    Returns:
+        Split that was lost -> pairs of paths, as text. Splits that lost nothing are not in it.
+    """
+    pictures = source.pictures()
+    stays = {
+        pictures[position]: source.paths[position]
+        for position in np.flatnonzero(left != UNUSED).tolist()[::-1]
+    }
+    pairs: dict[str, list[str]] = {}
+    for position in np.flatnonzero(left != source.splits).tolist():
+        pair = f"{source.paths[position]} and {stays[pictures[position]]}"
+        pairs.setdefault(str(source.splits[position]), []).append(pair)
+    return pairs
+
+
+def warn_about_copies(name: str, source: Source, left: np.ndarray) -> None:
+    """Warns about copies with different labels, and about those that were in different splits.
+
+    Args:
+        name: source as the user wrote it.
+        source: images with the splits that the source has.
+        left: splits without copies, see `splits.without_copies`.
+    """
     first: dict[str, int] = {}
-    labels, splits = [], []
-    for position, key in enumerate(source.digests):
+    in_two_classes = []
+    for position, key in enumerate(source.pictures()):
         other = first.setdefault(key, position)
-        if other == position:
-            continue
-        pair = f"{source.paths[other]} and {source.paths[position]}"
         if source.labels[other] != source.labels[position]:
-            labels.append(pair)
-        elif source.splits[other] != source.splits[position]:
-            splits.append(pair)
-    if labels:
+            in_two_classes.append(f"{source.paths[other]} and {source.paths[position]}")
+    if in_two_classes:
         log.warning(
             "%s: %s in two classes at once. Keep each in one:%s",
             name,
-            count(labels, "image"),
-            listing(labels, 10),
+            count(in_two_classes, "image"),
+            listing(in_two_classes, 10),
         )
-    if splits:
+    copies = _copies(source, left)
+    in_two_splits = [pair for pairs in copies.values() for pair in pairs]
+    if in_two_splits:
         log.warning(
-            "%s: %s in two splits at once, which makes the measured accuracy too high:%s",
+            "%s: %s in two splits at once, which would make the measured accuracy too high. "
+            "Left out: %s.%s",
             name,
-            count(splits, "image"),
-            listing(splits, 10),
+            count(in_two_splits, "image"),
+            ", ".join(f"{len(pairs):,} of {split}" for split, pairs in copies.items()),
+            listing(in_two_splits, 10),
         )

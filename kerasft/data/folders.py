@@ -14,7 +14,7 @@ import re
 import stat
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from kerasft.config.fields import Data
 from kerasft.config.source_names import TFDS
@@ -192,25 +192,35 @@ def is_left_behind(name: str) -> bool:
     return name[:1] == "." or name.lower() in LEFT_BEHIND
 
 
-def examine(path: Path) -> tuple[str, str]:
-    """Reads a file once: computes its digest and checks that it is an image.
+class Examined(NamedTuple):
+    """What reading a file once shows.
 
-    Returns:
-        (digest, reason). The digest has 32 hexadecimal digits, or is "" if the file cannot be
-        read. The reason is "" for an image that decodes, or short, such as "is truncated".
+    Attributes:
+        reason: reason why the file cannot be used, such as "is truncated"; "" for an image.
+        digest: digest of the file, 32 hexadecimal digits; "" if it cannot be read.
+        pixels: digest of the decoded image, 32 hexadecimal digits; "" if it does not decode.
     """
+
+    reason: str
+    digest: str = ""
+    pixels: str = ""
+
+
+def examine(path: Path) -> Examined:
+    """Reads and decodes a file once: computes its digests and checks that it is an image."""
     if not is_writable(str(path)):
-        return "", "has a name with control characters, or one that is not UTF-8; rename it"
+        return Examined("has a name with control characters, or one that is not UTF-8; rename it")
     try:
         status = path.stat()
         if not stat.S_ISREG(status.st_mode):
-            return "", "is not a regular file"
+            return Examined("is not a regular file")
         if status.st_size > MAX_BYTES:
-            return "", f"has {status.st_size >> 20} MiB, more than {MAX_BYTES >> 20}"
+            return Examined(f"has {status.st_size >> 20} MiB, more than {MAX_BYTES >> 20}")
         encoded = path.read_bytes()
     except OSError as error:
-        return "", f"cannot be read: {error.strerror}"
-    return digest_of(encoded), images.check_image(encoded) or ""
+        return Examined(f"cannot be read: {error.strerror}")
+    pixels, reason = images.check_image(encoded)
+    return Examined(reason, digest_of(encoded), pixels)
 
 
 def digest(path: Path) -> str:

@@ -21,7 +21,14 @@ from kerasft.data import checks
 from kerasft.data.archives import find_archive
 from kerasft.data.folders import examine, find_files, find_folder, for_each_file
 from kerasft.data.source import UNUSED, Listing, PhotoFolder, Source
-from kerasft.data.splits import read_rows, read_text, stratified_split, subsample, write_rows
+from kerasft.data.splits import (
+    read_rows,
+    read_text,
+    stratified_split,
+    subsample,
+    without_copies,
+    write_rows,
+)
 from kerasft.data.tables import find_csv, find_parquet
 from kerasft.data.tfds import find_tfds
 from kerasft.errors import UserError, did_you_mean
@@ -62,9 +69,10 @@ log = logging.getLogger(__name__)
 def scan_source(data: fields.Data, *, seed: int, progress: Progress = silent) -> Source:
     """Reads and decodes every image of a source once, and splits the images.
 
-    Splits of the source are respected. If it has no validation or test split, that split is drawn
-    from the training images, stratified by class. Images of a group stay together. The
-    validation and test images do not depend on `data.fraction`.
+    Splits of the source are respected, but a picture that several of them have stays only in test,
+    or else in validation. If the source has no validation or test split, that split is drawn from
+    the training images, stratified by class. Copies of a picture, and images of a group, stay
+    together. The validation and test images do not depend on `data.fraction`.
 
     Args:
         data: section `data` of the config. `source` is any source in `SOURCES`; `validation` and
@@ -79,20 +87,24 @@ def scan_source(data: fields.Data, *, seed: int, progress: Progress = silent) ->
 
     Raises:
         UserError: no such source (exit code 2); an empty source; a single class; classes with
-            too few images or groups; files that are not images; a class without training images.
+            too few images or groups; files that are not images; a class without training images;
+            a split of which more than half is in other splits as well.
     """
     place = find_photos(data, progress)
     listed = place.read()
     names = checks.check_classes(place.name, place.root, listed)
     shares = {"validation": data.validation, "test": data.test}
     shares = {s: share for s, share in shares.items() if share > 0 and s not in listed.classes}
-    source = _read_files(place, listed, names, data.bad_images, progress)
+    listed_as = _read_files(place, listed, names, data.bad_images, progress)
+    pictures = listed_as.pictures()
+    source = replace(listed_as, splits=without_copies(listed_as.splits, pictures))
+    checks.check_copies(place.name, listed_as, source.splits)
     checks.check_sizes(place.name, source, listed.classes, shares)
-    checks.warn_about_copies(place.name, source)
+    checks.warn_about_copies(place.name, listed_as, source.splits)
     splits = stratified_split(
         source.labels,
         source.splits,
-        source.digests,
+        pictures,
         shares,
         seed=derive_seed(seed, "split"),
         groups=source.groups,
@@ -111,7 +123,7 @@ def _thinned(source: Source, fraction: float, seed: int) -> Source:
     splits = subsample(
         source.labels,
         source.splits,
-        source.digests,
+        source.pictures(),
         fraction,
         seed=derive_seed(seed, "fraction"),
         groups=source.groups,
@@ -172,7 +184,7 @@ def _read_files(
     facts = for_each_file(examine, place.root, [photo.path for photo in photos], progress)
     bad = [
         (printable(photo.path), reason)
-        for photo, (_, reason) in zip(photos, facts, strict=True)
+        for photo, (reason, *_) in zip(photos, facts, strict=True)
         if reason
     ]
     reasons = listing([f"{path}: {reason}" for path, reason in bad], 20)
@@ -183,7 +195,7 @@ def _read_files(
         )
     if bad:
         log.warning("%s: left out %s:%s", place.name, count(bad, "file"), reasons)
-        good = [not reason for _, reason in facts]
+        good = [not fact.reason for fact in facts]
         photos = [photo for photo, fine in zip(photos, good, strict=True) if fine]
         facts = [fact for fact, fine in zip(facts, good, strict=True) if fine]
     groups = tuple(photo.group for photo in photos)
@@ -193,7 +205,8 @@ def _read_files(
         paths=tuple(photo.path for photo in photos),
         labels=np.array([label_of[photo.class_name] for photo in photos], np.int32),
         splits=np.array([photo.split or "train" for photo in photos], SPLIT_TYPE),
-        digests=tuple(key for key, _ in facts),
+        digests=tuple(fact.digest for fact in facts),
+        pixels=tuple(fact.pixels for fact in facts),
         skipped=tuple(bad),
         groups=groups if any(groups) else (),
         held=place.held,
@@ -202,9 +215,10 @@ def _read_files(
 
 def write_splits(source: Source, path: Path) -> None:
     """Writes splits.csv: one line per image, in the order of `source.paths`."""
-    groups = source.groups or ("",) * len(source.paths)
+    none = ("",) * len(source.paths)
     labels, splits = source.labels.tolist(), source.splits.tolist()
-    write_rows(path, zip(source.paths, labels, splits, source.digests, groups, strict=True))
+    digests, groups, pixels = source.digests, source.groups or none, source.pixels or none
+    write_rows(path, zip(source.paths, labels, splits, digests, groups, pixels, strict=True))
 
 
 def write_classes(source: Source, path: Path) -> None:
@@ -245,7 +259,7 @@ def open_source(
             exit_code=2,
         )
     paths, digests = [row[0] for row in rows], [row[3] for row in rows]
-    groups = tuple(row[4] for row in rows)
+    groups, pixels = tuple(row[4] for row in rows), tuple(row[5] for row in rows)
     used = [i for i, row in enumerate(rows) if row[2] != UNUSED]
     wanted = [paths[i] for i in used], [digests[i] for i in used]
     for i, path in zip(used, find_files(place, *wanted, progress), strict=True):
@@ -257,6 +271,7 @@ def open_source(
         labels=np.array([int(row[1]) for row in rows], np.int32),
         splits=np.array([row[2] for row in rows], SPLIT_TYPE),
         digests=tuple(digests),
+        pixels=pixels if any(pixels) else (),
         groups=groups if any(groups) else (),
         held=place.held,
         read=place.read,

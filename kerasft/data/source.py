@@ -14,7 +14,9 @@ from typing import NamedTuple
 import numpy as np
 
 SPLITS = ("train", "validation", "test")
-UNUSED = "unused"  # split of the training images that `data.fraction` leaves out
+UNUSED = "unused"
+"""Split of the images that a run does not use: training images that `data.fraction` leaves out,
+and, if the source has splits, images that a later one of `SPLITS` has as well."""
 
 
 class Photo(NamedTuple):
@@ -85,6 +87,8 @@ class Source:
         labels: int32 [N], 0 to K-1.
         splits: str [N], each one of `SPLITS`, or UNUSED.
         digests: digests of the N files, 32 hexadecimal digits each; see `folders.examine`.
+        pixels: digests of the N decoded images, see `folders.examine`; () in runs of earlier
+            versions, which did not record them.
         skipped: files that were left out because they cannot be used, each with the reason.
         groups: N names of groups whose images stay together, "" for an image without a group;
             () if there are no groups.
@@ -99,6 +103,7 @@ class Source:
     labels: np.ndarray
     splits: np.ndarray
     digests: tuple[str, ...]
+    pixels: tuple[str, ...] = ()
     skipped: tuple[tuple[str, str], ...] = ()
     groups: tuple[str, ...] = ()
     held: object = None
@@ -107,6 +112,19 @@ class Source:
     def indices(self, split: str) -> np.ndarray:
         """Returns the positions in `paths` of a split's images: int64, ascending, maybe empty."""
         return np.flatnonzero(self.splits == split)
+
+    def pictures(self) -> tuple[str, ...]:
+        """Returns N names of pictures: images with equal names are copies of each other.
+
+        The name is the smallest digest of the files that decode to the same pixels, so that
+        it is the digest of the file if there is no copy.
+        """
+        if not self.pixels:
+            return self.digests
+        names: dict[str, str] = {}
+        for pixels, digest in zip(self.pixels, self.digests, strict=True):
+            names[pixels] = min(names.get(pixels, digest), digest)
+        return tuple(names[pixels] for pixels in self.pixels)
 
     def counts(self) -> dict[str, dict[str, int]]:
         """Counts images by class and split: `{"daisy": {"train": 210, "validation": 45, ...}}`."""

@@ -1,8 +1,8 @@
 """Stratified splits into training, validation and test, and splits.csv, which stores them.
 
 The split depends on the contents of the files and on the seed, not on file names or the order
-in which a source lists the files. Images that must stay together form a unit: files with the
-same contents, which are one image, and images of the same group. A unit is in one split.
+in which a source lists the files. Images that must stay together form a unit: files that decode
+to the same pixels, which are one picture, and images of the same group. A unit is in one split.
 
 Shapes: N images, K classes.
 """
@@ -20,29 +20,30 @@ from kerasft.data.source import SPLITS, UNUSED
 from kerasft.errors import UserError
 from kerasft.files import replacing
 
-COLUMNS = ["path", "label", "split", "digest", "group"]
+COLUMNS = ["path", "label", "split", "digest", "group", "pixels"]
+EARLIER = COLUMNS[:5]  # the columns of versions that did not record digests of decoded images
 TRIES = 20  # number of attempts to split groups so that every class is in every split
 
 
-def units_of(digests: Sequence[str], groups: Sequence[str] = ()) -> list[list[int]]:
+def units_of(pictures: Sequence[str], groups: Sequence[str] = ()) -> list[list[int]]:
     """Finds the units, the images that must be in the same split.
 
     Args:
-        digests: N digests; files with equal digests are the same image.
+        pictures: N names of pictures, see `Source.pictures`; equal ones are copies.
         groups: N names of groups, "" for an image without a group; () if there are no groups.
 
     Returns:
         Units, as ascending positions, in the order of their first positions. Images that are
-        linked by a chain of equal digests and equal groups are one unit.
+        linked by a chain of equal pictures and equal groups are one unit.
     """
-    first = list(range(len(digests)))
+    first = list(range(len(pictures)))
 
     def find(position: int) -> int:
         while first[position] != position:
             first[position] = position = first[first[position]]
         return position
 
-    for names in (digests, groups):
+    for names in (pictures, groups):
         seen: dict[str, int] = {}
         for position, name in enumerate(names):
             other = seen.setdefault(name, position) if name else position
@@ -50,13 +51,33 @@ def units_of(digests: Sequence[str], groups: Sequence[str] = ()) -> list[list[in
                 a, b = find(other), find(position)
                 first[max(a, b)] = min(a, b)
     units: dict[int, list[int]] = {}
-    for position in range(len(digests)):
+    for position in range(len(pictures)):
         units.setdefault(find(position), []).append(position)
     return list(units.values())
 
 
+def without_copies(splits: np.ndarray, pictures: Sequence[str]) -> np.ndarray:
+    """Marks images as unused that are in a later split as well.
+
+    Args:
+        splits: str [N], each one of `SPLITS`.
+        pictures: N names of pictures, see `Source.pictures`.
+
+    Returns:
+        str [N], a new array. Of copies in several splits, those in test are left, or those in
+        validation if test has none.
+    """
+    places = [SPLITS.index(split) for split in splits.tolist()]
+    last: dict[str, int] = {}
+    for picture, place in zip(pictures, places, strict=True):
+        last[picture] = max(last.get(picture, 0), place)
+    left = splits.copy()
+    left[[last[one] > place for one, place in zip(pictures, places, strict=True)]] = UNUSED
+    return left
+
+
 def movable(
-    units: Iterable[list[int]], labels: np.ndarray, splits: np.ndarray, digests: Sequence[str]
+    units: Iterable[list[int]], labels: np.ndarray, splits: np.ndarray, pictures: Sequence[str]
 ) -> list[list[int]]:
     """Returns the units that may leave the training split.
 
@@ -67,26 +88,26 @@ def movable(
         units: units of the N images, see `units_of`.
         labels: int [N].
         splits: str [N], each one of `SPLITS`.
-        digests: N digests of the files.
+        pictures: N names of pictures, see `Source.pictures`.
     """
     in_training, label_of = (splits == "train").tolist(), labels.tolist()
     label_of_image: dict[str, int] = {}
     ambiguous = {
-        digest
-        for digest, label in zip(digests, label_of, strict=True)
-        if label_of_image.setdefault(digest, label) != label
+        picture
+        for picture, label in zip(pictures, label_of, strict=True)
+        if label_of_image.setdefault(picture, label) != label
     }
     return [
         unit
         for unit in units
-        if all(in_training[position] and digests[position] not in ambiguous for position in unit)
+        if all(in_training[position] and pictures[position] not in ambiguous for position in unit)
     ]
 
 
 def stratified_split(
     labels: np.ndarray,
     splits: np.ndarray,
-    digests: Sequence[str],
+    pictures: Sequence[str],
     shares: Mapping[str, float],
     *,
     seed: int,
@@ -97,7 +118,7 @@ def stratified_split(
     Args:
         labels: int [N], 0 to K-1.
         splits: str [N], each one of `SPLITS`.
-        digests: N digests of the files, hexadecimal.
+        pictures: N names of pictures, hexadecimal, see `Source.pictures`.
         shares: split -> share of the training images of each class, 0 to 1. Each class is in
             more units than there are shares, and in at least as many movable units.
         seed: 0 to 2**32 - 1.
@@ -108,8 +129,8 @@ def stratified_split(
         of these splits, and training, has at least one image of each class, unless groups
         hold several classes and no such split was found in TRIES attempts.
     """
-    units = units_of(digests, groups)
-    free = movable(units, labels, splits, digests)
+    units = units_of(pictures, groups)
+    free = movable(units, labels, splits, pictures)
     label_of, num_classes = labels.tolist(), int(labels.max()) + 1
     one_image = [((label, 1),) for label in range(num_classes)]  # shared, most units are like it
     holds = [
@@ -132,7 +153,7 @@ def stratified_split(
     best: tuple[int, dict[int, str]] | None = None
     for attempt in range(TRIES):
         key = seed.to_bytes(4, "big") + bytes([attempt]) * bool(attempt)
-        ranks = [_rank(min(digests[position] for position in unit), key) for unit in free]
+        ranks = [_rank(min(pictures[position] for position in unit), key) for unit in free]
         order = sorted(range(len(free)), key=ranks.__getitem__)
         lacking, side = _divide(order, holds, wanted, Counter(spread))
         if best is None or lacking < best[0]:
@@ -248,7 +269,7 @@ def _choose(
 def subsample(
     labels: np.ndarray,
     splits: np.ndarray,
-    digests: Sequence[str],
+    pictures: Sequence[str],
     fraction: float,
     *,
     seed: int,
@@ -259,7 +280,7 @@ def subsample(
     Args:
         labels: int [N], 0 to K-1.
         splits: str [N], each one of `SPLITS`.
-        digests: N digests of the files, hexadecimal.
+        pictures: N names of pictures, hexadecimal, see `Source.pictures`.
         fraction: share of the training images of each class that is kept, above 0, at most 1.
         seed: 0 to 2**32 - 1.
         groups: N names of groups, or (), see `units_of`.
@@ -271,10 +292,10 @@ def subsample(
     """
     training = (splits == "train").tolist()
     units = [
-        [position for position in unit if training[position]] for unit in units_of(digests, groups)
+        [position for position in unit if training[position]] for unit in units_of(pictures, groups)
     ]
     key = seed.to_bytes(4, "big")
-    ranks = {min(digests[p] for p in unit): unit for unit in units if unit}
+    ranks = {min(pictures[p] for p in unit): unit for unit in units if unit}
     label_of, totals = labels.tolist(), Counter(labels[splits == "train"].tolist())
     seen: Counter[int] = Counter()
     first: dict[int, tuple[float, int]] = {}  # label -> place and number of its first unit
@@ -306,7 +327,7 @@ def write_rows(path: Path, rows: Iterable[tuple[object, ...]]) -> None:
         path: path of the file.
         rows: values of `COLUMNS`: path relative to the source, label (a line number of
             classes.txt, from 0), split (one of `SPLITS`, or UNUSED), digest of the file, group
-            ("" for none).
+            ("" for none), digest of the decoded image ("" if unknown).
     """
     with replacing(path) as part, part.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
@@ -315,11 +336,14 @@ def write_rows(path: Path, rows: Iterable[tuple[object, ...]]) -> None:
 
 
 def read_rows(path: Path, num_classes: int) -> list[list[str]]:
-    """Reads splits.csv as `write_rows` wrote it.
+    """Reads splits.csv as `write_rows` wrote it, in this version or an earlier one.
 
     Args:
         path: path of the file.
         num_classes: number of classes; labels are below it.
+
+    Returns:
+        Values of `COLUMNS` of each image; "" in columns that an earlier version did not write.
 
     Raises:
         UserError: unreadable, or an invalid row; the message names its line.
@@ -329,19 +353,20 @@ def read_rows(path: Path, num_classes: int) -> list[list[str]]:
         rows = list(lines)
     except csv.Error as error:
         raise UserError(f"{path}: line {lines.line_num}: {error}.") from error
-    if not rows or rows[0] != COLUMNS:
+    if not rows or rows[0] not in (COLUMNS, EARLIER):
         raise UserError(
             f"{path}: line 1: expected {','.join(COLUMNS)}, "
             f"got {','.join(rows[0]) if rows else 'an empty file'}."
         )
     labels, known = {str(label) for label in range(num_classes)}, (*SPLITS, UNUSED)
     for number, row in enumerate(rows[1:], 2):
-        if len(row) != len(COLUMNS) or row[1] not in labels or row[2] not in known:
+        if len(row) != len(rows[0]) or row[1] not in labels or row[2] not in known:
             raise UserError(
-                f"{path}: line {number}: expected {','.join(COLUMNS)} with a label from 0 to "
+                f"{path}: line {number}: expected {','.join(rows[0])} with a label from 0 to "
                 f"{num_classes - 1} and a split of {', '.join(known)}, got {','.join(row)}."
             )
-    return rows[1:]
+    missing = [""] * (len(COLUMNS) - len(rows[0]))
+    return [row + missing for row in rows[1:]]
 
 
 def read_text(path: Path) -> str:

@@ -113,7 +113,7 @@ def _search(path: Path) -> list[tuple[str, str]]:
 
 
 def _problem(path: Path) -> str:
-    return examine(path)[1]
+    return examine(path).reason
 
 
 def _open(target: str | Path) -> Scorer:

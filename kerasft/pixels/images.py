@@ -10,6 +10,7 @@ Shapes: h, w image height and width; S side of the model's square input, pixels.
 from __future__ import annotations
 
 import functools
+import hashlib
 from collections.abc import Callable
 from typing import Any
 
@@ -221,16 +222,36 @@ def load_image(path: tf.Tensor, image_size: int, mode: str) -> tf.Tensor:
     return resize_image(decode_image(tf.io.read_file(path)), image_size, mode)
 
 
-def check_image(encoded: bytes) -> str | None:
-    """Decodes a file to find out why it can't be used. Runs eagerly, in any thread.
+def check_image(encoded: bytes) -> tuple[str, str]:
+    """Decodes a file to find out what it shows, or why it can't be used.
+
+    Runs eagerly, in any thread.
 
     Args:
         encoded: bytes of any file.
 
     Returns:
-        None if the image decodes, else a reason that follows the name of the file:
+        (pixels, reason). `pixels` is the digest of the decoded image, 32 hexadecimal digits: two
+        files have the same one if `decode_image` gives the same for both. It is "" if the image
+        does not decode. The reason is "" if it does, else it follows the name of the file:
         "is empty", "is truncated", "has 65535x65535 pixels, more than ...".
     """
+    try:
+        return _digest_of_pixels(decode_image(encoded)), ""
+    except tf.errors.InvalidArgumentError:
+        return "", _reason(encoded)
+
+
+def _digest_of_pixels(image: tf.Tensor) -> str:
+    pixels = image.numpy()
+    # With the shape, because 2 x 8 pixels can have the bytes of 4 x 4.
+    digest = hashlib.blake2b(repr(pixels.shape).encode(), digest_size=16)
+    digest.update(pixels)
+    return digest.hexdigest()
+
+
+def _reason(encoded: bytes) -> str:
+    """Says why a file does not decode."""
     kind, height, width, problem = (int(number) for number in _inspect(encoded))
     if problem == headers.NO_IMAGE and (name := _name_of(encoded)):
         return f"is {name} file; kerasft reads {FORMATS}"
@@ -238,11 +259,7 @@ def check_image(encoded: bytes) -> str | None:
         return f"has {width}x{height} pixels, more than the {MAX_PIXELS:,} that kerasft reads"
     if problem:
         return headers.PROBLEMS[problem]
-    try:
-        decode_image(encoded)
-    except tf.errors.InvalidArgumentError:
-        return "is truncated" if _ends_early(headers.FORMATS[kind], encoded) else "is damaged"
-    return None
+    return "is truncated" if _ends_early(headers.FORMATS[kind], encoded) else "is damaged"
 
 
 @_in_graph

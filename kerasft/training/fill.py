@@ -205,10 +205,10 @@ def _features(
 def _examples(source: Source, name: str, features: np.ndarray) -> Examples:
     """Returns the images of a split in the form that a solver takes."""
     positions = source.indices(name)
-    digests = [source.digests[i] for i in positions]
+    pictures = source.pictures()
     groups = [source.groups[i] for i in positions] if source.groups else ()
     units = np.empty(len(positions), int)
-    for number, unit in enumerate(units_of(digests, groups)):
+    for number, unit in enumerate(units_of([pictures[i] for i in positions], groups)):
         units[unit] = number
     return Examples(features, source.labels[positions], units)
 

@@ -290,7 +290,7 @@ def test_a_dry_run_prints_the_plan_and_trains_nothing(replace):
     )
     replace("training.train.plan_run", {**plan, "unused": 1221})
     assert (
-        "    29\n1,221 training images are left out (data.fraction)\n"
+        "    29\nImages left out (data.fraction, copies of images of another split): 1,221\n"
         in kerasft("train --data photos --dry-run").stdout
     )
 

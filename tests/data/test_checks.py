@@ -3,8 +3,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from kerasft.data.checks import check_classes, check_division, check_sizes, warn_about_copies
+from kerasft.data.checks import (
+    check_classes,
+    check_copies,
+    check_division,
+    check_sizes,
+    warn_about_copies,
+)
 from kerasft.data.source import Listing, Photo, Source
+from kerasft.data.splits import without_copies
 from kerasft.errors import UserError
 
 ROOT = Path("/photos")
@@ -126,7 +133,34 @@ def test_a_division_that_leaves_a_class_out_is_refused():
 def test_copies_in_two_classes_or_two_splits_are_told(caplog):
     rows = [("a", "train", "1", ""), ("b", "train", "1", ""), ("b", "test", "2", "")]
     rows += [("b", "train", "2", ""), ("b", "train", "3", ""), ("b", "train", "3", "")]
-    warn_about_copies("table", source_of(rows))
-    first, second = caplog.messages
-    assert first == "table: 1 image in two classes at once. Keep each in one:\n  0.jpg and 1.jpg"
-    assert second.startswith("table: 1 image in two splits at once, which makes the measured")
+    rows += [("b", "validation", "2", "")]
+    source = source_of(rows)
+    warn_about_copies("table", source, without_copies(source.splits, source.pictures()))
+    assert caplog.messages == [
+        "table: 1 image in two classes at once. Keep each in one:\n  0.jpg and 1.jpg",
+        "table: 2 images in two splits at once, which would make the measured accuracy too high. "
+        "Left out: 1 of train, 1 of validation.\n  3.jpg and 2.jpg\n  6.jpg and 2.jpg",
+    ]
+
+
+def test_no_copies_no_warning(caplog):
+    source = source_of([("a", "train", "1", ""), ("a", "train", "1", ""), ("a", "test", "2", "")])
+    warn_about_copies("table", source, without_copies(source.splits, source.pictures()))
+    assert caplog.messages == []
+
+
+@pytest.mark.parametrize(("split", "later"), [("train", "test"), ("validation", "test")])
+def test_a_split_that_is_mostly_copies_is_refused(split, later):
+    rows = [("a", later, str(n), "") for n in range(4)] + [("a", split, "4", "")]
+    half = source_of([*rows, ("a", split, "0", "")])
+    check_copies("table", half, without_copies(half.splits, half.pictures()))
+    most = source_of([*rows, ("a", split, "0", ""), ("a", split, "1", "")])
+    left = without_copies(most.splits, most.pictures())
+    assert message_of(check_copies, most, left).splitlines() == [
+        f"table: 2 of the 3 images of {split} show the same picture as an image of a later split, "
+        "which is more than half. Expected other pictures in each split:",
+        "  5.jpg and 0.jpg",
+        "  6.jpg and 1.jpg",
+        "  Remove the copies from one of the splits, or pass all images without splits (kerasft "
+        "then keeps copies together).",
+    ]

@@ -122,22 +122,23 @@ def test_a_class_whose_name_no_line_can_hold_is_refused(tmp_path):
 def test_an_image_has_a_digest_and_no_fault(tmp_path):
     (tmp_path / "a.gif").write_bytes(PIXEL)
     expected = "3fa0e9d3e6722c36adc6b7d494414294"  # b2sum -l 128
-    assert examine(tmp_path / "a.gif") == (expected, "")
+    found = examine(tmp_path / "a.gif")
+    assert (found.reason, found.digest, len(found.pixels)) == ("", expected, 32)
     assert digest(tmp_path / "a.gif") == expected
 
 
 def test_the_reason_says_what_is_wrong_with_a_file(tmp_path):
     (tmp_path / "empty.jpg").touch()
-    assert examine(tmp_path / "empty.jpg")[1] == "is empty"
+    assert examine(tmp_path / "empty.jpg").reason == "is empty"
     (tmp_path / "link.jpg").symlink_to(tmp_path / "nowhere")
-    assert examine(tmp_path / "link.jpg") == ("", "cannot be read: No such file or directory")
+    assert examine(tmp_path / "link.jpg") == ("cannot be read: No such file or directory", "", "")
     os.mkfifo(tmp_path / "pipe.jpg")
-    assert examine(tmp_path / "pipe.jpg") == ("", "is not a regular file")
+    assert examine(tmp_path / "pipe.jpg") == ("is not a regular file", "", "")
     with open(tmp_path / "film.jpg", "wb") as film:
         film.truncate(600 << 20)  # a sparse file: takes no space
-    assert examine(tmp_path / "film.jpg") == ("", "has 600 MiB, more than 512")
+    assert examine(tmp_path / "film.jpg") == ("has 600 MiB, more than 512", "", "")
     (tmp_path / "bell\a.gif").write_bytes(PIXEL)
-    assert examine(tmp_path / "bell\a.gif")[1].startswith("has a name with control characters")
+    assert examine(tmp_path / "bell\a.gif").reason.startswith("has a name with control characters")
 
 
 def test_a_missing_file_and_a_pipe_have_no_digest(tmp_path):

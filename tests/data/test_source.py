@@ -15,6 +15,18 @@ def test_a_listing_of_photos_knows_their_classes_by_split():
     assert Listing.of([Photo("1.jpg", "dog")]).classes == {"": ("dog",)}
 
 
+def test_a_picture_is_named_after_the_smallest_of_its_files():
+    def pictures(pixels):
+        labels, splits = np.zeros(4, np.int32), np.full(4, "train")
+        names = ("1.jpg", "2.jpg", "3.jpg", "4.jpg")
+        return Source(
+            Path(), ("cat",), names, labels, splits, ("d", "c", "b", "c"), pixels
+        ).pictures()
+
+    assert pictures(("x", "x", "y", "x")) == ("c", "c", "b", "c")
+    assert pictures(()) == ("d", "c", "b", "c")  # a run of an earlier version
+
+
 def test_a_source_counts_its_images_by_class_and_split():
     source = Source(
         root=Path("photos"),

@@ -13,6 +13,7 @@ from kerasft.data.splits import (
     stratified_split,
     subsample,
     units_of,
+    without_copies,
     write_rows,
 )
 from kerasft.errors import UserError
@@ -109,6 +110,12 @@ def test_whatever_copies_there_are_no_split_is_empty_and_none_shares_an_image(
     splits = carve_one_class(contents, {"validation": share, "test": share}, seed)
     assert min(sizes(splits)) >= 1
     assert len({(c, s) for c, s in zip(contents, splits, strict=True)}) == len(set(contents))
+
+
+def test_of_copies_in_given_splits_the_last_split_keeps_its_own():
+    splits = np.array(["train", "test", "validation", "train", "train", "test", "test"])
+    left = without_copies(splits, ["a", "a", "a", "b", "b", "c", "c"])
+    assert left.tolist() == ["unused", "test", "unused", "train", "train", "test", "test"]
 
 
 # groups
@@ -315,9 +322,20 @@ def test_whatever_groups_there_are_shares_are_nested_whole_and_of_every_class(ro
 def test_rows_come_back_as_they_were_written(tmp_path):
     path = tmp_path / "splits.csv"
     names = ["a b/1.jpg", 'say "hi", twice/ü\u202f.png', "日本/\u2028.gif"]
-    write_rows(path, [(name, 1, "test", "ab" * 16, "person 7") for name in names])
-    assert read_rows(path, 2) == [[name, "1", "test", "ab" * 16, "person 7"] for name in names]
-    assert path.read_bytes().startswith(b"path,label,split,digest,group\na b/1.jpg,1,test,abab")
+    rest = "test", "ab" * 16, "person 7", "cd" * 16
+    write_rows(path, [(name, 1, *rest) for name in names])
+    assert read_rows(path, 2) == [[name, "1", *rest] for name in names]
+    header = b"path,label,split,digest,group,pixels\n"
+    assert path.read_bytes().startswith(header + b"a b/1.jpg,1,test,abab")
+
+
+def test_rows_of_earlier_versions_have_no_digest_of_the_pixels(tmp_path):
+    path = tmp_path / "splits.csv"
+    path.write_text("path,label,split,digest,group\na.jpg,1,test,ab,\n")
+    assert read_rows(path, 2) == [["a.jpg", "1", "test", "ab", "", ""]]
+    path.write_text("path,label,split,digest,group\na.jpg,1,test,ab,,cd\n")
+    with pytest.raises(UserError, match="line 2: expected path,label,split,digest,group with"):
+        read_rows(path, 2)
 
 
 @pytest.mark.parametrize(
@@ -342,7 +360,9 @@ def test_a_row_that_makes_no_sense_is_named(tmp_path, line, message):
 def test_a_file_with_other_columns_is_refused(tmp_path):
     path = tmp_path / "splits.csv"
     path.write_text("file,label\na.jpg,0\n")
-    with pytest.raises(UserError, match="line 1: expected path,label,split,digest,group, got file"):
+    with pytest.raises(
+        UserError, match="line 1: expected path,label,split,digest,group,pixels, got file"
+    ):
         read_rows(path, 2)
     path.write_text("")
     with pytest.raises(UserError, match="got an empty file"):

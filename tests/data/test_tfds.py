@@ -56,7 +56,7 @@ def test_the_encoded_images_become_files_with_tfds_splits_and_ids(sets):
     assert path == "test/circle/my_shapes-test.tfrecord-00000-of-00001__0.png"
     assert (name, split, group) == ("circle", "test", "")
     for photo in listed.photos:
-        assert examine(place.root / photo.path)[1] == ""
+        assert examine(place.root / photo.path).reason == ""
 
 
 def test_the_bytes_are_those_of_the_set_and_not_encoded_again(sets):

@@ -1,5 +1,6 @@
 """One decode and one resize: right against Pillow, the same in every place they run."""
 
+import hashlib
 import io
 import struct
 
@@ -97,8 +98,8 @@ def test_a_truncated_file_is_refused_rather_than_half_gray(name):
     cuts = [*range(1, 12), *range(12, len(encoded), max(1, len(encoded) // 25))]
     refused = 0
     for cut in cuts:
-        reason = images.check_image(encoded[:-cut])
-        if reason is None:  # behind the first frame
+        _, reason = images.check_image(encoded[:-cut])
+        if not reason:  # behind the first frame
             np.testing.assert_array_equal(decode(encoded[:-cut]), whole)
         else:
             assert reason in ("is truncated", "is not a JPEG, PNG, GIF, BMP or WebP image")
@@ -134,7 +135,7 @@ BOMBS = {
 def test_a_decompression_bomb_is_refused_by_its_header(name):
     encoded, size = BOMBS[name]
     expected = f"has {size} pixels, more than the 100,000,000 that kerasft reads"
-    assert images.check_image(encoded) == expected
+    assert images.check_image(encoded) == ("", expected)
     with pytest.raises(tf.errors.InvalidArgumentError, match="has more than 100,000,000 pixels"):
         images.decode_image(encoded)
 
@@ -143,13 +144,13 @@ def test_a_jpeg_cannot_hide_its_frame_behind_more_segments_than_are_walked():
     harmless = b"\xff\xc4\0\x07\x08\0\1\0\1"  # reads like a frame of 1 x 1
     frame = BOMBS["jpeg"][0][2:]
     for number in (10, 5000):
-        reason = images.check_image(b"\xff\xd8" + number * harmless + frame)
+        _, reason = images.check_image(b"\xff\xd8" + number * harmless + frame)
         assert reason.startswith("has 65534x65535" if number == 10 else "is damaged: no size")
 
 
 def test_an_image_of_the_largest_size_passes_the_check_of_its_header():
-    assert images.check_image(png_that_says(10000, 10000)) == "is truncated"
-    assert "has 10000x10001 pixels" in images.check_image(png_that_says(10000, 10001))
+    assert images.check_image(png_that_says(10000, 10000)) == ("", "is truncated")
+    assert "has 10000x10001 pixels" in images.check_image(png_that_says(10000, 10001))[1]
 
 
 @pytest.mark.parametrize(
@@ -171,60 +172,73 @@ def test_an_image_of_the_largest_size_passes_the_check_of_its_header():
     ],
 )
 def test_the_reason_is_said_for_people(encoded, reason):
-    assert images.check_image(encoded) == reason
+    assert images.check_image(encoded) == ("", reason)
 
 
 def test_a_damaged_file_is_told_from_a_truncated_one():
     encoded = bytearray(FILES["png"])
     encoded[60] ^= 0xFF
-    assert images.check_image(bytes(encoded)) == "is damaged"
+    assert images.check_image(bytes(encoded)) == ("", "is damaged")
 
 
-# What each file of the folder is; None: it decodes.
+def test_the_digest_of_pixels_counts_them_and_their_shape():
+    pixels = np.arange(48, dtype=np.uint8)
+    wide, square = (
+        encode(Image.fromarray(pixels.reshape(s)), "PNG") for s in ((2, 8, 3), (4, 4, 3))
+    )
+    expected = hashlib.blake2b(b"(2, 8, 3)" + pixels.tobytes(), digest_size=16).hexdigest()
+    assert images.check_image(wide) == (expected, "")
+    assert images.check_image(square)[0] not in ("", expected)
+    pixels[47] ^= 1
+    changed = encode(Image.fromarray(pixels.reshape(2, 8, 3)), "PNG")
+    assert images.check_image(changed)[0] not in ("", expected)
+
+
+# What each file of the folder is; "": it decodes.
 TIFF = "is a TIFF file; kerasft reads JPEG, PNG, GIF, BMP and WebP"
 NASTY = {
-    "animated_photo.gif": None,
-    "background_outside_palette.gif": None,
+    "animated_photo.gif": "",
+    "background_outside_palette.gif": "",
     "broken_data_stream.png": "is truncated",
-    "chi_animated.gif": None,
+    "chi_animated.gif": "",
     "decompression_bomb.gif": "is truncated",  # 65535 x 1321 at most, and no pixels follow
-    "exif_landscape_3.jpg": None,
-    "exif_orientation3.webp": None,
-    "exif_orientation8_hopper.jpg": None,
-    "exif_portrait_5.jpg": None,
-    "gray.jpg": None,
-    "gray16_trns.png": None,
-    "gray_alpha.png": None,
+    "exif_landscape_3.jpg": "",
+    "exif_orientation3.webp": "",
+    "exif_orientation8_hopper.jpg": "",
+    "exif_portrait_5.jpg": "",
+    "gray.jpg": "",
+    "gray16_trns.png": "",
+    "gray_alpha.png": "",
     "hopper.heif": "is a HEIF file; kerasft reads JPEG, PNG, GIF, BMP and WebP",
-    "hopper.webp": None,
+    "hopper.webp": "",
     "hopper_jpg.tif": TIFF,
-    "made_UPPER.JPG": None,
+    "made_UPPER.JPG": "",
     "made_empty.jpg": "is empty",
-    "made_png_named_as.jpg": None,
+    "made_png_named_as.jpg": "",
     "made_text_named.jpg": "is not a JPEG, PNG, GIF, BMP or WebP image",
     "made_truncated_header.jpg": "is truncated",
-    "multipicture.mpo": None,
+    "multipicture.mpo": "",
     "noise16.tif": TIFF,
-    "palette.gif": None,
-    "palette_trns.png": None,
-    "photo2.webp": None,
-    "png16_apng.png": None,
-    "rgb24.bmp": None,
-    "rgba.png": None,
-    "trns_1x1.png": None,
+    "palette.gif": "",
+    "palette_trns.png": "",
+    "photo2.webp": "",
+    "png16_apng.png": "",
+    "rgb24.bmp": "",
+    "rgba.png": "",
+    "trns_1x1.png": "",
     "truncated_image.png": "is truncated",
 }
 
 
 def test_every_nasty_file_gets_its_verdict(assets):
     verdicts = {
-        path.name: images.check_image(path.read_bytes())
+        path.name: images.check_image(path.read_bytes())[1]
         for path in sorted((assets / "nasty").iterdir())
     }
     assert verdicts == NASTY
 
 
-@pytest.mark.parametrize("name", [name for name, reason in NASTY.items() if reason is None])
+@pytest.mark.parametrize("name", [name for name, reason in NASTY.items() if not reason])
 def test_every_nasty_file_that_decodes_looks_as_in_pillow(assets, name):
     encoded = (assets / "nasty" / name).read_bytes()
     image = decode(encoded)

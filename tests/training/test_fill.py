@@ -155,14 +155,16 @@ def test_a_unit_is_a_group_and_the_copies_of_its_photos():
     source = Source(
         root=Path(),
         class_names=("a", "b"),
-        paths=("1", "2", "3", "4", "5", "6"),
-        labels=np.array([0, 1, 0, 1, 0, 1]),
-        splits=np.array(["train", "test", "train", "train", "train", "train"]),
-        digests=("d1", "d2", "d3", "d1", "d5", "d6"),
-        groups=("", "g", "h", "h", "", ""),
+        paths=("1", "2", "3", "4", "5", "6", "7"),
+        labels=np.array([0, 1, 0, 1, 0, 1, 0]),
+        splits=np.array(["train", "test", "train", "train", "train", "train", "train"]),
+        digests=("d1", "d2", "d3", "d1", "d5", "d6", "d7"),
+        pixels=("p1", "p2", "p3", "p1", "p5", "p6", "p5"),
+        groups=("", "g", "h", "h", "", "", ""),
     )
-    units = _examples(source, "train", np.zeros((5, 2), "float32")).units
-    assert units.tolist() == [0, 0, 0, 1, 2]  # 1 and 4 are copies, 3 and 4 of one group
+    units = _examples(source, "train", np.zeros((6, 2), "float32")).units
+    # 1 and 4 are copies, 3 and 4 of one group; 5 and 7 are other files of one picture.
+    assert units.tolist() == [0, 0, 0, 1, 2, 1]
 
 
 def test_without_a_store_the_features_come_from_pixels(logistic, tmp_path):
