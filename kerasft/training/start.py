@@ -89,8 +89,9 @@ def warn_of_photos_that_the_base_knows(config: Config, source: Source) -> None:
     """
     for run in _runs_behind(config.model.weights):
         known = _known_to(run)
+        pixels = source.pixels or source.digests
         counts = {
-            split: sum(source.digests[i] in known for i in source.indices(split))
+            split: sum(bool(known & {source.digests[i], pixels[i]}) for i in source.indices(split))
             for split in ("validation", "test")
         }
         if not any(counts.values()):
@@ -108,13 +109,13 @@ def warn_of_photos_that_the_base_knows(config: Config, source: Source) -> None:
 
 
 def _known_to(run: Run) -> set[str]:
-    """Returns the digests of the photos that a run was trained on; none if it can't be read."""
+    """Returns the digests of a run's training photos, of files and pixels; none if unreadable."""
     try:
         classes = run.classes_path.read_text("utf-8").count("\n")
         rows = read_rows(run.splits_path, classes)
     except (OSError, UserError):
         return set()
-    return {row[3] for row in rows if row[2] == "train"}
+    return {digest for row in rows if row[2] == "train" for digest in (row[3], row[5]) if digest}
 
 
 def _runs_behind(weights: str) -> Iterator[Run]:
