@@ -84,8 +84,9 @@ class Phase(Named):
         default=1,
         gt=0,
         description="Batches whose gradients are accumulated for one optimizer step: as a batch "
-        "that many times as large, in the memory of one. The schedule advances with every "
-        "batch.",
+        "that many times as large, in the memory of one; at most the batches of an epoch. The "
+        "schedule advances with every batch. A rest at the end of the last epoch makes a step of "
+        "its own; a phase that patience ends earlier leaves it out.",
     )
     ema: StrictFloat = Field(
         default=0.0,

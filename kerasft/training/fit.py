@@ -21,7 +21,7 @@ from kerasft.run import read_metrics, write_metrics
 from kerasft.training import checkpoint
 from kerasft.training.checkpoint import PhaseState
 from kerasft.training.feed import Epochs
-from kerasft.training.rates import batches_seen, rates_at
+from kerasft.training.rates import apply_rest, batches_seen, rates_at
 from kerasft.training.trainable import Trainable
 
 log = logging.getLogger("kerasft")
@@ -126,6 +126,8 @@ class _Keeper(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
         assert logs is not None  # Keras passes the epoch's loss and metrics
+        if epoch + 1 == self._phase.epochs:
+            apply_rest(self._optimizer)
         stepped = self._to_mean()
         validation = self._score_validation()
         line: dict[str, Any] = {

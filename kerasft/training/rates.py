@@ -127,6 +127,49 @@ def batches_seen(optimizer: keras.optimizers.Optimizer) -> int:
     return int(getattr(optimizer, "inner_optimizer", optimizer)._iterations)
 
 
+def apply_rest(optimizer: keras.optimizers.Optimizer) -> int:
+    """Takes a step with the mean of the gradients that wait for one, if there are any.
+
+    It is the step that would have been taken at the last batch, had `accumulate` been smaller: at
+    that batch's learning rate, and that batch's share of the running mean is of the new weights.
+
+    Args:
+        optimizer: an optimizer of `build_optimizer`; its counters stay as they are.
+
+    Returns:
+        The number of batches whose gradients were waiting.
+
+    Source: `_backend_apply_gradients` of Keras 3.15, whose parts are called here; it takes steps
+        itself only where the number of the batch is a multiple of `accumulate`.
+    """
+    inner = getattr(optimizer, "inner_optimizer", optimizer)
+    rest = 0
+    for one in getattr(inner, "optimizers", [inner]):
+        if one.built and one.gradient_accumulation_steps:
+            rest = int(one._iterations) % one.gradient_accumulation_steps
+            if rest:
+                _step_with_mean(one, rest)
+    return rest
+
+
+def _step_with_mean(optimizer: keras.optimizers.Optimizer, batches: int) -> None:
+    variables = optimizer._trainable_variables
+    before = [keras.ops.copy(variable) for variable in variables]
+    seen = int(optimizer._iterations)
+    optimizer._iterations.assign(seen - 1)  # the rate and Adam's correction are the last batch's
+    means = [total / batches for total in optimizer._accumulated_gradients]
+    optimizer._apply_weight_decay(variables)
+    optimizer._backend_update_step(means, variables, optimizer.learning_rate)
+    optimizer._backend_reset_gradient_accumulators()
+    if optimizer.use_ema:
+        # The mean has counted the weights before the step at the last batch; 0 before any step.
+        momentum = optimizer.ema_momentum if int(optimizer.iterations) else 0.0
+        averages = optimizer._model_variables_moving_average
+        for average, old, new in zip(averages, before, variables, strict=True):
+            average.assign(average + (1 - momentum) * (new - old))
+    optimizer._iterations.assign(seen)
+
+
 def rates_at(
     phase: Phase, groups: Sequence[Group], steps_per_epoch: int, step: int
 ) -> dict[str, float]:

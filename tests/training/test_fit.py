@@ -61,6 +61,18 @@ def test_gradients_that_are_accumulated_over_the_epoch_move_the_weights_once(pho
         np.testing.assert_allclose(mine, its, atol=1e-6)  # sums in another order
 
 
+def test_gradients_left_at_the_end_of_the_last_epoch_make_a_step_of_their_own(photos, tmp_path):
+    sets = ["phases.0.epochs=1", "augment.mixup=0", "head.dropout=0", "phases.0.optimizer=sgd"]
+    # 24 photos: steps of 8 + 8 and of 8 images are those of batches of 16.
+    train_run(small(photos, *sets, "phases.0.accumulate=2"), tmp_path / "rest")
+    train_run(small(photos, *sets, **{"phases.0.batch_size": 16}), tmp_path / "plain")
+    a, b = (bundle.load(tmp_path / name / "model.keras").model for name in ("rest", "plain"))
+    for mine, its in zip(a.get_weights(), b.get_weights(), strict=True):
+        np.testing.assert_allclose(mine, its, atol=1e-6)  # sums in another order
+    mine, its = (metrics(tmp_path / name)[0]["val_loss"] for name in ("rest", "plain"))
+    assert mine == pytest.approx(its, abs=1e-6)
+
+
 def test_a_photo_that_changes_between_two_live_epochs_ends_the_run_with_a_sentence(
     photos, tmp_path
 ):

@@ -6,7 +6,14 @@ from tiny import TINY, batch, tiny_model, weights_by_name
 from kerasft.config.fields import Phase
 from kerasft.models.cut import freeze, split
 from kerasft.models.live import LiveModel
-from kerasft.training.rates import batches_seen, build_optimizer, rate_groups, rates_at
+from kerasft.training.rates import (
+    apply_rest,
+    batches_seen,
+    build_optimizer,
+    rate_groups,
+    rates_at,
+    schedule,
+)
 
 
 def a_phase(**fields):
@@ -165,3 +172,94 @@ def test_the_running_mean_keeps_its_share_at_each_step(accumulate, layer_decay):
     assert any(np.abs(kept[path] - seen[-1][path]).max() > 1e-4 for path in trained)
     for path in trained:
         np.testing.assert_allclose(kept[path], mean[path], atol=1e-6, err_msg=path)
+
+
+def values_of(variable):
+    return np.array(keras.ops.convert_to_numpy(variable))
+
+
+def apply(optimizer, gradients, variables):
+    """Applies gradients as `fit` does: without state on JAX."""
+    if keras.backend.backend() != "jax":
+        optimizer.apply(gradients)
+        return
+    slots = optimizer.variables
+    state = [[v.value for v in many] for many in (slots, variables)]
+    after, slots_after = optimizer.stateless_apply(state[0], gradients, state[1])
+    for variable, value in zip([*variables, *slots], [*after, *slots_after], strict=True):
+        variable.assign(value)
+
+
+class AtBatches(keras.optimizers.schedules.LearningRateSchedule):
+    """The rates of a phase at some of its batches: one for each step."""
+
+    def __init__(self, phase, factor, batches):
+        whole = schedule(phase, factor, 4)
+        self.rates = [float(whole(batch)) for batch in batches]
+
+    def __call__(self, step):
+        return keras.ops.take(np.array(self.rates, "float32"), keras.ops.cast(step, "int32"))
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam", "adamw"])
+@pytest.mark.parametrize("layer_decay", [1.0, 0.5])
+@pytest.mark.parametrize("precision", ["float32", "mixed_float16"])
+def test_a_rest_is_a_step_with_the_mean_of_its_batches(optimizer, layer_decay, precision):
+    """By hand: 5 batches in steps of 3 are steps of 3 and of 2, at the rates of batches 2 and 4."""
+    phase = a_phase(
+        optimizer=optimizer,
+        layer_decay=layer_decay,
+        precision=precision,
+        schedule="cosine",
+        epochs=2,
+        ema=0.5,
+        accumulate=3,
+    )
+    cut, by_hand = a_cut(), a_cut()
+    by_hand.suffix.set_weights(cut.suffix.get_weights())
+    groups = rate_groups(phase, cut)
+    waiting = build_optimizer(phase, groups, cut.suffix, 4)
+    steps = build_optimizer(
+        phase.model_copy(update={"accumulate": 1, "ema": 0.0}),
+        groups,
+        by_hand.suffix,
+        4,
+        lambda factor: AtBatches(phase, factor, (2, 4)),
+    )
+    trained, expected = (c.suffix.trainable_variables for c in (cut, by_hand))
+    draw = np.random.default_rng(0).normal
+    batches = [[draw(size=v.shape).astype("float32") for v in trained] for _ in range(5)]
+    scale = 2.0**15 if precision == "mixed_float16" else 1.0  # Keras' first loss scale
+    for gradients in batches:
+        apply(waiting, [scale * g for g in gradients], trained)
+    seen = [values_of(v) for v in trained]
+    assert apply_rest(waiting) == 2
+    apply(steps, [scale * sum(g) / 3 for g in zip(*batches[:3], strict=True)], expected)
+    for mine, its in zip(seen, expected, strict=True):
+        np.testing.assert_allclose(mine, its, atol=1e-6)  # without the rest, Keras stops here
+    apply(steps, [scale * sum(g) / 2 for g in zip(*batches[3:], strict=True)], expected)
+    for mine, its, old in zip(trained, expected, seen, strict=True):
+        np.testing.assert_allclose(mine, its, atol=1e-6, err_msg=mine.path)
+        assert np.abs(values_of(mine) - old).max() > 1e-4
+    assert batches_seen(waiting) == 5
+
+    share = 0.5 ** (1 / 3)  # after batch 3 the mean is the weights; batch 4 has the same weights
+    means = [
+        share * old + (1 - share) * values_of(new) for old, new in zip(seen, trained, strict=True)
+    ]
+    waiting.finalize_variable_values(trained)
+    for mine, mean in zip(trained, means, strict=True):
+        np.testing.assert_allclose(mine, mean, atol=1e-6, err_msg=mine.path)
+
+
+@pytest.mark.parametrize("fields", [{}, {"accumulate": 5}])
+def test_without_a_rest_nothing_is_applied(fields):
+    phase = a_phase(optimizer="sgd", **fields)
+    cut = a_cut()
+    optimizer = build_optimizer(phase, rate_groups(phase, cut), cut.suffix, 4)
+    for _ in range(5):
+        optimizer.apply([np.ones(v.shape, "float32") for v in cut.suffix.trainable_variables])
+    before = weights_by_name(cut.suffix)
+    assert apply_rest(optimizer) == 0
+    after = weights_by_name(cut.suffix)
+    assert all((after[path] == before[path]).all() for path in before)
