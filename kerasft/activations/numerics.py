@@ -22,7 +22,7 @@ DIGESTS = {
     "models.build": "1f2c326c5c0840f7",
     "models.cut": "8c916d50d7816318",
     "models.fold": "7910a41edeeab1cb",
-    "models.live": "9276898557e4faa3",
+    "models.live": "726e4c9a116346db",
     "pixels.augment": "89328ca99ddad693",
     "pixels.headers": "5c2517cae3fb3fa7",
     "pixels.images": "8596ad3b34e3916f",

@@ -15,7 +15,7 @@ import numpy as np
 from jax import numpy as jnp
 
 from kerasft.data.batches import Epoch
-from kerasft.models.live import LiveModel, mixed
+from kerasft.models.live import LiveModel, NormMean, mixed
 
 SHARE = 0.5  # of the card's free memory that the stores may take; the steps need the rest
 
@@ -54,6 +54,7 @@ class WholeEpochs(LiveModel):
         num_classes: int,
         batch_size: int,
         sample_weights: np.ndarray | None = None,
+        norm_mean: NormMean | None = None,
     ) -> None:
         """Copies the stores to the device.
 
@@ -64,8 +65,9 @@ class WholeEpochs(LiveModel):
             num_classes: number of classes, K.
             batch_size: number of images in a batch, B.
             sample_weights: weight of each class in the loss, float [K]; None: no weights.
+            norm_mean: the running mean of the suffix's statistics, if there is one.
         """
-        super().__init__(None, suffix)
+        super().__init__(None, suffix, norm_mean)
         self.train_function: Any = None
         weights = None if sample_weights is None else jnp.asarray(sample_weights, "float32")
         # In a tuple, which Keras does not look into for layers and variables.

@@ -93,7 +93,8 @@ class Phase(Named):
         ge=0,
         lt=1,
         description="Decay of the moving average of the weights, e.g. 0.99; 0 disables it. The "
-        "averaged weights are the ones that are validated and saved.",
+        "averaged weights are the ones that are validated and saved; statistics of "
+        "BatchNormalization that learn are averaged with them.",
     )
     batch_norm: Literal["frozen", "train"] = Field(
         default="frozen",

@@ -1,5 +1,6 @@
 """The model that is fitted: the suffix on stored activations, or prefix and suffix on pixels."""
 
+from collections.abc import Collection
 from typing import Any
 
 import keras
@@ -19,10 +20,17 @@ class LiveModel(keras.Model):
     the cut (`mixed`). The output is logits float32 [B,K].
     """
 
-    def __init__(self, prefix: keras.Model | None, suffix: keras.Model) -> None:
+    def __init__(
+        self,
+        prefix: keras.Model | None,
+        suffix: keras.Model,
+        norm_mean: "NormMean | None" = None,
+    ) -> None:
         super().__init__(name="live")
         self.prefix = prefix
         self.suffix = suffix
+        self._norm_mean = norm_mean  # updated after each batch that is trained on
+        self._of_norm_mean = norm_mean.variables if norm_mean else []  # Keras finds them here
 
     def call(self, inputs: Any, training: bool | None = None) -> Any:
         """Returns logits float32 [B,K]; `training` reaches the suffix only."""
@@ -32,7 +40,56 @@ class LiveModel(keras.Model):
             x = ops.stop_gradient(self.prefix(x, training=False))
         if shares is not None:
             x = mixed(x, shares)
-        return ops.cast(self.suffix(x, training=training), "float32")
+        logits = ops.cast(self.suffix(x, training=training), "float32")
+        if training and self._norm_mean is not None:
+            self._norm_mean.update()
+        return logits
+
+
+class NormMean:
+    """The running mean of BatchNormalization's moving statistics, for averaged weights.
+
+    An optimizer averages only what it trains. Statistics of the last weights would not fit the
+    mean of all of them, so these get the same mean: of the statistics after each batch.
+
+    Attributes:
+        variables: the number of batches so far, and the mean of each statistic.
+    """
+
+    def __init__(
+        self, suffix: keras.Model, norms: Collection[str], *, momentum: float, first: int
+    ) -> None:
+        """Begins a mean.
+
+        Args:
+            suffix: the trained side of a cut.
+            norms: names of its BatchNormalization layers that learn.
+            momentum: share that the mean keeps at each batch, the optimizer's `ema_momentum`.
+            first: number of batches until the mean keeps anything: those of the first step.
+        """
+        layers = suffix._flatten_layers(include_self=False, recursive=True)
+        found = [layer for layer in layers if layer.name in norms]
+        self._statistics = [v for layer in found for v in layer.non_trainable_variables]
+        self._momentum, self._first = momentum, first
+        self._batches = keras.Variable(0, dtype="int", trainable=False, name="batches")
+        self._means = [
+            keras.Variable(ops.zeros(v.shape), dtype=v.dtype, trainable=False, name="norm_mean")
+            for v in self._statistics
+        ]
+        self.variables = [self._batches, *self._means]
+
+    def update(self) -> None:
+        """Takes the present statistics into the mean."""
+        begun = ops.cast(ops.greater_equal(self._batches, self._first), "float32")
+        kept = begun * self._momentum
+        for mean, now in zip(self._means, self._statistics, strict=True):
+            mean.assign(kept * mean + (1 - kept) * now)
+        self._batches.assign(self._batches + 1)
+
+    def put_in(self) -> None:
+        """Puts the mean in place of the statistics."""
+        for mean, now in zip(self._means, self._statistics, strict=True):
+            now.assign(mean)
 
 
 def mixed(activations: Any, shares: Any) -> Any:

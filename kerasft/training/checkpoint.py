@@ -4,7 +4,7 @@
 and is written last. Until it is replaced, the previous state stays complete.
 
     state.json          phase, epoch, best epoch, seconds, metrics; names and digests of:
-    state-<epoch>.npz   the suffix's weights, optimizer slots, seed generators
+    state-<epoch>.npz   the suffix's weights, optimizer slots, seed generators, mean statistics
     best-<epoch>.npz    the suffix's weights at the best epoch
 
 Keras' own BackupAndRestore keeps neither the best epoch nor the remaining patience, and the state
@@ -25,6 +25,7 @@ from kerasft.errors import UserError
 from kerasft.files import replacing, write_atomic
 from kerasft.seeds import derive_seed
 
+KINDS = ("weight", "slot", "seed", "mean")  # of the arrays of a state
 START = "start.keras"  # copy of the model that a later phase begins with
 
 
@@ -85,6 +86,7 @@ def save(
     suffix: keras.Model,
     optimizer: keras.optimizers.Optimizer,
     best: list[np.ndarray],
+    norm_mean: Iterable[keras.Variable] = (),
 ) -> None:
     """Commits the state after an epoch; the previous one stays until this one is complete.
 
@@ -94,6 +96,7 @@ def save(
         suffix: the suffix, with its current weights.
         optimizer: the phase's optimizer, its slots built.
         best: weights of the suffix at `progress.best_epoch`, from `weights_of`.
+        norm_mean: variables of `live.NormMean`, if the phase has one.
 
     Raises:
         UserError: the disk is full or can't be written.
@@ -102,6 +105,7 @@ def save(
         "weight": weights_of(suffix),
         "slot": _values(optimizer.variables),
         "seed": _values(seed_states(suffix)),
+        "mean": _values(norm_mean),
     }
     files = {f"state-{progress.epoch}.npz": arrays}
     best_name = f"best-{progress.best_epoch}.npz"
@@ -125,7 +129,10 @@ def load(folder: Path, phase: str) -> PhaseState | None:
 
 
 def restore(
-    folder: Path, suffix: keras.Model, optimizer: keras.optimizers.Optimizer
+    folder: Path,
+    suffix: keras.Model,
+    optimizer: keras.optimizers.Optimizer,
+    norm_mean: Iterable[keras.Variable] = (),
 ) -> list[np.ndarray]:
     """Restores a saved state: weights, optimizer slots, random layers.
 
@@ -133,6 +140,8 @@ def restore(
         folder: the run's folder of checkpoints, with a state of this phase.
         suffix: the suffix at the phase's cut; it gets the saved weights.
         optimizer: the phase's optimizer, its slots built; it gets the saved slots.
+        norm_mean: variables of `live.NormMean`, if the phase has one. Those of a state without
+            them, which an older version saved, stay as they are: the mean begins anew.
 
     Returns:
         The suffix's weights at the best epoch.
@@ -153,6 +162,8 @@ def restore(
     _assign(suffix.weights, state["weight"])
     _assign(optimizer.variables, state["slot"])
     _assign(seed_states(suffix), state["seed"])
+    if state["mean"]:
+        _assign(norm_mean, state["mean"])
     return best["weight"]
 
 
@@ -186,7 +197,7 @@ def _write_arrays(path: Path, arrays: dict[str, list[np.ndarray]]) -> str:
 
 
 def _read_arrays(path: Path) -> dict[str, list[np.ndarray]]:
-    arrays: dict[str, list[np.ndarray]] = {"weight": [], "slot": [], "seed": []}
+    arrays: dict[str, list[np.ndarray]] = {kind: [] for kind in KINDS}
     with np.load(path, allow_pickle=False) as file:
         for name in file.files:  # in the order in which they were written
             arrays[name.split("-")[0]].append(file[name])

@@ -95,6 +95,8 @@ class _Keeper(keras.callbacks.Callback):
         self._context, self._trainable, self._stored = context, trainable, stored
         self._phase = phase = trainable.phase
         self._suffix, self._optimizer = trainable.cut.suffix, trainable.optimizer
+        self._norm_mean = trainable.norm_mean
+        self._of_mean = self._norm_mean.variables if self._norm_mean else []
         self._train = len(context.source.indices("train"))
         self._earlier = [x for x in read_metrics(context.run) if x["phase"] != phase.name]
         self._labels = context.labels("validation")
@@ -111,7 +113,7 @@ class _Keeper(keras.callbacks.Callback):
                     "changed since it was interrupted. Restore the weights file, or train into "
                     "another directory."
                 )
-            self.best = checkpoint.restore(folder, self._suffix, self._optimizer)
+            self.best = checkpoint.restore(folder, self._suffix, self._optimizer, self._of_mean)
             # The state is committed before the line is written; a kill may fall between.
             write_metrics(context.run, self._earlier + found.lines)
 
@@ -161,7 +163,12 @@ class _Keeper(keras.callbacks.Callback):
         seconds = time.perf_counter() - self._began
         now.seconds += seconds
         checkpoint.save(
-            self._context.run.checkpoints, now, self._suffix, self._optimizer, self.best
+            self._context.run.checkpoints,
+            now,
+            self._suffix,
+            self._optimizer,
+            self.best,
+            self._of_mean,
         )
         write_metrics(self._context.run, self._earlier + now.lines)
         self._report(line, self._train / seconds, improved)
@@ -173,6 +180,11 @@ class _Keeper(keras.callbacks.Callback):
             return None
         stepped = checkpoint.weights_of(self._suffix)
         self._optimizer.finalize_variable_values(self._suffix.trainable_variables)
+        if self._norm_mean:
+            self._norm_mean.put_in()
+        # On JAX the weights are the mean's own arrays now, and `predict` donates its weights: the
+        # optimizer would be left with deleted arrays. So the suffix gets copies.
+        checkpoint.assign_weights(self._suffix, checkpoint.weights_of(self._suffix))
         return stepped
 
     def _score_validation(self) -> Figures:

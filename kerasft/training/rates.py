@@ -117,6 +117,15 @@ def build_optimizer(
     return optimizer
 
 
+def ema_momentum(phase: Phase) -> float:
+    """Returns the share that the moving average keeps at each batch.
+
+    Keras updates the average after every batch (3.15, `_backend_apply_gradients`), so the shares
+    of a step's batches are chosen to multiply to the phase's decay per step.
+    """
+    return float(phase.ema ** (1 / phase.accumulate))
+
+
 def batches_seen(optimizer: keras.optimizers.Optimizer) -> int:
     """Returns how many batches an optimizer of `build_optimizer` has seen, as schedules count.
 
@@ -195,9 +204,7 @@ def _stock(phase: Phase, rate: float | Callable, spared: list) -> keras.optimize
     if phase.accumulate > 1:
         common["gradient_accumulation_steps"] = phase.accumulate
     if phase.ema:
-        # Keras updates the average after every batch (3.15, `_backend_apply_gradients`), so the
-        # decays of a step's batches are chosen to multiply to the phase's decay per step.
-        common |= {"use_ema": True, "ema_momentum": phase.ema ** (1 / phase.accumulate)}
+        common |= {"use_ema": True, "ema_momentum": ema_momentum(phase)}
     if phase.optimizer == "sgd":
         return keras.optimizers.SGD(momentum=phase.momentum, **common)
     if phase.optimizer == "adamw":

@@ -22,10 +22,10 @@ from kerasft.config.settled import Plan
 from kerasft.data.batches import Epoch
 from kerasft.errors import UserError
 from kerasft.models.cut import Cut, freeze
-from kerasft.models.live import LiveModel
+from kerasft.models.live import LiveModel, NormMean
 from kerasft.models.net import Net
 from kerasft.training.feed import class_weights, training_feed
-from kerasft.training.rates import Group, build_optimizer, rate_groups
+from kerasft.training.rates import Group, build_optimizer, ema_momentum, rate_groups
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,7 +62,20 @@ class Trainable:
     @cached_property
     def model(self) -> LiveModel:
         """The compiled model for `fit`: the suffix for stored activations, else both halves."""
-        return self._compile(LiveModel(None if self.stored else self.cut.prefix, self.cut.suffix))
+        prefix = None if self.stored else self.cut.prefix
+        return self._compile(LiveModel(prefix, self.cut.suffix, self.norm_mean))
+
+    @cached_property
+    def norm_mean(self) -> NormMean | None:
+        """The running mean of the statistics that learn; None if the weights get no mean either."""
+        if not (self.phase.ema and self.learning_norms):
+            return None
+        return NormMean(
+            self.cut.suffix,
+            self.learning_norms,
+            momentum=ema_momentum(self.phase),
+            first=self.phase.accumulate,
+        )
 
     def _compile(self, model: LiveModel) -> LiveModel:
         model.compile(
@@ -95,6 +108,7 @@ class Trainable:
                     num_classes=classes,
                     batch_size=self.phase.batch_size,
                     sample_weights=class_weights(self.phase, labels, classes),
+                    norm_mean=self.norm_mean,
                 )
                 self._compile(whole)
                 return whole, whole.orders(epochs), self.steps_per_epoch

@@ -23,7 +23,7 @@ from kerasft.backbones.table import BACKBONES
 from kerasft.config.load import append_phase
 from kerasft.data.batches import Epoch
 from kerasft.models.cut import freeze, split
-from kerasft.models.live import LiveModel
+from kerasft.models.live import LiveModel, NormMean
 from kerasft.run import open_run, read_metrics, read_record
 from kerasft.training.feed import epoch_order, stored_batches
 from kerasft.training.train import train_run
@@ -93,16 +93,17 @@ def fits() -> dict[str, list]:
 
 
 def train_epochs() -> dict[str, Any]:
-    """Trains the same suffix from batches and by whole epochs: with views, mixup and weights."""
+    """Trains a suffix from batches and by whole epochs: with views, mixup, weights and norms."""
     rng = np.random.default_rng(0)
     count = 37  # four batches of 8, and a rest of 5
     cut = split(tiny_model(), 1, TINY)
-    freeze(cut, "frozen")
     suffix, begin = cut.suffix, cut.suffix.get_weights()
     views = [rng.normal(0, 1, (count, *suffix.input_shape[1:])).astype("float16") for _ in "ab"]
     labels = rng.integers(0, 2, count)
     found: dict[str, Any] = {}
-    for name, mix, per_class in (("plain", False, None), ("all", True, np.array([0.5, 2.0]))):
+    kinds = [("plain", False, None), ("all", True, np.array([0.5, 2.0])), ("norms", False, None)]
+    for name, mix, per_class in kinds:
+        norms = freeze(cut, "train" if name == "norms" else "frozen")
         epochs = [
             Epoch(
                 epoch_order(0, epoch, count),
@@ -113,24 +114,28 @@ def train_epochs() -> dict[str, Any]:
             for epoch in range(3)
         ]
         how: Any = {"num_classes": 2, "batch_size": 8, "sample_weights": per_class}
-        curves, ends = [], []
+        curves, ends, means = [], [], []
         for whole in (False, True):
             suffix.set_weights(begin)
+            mean = NormMean(suffix, norms, momentum=0.9, first=2)
             model: Any
             if whole:
-                model = WholeEpochs(suffix, views, labels, **how)
+                model = WholeEpochs(suffix, views, labels, norm_mean=mean, **how)
                 feed, steps = model.orders(epochs), 1
             else:
-                model = LiveModel(None, suffix)
+                model = LiveModel(None, suffix, mean)
                 feed, steps = stored_batches(views, labels, epochs, **how), 5
             loss = keras.losses.CategoricalCrossentropy(from_logits=True)
             model.compile(keras.optimizers.Adam(0.01), loss, metrics=["accuracy"])
             fitted = model.fit(feed, epochs=3, steps_per_epoch=steps, shuffle=False, verbose=0)
             curves.append([fitted.history["loss"], fitted.history["accuracy"]])
             ends.append(suffix.get_weights())
+            means.append([np.array(keras.ops.convert_to_numpy(v)) for v in mean.variables])
         found[name] = {
             "curves": largest(*curves),
             "weights": largest(*ends),
+            "means": largest(*means),
+            "batches": [int(batches) for batches, *_ in means],
             "learned": largest(begin, ends[1]),
         }
     return found

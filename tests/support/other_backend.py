@@ -30,12 +30,19 @@ from kerasft.training.train import train_run
 
 
 def own(folder: Path) -> Config:
-    """Returns a config that trains one block live, in bfloat16, at two rates and with dropout."""
+    """Returns a config that trains one block live, in bfloat16, at two rates and with dropout.
+
+    Its weights and statistics are averaged, and gradients are left over at the end.
+    """
     return small(
         folder / "photos",
         "phases.0.blocks=1",
         "phases.0.precision=mixed_bfloat16",
         "phases.0.head_learning_rate_multiplier=10",
+        "phases.0.batch_norm=train",
+        "phases.0.ema=0.9",
+        "phases.0.accumulate=2",
+        "phases.0.epochs=3",
         "cache.mode=off",
     )
 

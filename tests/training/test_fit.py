@@ -33,6 +33,7 @@ def test_the_running_mean_is_validated_and_kept_while_training_goes_on_without_i
 def test_a_run_with_accumulation_and_a_mean_resumes_to_the_same_bits(groups, photos, tmp_path):
     # 3 batches an epoch: gradients are left over at the end of the first.
     sets = ["phases.0.accumulate=2", "phases.0.ema=0.9", "phases.0.epochs=3", groups]
+    sets += ["phases.0.batch_norm=train"]
     sets += ["phases.0.blocks=1"]
     config = small(photos, *sets, **{"phases.0.blocks": 1})
     whole = train_run(config, tmp_path / "whole").to_json()
@@ -59,6 +60,27 @@ def test_gradients_that_are_accumulated_over_the_epoch_move_the_weights_once(pho
     assert len(metrics(tmp_path / "one")) == 1
     for mine, its in zip(a.get_weights(), b.get_weights(), strict=True):
         np.testing.assert_allclose(mine, its, atol=1e-6)  # sums in another order
+
+
+def test_learning_statistics_are_kept_as_the_mean_of_theirs(photos, tmp_path):
+    """By hand, with one step an epoch: 0.5 s1 + 0.5 s2."""
+    sets = ["augment.mixup=0", "head.dropout=0", "phases.0.blocks=1", "phases.0.batch_norm=train"]
+    sets += ["phases.0.learning_rate=0.01", "cache.mode=on"]
+
+    def statistics(name, epochs, *more):
+        flags = {"phases.0.batch_size": 24, "phases.0.epochs": epochs, "phases.0.blocks": 1}
+        result = train_run(small(photos, *sets, *more, **flags), tmp_path / name).to_json()
+        assert result["phases"][0]["best_epoch"] == epochs
+        model = bundle.load(tmp_path / name / "model.keras").model
+        return {v.path: np.array(v.numpy()) for v in model.weights if "moving" in v.path}
+
+    first, second = statistics("first", 1), statistics("second", 2)
+    mean = statistics("mean", 2, "phases.0.ema=0.5")
+    moved = [path for path in mean if np.abs(second[path] - first[path]).max() > 1e-4]
+    assert len(moved) == 2  # moving mean and variance of the block's norm
+    for path in mean:
+        by_hand = 0.5 * first[path] + 0.5 * second[path]
+        np.testing.assert_allclose(mean[path], by_hand, atol=1e-6, err_msg=path)
 
 
 def test_gradients_left_at_the_end_of_the_last_epoch_make_a_step_of_their_own(photos, tmp_path):

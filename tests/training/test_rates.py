@@ -5,7 +5,7 @@ from tiny import TINY, batch, tiny_model, weights_by_name
 
 from kerasft.config.fields import Phase
 from kerasft.models.cut import freeze, split
-from kerasft.models.live import LiveModel
+from kerasft.models.live import LiveModel, NormMean
 from kerasft.training.rates import (
     apply_rest,
     batches_seen,
@@ -181,7 +181,7 @@ def values_of(variable):
 def apply(optimizer, gradients, variables):
     """Applies gradients as `fit` does: without state on JAX."""
     if keras.backend.backend() != "jax":
-        optimizer.apply(gradients)
+        optimizer.apply([keras.ops.convert_to_tensor(g) for g in gradients])
         return
     slots = optimizer.variables
     state = [[v.value for v in many] for many in (slots, variables)]
@@ -258,8 +258,39 @@ def test_without_a_rest_nothing_is_applied(fields):
     cut = a_cut()
     optimizer = build_optimizer(phase, rate_groups(phase, cut), cut.suffix, 4)
     for _ in range(5):
-        optimizer.apply([np.ones(v.shape, "float32") for v in cut.suffix.trainable_variables])
+        ones = [np.ones(v.shape, "float32") for v in cut.suffix.trainable_variables]
+        apply(optimizer, ones, cut.suffix.trainable_variables)
     before = weights_by_name(cut.suffix)
     assert apply_rest(optimizer) == 0
     after = weights_by_name(cut.suffix)
     assert all((after[path] == before[path]).all() for path in before)
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_learning_statistics_get_the_mean_that_the_weights_get(accumulate):
+    """By hand: m = s1, then m = 0.75 m + 0.25 s for each step after the first."""
+    phase = a_phase(ema=0.75, accumulate=accumulate, batch_norm="train", learning_rate=0.01)
+    cut = split(tiny_model(), 1, TINY)
+    norms = freeze(cut, "train")
+    assert norms == ["block_2_a_norm"]
+    share = 0.75 ** (1 / accumulate)
+    mean = NormMean(cut.suffix, norms, momentum=share, first=accumulate)
+    live = LiveModel(cut.prefix, cut.suffix, mean)
+    optimizer = build_optimizer(phase, rate_groups(phase, cut), cut.suffix, 4)
+    live.compile(optimizer, keras.losses.CategoricalCrossentropy(True))
+    norm = cut.suffix.get_layer("block_2_a_norm")
+    pixels, labels = batch(16)
+    seen = []
+    for start in range(0, 16, 4):
+        live.train_on_batch(pixels[start : start + 4], labels[start : start + 4])
+        seen.append([values_of(norm.moving_mean), values_of(norm.moving_variance)])
+    live.predict(pixels, verbose=0)  # leaves the mean alone
+    expected = seen[accumulate - 1]
+    for now in seen[accumulate:]:
+        expected = [share * m + (1 - share) * s for m, s in zip(expected, now, strict=True)]
+    mean.put_in()
+    for kept, by_hand, last in zip(
+        (norm.moving_mean, norm.moving_variance), expected, seen[-1], strict=True
+    ):
+        np.testing.assert_allclose(values_of(kept), by_hand, atol=1e-6)
+        assert np.abs(by_hand - last).max() > 1e-3
