@@ -207,6 +207,7 @@ def _keep_programs() -> None:
     if jax.config.jax_compilation_cache_dir is None:
         jax.config.update("jax_compilation_cache_dir", str(cache_folder() / PROGRAMS))
         jax.config.update("jax_compilation_cache_max_size", 2 * 10**9)  # bytes; the oldest go
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)  # small ones too
 
 
 def processors() -> int:

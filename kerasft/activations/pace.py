@@ -1,14 +1,16 @@
 """The pace of a machine with a GPU: how fast photos become activations, and how fast a disk reads.
 
 A GPU may compute activations faster than a disk reads them. Then a phase trains without a store,
-unless the card's memory holds it. Both rates are measured once per net, cut and machine.
+unless the card's memory holds it. Both rates are measured once per net, cut, photos and machine.
 
 Shapes: S side of the square input in pixels.
 """
 
+import hashlib
 import os
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -61,7 +63,8 @@ def measured_pace(config: Config, source: Source, prefix: keras.Model, device: s
     folder = cache.cache_folder()
     shapes = [prefix.input_shape[1:], prefix.output_shape[1:]]
     here = [keras.backend.backend(), device, *engines.processor()]
-    key = " ".join(map(str, ["pace", config.model.backbone, *shapes, *here]))
+    photos = hashlib.blake2b("".join(source.digests).encode(), digest_size=8).hexdigest()
+    key = " ".join(map(str, ["pace", config.model.backbone, *shapes, photos, *here]))
     found = cache.remembered(folder, key, ("images", "disk"))
     if found is None:
         images = _images(source, prefix, config.data.resize)
@@ -104,13 +107,14 @@ def disk_rate(folder: Path) -> float:
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / f"probe-{os.getpid()}"
         try:
-            with path.open("wb") as file:
+            with path.open("w+b", buffering=0) as file:
+                with suppress(OSError):  # Windows removes no open file
+                    path.unlink()  # now, so that nothing is left if this process is killed
                 block = np.random.default_rng(0).bytes(PROBE // 16)
                 for _ in range(16):
                     file.write(block)
-                file.flush()
                 os.fsync(file.fileno())
-            with path.open("rb", buffering=0) as file:
+                file.seek(0)
                 if hasattr(os, "posix_fadvise"):  # so that it is read from the disk, not memory
                     os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
                 began = time.perf_counter()

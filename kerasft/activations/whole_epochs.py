@@ -17,26 +17,18 @@ from jax import numpy as jnp
 from kerasft.data.batches import Epoch
 from kerasft.models.live import LiveModel, NormMean, mixed
 
-SHARE = 0.5  # of the card's free memory that the stores may take; the steps need the rest
+SHARE = 0.4  # of the memory that JAX may take that the stores may take; the steps need the rest
 
 
-def free_memory() -> int | None:
-    """Returns the free memory of the device that Keras computes on, bytes; None if it has none.
-
-    A CPU has no memory of its own: the rows lie where it can read them.
-    """
-    stats = jnp.zeros(()).device.memory_stats()
-    return None if stats is None else int(stats["bytes_limit"] - stats["bytes_in_use"])
-
-
-def fit_on_device(size: int, free: int | None) -> bool:
-    """Returns whether stores can lie on the device.
+def fit_on_device(size: int, memory: int | None) -> bool:
+    """Returns whether stores can lie on the device; the same in every process of a run.
 
     Args:
         size: size of the stores in bytes.
-        free: free memory in bytes, from `free_memory`.
+        memory: memory of the device in bytes, from `compiled.memory`; None for a CPU, which has
+            none of its own: the rows lie where it can read them.
     """
-    return free is not None and size <= SHARE * free
+    return memory is not None and size <= SHARE * memory
 
 
 class WholeEpochs(LiveModel):

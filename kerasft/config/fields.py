@@ -528,8 +528,8 @@ class Cache(Section):
     )
     precision: Literal["auto", "float32", "bfloat16"] = Field(
         default="auto",
-        description='Precision in which the activations are computed; "auto": bfloat16 if it is '
-        "measured to be faster and close enough.",
+        description='Precision in which the activations are computed; "auto": on a CPU bfloat16 if '
+        "it is measured to be faster and close enough, on a GPU float32.",
     )
     dtype: Literal["auto", "float16", "float32"] = Field(
         default="auto",

@@ -85,7 +85,8 @@ def evaluate_run(
         data: source of photos. For a run, their present place if they were moved; for any other
             target it is required, and its classes are named like the model's.
         relabel: whether photos of a run are measured by the classes that they have now, for this
-            report only: nothing is written into the run. Photos in a class that the run does not
+            report only: nothing is written into the run, not even that its test split was
+            scored. Photos in a class that the run does not
             know are left out, with a warning.
         progress: receiver of events, as images are read ("images") and scored ("check").
 

@@ -159,11 +159,18 @@ def _refuse_links(file: h5py.File, path: Path) -> None:
         a word; Keras refuses them in its own files (CVE-2025-9905 and its kin).
     """
     waiting: list[h5py.Group] = [file]
+    seen = set()  # a link may lead back to a group above it
     while waiting:
         group = waiting.pop()
+        place = h5py.h5o.get_info(group.id).addr
+        if place in seen:
+            continue
+        seen.add(place)
         for name in group:
-            elsewhere = isinstance(group.get(name, getlink=True), h5py.ExternalLink)
-            member = None if elsewhere else group.get(name)
+            link = group.get(name, getlink=True)
+            elsewhere = isinstance(link, h5py.ExternalLink)
+            # What a soft link names is looked at where it lies.
+            member = None if isinstance(link, h5py.ExternalLink | h5py.SoftLink) else group[name]
             if isinstance(member, h5py.Dataset):
                 elsewhere = member.external is not None or member.is_virtual
             elif isinstance(member, h5py.Group):

@@ -20,7 +20,7 @@ from kerasft.backbones.spec import default_blocks
 from kerasft.config.fields import AnyPhase, Config, Solved, distinct_views
 from kerasft.config.settled import Plan, Storing
 from kerasft.data.source import Source
-from kerasft.errors import UserError
+from kerasft.errors import TooFewPhotos, UserError
 from kerasft.models.cut import Cut
 from kerasft.models.net import Net
 from kerasft.record import Device
@@ -109,7 +109,7 @@ def _refuse_idle_epochs(phase: AnyPhase, index: int, images: int) -> None:
         return
     batches = math.ceil(images / phase.batch_size)
     if phase.accumulate > batches:
-        raise UserError(
+        raise TooFewPhotos(
             f"expected at most {batches:,}, the batches of an epoch: {images:,} training images in "
             f"batches of {phase.batch_size:,}; got {phase.accumulate:,}. Lower it, or lower "
             f"`phases.{index}.batch_size`.",
@@ -143,6 +143,8 @@ def for_device(config: Config, device: Device) -> Config:
         wanted == "compiled" and not engines.compiles()
     ):
         return _with_cache(config, engine="keras", batch=None)
+    if wanted == "compiled" and device.device == "cpu":
+        return _with_cache(config, batch=None)  # it was chosen for the memory of a GPU
     return config
 
 
@@ -241,15 +243,15 @@ def _on_the_card(size: int) -> bool:
     """Returns whether stores of some bytes lie in the GPU's memory while a phase trains."""
     if not engines.compiles():
         return False
-    from kerasft.activations import whole_epochs
+    from kerasft.activations import compiled, whole_epochs
 
-    return whole_epochs.fit_on_device(size, whole_epochs.free_memory())
+    return whole_epochs.fit_on_device(size, compiled.memory())
 
 
 def _too_slow(pace: Pace, images: int, read: int) -> str:
     return (
         f"in each epoch the disk would read {size_text(read)} at {size_text(int(pace.disk))} a "
-        f"second, {read / pace.disk:.0f} s; this GPU computes the {images:,} images in "
+        f"second, {read / pace.disk:.0f} s; decoded and computed again, the {images:,} images take "
         f"{images / pace.images:.0f} s"
     )
 

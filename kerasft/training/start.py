@@ -96,16 +96,31 @@ def warn_of_photos_that_the_base_knows(config: Config, source: Source) -> None:
         }
         if not any(counts.values()):
             continue
-        earlier = load_config(run.config_path)
         log.warning(
             "%s, whose weights are taken, was trained on %s validation and %s test photos of this "
-            "run, so their figures flatter. With the same photos, `seed=%d` divides them as that "
-            "run did.",
+            "run, so their figures flatter. %s",
             run.path,
             f"{counts['validation']:,}",
             f"{counts['test']:,}",
-            earlier.seed,
+            _how_to_divide(config, run),
         )
+
+
+def _how_to_divide(config: Config, run: Run) -> str:
+    """Says how validation and test get photos that a run was not trained on."""
+    try:
+        earlier = load_config(run.config_path)
+    except UserError:  # moved without its config, or of a later version
+        earlier = config
+    if earlier.seed == config.seed or (earlier.data.validation, earlier.data.test) != (
+        config.data.validation,
+        config.data.test,
+    ):
+        return "Take photos for validation and test that it has not seen."
+    return (
+        f"If the photos are the same and come without splits of their own, `seed={earlier.seed}` "
+        "divides them as that run did."
+    )
 
 
 def _known_to(run: Run) -> set[str]:

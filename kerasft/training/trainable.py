@@ -96,10 +96,10 @@ class Trainable:
         (`activations/whole_epochs.py`); else the model and its batches, of one step each.
         """
         if stored and keras.backend.backend() == "jax":
-            from kerasft.activations import whole_epochs
+            from kerasft.activations import compiled, whole_epochs
 
             size = sum(view.nbytes for view in stored.train)
-            if whole_epochs.fit_on_device(size, whole_epochs.free_memory()):
+            if whole_epochs.fit_on_device(size, compiled.memory()):
                 labels, classes = context.labels("train"), len(context.source.class_names)
                 whole = whole_epochs.WholeEpochs(
                     self.cut.suffix,

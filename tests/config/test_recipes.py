@@ -67,7 +67,7 @@ def test_the_header_has_the_command_and_a_measured_result_or_why_there_is_none(p
     assert re.search(r"20\d\d-\d\d-\d\d", text)
 
 
-FAST = {"few-photos", "imbalanced"}  # between them: two phases, many views, weighted classes
+FAST = {"few-photos"}  # the others run the same code
 
 
 @pytest.mark.parametrize(

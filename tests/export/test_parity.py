@@ -75,6 +75,7 @@ def test_an_export_that_resizes_in_another_way_is_refused(made, tmp_path):
         prove(made, "saved", tmp_path, resize="crop")
 
 
+@pytest.mark.slow
 def test_an_export_that_cannot_be_loaded_is_refused(made, tmp_path):
     with pytest.raises(UserError, match="the process that loads the export ended with status 1"):
         prove(made, "absent", tmp_path)

@@ -151,6 +151,7 @@ def test_pixels_give_the_scores_of_the_model(trained, signatures):
     np.testing.assert_allclose(result["scores"], model.predict_on_batch(pixels), atol=1e-5)
 
 
+@pytest.mark.slow  # by saved_model_cli it is, below
 def test_the_export_is_used_where_kerasft_cannot_be_imported(exported, photos, signatures):
     code = (
         "import tensorflow as tf\n"

@@ -165,6 +165,7 @@ def test_unfreezing_trains_the_top_block_of_each_and_nothing_else(trained):
     assert changed == {"net0_block_2_a_conv", "net1_block_2_a_conv", "logits"}
 
 
+@pytest.mark.slow  # of one net: test_bundle.py
 def test_the_model_loads_in_plain_keras(trained):
     folder, _ = trained
     code = (

@@ -59,8 +59,8 @@ def test_another_seed_tests_on_photos_that_the_base_was_trained_on(chain, caplog
     runs = ["second", "first"] if base == "second" else ["first"]
     assert lines == [
         f"{chain / name}, whose weights are taken, was trained on {counts[0]} validation and "
-        f"{counts[1]} test photos of this run, so their figures flatter. With the same photos, "
-        "`seed=0` divides them as that run did."
+        f"{counts[1]} test photos of this run, so their figures flatter. If the photos are the "
+        "same and come without splits of their own, `seed=0` divides them as that run did."
         for name in runs
     ]
 
