@@ -9,7 +9,6 @@ Shapes: S side of the square input in pixels.
 import hashlib
 import os
 import time
-from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ import numpy as np
 
 from kerasft import cache
 from kerasft.activations import engines
+from kerasft.activations.precision import timed
 from kerasft.cache import explaining
 from kerasft.config.fields import Config
 from kerasft.data.batches import split_batches
@@ -89,16 +89,8 @@ def _images(source: Source, prefix: keras.Model, resize: str) -> float:
             break
     decoding = read / (time.perf_counter() - began) if read else float("inf")
     engine = engines.build(prefix, "keras", "float32")
-    return min(decoding, len(pixels) / _fastest(lambda: engine(pixels)))
-
-
-def _fastest(call: Callable[[], object]) -> float:
-    seconds = []
-    for _ in range(4):  # the first call compiles
-        began = time.perf_counter()
-        call()
-        seconds.append(time.perf_counter() - began)
-    return min(seconds)
+    _, seconds = timed(engine, pixels)
+    return min(decoding, len(pixels) / seconds)
 
 
 def disk_rate(folder: Path) -> float:

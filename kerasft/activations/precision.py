@@ -106,13 +106,13 @@ def compare_precisions(prefix: keras.Model, engine: str, pixels: np.ndarray) -> 
         engine: name of the engine, a key of `engines.ENGINES`.
         pixels: pixels of real images, float32 [BATCH,S,S,3].
     """
-    exact, seconds = _timed(build(prefix, engine, "float32"), pixels)
-    rough, rough_seconds = _timed(build(prefix, engine, "bfloat16"), pixels)
+    exact, seconds = timed(build(prefix, engine, "float32"), pixels)
+    rough, rough_seconds = timed(build(prefix, engine, "bfloat16"), pixels)
     difference = max(relative_error(a, b) for a, b in zip(exact, rough, strict=True))
     return Gain(seconds / rough_seconds, difference)
 
 
-def _timed(compute: Engine, pixels: np.ndarray) -> tuple[list[np.ndarray], float]:
+def timed(compute: Engine, pixels: np.ndarray) -> tuple[list[np.ndarray], float]:
     """Returns the activations and the seconds of the fastest call; the first builds the graph."""
     seconds = []
     for _ in range(4):
