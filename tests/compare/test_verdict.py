@@ -96,6 +96,32 @@ def test_an_image_counts_once_however_many_seeds_have_it():
     assert knn == pytest.approx(2 / 2**5)  # five images, not ten
 
 
+def test_an_image_of_two_seeds_counts_as_the_first_seed_has_it():
+    entries = [
+        entry("svm", ALL),
+        entry("svm", ALL, seed=1),
+        entry("knn", HALF),  # wrong on 5 to 9
+        entry("knn", ALL, seed=1),  # right on 5 to 14
+    ]
+    rows = rows_of(entries)
+    for split in ("test", "validation"):
+        _, knn = p_values(rows, rows[0], entries, split=split, images=IMAGES)
+        assert knn == pytest.approx(2 / 2**5)  # the last seed would have all right, p = 1
+
+
+def test_size_classes_and_note_of_a_row_are_those_of_the_first_seed_that_has_them():
+    (row,) = rows_of(
+        [
+            entry("svm", ALL, size=10.0, settings={"C": 1.0}, notes=("a", "b")),
+            entry("svm", ALL, seed=1, size=12.0, settings={"C": 2.0}, notes=("b", "c"), note="x"),
+            entry("svm", ALL, seed=2, size=14.0, settings={"C": 3.0}, classes=None, note="y"),
+        ]
+    )
+    assert (row.means.size_mb, row.classes, row.note) == (10.0, 3, "x")
+    assert row.settings == ({"C": 1.0}, {"C": 2.0}, {"C": 3.0})
+    assert row.notes == ("a", "b", "c")
+
+
 def advised(*entries, curve=()):
     rows = rows_of(entries)
     winner = winner_of(rows, 3)

@@ -44,7 +44,9 @@ def test_shares_are_rounded_with_at_least_one_image_each(images, expected):
 
 
 def test_half_and_half_still_leaves_an_image_for_training():
-    assert sizes(carve_one_class(range(4), {"validation": 0.5, "test": 0.5})) == [1, 1, 2]
+    halves = {"validation": 0.5, "test": 0.5}
+    assert sizes(carve_one_class(range(4), halves)) == [1, 1, 2]
+    assert sizes(carve_one_class(range(5), halves)) == [1, 2, 2]  # rounded up, they are 6
 
 
 def test_a_test_share_of_nothing_makes_no_test_images():
@@ -86,6 +88,11 @@ def test_an_image_with_two_labels_stays_in_training():
     )
     assert splits[[0, 1, 4, 5]].tolist() == ["train"] * 4
     assert sizes(splits) == [4, 2, 2]
+
+
+def test_copies_with_the_same_label_may_leave_training_whatever_its_number():
+    digests, labels = digests_of([0, 0, 1]), np.array([300, 300, 7], np.int32)
+    assert movable([[0, 1], [2]], labels, np.full(3, "train"), digests) == [[0, 1], [2]]
 
 
 def test_an_image_that_is_in_the_test_folder_already_stays_in_training():

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from tiny import TINY, batch, moved, tiny_model, weights_by_name
 
-from kerasft.errors import UserError
+from kerasft.errors import PhaseFailed, UserError
 from kerasft.models import bundle
 from kerasft.models.bundle import Bundle
 from kerasft.models.cut import fingerprint, freeze, may_change, prove_frozen, split, thaw
@@ -43,11 +43,12 @@ def test_a_cut_at_the_pixels_has_no_prefix():
         assert [block.name for block in cut.blocks] == ["block_2", "block_1", "stem"]
 
 
-def test_more_blocks_than_there_are_is_refused():
+@pytest.mark.parametrize("blocks", [4, -1])
+def test_more_blocks_than_there_are_or_fewer_than_none_are_refused(blocks):
     with pytest.raises(UserError) as caught:
-        split(tiny_model(), 4, TINY)
+        split(tiny_model(), blocks, TINY)
     assert str(caught.value) == (
-        "blocks: Tiny has 3 blocks, got 4. Take 0 to 3; `kerasft blocks Tiny` lists them."
+        f"blocks: Tiny has 3 blocks, got {blocks}. Take 0 to 3; `kerasft blocks Tiny` lists them."
     )
     assert caught.value.exit_code == 2
 
@@ -106,6 +107,13 @@ def test_statistics_of_released_norms_follow_within_a_few_dozen_steps():
     way = (np.asarray(norm.moving_mean) / np.asarray(seen).mean((0, 1, 2))).mean()
     assert way == pytest.approx(0.57, abs=0.1)
     assert model.get_layer("block_1_a_norm").momentum == 0.999
+
+
+def test_a_released_norm_keeps_a_momentum_that_is_lower():
+    model = tiny_model()
+    model.get_layer("block_2_a_norm").momentum = 0.5
+    freeze(split(model, 1, TINY), "train")
+    assert model.get_layer("block_2_a_norm").momentum == 0.5
 
 
 def test_fit_moves_statistics_despite_training_false_in_a_functional_model():  # fact 1, control
@@ -207,6 +215,25 @@ def test_the_proof_holds_for_an_honest_phase_and_a_saved_model_is_thawed(tmp_pat
     assert all(layer.trainable for layer in loaded.layers)
 
 
+@pytest.mark.parametrize(
+    ("batch_norm", "norm"), [("frozen", []), ("train", ["gamma", "beta", "mean", "variance"])]
+)
+def test_a_cut_at_the_pixels_lets_no_normalization_change_and_no_frozen_norm(batch_norm, norm):
+    inner = keras.Sequential(
+        [keras.layers.Dense(2, name="dense"), keras.layers.BatchNormalization(name="norm")],
+        name="block_2_nested",
+    )
+    pixels = keras.Input((16, 16, 3))
+    scaled = keras.layers.Normalization(name="scale")(pixels)
+    pooled = keras.layers.GlobalAveragePooling2D(name="block_1_pool")(scaled)
+    logits = keras.layers.Dense(2, name="logits")(inner(pooled))
+    model = keras.Model(pixels, keras.layers.Softmax(name="scores")(logits))
+    places = may_change(model, split(model, "all", TINY), batch_norm)
+    names = [model.weights[place].name.removeprefix("moving_") for place in sorted(places)]
+    assert names == ["kernel", "bias", *norm, "kernel", "bias"]
+    assert len(model.weights) == 11  # with mean, variance and count of Normalization
+
+
 @pytest.mark.parametrize("layer", ["block_2_a_norm", "stem_norm", "stem_conv"])
 def test_a_planted_fault_in_prefix_or_suffix_is_named(layer, tmp_path):
     model = tiny_model()
@@ -220,6 +247,36 @@ def test_a_planted_fault_in_prefix_or_suffix_is_named(layer, tmp_path):
     assert str(caught.value).startswith(
         "Phase 'unfreeze': 1 frozen variables moved while it trained:\n"
         f"  {weight.path}\nNothing of this phase was kept."
+    )
+
+
+def proved(count, moved):
+    """Returns what the proof says of a model with `count` variables, the first `moved` changed."""
+    layers = [keras.layers.Dense(1, use_bias=False) for _ in range(count)]
+    model = keras.Sequential([keras.Input((1,)), *layers])
+    start = fingerprint(model)
+    begun = [(f"v{i}", "other" if i < moved else digest) for i, (_, digest) in enumerate(start)]
+    with pytest.raises(PhaseFailed) as caught:
+        prove_frozen(begun, model, set(), "head")
+    return str(caught.value).splitlines()
+
+
+def test_the_proof_names_ten_variables_and_counts_the_others():
+    ten = [f"  v{i}" for i in range(10)]
+    said = proved(13, 13)
+    assert said[0] == "Phase 'head': 13 frozen variables moved while it trained:"
+    assert said[1:12] == [*ten, "  and 3 more"]
+    assert proved(11, 10)[1:11] == ten
+    assert proved(11, 10)[11].startswith("Nothing of this phase was kept.")
+
+
+def test_the_proof_refuses_a_model_with_another_number_of_variables():
+    model = tiny_model()
+    with pytest.raises(PhaseFailed) as caught:
+        prove_frozen(fingerprint(model)[:-1], model, set(), "head")
+    assert str(caught.value) == (
+        "Phase 'head': the saved model has 20 variables, the phase began with 19. "
+        "Nothing of this phase was kept."
     )
 
 

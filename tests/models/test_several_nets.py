@@ -17,6 +17,7 @@ from kerasft.backbones.table import BACKBONES
 from kerasft.config.load import load_config
 from kerasft.config.settled import Plan
 from kerasft.data.scan import scan_source
+from kerasft.errors import UserError
 from kerasft.heads import trained as trained_module
 from kerasft.models import build, bundle
 from kerasft.models.blocks import list_blocks
@@ -60,6 +61,14 @@ def test_a_block_is_one_of_each_and_the_last_one_is_all_that_is_left():
     assert "net1_conv1" in blocks[2].layers  # the first convolution of MobileNet
     alone = [build.load(one, weights="none", image_size=32) for one in spec.split("+")]
     assert sum(block.parameters for block in blocks) == sum(a.count_params() for a in alone)
+
+
+def test_more_blocks_than_the_net_with_the_fewest_has_are_refused_by_its_name():
+    spec = "MobileNet:alpha=0.25+Tiny"
+    base = build.load(spec, weights="none", image_size=32)
+    whole = trained_module.attach(base, 2, hidden=(), dropout=0.0, seed=0)
+    with pytest.raises(UserError, match=r"^blocks: Tiny has 3 blocks, got 4\. Take 0 to 3"):
+        split(whole, 4, *rows_of(spec))
 
 
 def test_features_are_those_of_each_alone_behind_one_another():

@@ -1,4 +1,5 @@
 import json
+import os
 
 import keras
 import numpy as np
@@ -113,6 +114,44 @@ def test_a_changed_checkpoint_is_refused(tmp_path):
         checkpoint.load(tmp_path, "head")
 
 
+def test_a_missing_file_is_refused(tmp_path):
+    _, suffix, optimizer = trained(0)
+    now = PhaseState("head", epoch=1, best_epoch=1)
+    checkpoint.save(tmp_path, now, suffix, optimizer, checkpoint.weights_of(suffix))
+    (tmp_path / "best-1.npz").unlink()
+    with pytest.raises(UserError, match=r"best-1\.npz: the checkpoint is missing or was changed"):
+        checkpoint.restore(tmp_path, suffix, optimizer)
+
+
+def test_the_best_weights_are_written_once_and_the_model_of_a_later_phase_stays(tmp_path):
+    _, suffix, optimizer = trained(0)
+    best = checkpoint.weights_of(suffix)
+    (tmp_path / checkpoint.START).write_bytes(b"a model")
+    checkpoint.save(tmp_path, PhaseState("head", "", 1, 1), suffix, optimizer, best)
+    os.utime(tmp_path / "best-1.npz", (0, 0))
+    checkpoint.save(tmp_path, PhaseState("head", "", 2, 1), suffix, optimizer, best)
+    assert (tmp_path / "best-1.npz").stat().st_mtime == 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "best-1.npz",
+        "start.keras",
+        "state-2.npz",
+        "state.json",
+    ]
+
+
+def test_a_phase_begins_with_its_own_state_or_none(tmp_path):
+    _, suffix, optimizer = trained(0)
+    folder = tmp_path / "checkpoints"
+    checkpoint.clear(folder)  # there is nothing to remove yet
+    checkpoint.begin(folder, "head")
+    now = PhaseState("head", epoch=1, best_epoch=1)
+    checkpoint.save(folder, now, suffix, optimizer, checkpoint.weights_of(suffix))
+    checkpoint.begin(folder, "head")
+    assert checkpoint.load(folder, "head") == now
+    checkpoint.begin(folder, "unfreeze")
+    assert list(folder.iterdir()) == []
+
+
 def test_clear_removes_everything(tmp_path):
     _, suffix, optimizer = trained(0)
     checkpoint.save(
@@ -134,3 +173,12 @@ def test_random_layers_start_alike_whatever_was_computed_before():
     for a, b in zip(checkpoint.seed_states(one), checkpoint.seed_states(other), strict=True):
         np.testing.assert_array_equal(a, b)
     assert len(checkpoint.seed_states(one)) == 1
+
+
+def test_each_random_layer_starts_with_a_state_of_its_own():
+    model = tiny_model(dropout=0.5, base_dropout=0.5)
+    checkpoint.reset_seeds(model, 3)
+    states = [tuple(np.asarray(state).tolist()) for state in checkpoint.seed_states(model)]
+    assert len(set(states)) == len(states) == 4
+    checkpoint.reset_seeds(model, 4)
+    assert tuple(np.asarray(checkpoint.seed_states(model)[0]).tolist()) != states[0]

@@ -252,6 +252,22 @@ def test_a_rest_is_a_step_with_the_mean_of_its_batches(optimizer, layer_decay, p
         np.testing.assert_allclose(mine, mean, atol=1e-6, err_msg=mine.path)
 
 
+def test_the_mean_begins_with_the_weights_of_a_rest_before_the_first_step():
+    phase = a_phase(optimizer="sgd", ema=0.5, accumulate=3)
+    cut = a_cut()
+    trained = cut.suffix.trainable_variables
+    optimizer = build_optimizer(phase, rate_groups(phase, cut), cut.suffix, 4)
+    before = [values_of(v) for v in trained]
+    for _ in range(2):
+        apply(optimizer, [np.ones(v.shape, "float32") for v in trained], trained)
+    assert apply_rest(optimizer) == 2
+    after = [values_of(v) for v in trained]
+    optimizer.finalize_variable_values(trained)
+    for mine, new, old in zip(trained, after, before, strict=True):
+        np.testing.assert_allclose(values_of(mine), new, atol=1e-6)
+        assert np.abs(new - old).min() > 1e-4
+
+
 @pytest.mark.parametrize("fields", [{}, {"accumulate": 5}])
 def test_without_a_rest_nothing_is_applied(fields):
     phase = a_phase(optimizer="sgd", **fields)
