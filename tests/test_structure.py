@@ -332,6 +332,7 @@ SETTINGS = {
     "data.validation": ["data.validation=0.2"],
     "data.test": ["data.test=0"],
     "data.fraction": ["data.fraction=0.5"],
+    "data.splits_from": ["data.splits_from=none"],
     "data.bad_images": ["data.bad_images=skip"],
     "data.resize": ["data.resize=crop"],
     "model.backbone": ["model.backbone=ResNet50"],

@@ -344,6 +344,8 @@ def plan_text(plan: Mapping[str, Any]) -> str:
         f"{name:<{width}}  {n['train']:>6,}  {n['validation']:>10,}  {n['test']:>6,}"
         for name, n in plan["images"].items()
     ]
+    if plan["splits_from"]:
+        lines.append(f"Photos that {plan['splits_from']} knows keep their splits")
     if plan["unused"]:
         reasons = "data.fraction, copies of images of another split"
         lines.append(f"Images left out ({reasons}): {plan['unused']:,}")

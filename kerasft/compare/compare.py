@@ -135,8 +135,9 @@ class _Identity:
 
     Attributes:
         flags: fields of data and model, but for the place of the photos, which may have been
-            moved, and the weights, which are compared by backbone.
-        sets: `KEY=VALUE` each, from the request.
+            moved, the run of their splits, which `divisions` tells, and the weights, which are
+            compared by backbone.
+        sets: `KEY=VALUE` each, from the request, but for the same fields.
         photos: hash of all files and labels.
         groups: hash of the photos' groups.
         numerics: version of the code that computes activations.
@@ -170,10 +171,10 @@ BY_KEY = ("divisions", "weights")
 def _identity(comparison: Comparison) -> _Identity:
     request, sources = comparison.request, comparison.sources
     found = next(iter(sources.values()))
-    hidden = ("data.source", "model.weights")
+    hidden = ("data.source", "data.splits_from", "model.weights")
     return _Identity(
         flags={key: value for key, value in request.flags.items() if key not in hidden},
-        sets=list(request.sets),
+        sets=[text for text in request.sets if text.partition("=")[0].strip() not in hidden],
         photos=_hash(found.digests, found.labels),
         groups=_hash(found.pictures(), found.groups or [""] * len(found.digests)),
         numerics=NUMERICS,

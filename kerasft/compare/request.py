@@ -12,6 +12,7 @@ from kerasft.compare.ways import AS_IS, WAYS, config_of_way
 from kerasft.config.fields import Config
 from kerasft.config.problems import Problem, report
 from kerasft.config.weights_names import weights_for
+from kerasft.data.source import Source
 from kerasft.errors import UserError, did_you_mean
 
 
@@ -160,6 +161,32 @@ def _can_run(way: str, backbone: str, request: Request) -> bool:
         return True
     weights = request.flags_for(backbone).get("model.weights", "imagenet")
     return weights == "imagenet" and spec.SEPARATOR not in backbone
+
+
+def all_weights(request: Request) -> str:
+    """Returns the weights of all backbones, joined by "+", for one split that suits them all."""
+    models = [
+        config_of_way("linear", request.flags_for(backbone), request.sets).model
+        for backbone in request.backbones
+    ]
+    return spec.SEPARATOR.join(dict.fromkeys(model.weights for model in models))
+
+
+def refuse_equal_seeds(request: Request, source: Source) -> None:
+    """Refuses several seeds for photos that keep the split that they have in a run.
+
+    Raises:
+        UserError: all seeds would give about the same split, exit code 2.
+    """
+    if request.seeds > 1 and source.splits_from is not None:
+        raise UserError(
+            f"expected 1, got {request.seeds}: each seed is to split the photos differently, but "
+            f"they keep the split that they have in {source.splits_from}. Leave `seeds` out, or "
+            "take weights that were not trained on these photos. `data.splits_from=none` splits "
+            "them anew, but figures on photos that the weights were trained on flatter.",
+            field="seeds",
+            exit_code=2,
+        )
 
 
 def config_of(request: Request, trial: Trial) -> Config:

@@ -23,7 +23,13 @@ from sklearn.metrics import f1_score
 from kerasft.activations.context import SCORING_BATCH
 from kerasft.backbones.imagenet_classes import Matches, match_classes, scores_of
 from kerasft.compare.entry import Entry, SplitResult, TriedSetting
-from kerasft.compare.request import Request, Trial, config_of
+from kerasft.compare.request import (
+    Request,
+    Trial,
+    all_weights,
+    config_of,
+    refuse_equal_seeds,
+)
 from kerasft.compare.ways import AS_IS, WAYS, rates_of
 from kerasft.config.fields import Config
 from kerasft.config.load import load_config
@@ -79,9 +85,14 @@ def photos_of(comparison: Comparison, trial: Trial) -> Source:
     key = (trial.seed, trial.fraction)
     if key not in comparison.sources:
         config = config_of(comparison.request, trial)
-        comparison.sources[key] = scan.scan_source(
-            config.data, seed=config.seed, progress=comparison.progress
+        source = scan.scan_source(
+            config.data,
+            seed=config.seed,
+            weights=all_weights(comparison.request),
+            progress=comparison.progress,
         )
+        refuse_equal_seeds(comparison.request, source)
+        comparison.sources[key] = source
     return comparison.sources[key]
 
 

@@ -36,6 +36,7 @@ from kerasft.backbones.compatibility import (
 )
 from kerasft.backbones.spec import SEPARATOR, parse_all, side_of
 from kerasft.backbones.table import SAMPLE_BACKBONE, SAMPLE_SIDE
+from kerasft.config.overrides import NO_RUN
 from kerasft.config.problems import repeated_names
 from kerasft.config.source_names import TFDS, check_name, photos_help
 from kerasft.config.weights_names import Net, file_for, nets_brought_by
@@ -282,6 +283,13 @@ class Data(Section):
         description="Share of the training split to use, e.g. 0.1. Validation and test stay the "
         "same, and a smaller share is a subset of a larger one.",
     )
+    splits_from: StrictStr | None = Field(
+        default=None,
+        description="Run whose splits are kept: photos that it knows stay in training, validation "
+        "or test, and new ones fill the shares. Not set: the run that the weights come from, if it "
+        'was trained on some of these photos. "none": all photos are split anew. Only for photos '
+        "without splits of their own.",
+    )
     bad_images: Literal["fail", "skip"] = Field(
         default="fail",
         description="What happens if files are not readable images: the run does not start "
@@ -304,6 +312,13 @@ class Data(Section):
             except UserError as error:
                 raise ValueError(str(error).removeprefix(f"{name}: ")) from None
         return str(name) if isinstance(name, Path) else name
+
+    @field_validator("splits_from", mode="before")
+    @classmethod
+    def _is_a_run(cls, run: object) -> object:
+        if run == "":
+            raise ValueError(f"expected a run directory or '{NO_RUN}', got ''.")
+        return str(run) if isinstance(run, Path) else run
 
     @field_validator("data_dir")
     @classmethod

@@ -15,6 +15,7 @@ from pydantic import ValidationError
 from kerasft.backbones.compatibility import with_files
 from kerasft.config.fields import OWNERS, Config, Data, Phase
 from kerasft.config.overrides import (
+    NO_RUN,
     PATHS,
     Override,
     absolute,
@@ -221,7 +222,7 @@ def to_toml(config: Config, folder: Path) -> str:
         value = tree[section].get(key)
         if key == "weights":
             tree[section][key] = with_files(value, lambda path: _relative(path, folder))
-        elif value is not None and is_path(value):
+        elif value is not None and value != NO_RUN and is_path(value):
             tree[section][key] = _relative(value, folder)
     for phase in tree["phases"]:
         for field, owner in OWNERS.items():

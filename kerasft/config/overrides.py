@@ -37,7 +37,13 @@ def read_toml(path: Path) -> dict[str, Any]:
         raise UserError(report([Problem((), f"{error}.")], path), exit_code=2) from error
 
 
-PATHS = (("data", "source"), ("data", "data_dir"), ("model", "weights"))
+PATHS = (
+    ("data", "source"),
+    ("data", "data_dir"),
+    ("data", "splits_from"),
+    ("model", "weights"),
+)
+NO_RUN = "none"  # value of `data.splits_from` with which all photos are split anew
 
 
 def make_absolute(tree: dict[str, Any], folder: Path) -> None:
@@ -59,7 +65,9 @@ def make_absolute(tree: dict[str, Any], folder: Path) -> None:
             value = SEPARATOR.join(value)
         if key == "weights" and isinstance(value, str) and value:
             table[key] = with_files(value, lambda path: absolute(path, folder))
-        elif isinstance(value, str | Path) and str(value):
+        elif (
+            isinstance(value, str | Path) and str(value) and (key, value) != ("splits_from", NO_RUN)
+        ):
             table[key] = absolute(value, folder)
 
 

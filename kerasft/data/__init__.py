@@ -4,6 +4,7 @@
     source      defines Photo, Listing, PhotoFolder and Source, the types of the other modules
     folders, tables, archives, tfds     find and list photos, one kind of source each
     checks      refuses photos that cannot be trained on, warns about doubtful ones
+    known       photos that earlier runs know, and the splits that they keep
     relabel     finds photos of a run that lie in another class now, and gives them its label
     splits      makes stratified splits that keep groups together; writes splits.csv
     batches     decodes photos in a given order: tf.data pipelines to train on, batches to score

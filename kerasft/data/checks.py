@@ -7,7 +7,8 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from kerasft.data.source import UNUSED, Listing, Source
+from kerasft.config.overrides import NO_RUN
+from kerasft.data.source import SPLITS, UNUSED, Listing, Source
 from kerasft.data.splits import movable, units_of
 from kerasft.errors import UserError, did_you_mean
 from kerasft.text import count, listing
@@ -68,14 +69,44 @@ def _check_groups(name: str, listed: Listing) -> None:
         )
 
 
-def check_sizes(name: str, source: Source, given: Collection[str], shares: Collection[str]) -> None:
+def check_own_splits(name: str, listed: Listing, splits_from: str | None) -> None:
+    """Refuses a source that has splits of its own if those of a run are asked for.
+
+    Args:
+        name: source as the user wrote it.
+        listed: listing of the photos.
+        splits_from: value of `data.splits_from`.
+
+    Raises:
+        UserError: two places say how the photos are split (exit code 2).
+    """
+    own = [split for split in SPLITS if split in listed.classes]
+    if splits_from not in (None, NO_RUN) and own:
+        raise UserError(
+            f"{name}: has splits of its own ({', '.join(own)}), got those of "
+            f"{splits_from} as well. Leave out `data.splits_from`, or pass the photos without "
+            "splits.",
+            field="data.splits_from",
+            exit_code=2,
+        )
+
+
+def check_sizes(
+    name: str,
+    source: Source,
+    given: Collection[str],
+    shares: Collection[str],
+    fixed: np.ndarray | None = None,
+) -> None:
     """Refuses classes that are too small to be split, counting distinct images, or groups.
 
     Args:
         name: source as the user wrote it.
-        source: images with the splits that the source has, before any are drawn.
+        source: images with the splits that the source has, or that are kept from a run, before
+            any are drawn.
         given: splits that the source has; "" stands for none.
         shares: splits that are still to be drawn from the training images.
+        fixed: bool [N], whether an image stays in its split; None: none has to.
 
     Raises:
         UserError: an empty split; classes with too few images or groups.
@@ -94,17 +125,32 @@ def check_sizes(name: str, source: Source, given: Collection[str], shares: Colle
         found = [labels[position] for position in unit if in_training[position]]
         training.update(found)
         of_training.update(set(found))
-    for unit in movable(units, source.labels, source.splits, pictures):
+    for unit in movable(units, source.labels, source.splits, pictures, fixed):
         free.update({labels[position] for position in unit})
     small = []
+    counts = source.counts()
     for label, one in enumerate(source.class_names):
         has = f"{one}: {training[label]:,} image{'' if training[label] == 1 else 's'}"
-        if images[label] < 3:
+        lacking = sum(not counts[one][split] for split in shares)
+        if images[label] >= 3 and of_training[label] > lacking and free[label] >= lacking:
+            continue
+        if source.splits_from is not None:
+            small.append(_kept_and_new(one, source, label, fixed))
+        elif images[label] < 3:
             small.append(has)
-        elif of_training[label] <= len(shares) or free[label] < len(shares):
+        else:
             differ = f"{has}, of which {free[label]:,} are distinct and in no other split"
             in_groups = f"{has} in {of_training[label]:,} groups"
             small.append(in_groups if source.groups else differ)
+    if small and source.splits_from is not None:
+        raise UserError(
+            f"{name}: with the splits of {source.splits_from}, {len(small)} of "
+            f"{len(source.class_names)} classes are too small. Expected at least 3 images of each "
+            f"class, and some in each of {', '.join(['training', *shares])}:"
+            + listing(small, 20)
+            + "\n  Add photos that no run before has seen. `data.splits_from=none` splits all "
+            "photos anew, but figures on photos that the weights were trained on flatter."
+        )
     if small:
         what, expected = "images", "at least 3"
         if source.groups:
@@ -115,6 +161,17 @@ def check_sizes(name: str, source: Source, given: Collection[str], shares: Colle
             + (f", to be divided into {', '.join(['training', *shares])}:" if shares else ":")
             + listing(small, 20)
         )
+
+
+def _kept_and_new(name: str, source: Source, label: int, fixed: np.ndarray | None) -> str:
+    """Counts a class by split: "cat: 5 for training, 0 for validation, 1 for test, 2 new"."""
+    of_class = source.labels == label
+    known = of_class if fixed is None else of_class & fixed
+    numbers = [
+        f"{int((known & (source.splits == split)).sum()):,} for {word}"
+        for split, word in zip(SPLITS, ("training", *SPLITS[1:]), strict=True)
+    ]
+    return f"{name}: {', '.join(numbers)}, {int(of_class.sum() - known.sum()):,} new"
 
 
 def check_division(name: str, source: Source, shares: Collection[str]) -> None:

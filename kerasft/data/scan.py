@@ -20,6 +20,7 @@ from kerasft.config.source_names import kind_of
 from kerasft.data import checks
 from kerasft.data.archives import find_archive
 from kerasft.data.folders import examine, find_files, find_folder, for_each_file
+from kerasft.data.known import keep_splits
 from kerasft.data.source import UNUSED, Listing, PhotoFolder, Source
 from kerasft.data.splits import (
     read_rows,
@@ -66,20 +67,25 @@ SPLIT_TYPE = "<U10"  # "validation" is the longest name of a split
 log = logging.getLogger(__name__)
 
 
-def scan_source(data: fields.Data, *, seed: int, progress: Progress = silent) -> Source:
+def scan_source(
+    data: fields.Data, *, seed: int, weights: str = "none", progress: Progress = silent
+) -> Source:
     """Reads and decodes every image of a source once, and splits the images.
 
     Splits of the source are respected, but a picture that several of them have stays only in test,
     or else in validation. If the source has no validation or test split, that split is drawn from
     the training images, stratified by class. Copies of a picture, and images of a group, stay
-    together. The validation and test images do not depend on `data.fraction`.
+    together. The validation and test images do not depend on `data.fraction`. If the source has no
+    splits at all, images that a run knows keep those that they have there, see `known.py`.
 
     Args:
         data: section `data` of the config. `source` is any source in `SOURCES`; `validation` and
             `test` are shares of each class, rounded, at least one image each (none if `test` is
             0); `fraction` is the share of the remaining training images that is used;
-            `bad_images` decides about files that are not images.
+            `bad_images` decides about files that are not images; `splits_from` names a run.
         seed: seed of the run.
+        weights: `model.weights` of the run; images that a run behind them was trained on stay in
+            training.
         progress: receiver of events of the stages "unpack" and "images".
 
     Returns:
@@ -88,19 +94,28 @@ def scan_source(data: fields.Data, *, seed: int, progress: Progress = silent) ->
     Raises:
         UserError: no such source (exit code 2); an empty source; a single class; classes with
             too few images or groups; files that are not images; a class without training images;
-            a split of which more than half is in other splits as well.
+            a split of which more than half is in other splits as well; `splits_from` for a source
+            that has splits (exit code 2).
     """
     place = find_photos(data, progress)
     listed = place.read()
     names = checks.check_classes(place.name, place.root, listed)
+    checks.check_own_splits(place.name, listed, data.splits_from)
     shares = {"validation": data.validation, "test": data.test}
     shares = {s: share for s, share in shares.items() if share > 0 and s not in listed.classes}
     listed_as = _read_files(place, listed, names, data.bad_images, progress)
     pictures = listed_as.pictures()
-    source = replace(listed_as, splits=without_copies(listed_as.splits, pictures))
-    checks.check_copies(place.name, listed_as, source.splits)
-    checks.check_sizes(place.name, source, listed.classes, shares)
-    checks.warn_about_copies(place.name, listed_as, source.splits)
+    left = without_copies(listed_as.splits, pictures)
+    source = replace(listed_as, splits=left)
+    checks.check_copies(place.name, listed_as, left)
+    kept = None
+    if set(listed.classes) == {""}:
+        kept = keep_splits(place.name, source, data.splits_from, weights)
+    if kept is not None:
+        source = replace(source, splits=kept.splits, splits_from=kept.run)
+    fixed = None if kept is None else kept.fixed
+    checks.check_sizes(place.name, source, listed.classes, shares, fixed)
+    checks.warn_about_copies(place.name, listed_as, left)
     splits = stratified_split(
         source.labels,
         source.splits,
@@ -108,6 +123,7 @@ def scan_source(data: fields.Data, *, seed: int, progress: Progress = silent) ->
         shares,
         seed=derive_seed(seed, "split"),
         groups=source.groups,
+        fixed=fixed,
     )
     source = replace(source, splits=splits)
     checks.check_division(place.name, source, shares)

@@ -95,6 +95,8 @@ class Source:
         held: lock on the unpacked photos, see `PhotoFolder`.
         read: function that lists the photos as the source has them now, see `PhotoFolder`; None
             for photos that were listed just now.
+        splits_from: directory of the run whose splits the photos keep, see `known.py`; None if
+            the splits are those of the source, or drawn for all photos, or read from splits.csv.
     """
 
     root: Path
@@ -108,6 +110,7 @@ class Source:
     groups: tuple[str, ...] = ()
     held: object = None
     read: Callable[[], Listing] | None = None
+    splits_from: Path | None = None
 
     def indices(self, split: str) -> np.ndarray:
         """Returns the positions in `paths` of a split's images: int64, ascending, maybe empty."""

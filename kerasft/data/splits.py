@@ -77,7 +77,11 @@ def without_copies(splits: np.ndarray, pictures: Sequence[str]) -> np.ndarray:
 
 
 def movable(
-    units: Iterable[list[int]], labels: np.ndarray, splits: np.ndarray, pictures: Sequence[str]
+    units: Iterable[list[int]],
+    labels: np.ndarray,
+    splits: np.ndarray,
+    pictures: Sequence[str],
+    fixed: np.ndarray | None = None,
 ) -> list[list[int]]:
     """Returns the units that may leave the training split.
 
@@ -89,8 +93,10 @@ def movable(
         labels: int [N].
         splits: str [N], each one of `SPLITS`.
         pictures: N names of pictures, see `Source.pictures`.
+        fixed: bool [N], whether an image stays in its split; None: none has to.
     """
-    in_training, label_of = (splits == "train").tolist(), labels.tolist()
+    can_go = splits == "train" if fixed is None else (splits == "train") & ~fixed
+    in_training, label_of = can_go.tolist(), labels.tolist()
     label_of_image: dict[str, int] = {}
     ambiguous = {
         picture
@@ -112,6 +118,7 @@ def stratified_split(
     *,
     seed: int,
     groups: Sequence[str] = (),
+    fixed: np.ndarray | None = None,
 ) -> np.ndarray:
     """Moves a share of every class's training images into other splits.
 
@@ -119,10 +126,13 @@ def stratified_split(
         labels: int [N], 0 to K-1.
         splits: str [N], each one of `SPLITS`.
         pictures: N names of pictures, hexadecimal, see `Source.pictures`.
-        shares: split -> share of the training images of each class, 0 to 1. Each class is in
-            more units than there are shares, and in at least as many movable units.
+        shares: split -> share of each class that is to be in it, 0 to 1, of the images in training
+            and in these splits. Each class is in more training units than there are of these
+            splits that lack it, and in at least as many movable units.
         seed: 0 to 2**32 - 1.
         groups: N names of groups, or (), see `units_of`.
+        fixed: bool [N], whether an image stays in its split; None: none has to. They count for
+            the shares.
 
     Returns:
         str [N], a new array. The sizes are the rounded shares as far as whole units permit. Each
@@ -130,7 +140,7 @@ def stratified_split(
         hold several classes and no such split was found in TRIES attempts.
     """
     units = units_of(pictures, groups)
-    free = movable(units, labels, splits, pictures)
+    free = movable(units, labels, splits, pictures, fixed)
     label_of, num_classes = labels.tolist(), int(labels.max()) + 1
     one_image = [((label, 1),) for label in range(num_classes)]  # shared, most units are like it
     holds = [
@@ -139,9 +149,18 @@ def stratified_split(
         else tuple(Counter(label_of[position] for position in unit).items())
         for unit in free
     ]
-    training = np.bincount(labels[splits == "train"], minlength=num_classes).tolist()
-    sizes = [_sizes(number, shares) for number in training]
-    wanted = {split: [of_class[split] for of_class in sizes] for split in shares}
+    training, *others = (
+        np.bincount(labels[splits == split], minlength=num_classes).tolist()
+        for split in ("train", *shares)
+    )
+    having = dict(zip(shares, others, strict=True))
+    totals = np.sum([training, *others], axis=0).tolist()
+    sizes = [_sizes(number, shares) for number in totals]
+    wanted = {
+        split: [of_class[split] - has for of_class, has in zip(sizes, having[split], strict=True)]
+        for split in shares
+    }
+    lacking_it = {split: [not has for has in having[split]] for split in shares}
     # Number of training units that hold each class; all units that can't move count as one.
     spread: Counter[int] = Counter()
     can_go = [0] * num_classes
@@ -155,10 +174,10 @@ def stratified_split(
         key = seed.to_bytes(4, "big") + bytes([attempt]) * bool(attempt)
         ranks = [_rank(min(pictures[position] for position in unit), key) for unit in free]
         order = sorted(range(len(free)), key=ranks.__getitem__)
-        lacking, side = _divide(order, holds, wanted, Counter(spread))
-        if best is None or lacking < best[0]:
-            best = lacking, side
-        if not lacking:
+        failed, side = _divide(order, holds, wanted, lacking_it, Counter(spread))
+        if best is None or failed < best[0]:
+            best = failed, side
+        if not failed:
             break
     assert best is not None
     moved = splits.copy()
@@ -187,6 +206,7 @@ def _divide(
     order: Sequence[int],
     holds: Sequence[Holds],
     wanted: Mapping[str, Sequence[int]],
+    lacking: Mapping[str, Sequence[bool]],
     spread: Counter[int],
 ) -> tuple[int, dict[int, str]]:
     """Chooses a split for some of the units; the others stay in training.
@@ -194,30 +214,34 @@ def _divide(
     Args:
         order: numbers of the movable units, in the order in which they are tried.
         holds: contents of each unit.
-        wanted: split -> number of images of each class.
+        wanted: split -> number of images of each class that it is to get; below 1 for none.
+        lacking: split -> whether it lacks each class, so that it must get an image of it.
         spread: label -> number of training units that hold the class; changed in place.
 
     Returns:
         Number of cases in which a split got no image of a class, and unit -> split.
     """
-    lacking = 0
+    failed = 0
     side: dict[int, str] = {}
-    for later, (split, sizes) in zip(range(len(wanted))[::-1], wanted.items(), strict=True):
-        # Each class must keep a unit for each later split, and one for training.
+    for number, (split, sizes) in enumerate(wanted.items(), 1):
+        # Each class must keep a unit for each later split that lacks it, and one for training.
+        later = [lacking[other] for other in list(wanted)[number:]]
+        leave = [1 + sum(one[label] for one in later) for label in range(len(sizes))]
         left = [u for u in order if u not in side]
-        taken, without = _choose(left, holds, list(sizes), spread, leave=later + 1)
+        taken, without = _choose(left, holds, list(sizes), lacking[split], spread, leave=leave)
         side |= dict.fromkeys(taken, split)
-        lacking += without
-    return lacking, side
+        failed += without
+    return failed, side
 
 
 def _choose(
     order: Sequence[int],
     holds: Sequence[Holds],
     room: list[int],
+    lacking: Sequence[bool],
     spread: Counter[int],
     *,
-    leave: int,
+    leave: Sequence[int],
 ) -> tuple[list[int], int]:
     """Chooses the units of one split.
 
@@ -225,17 +249,18 @@ def _choose(
         order: numbers of the units that are still in training, in the order of trying.
         holds: contents of each unit.
         room: label -> number of images that the split may still take; changed in place.
+        lacking: label -> whether the split must get an image of the class.
         spread: label -> number of training units that hold the class; changed in place.
-        leave: number of units of each class that must remain.
+        leave: label -> number of units of the class that must remain.
 
     Returns:
-        Numbers of the chosen units, and the number of classes without an image in the split.
+        Numbers of the chosen units, and the number of classes that the split still lacks.
     """
     taken: list[int] = []
     gone: set[int] = set()
 
     def may_go(unit: int) -> bool:
-        return unit not in gone and all(spread[label] > leave for label, _ in holds[unit])
+        return unit not in gone and all(spread[k] > leave[k] for k, _ in holds[unit])
 
     def take(unit: int) -> None:
         taken.append(unit)
@@ -253,8 +278,9 @@ def _choose(
             most = 0 if whole else (sum(number for _, number in holds[unit]) - 1) // 2
             if may_go(unit) and excess(unit) <= most:
                 take(unit)
-    without = set(range(len(room))) - {label for unit in taken for label, _ in holds[unit]}
-    lacking = 0
+    without = {label for label, lacks in enumerate(lacking) if lacks}
+    without -= {label for unit in taken for label, _ in holds[unit]}
+    failed = 0
     for label in sorted(without, key=lambda label: (spread[label], label)):
         if any(one == label for unit in taken for one, _ in holds[unit]):
             continue
@@ -262,8 +288,8 @@ def _choose(
         if having:
             take(min(having, key=excess))
         else:
-            lacking += 1
-    return taken, lacking
+            failed += 1
+    return taken, failed
 
 
 def subsample(

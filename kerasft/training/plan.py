@@ -19,13 +19,14 @@ from kerasft.activations.precision import choose_precision
 from kerasft.backbones.spec import default_blocks
 from kerasft.config.fields import AnyPhase, Config, Solved, distinct_views
 from kerasft.config.settled import Plan, Storing
+from kerasft.data.known import warn_of_known_photos
 from kerasft.data.source import Source
 from kerasft.errors import TooFewPhotos, UserError
 from kerasft.models.cut import Cut
 from kerasft.models.net import Net
 from kerasft.record import Device
 from kerasft.text import size_text
-from kerasft.training.start import initial_net, warn_of_photos_that_the_base_knows
+from kerasft.training.start import initial_net
 
 log = logging.getLogger("kerasft")
 
@@ -48,7 +49,10 @@ def plan_new(config: Config, source: Source, device: str) -> tuple[Plan, Net]:
             on.
     """
     net = initial_net(config, len(source.class_names))
-    warn_of_photos_that_the_base_knows(config, source)
+    warn_of_known_photos(config, source)
+    if source.splits_from is not None:
+        data = config.data.model_copy(update={"splits_from": str(source.splits_from)})
+        config = config.model_copy(update={"data": data})
     return settle(config, source, net, device), net
 
 

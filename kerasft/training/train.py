@@ -75,8 +75,8 @@ def train_run(
         run_dir: the run directory to make; one that exists is refused.
         resume: whether an unfinished run is continued, at its first unfinished epoch. With an
             absent or empty directory a new run starts.
-        found: the photos, if `scan.scan_source` has already read them with this config's data
-            and seed; None reads them.
+        found: the photos, if `scan.scan_source` has already read them with this config's data,
+            seed and weights; None reads them.
         score_test: whether the test split is scored at the end; if not, the result's `test` is
             None.
         progress: the callback that receives each `progress.Event`.
@@ -96,7 +96,7 @@ def train_run(
         with _nothing_left_behind(run, made):
             device = devices.prepare(config.device)
             if found is None:
-                found = scan.scan_source(config.data, seed=config.seed, progress=progress)
+                found = _scan(config, progress)
             plan, net = plan_new(config, found, device.device)
             _write_new(run, plan.config, found, device)
         context = RunContext(run, plan, found, progress, device)
@@ -165,17 +165,19 @@ class DryRun:
     def to_json(self) -> dict:
         """Returns the plan that a dry run of `kerasft train` prints as JSON.
 
-        `{"backbone", "image_size", "weights", "images": {class: {split: n}}, "unused", "groups",
-        "skipped", "blocks": [{"name", "layers", "parameters"}], "parameters", "phases": [{"name",
-        "blocks", "epochs", "steps", "learning_rate", "trainable_parameters", "stored", "why",
-        "passes", "bytes"}]}`, blocks from the top; the last four are `settled.Storing`. A solved
-        phase has "method" where a trained one has "epochs" and what follows.
+        `{"backbone", "image_size", "weights", "splits_from", "images": {class: {split: n}},
+        "unused", "groups", "skipped", "blocks": [{"name", "layers", "parameters"}], "parameters",
+        "phases": [{"name", "blocks", "epochs", "steps", "learning_rate", "trainable_parameters",
+        "stored", "why", "passes", "bytes"}]}`, blocks from the top; the last four are
+        `settled.Storing`. A solved phase has "method" where a trained one has "epochs" and what
+        follows.
         """
         config, source = self.plan.config, self.source
         return {
             "backbone": config.model.backbone,
             "image_size": self.plan.image_size,
             "weights": config.model.weights,
+            "splits_from": source.splits_from and str(source.splits_from),
             "images": source.counts(),
             "unused": len(source.indices(UNUSED)),
             "groups": len(set(source.groups) - {""}),
@@ -217,7 +219,7 @@ def plan_run(config: Config, *, progress: Progress = silent) -> DryRun:
         UserError: a problem with config, photos or weights.
     """
     device = devices.prepare(config.device)
-    source = scan.scan_source(config.data, seed=config.seed, progress=progress)
+    source = _scan(config, progress)
     plan, net = plan_new(config, source, device.device)
     images = len(source.indices("train"))
     phases = tuple(
@@ -225,6 +227,12 @@ def plan_run(config: Config, *, progress: Progress = silent) -> DryRun:
         for index, phase in enumerate(plan.phases)
     )
     return DryRun(plan, source, net, phases)
+
+
+def _scan(config: Config, progress: Progress) -> Source:
+    """Reads and splits the photos of a new run."""
+    weights = config.model.weights
+    return scan.scan_source(config.data, seed=config.seed, weights=weights, progress=progress)
 
 
 @contextmanager

@@ -232,6 +232,7 @@ def test_a_dry_run_prints_the_plan_and_trains_nothing(replace):
         "backbone": "MobileNetV2",
         "image_size": 224,
         "weights": "imagenet",
+        "splits_from": None,
         "images": {"ants": {"train": 135, "validation": 29, "test": 29}},
         "unused": 0,
         "groups": 0,
@@ -291,6 +292,11 @@ def test_a_dry_run_prints_the_plan_and_trains_nothing(replace):
     replace("training.train.plan_run", {**plan, "unused": 1221})
     assert (
         "    29\nImages left out (data.fraction, copies of images of another split): 1,221\n"
+        in kerasft("train --data photos --dry-run").stdout
+    )
+    replace("training.train.plan_run", {**plan, "splits_from": "runs/first"})
+    assert (
+        "    29\nPhotos that runs/first knows keep their splits\n"
         in kerasft("train --data photos --dry-run").stdout
     )
 

@@ -380,7 +380,9 @@ def test_seconds_are_predicted_from_rates_epochs_images_and_what_scoring_one_tak
 ):
     def predicted(way, *ms, fraction=1.0, backbone="Tiny", weights="none"):
         flags = {"data.source": str(photos), "model.weights": weights}
-        comparison = Comparison(tmp_path, request(photos, flags=flags), 0.0, silent)
+        comparison = Comparison(
+            tmp_path, request(photos, flags=flags, backbones=(backbone,)), 0.0, silent
+        )
         timed = [Trial(0, fraction, net, "svm") for net in (backbone, "VGG16")]
         comparison.entries += [Entry(timed[0], ms_per_image=one) for one in ms]
         comparison.entries.append(Entry(timed[1], ms_per_image=0.5))
@@ -471,3 +473,59 @@ def test_real_nets_on_real_photos_as_they_are_and_with_their_features(assets, tm
     as_is, svm = sorted(result.ways, key=lambda row: row.way)
     assert as_is.classes == svm.classes == 2
     assert as_is.means.val_accuracy >= 0.75 and svm.means.val_accuracy >= 0.75
+
+
+def test_weights_that_know_the_photos_bring_their_splits_and_a_single_seed(photos, tmp_path):
+    train_run(small(photos, "phases.0.epochs=1", seed=4), tmp_path / "base")
+    flags = {"data.source": str(photos), "model.weights": str(tmp_path / "base")}
+    asked = request(photos, "knn", flags=flags)
+    comparison = Comparison(tmp_path / "out", asked, 0.0, silent)
+    source = photos_of(comparison, Trial(0, 1.0, "Tiny", "knn"))
+    assert source.splits_from == tmp_path / "base"
+    with (tmp_path / "base" / "splits.csv").open(newline="") as file:
+        before = {row["path"]: row["split"] for row in csv.DictReader(file)}
+    assert dict(zip(source.paths, source.splits.tolist(), strict=True)) == before
+    # Training from scratch is compared on the same splits.
+    alone = Comparison(tmp_path / "out", replace(asked, ways=("scratch",)), 0.0, silent)
+    scratch = photos_of(alone, Trial(0, 1.0, "Tiny", "scratch"))
+    assert scratch.splits.tolist() == source.splits.tolist()
+    # So is each share of the training images.
+    half = photos_of(comparison, Trial(0, 0.5, "Tiny", "knn"))
+    assert half.paths == source.paths
+    assert half.indices("test").tolist() == source.indices("test").tolist()
+    assert len(half.indices("train")) == 12
+    with pytest.raises(UserError) as refused:
+        run_request(replace(asked, seeds=2), tmp_path / "out")
+    assert str(refused.value) == (
+        "seeds: expected 1, got 2: each seed is to split the photos differently, but they keep the "
+        f"split that they have in {tmp_path / 'base'}. Leave `seeds` out, or take weights that "
+        "were not trained on these photos. `data.splits_from=none` splits them anew, but figures "
+        "on photos that the weights were trained on flatter."
+    )
+    assert refused.value.exit_code == 2
+    named = request(photos, "knn", sets=(*SETS, f"data.splits_from={tmp_path / 'base'}"), seeds=2)
+    with pytest.raises(UserError, match="seeds: expected 1, got 2"):
+        run_request(named, tmp_path / "out")
+    anew = request(photos, "knn", flags=flags, sets=(*SETS, "data.splits_from=none"), seeds=2)
+    again = Comparison(tmp_path / "out", anew, 0.0, silent)
+    first, second = (photos_of(again, Trial(seed, 1.0, "Tiny", "knn")) for seed in (0, 1))
+    assert first.splits.tolist() != second.splits.tolist()
+
+
+def test_entries_on_the_splits_of_another_run_are_not_taken(photos, tmp_path):
+    for seed in (4, 5):
+        train_run(small(photos, "phases.0.epochs=1", seed=seed), tmp_path / f"base-{seed}")
+
+    def begin(base):
+        flags = {"data.source": str(photos), "model.image_size": 32, "model.weights": "none"}
+        flags["data.splits_from"] = str(tmp_path / base)
+        comparison = Comparison(tmp_path, request(photos, "knn", flags=flags), 0.0, silent)
+        photos_of(comparison, Trial(0, 1.0, "Tiny", "knn"))
+        _claim_folder(comparison)
+
+    begin("base-4")
+    begin("base-4")
+    with pytest.raises(UserError, match="holds a comparison with the photos divided in another"):
+        begin("base-5")
+    (tmp_path / "base-4").rename(tmp_path / "elsewhere")
+    begin("elsewhere")  # the same splits, under another name

@@ -66,6 +66,7 @@ def test_data_alone_is_a_whole_config(tmp_path, monkeypatch):
             "validation": 0.15,
             "test": 0.15,
             "fraction": 1.0,
+            "splits_from": None,
             "bad_images": "fail",
             "resize": "stretch",
         },
@@ -492,6 +493,19 @@ def reloaded(config, folder):
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.toml").write_text(to_toml(config, folder), "utf-8")
     return load_config(folder / "config.toml")
+
+
+def test_the_run_of_the_splits_is_a_path_but_for_the_word_none(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    named = load_config(flags=PHOTOS, sets=["data.splits_from=runs/first"])
+    assert named.data.splits_from == str(tmp_path / "runs" / "first")
+    assert 'splits_from = "../first"' in to_toml(named, Path("runs/second"))
+    assert reloaded(named, tmp_path / "runs" / "second") == named
+    anew = load_config(flags=PHOTOS, sets=["data.splits_from=none"])
+    assert anew.data.splits_from == "none"
+    assert reloaded(anew, tmp_path / "runs" / "third") == anew
+    with pytest.raises(UserError, match="expected a run directory or 'none', got ''"):
+        load_config(flags={**PHOTOS, "data.splits_from": ""})
 
 
 def test_a_config_is_written_whole_with_paths_relative_to_its_folder(tmp_path, monkeypatch):

@@ -1,0 +1,222 @@
+"""Photos that earlier runs know: the runs behind the weights, and the splits of their photos.
+
+A base remembers the photos that it was trained on, so they must not be in the validation or test
+split of a run that starts from its weights. `keep_splits` gives the photos of a new run the splits
+that they have in an earlier one; `warn_of_known_photos` is for photos whose splits are given.
+
+A photo is known by the digest of its file or of its decoded pixels. Photos that a run marks as
+unused are new to it: nothing was trained on them, and nothing was measured.
+
+Shapes: N images.
+"""
+
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from kerasft.backbones.compatibility import WEIGHTS, weights_of
+from kerasft.config.fields import Config
+from kerasft.config.load import load_config
+from kerasft.config.overrides import NO_RUN
+from kerasft.data.source import SPLITS, Source
+from kerasft.data.splits import read_rows, read_text, units_of
+from kerasft.errors import UserError
+from kerasft.run import Run, open_run
+from kerasft.text import count
+
+log = logging.getLogger("kerasft")
+
+
+@dataclass(frozen=True, eq=False)
+class KeptSplits:
+    """The splits that the photos of a new run have in an earlier one.
+
+    Attributes:
+        run: directory of the earlier run.
+        splits: str [N], each one of `SPLITS`; "train" for new photos, from which validation and
+            test are still to be drawn.
+        fixed: bool [N], whether a photo stays in its split. True for known photos, and for new
+            ones that are a copy, or in the group, of a known photo.
+    """
+
+    run: Path
+    splits: np.ndarray
+    fixed: np.ndarray
+
+
+def keep_splits(
+    name: str, source: Source, splits_from: str | None, weights: str
+) -> KeptSplits | None:
+    """Finds the splits of photos that earlier runs know.
+
+    A photo that one of the runs behind the weights was trained on is for training. Any other has
+    the split that it has in `splits_from`, or else in the nearest run behind the weights that
+    knows it. Copies of a picture, and photos of a group, are in one split: the first of `SPLITS`
+    that one of them has. A line says how many photos keep their split.
+
+    Args:
+        name: source as the user wrote it.
+        source: photos that have no splits yet.
+        splits_from: value of `data.splits_from`. None means the runs behind the weights, if one
+            of them was trained on any of the photos.
+        weights: value of `model.weights`.
+
+    Returns:
+        The splits; None if the photos are to be split anew.
+
+    Raises:
+        UserError: `splits_from` is no run, or knows none of the photos (exit code 2).
+    """
+    if splits_from == NO_RUN:
+        return None
+    asked = {} if splits_from is None else _asked_splits(splits_from, name, source)
+    behind = {run.path: _of_photos(source, _splits_in(run)) for run in _runs_behind(weights)}
+    trained_on = np.zeros(len(source.paths), bool)
+    for own in behind.values():
+        trained_on |= own == "train"
+    if not asked and not trained_on.any():
+        return None
+    nearest_first = {**asked, **behind}
+    nearest = next(path for path, own in nearest_first.items() if (own != "").any())
+    before = np.full(len(source.paths), "", source.splits.dtype)
+    for own in nearest_first.values():
+        before = np.where(before == "", own, before)
+    splits, fixed = _whole_units(source, np.where(trained_on, "train", before))
+    _tell(name, nearest, before, splits, asked=bool(asked))
+    return KeptSplits(nearest, splits, fixed)
+
+
+def _asked_splits(splits_from: str, name: str, source: Source) -> dict[Path, np.ndarray]:
+    """Returns the splits of the photos in the run that the user has named, by its directory."""
+    try:
+        run = open_run(Path(splits_from))
+        own = _of_photos(source, _read_splits(run))
+    except UserError as error:
+        raise UserError(error.message, field="data.splits_from", exit_code=2) from error
+    if not (own != "").any():
+        raise UserError(
+            f"{splits_from} knows none of the {count(source.paths, 'photo')} of {name}. Expected "
+            "a run of the same photos. Leave out `data.splits_from`, or name another run.",
+            field="data.splits_from",
+            exit_code=2,
+        )
+    return {run.path: own}
+
+
+def _of_photos(source: Source, splits: dict[str, str]) -> np.ndarray:
+    """Returns the split of each photo in a run, str [N]; "" for a photo that is new to it."""
+    pixels = source.pixels or source.digests
+    own = [
+        splits.get(digest) or splits.get(decoded, "")
+        for digest, decoded in zip(source.digests, pixels, strict=True)
+    ]
+    return np.array(own, source.splits.dtype)
+
+
+def _whole_units(source: Source, own: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Gives all photos of a unit the first split of `SPLITS` that one of them has.
+
+    Args:
+        source: the photos.
+        own: str [N], the split of each photo; "" for a new one.
+
+    Returns:
+        Splits and `fixed`, as in `KeptSplits`.
+    """
+    splits, fixed = np.full_like(own, "train"), np.zeros(len(own), bool)
+    for unit in units_of(source.pictures(), source.groups):
+        places = [SPLITS.index(split) for split in own[unit].tolist() if split]
+        if places:
+            splits[unit], fixed[unit] = SPLITS[min(places)], True
+    return splits, fixed
+
+
+def _tell(name: str, run: Path, before: np.ndarray, splits: np.ndarray, *, asked: bool) -> None:
+    """Says how many photos keep their split, and how many have left it for another one."""
+    known = before != ""
+    moved = int((known & (before != splits)).sum())
+    kept, new = int(known.sum()) - moved, int((~known).sum())
+    log.info(
+        "%s: %s the split that %s in %s%s; %s new.",
+        name,
+        f"{kept:,} {'photo keeps' if kept == 1 else 'photos keep'}",
+        "it has" if kept == 1 else "they have",
+        run,
+        "" if asked else ", whose weights are taken",
+        f"{new:,} {'is' if new == 1 else 'are'}",
+    )
+    if moved:
+        log.warning(
+            "%s: %s of validation or test in %s can't stay there: a run that the weights come "
+            "from was trained on %s, or on a copy or a photo of the same group.",
+            name,
+            f"{moved:,} {'photo' if moved == 1 else 'photos'}",
+            run,
+            "it" if moved == 1 else "them",
+        )
+
+
+def warn_of_known_photos(config: Config, source: Source) -> None:
+    """Warns of validation and test photos that a run behind the weights was trained on.
+
+    Args:
+        config: config of a new run.
+        source: photos with their splits.
+    """
+    for run in _runs_behind(config.model.weights):
+        own = _of_photos(source, _splits_in(run))
+        known = own == "train"
+        counts = {s: int(known[source.indices(s)].sum()) for s in ("validation", "test")}
+        if not any(counts.values()):
+            continue
+        anew = config.data.splits_from == NO_RUN
+        log.warning(
+            "%s, whose weights are taken, was trained on %s validation and %s test photos of this "
+            "run, so their figures flatter. %s photos for validation and test that it has not "
+            "seen.",
+            run.path,
+            f"{counts['validation']:,}",
+            f"{counts['test']:,}",
+            "Leave out `data.splits_from`, or take" if anew else "Take",
+        )
+
+
+def _splits_in(run: Run) -> dict[str, str]:
+    """Reads the splits of a run that may be gone or damaged by now: nothing is known then."""
+    try:
+        return _read_splits(run)
+    except UserError:
+        return {}
+
+
+def _read_splits(run: Run) -> dict[str, str]:
+    """Reads the split of each photo that a run has used.
+
+    Returns:
+        Digest of a file or of its pixels -> split. If copies are in several splits, the first of
+        `SPLITS` counts.
+    """
+    rows = read_rows(run.splits_path, read_text(run.classes_path).count("\n"))
+    found: dict[str, str] = {}
+    for split in reversed(SPLITS):
+        found |= {one: split for row in rows if row[2] == split for one in (row[3], row[5]) if one}
+    return found
+
+
+def _runs_behind(weights: str) -> Iterator[Run]:
+    """Yields the runs that weights come from, the nearest first."""
+    waiting, seen = [weights], set()
+    while waiting:
+        for one in weights_of(waiting.pop(0)):
+            run = Run(Path(one).parent)
+            if one in WEIGHTS or run.path in seen or not run.splits_path.is_file():
+                continue
+            seen.add(run.path)
+            yield run
+            try:
+                waiting.append(load_config(run.config_path).model.weights)
+            except UserError:  # its own base is gone or damaged
+                continue
