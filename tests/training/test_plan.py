@@ -163,6 +163,13 @@ def test_a_run_that_moved_to_another_device_goes_on_with_an_engine_of_it(photos,
     assert plan.for_device(config, Device("tensorflow", device, "", 2)).cache.engine == engine
 
 
+@pytest.mark.parametrize("engine", ["auto", "keras"])
+def test_a_run_with_an_engine_that_runs_everywhere_stays_as_it_is(photos, engine):
+    config = small(photos, f"cache.engine={engine}", "cache.batch=64")
+    for device in ("cpu", "gpu:0"):
+        assert plan.for_device(config, Device("tensorflow", device, "", 2)) is config
+
+
 def test_a_run_of_an_older_version_goes_on_as_it_was_trained(photos):
     old = small(photos, **{"augment.views": None})
     config = plan.of_older_version(old)
