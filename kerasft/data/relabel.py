@@ -37,12 +37,12 @@ class Move(NamedTuple):
     now: str
 
 
-def find_moves(found: Source, split: str) -> list[Move]:
+def find_moves(found: Source, split: str | None = None) -> list[Move]:
     """Finds the photos of a split whose class has changed since the run was made.
 
     Args:
         found: photos of a run, at their present paths, see `scan.open_source`.
-        split: name of the split.
+        split: name of the split; None means all that the run uses.
 
     Returns:
         Moves, in the order of the photos. A photo that the source does not list any more is not
@@ -62,7 +62,8 @@ def find_moves(found: Source, split: str) -> list[Move]:
             f"{', '.join(found.class_names[:20])}{', ...' if len(found.class_names) > 20 else '.'}"
         )
     moves = []
-    for position in found.indices(split).tolist():
+    positions = np.flatnonzero(found.splits != UNUSED) if split is None else found.indices(split)
+    for position in positions.tolist():
         before = found.class_names[found.labels[position]]
         now = class_of.get(found.paths[position], before)
         if now != before:
@@ -70,13 +71,13 @@ def find_moves(found: Source, split: str) -> list[Move]:
     return moves
 
 
-def warn_about_moves(name: str, found: Source, split: str) -> None:
-    """Warns about the photos of a split that are measured by a class that they have left.
+def warn_about_moves(name: str, found: Source, split: str | None = None) -> None:
+    """Warns about photos that have left the class by which the run trains or measures them.
 
     Args:
         name: name of the run, with which the messages begin.
         found: photos of the run, at their present paths.
-        split: name of the split.
+        split: name of the split that is measured; None if the run is to be trained further.
     """
     try:
         moves = find_moves(found, split)
@@ -86,14 +87,17 @@ def warn_about_moves(name: str, found: Source, split: str) -> None:
         return
     if moves:
         unknown = [move for move in moves if move.now not in found.class_names]
+        advice = "Trained by the old class, as before. For the present one, start a new run."
+        if split:
+            advice = "Measured by the old class. Pass `relabel=True` to measure by the present one."
         log.warning(
-            "%s: %s of the %s split now %s in another class than when the run was made:%s\n"
-            "  Measured by the old class. Pass `relabel=True` to measure by the present one.%s",
+            "%s: %s%s now %s in another class than when the run was made:%s\n  %s%s",
             name,
             count(moves, "photo"),
-            split,
+            f" of the {split} split" if split else "",
             "lies" if len(moves) == 1 else "lie",
             _named(found, moves),
+            advice,
             f" The run does not know {_classes(unknown)}." if unknown else "",
         )
 

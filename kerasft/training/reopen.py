@@ -12,6 +12,7 @@ from kerasft.activations.context import RunContext
 from kerasft.config.fields import Config, Data
 from kerasft.config.load import append_phase, data_at, load_config
 from kerasft.data import scan
+from kerasft.data.relabel import warn_about_moves
 from kerasft.data.source import Source
 from kerasft.errors import UserError
 from kerasft.lazy_tensorflow import is_installed
@@ -84,8 +85,13 @@ def config_of(run: Run, data: Data | str | Path | None) -> Config:
 
 
 def open_photos(run: Run, data: Data, progress: Progress) -> Source:
-    """Opens the photos of a run, in the splits that its splits.csv lists."""
-    return scan.open_source(run.splits_path, run.classes_path, data, progress=progress)
+    """Opens the photos of a run, with the splits and labels that its splits.csv lists.
+
+    Warns about photos that lie in another class now.
+    """
+    found = scan.open_source(run.splits_path, run.classes_path, data, progress=progress)
+    warn_about_moves(str(run.path), found)
+    return found
 
 
 def prepare_again(config: Config, record: RunRecord) -> Device:

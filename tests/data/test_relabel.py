@@ -69,6 +69,24 @@ def test_the_warning_names_five_photos_with_old_and_new_class(photos, opened, ca
     )
 
 
+def test_a_run_that_trains_on_names_the_photos_of_all_splits_that_it_uses(photos, opened, caplog):
+    files = sorted(photos.glob("*/*"))
+    for path in files[:1] + files[3:4]:
+        path.rename(photos / ("dog" if path.parent.name == "cat" else "cat") / path.name)
+    found = opened()
+    found.splits[:] = ["validation", "test", "test", "train", "unused", "unused"]
+    warn_about_moves("runs/pets", found)
+    assert caplog.messages[-1] == (
+        "runs/pets: 2 photos now lie in another class than when the run was made:\n"
+        "  dog/cat-000.png (cat, now dog)\n"
+        "  cat/dog-000.png (dog, now cat)\n"
+        "  Trained by the old class, as before. For the present one, start a new run."
+    )
+    found.splits[0] = "unused"
+    warn_about_moves("runs/pets", found)
+    assert caplog.messages[-1].startswith("runs/pets: 1 photo now lies in another class")
+
+
 def test_photos_in_a_class_that_the_run_does_not_know_leave_the_split(photos, opened, caplog):
     (photos / "bird").mkdir()
     (photos / "cat" / "cat-000.png").rename(photos / "bird" / "cat-000.png")

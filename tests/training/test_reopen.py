@@ -1,6 +1,7 @@
 """An existing run, opened again: what may differ from it, and what stays as it was."""
 
 import pytest
+from drawing import draw_photos
 from tiny_run import SECOND, small, train_head
 
 from kerasft.config.load import load_config
@@ -8,7 +9,7 @@ from kerasft.errors import UserError
 from kerasft.progress import silent
 from kerasft.run import open_run
 from kerasft.training.reopen import config_of, next_phase
-from kerasft.training.train import train_run
+from kerasft.training.train import continue_run, train_run
 
 pytestmark = pytest.mark.usefixtures("tiny_backbone")
 
@@ -60,3 +61,35 @@ def test_defaults_of_a_file_do_not_contradict_what_was_typed_at_the_start(traine
     assert [line.split(":")[0] for line in str(caught.value).splitlines()[1:-1]] == [
         "  phases.0.epochs"
     ]
+
+
+class Interrupted(Exception):
+    """Stands for Ctrl-C after the first epoch."""
+
+
+def after_an_epoch(event):
+    if event.stage == "epoch":
+        raise Interrupted
+
+
+def test_resuming_and_continuing_name_photos_that_were_moved_to_another_class(
+    tiny_backbone, tmp_path, caplog
+):
+    photos = draw_photos(tmp_path / "photos")
+    config, run = small(photos, "phases.0.epochs=2"), tmp_path / "run"
+    with pytest.raises(Interrupted):
+        train_run(config, run, progress=after_an_epoch)
+    (photos / "circle" / "circle-003.jpg").rename(photos / "cross" / "circle-003.jpg")
+    said = (
+        f"{run}: 1 photo now lies in another class than when the run was made:\n"
+        "  cross/circle-003.jpg (circle, now cross)\n"
+        "  Trained by the old class, as before. For the present one, start a new run."
+    )
+    before = (run / "splits.csv").read_bytes()
+    train_run(config, run, resume=True)
+    assert caplog.messages.count(said) == 1
+    continue_run(run, flags={**SECOND, "phases.-1.epochs": 1})
+    assert caplog.messages.count(said) == 2
+    assert (run / "splits.csv").read_bytes() == before
+    train_run(config, tmp_path / "new")  # the control
+    assert caplog.messages.count(said) == 2
