@@ -1,6 +1,7 @@
 import json
 import math
 import shutil
+from dataclasses import FrozenInstanceError
 
 import keras
 import numpy as np
@@ -141,6 +142,19 @@ def test_classes_without_images_do_not_lower_the_macro_f1():
     assert found.macro_f1 == 1
     assert found.per_class[2].support == 0
     assert found.confusion.shape == (3, 3)
+
+
+def test_names_of_fewer_classes_than_there_are_scores_are_a_bug():
+    scores = scores_for([0, 1], 3, 0.8)
+    with pytest.raises(ValueError, match="longer than argument 1"):
+        report(scores, np.log(scores), np.array([0, 1]), ("a", "b"), split="test")
+
+
+def test_a_report_cannot_be_changed(ten):
+    with pytest.raises(FrozenInstanceError):
+        ten.split = "train"
+    with pytest.raises(FrozenInstanceError):
+        ten.per_class[0].label = "b"
 
 
 def test_json_has_the_keys_of_the_reference_and_plain_numbers(ten):
