@@ -1,13 +1,17 @@
 """Accumulated gradients and a running mean of the weights, in whole runs of seconds."""
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from tiny_run import small, weights, without_seconds
 
+from kerasft.config.fields import Phase
 from kerasft.errors import UserError
 from kerasft.models import bundle
+from kerasft.progress import Part
+from kerasft.training import fit
 from kerasft.training.train import train_run
 
 pytestmark = pytest.mark.usefixtures("tiny_backbone")
@@ -93,6 +97,76 @@ def test_gradients_left_at_the_end_of_the_last_epoch_make_a_step_of_their_own(ph
         np.testing.assert_allclose(mine, its, atol=1e-6)  # sums in another order
     mine, its = (metrics(tmp_path / name)[0]["val_loss"] for name in ("rest", "plain"))
     assert mine == pytest.approx(its, abs=1e-6)
+
+
+class Clock:
+    """A clock that stands, or goes on by some seconds whenever it is read."""
+
+    def __init__(self, step=0.0):
+        self.now, self.step = 100.0, step
+
+    def perf_counter(self):
+        self.now += self.step
+        return self.now
+
+
+def test_an_epoch_is_told_with_the_figures_of_its_line(photos, tmp_path, monkeypatch):
+    monkeypatch.setattr(fit, "time", Clock(step=1.0))
+    sets = ["phases.0.head_learning_rate_multiplier=10", "phases.0.learning_rate=0.01"]
+    sets += ["phases.0.schedule=constant"]
+    events = []
+    config = small(photos, *sets, **{"phases.0.blocks": 1})
+    train_run(config, tmp_path / "run", progress=events.append)
+    told = [event for event in events if event.stage == "epoch"]
+    assert [(event.done, event.total, event.phase) for event in told] == [
+        (1, 2, "head"),
+        (2, 2, "head"),
+    ]
+    lines = metrics(tmp_path / "run")
+    for event, line in zip(told, lines, strict=True):
+        for name in ("loss", "accuracy", "val_loss", "val_accuracy"):
+            assert event.figures[name] == line[name]
+        assert event.figures["learning_rate"] == pytest.approx(0.1)  # the largest
+        # 24 images; between begin and end the clock is read at the begin of the epoch by the
+        # watcher, at the end of 3 batches, and at the end.
+        assert event.figures["images_per_second"] == 24 / 5
+    assert [event.figures["best"] for event in told] == [
+        True,
+        lines[1]["val_loss"] < lines[0]["val_loss"],
+    ]
+
+
+@pytest.mark.parametrize("at_once", [1, 2])
+def test_batches_are_told_with_their_pace_at_most_five_times_a_second(at_once, monkeypatch):
+    clock, told, steps = Clock(), [], []
+
+    class Seen(Part):
+        def step(self, done, *, factor=1.0):
+            steps.append((done, factor))
+
+    monkeypatch.setattr(fit, "time", clock)
+    split = {"train": range(24), "validation": range(6)}
+    context = SimpleNamespace(source=SimpleNamespace(indices=split.get), progress=told.append)
+    phase = Phase(name="head", epochs=3, batch_size=8, learning_rate=0.1)
+    # The first of three epochs was finished by an earlier process: 20 of 30 steps are left.
+    watcher = fit._Watcher(context, phase, 10, Seen("epochs", 20, told.append, "head"), at_once)
+    watcher.on_epoch_begin(1)
+    logs = {"loss": 0.5, "accuracy": 0.75}
+    for seconds in (2.0, 0.125, 0.125):
+        clock.now += seconds
+        watcher.on_train_batch_end(3, logs)
+    taken = 4 * at_once
+    assert steps == [(taken, 1 + 6 / 72)] * 3
+    assert [(e.stage, e.done, e.total, e.phase) for e in told] == [("batch", taken, 10, "head")] * 2
+    for event, seconds in zip(told, (2.0, 2.25), strict=True):
+        assert event.figures == {
+            "epoch": 2,
+            "epochs": 3,
+            "loss": 0.5,
+            "accuracy": 0.75,
+            "images_per_second": pytest.approx(8 * taken / seconds),
+            "seconds_left": pytest.approx(seconds / taken * (20 - taken)),
+        }
 
 
 def test_a_photo_that_changes_between_two_live_epochs_ends_the_run_with_a_sentence(
