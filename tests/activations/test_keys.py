@@ -1,13 +1,14 @@
-"""Which stores a phase needs; that their keys tell everything apart is in test_activations.py."""
+"""Which stores a phase needs; that keys tell everything apart is in test_prefix_pass.py."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from drawing import draw_photos
 from tiny_run import small
 
 from kerasft.activations.context import RunContext
-from kerasft.activations.keys import bytes_at, passes, store_specs_at, views_of
+from kerasft.activations.keys import _where, bytes_at, passes, store_specs_at, views_of
 from kerasft.config.fields import Solved
 from kerasft.data.scan import scan_source
 from kerasft.progress import silent
@@ -77,6 +78,25 @@ def test_keys_say_what_people_see_in_the_list_of_the_cache(context_and_net):
         "dtype": "float16",
     }
     assert first.key.facts["view"] == 1
+
+
+@pytest.mark.parametrize(
+    ("head", "blocks", "facts"),
+    [
+        ({}, 0, {"blocks": 0}),
+        ({}, 2, {"blocks": 2}),
+        ({"leave_out": 2}, 0, {"blocks": 0, "leave_out": 2}),
+        ({"leave_out": 2}, 1, {"blocks": 3}),  # the tensor is the same, whatever lies above it
+        ({"features": "flat"}, 0, {"blocks": 0, "features": "flat"}),
+        ({"features": "flat"}, 1, {"blocks": 1}),
+        ({"features": "fc6"}, 0, {"blocks": 0, "features": "fc6"}),
+        ({"features": "fc6"}, 1, {"blocks": 1, "features": "fc6"}),
+    ],
+)
+def test_a_key_tells_the_tensor_at_the_cut_and_leaves_defaults_out(head, blocks, facts):
+    config = small(Path("photos"))
+    config = config.model_copy(update={"head": config.head.model_copy(update=head)})
+    assert _where(config, blocks) == facts
 
 
 def test_a_plain_view_does_not_depend_on_how_the_others_are_made(context_and_net):
