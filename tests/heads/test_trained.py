@@ -2,7 +2,7 @@ import keras
 import numpy as np
 from tiny import batch
 
-from kerasft.heads.trained import attach, features_of
+from kerasft.heads.trained import attach, features_of, set_standard
 
 
 def base():
@@ -32,6 +32,35 @@ def test_hidden_layers_come_before_the_softmax_each_behind_dropout():
         "scores",
     ]
     assert model.count_params() == (3 * 8 + 8) + (8 * 4 + 4) + (4 * 3 + 3)
+
+
+def test_hidden_layers_are_cut_off_at_zero_and_logits_are_not():
+    model = attach(base(), 3, hidden=(8, 8), dropout=0.5, seed=0)
+    x = np.random.default_rng(0).normal(0, 1, (16, 3)).astype("float32")
+    pixels = np.tile(x[:, None, None], (1, 16, 16, 1))
+    for name in ("head_dense_0", "head_dense_1", "logits"):
+        kernel, bias = model.get_layer(name).get_weights()
+        x = x @ kernel + bias if name == "logits" else np.maximum(x @ kernel + bias, 0)
+    logits = keras.Model(model.inputs, model.get_layer("logits").output)
+    np.testing.assert_allclose(logits.predict(pixels, verbose=0), x, atol=1e-5)
+    assert (x < -0.01).any() and (x > 0.01).any()
+
+
+def test_each_layer_of_a_head_has_a_seed_of_its_own():
+    model = attach(base(), 8, hidden=(8, 8), dropout=0.5, seed=0)
+    kernels = [model.get_layer(name).kernel for name in ("head_dense_1", "logits")]
+    assert not np.array_equal(*kernels)
+    assert len({model.get_layer(f"head_dropout_{i}").seed for i in range(3)}) == 3
+
+
+def test_features_that_are_standardised_have_mean_0_and_variance_1_but_constant_ones():
+    model = attach(base(), 2, hidden=(), dropout=0.0, seed=0, standardise=True)
+    features = np.array([[1, 10, 5], [3, 30, 5]], "float32")
+    standard = model.get_layer("head_standardise")
+    np.testing.assert_array_equal(standard(features), features)  # until it is set
+    set_standard(model, features)
+    np.testing.assert_allclose(standard(features), [[-1, -1, 0], [1, 1, 0]], atol=1e-6)
+    assert int(standard.count) == 2
 
 
 def test_features_are_what_enters_the_head_with_or_without_dropout():
