@@ -60,6 +60,8 @@ def test_features_that_are_standardised_have_mean_0_and_variance_1_but_constant_
     np.testing.assert_array_equal(standard(features), features)  # until it is set
     set_standard(model, features)
     np.testing.assert_allclose(standard(features), [[-1, -1, 0], [1, 1, 0]], atol=1e-6)
+    # An image on which the constant feature differs: by 2, which is not scaled.
+    np.testing.assert_allclose(standard(np.array([[2, 20, 7]], "float32")), [[0, 0, 2]], atol=1e-6)
     assert int(standard.count) == 2
 
 
