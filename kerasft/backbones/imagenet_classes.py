@@ -8,7 +8,8 @@ A name is looked up, first as written and then in the singular, among
     synonym  WordNet's other words for them: "Tinca tinca" (imagenet_synonyms.txt)
 
 or it begins with a synset number, as the folders of ImageNet do: "n02206856". Case, spaces,
-punctuation and a leading number ("01_ants") are ignored.
+punctuation and a leading number ("01_ants") are ignored. Each class has a gloss of a few words that
+says what it shows (imagenet_glosses.txt): the class "kite" is a bird of prey.
 
 No two class names share a class of ImageNet. It goes to the name with the most specific claim: a
 name or synonym before a group, a small group before a larger one that contains it ("beagle",
@@ -32,7 +33,9 @@ from kerasft.errors import UserError
 
 SYNONYMS = Path(__file__).with_name("imagenet_synonyms.txt")
 GROUPS = Path(__file__).with_name("imagenet_groups.txt")
+GLOSSES = Path(__file__).with_name("imagenet_glosses.txt")
 NUM_CLASSES = 1000
+WIDTH = 78  # columns of a match's line, which is indented by two
 
 
 @dataclass(frozen=True)
@@ -54,17 +57,48 @@ class Match:
     note: str
 
     def to_text(self) -> str:
-        """Returns a line such as `dog: 118 classes, Chihuahua (151) to Mexican hairless (268)`."""
-        said = [f"{labels()[index]} ({index})" for index in self.indices]
-        if len(said) > 4:
-            said = [f"{len(said)} classes, {said[0]} to {said[-1]}"]
-        parts = [", ".join(said), self.note]
-        return f"{self.class_name}: {'; '.join(part for part in parts if part)}"
+        """Returns a line of at most WIDTH columns, with as much of this as there is room for.
+
+        `kite: kite (21, bird of prey); in this sense only`, or, for several classes,
+        `dog: 118 classes (dog), Chihuahua (151) to Mexican hairless (268)`.
+        """
+        line = ""
+        for said in self._descriptions():
+            parts = "; ".join(part for part in (said, self.note) if part)
+            line = f"{self.class_name}: {parts}"
+            if len(line) <= WIDTH:
+                return line
+        return f"{line[: WIDTH - 3]}..."
+
+    def _descriptions(self) -> list[str]:
+        """Describes the classes, the longest text first."""
+        each = [f"{labels()[index]} ({index}, {glosses()[index]})" for index in self.indices]
+        if len(each) < 2:
+            return each or [""]
+        kinds = list(dict.fromkeys(glosses()[index] for index in self.indices))
+        short = f"{len(each)} classes ({_some(kinds, 3)})"
+        first, last = (f"{labels()[index]} ({index})" for index in self.indices[:: len(each) - 1])
+        together = [f"{short}, {first} to {last}", short, f"{len(each)} classes"]
+        if len(each) > 4:
+            return together
+        names = ", ".join(labels()[index] for index in self.indices)
+        without_numbers = f"{names} ({kinds[0]})"
+        if len(kinds) > 1:
+            without_numbers = ", ".join(f"{labels()[i]} ({glosses()[i]})" for i in self.indices)
+        return [", ".join(each), without_numbers, *together]
 
     def to_json(self) -> dict[str, Any]:
-        """Returns `{"class_name", "indices", "labels", "why", "note"}`."""
-        found = {"indices": list(self.indices), "labels": [labels()[i] for i in self.indices]}
+        """Returns `{"class_name", "indices", "labels", "glosses", "why", "note"}`."""
+        found = {
+            "indices": list(self.indices),
+            "labels": [labels()[index] for index in self.indices],
+            "glosses": [glosses()[index] for index in self.indices],
+        }
         return {"class_name": self.class_name, **found, "why": self.why, "note": self.note}
+
+
+def _some(words: Sequence[str], most: int) -> str:
+    return ", ".join(words[:most]) + (", ..." if len(words) > most else "")
 
 
 @dataclass(frozen=True)
@@ -155,9 +189,9 @@ def _claim(class_name: str) -> _Claim:
         if word in _words():
             found = _words()[word]
             kind = "name" if any(word == _key(labels()[i]) for i in found) else "synonym"
-            notes = [f"in ImageNet only {_senses()[word]}"] if word in _senses() else []
-            if len(found) > 1:
-                notes.append(f"matches {len(found)} classes, whose scores are added")
+            notes = ["in this sense only"] if word in _ambiguous() else []
+            if len({glosses()[index] for index in found}) > 1:
+                notes.append("scores are added")
             note = "; ".join(notes)
             return _Claim(class_name, found, f"{kind}{plural}", note)
     return _Claim(class_name, frozenset(), "", "not in ImageNet")
@@ -194,7 +228,8 @@ def _counted(indices: frozenset[int]) -> str:
 
 
 def _quoted(claims: Sequence[_Claim]) -> str:
-    return ", ".join(f"'{claim.class_name}'" for claim in claims)
+    names = [f"'{claim.class_name}'" for claim in claims]
+    return ", ".join(names) if len(names) < 3 else f"{names[0]} and {len(names) - 1} more"
 
 
 @functools.cache
@@ -204,6 +239,18 @@ def labels() -> tuple[str, ...]:
     "crane" and "maillot" occur twice.
     """
     return tuple(words[0] for _, words in _read_synonyms())
+
+
+@functools.cache
+def glosses() -> tuple[str, ...]:
+    """Returns what the 1000 classes show, in a few words: "bird of prey" for the label "kite"."""
+    found = {
+        index: gloss
+        for line in _lines(GLOSSES)
+        for gloss, _, ranges in [line.partition(":")]
+        for index in _indices(ranges)
+    }
+    return tuple(found[index] for index in range(NUM_CLASSES))
 
 
 @functools.cache
@@ -233,26 +280,27 @@ def _groups() -> dict[str, frozenset[int]]:
     """Maps everyday words, normalised by `_key`, to their classes; no class for excluded words."""
     found: dict[str, frozenset[int]] = {}
     for line in _lines(GROUPS):
-        if ">" in line:
-            continue
         words, _, ranges = line.partition(":")
-        indices = (
-            [] if ranges.strip() == "-" else [i for part in ranges.split() for i in _range(part)]
-        )
-        found |= {_key(word): frozenset(indices) for word in words.split(",")}
+        if ranges.strip() == "?":
+            continue
+        indices = frozenset([] if ranges.strip() == "-" else _indices(ranges))
+        found |= {_key(word): indices for word in words.split(",")}
     return found
 
 
 @functools.cache
-def _senses() -> dict[str, str]:
-    """Maps words of several meanings, normalised by `_key`, to what their classes show."""
-    pairs = [one.split(">") for line in _lines(GROUPS) if ">" in line for one in line.split(";")]
-    return {_key(word): sense.strip() for word, sense in pairs}
+def _ambiguous() -> frozenset[str]:
+    """Returns words, normalised by `_key`, of whose meanings ImageNet has only some."""
+    rows = [line.partition(":") for line in _lines(GROUPS)]
+    return frozenset(
+        _key(word) for words, _, mark in rows if mark.strip() == "?" for word in words.split(",")
+    )
 
 
-def _range(text: str) -> range:
-    first, _, last = text.partition("-")
-    return range(int(first), int(last or first) + 1)
+def _indices(ranges: str) -> list[int]:
+    """Reads classes and ranges of classes: "1 3-5" is [1, 3, 4, 5]."""
+    ends = [(first, last) for first, _, last in (one.partition("-") for one in ranges.split())]
+    return [i for first, last in ends for i in range(int(first), int(last or first) + 1)]
 
 
 def _lines(path: Path) -> Iterator[str]:

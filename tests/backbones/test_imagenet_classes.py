@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from kerasft.backbones import imagenet_classes
-from kerasft.backbones.imagenet_classes import labels, match_classes, scores_of
+from kerasft.backbones.imagenet_classes import glosses, labels, match_classes, scores_of
 from kerasft.errors import UserError
 
 
@@ -19,7 +19,7 @@ def match(class_name):
     return found
 
 
-# ── the two files ──
+# ── the three files ──
 
 
 def test_the_synsets_stand_in_the_order_of_the_published_nets(assets):
@@ -128,8 +128,7 @@ def test_rose_hip_is_a_hip_all_the_same():
 
 def test_a_word_with_two_meanings_is_both_and_says_so():
     assert match("cranes").to_text() == (
-        "cranes: crane (134), crane (517); in ImageNet only the bird, and the machine; "
-        "matches 2 classes, whose scores are added"
+        "cranes: crane (wading bird), crane (lifting machine); scores are added"
     )
     assert match("cardigan").indices == (264, 474)
     assert match("maillot").indices == (638, 639)
@@ -143,7 +142,42 @@ def test_a_synonym_that_hardly_anybody_means_is_left_out_and_says_why():
 
 def test_many_classes_are_a_count_and_the_ends():
     assert match("dogs").to_text() == (
-        "dogs: 118 classes, Chihuahua (151) to Mexican hairless (268)"
+        "dogs: 118 classes (dog), Chihuahua (151) to Mexican hairless (268)"
+    )
+    assert match("vehicles").to_text() == "vehicles: 62 classes (warship, aircraft, vehicle, ...)"
+
+
+@pytest.mark.parametrize(
+    ("name", "line"),
+    [
+        ("whale", "whale: grey whale (147, whale), killer whale (148, whale)"),
+        (
+            "panda",
+            "panda: lesser panda (red panda), giant panda (bear); scores are added",
+        ),
+        ("horn", "horn: cornet, French horn (musical instrument); in this sense only"),
+        ("tennis racket", "tennis racket: racket (752, sports equipment)"),
+    ],
+)
+def test_a_few_classes_are_named_as_long_as_they_fit_in_a_line(name, line):
+    assert match(name).to_text() == line
+
+
+def test_a_line_is_never_longer_than_a_terminal_less_the_indent():
+    dog, *_ = match_classes(["dog", *labels()[151:171]]).each
+    assert (
+        dog.to_text()
+        == "dog: 98 classes (dog); 20 classes counted for 'Chihuahua' and 19 more instead"
+    )
+    words = [*imagenet_classes._groups(), *imagenet_classes._words()]
+    lines = [match(word).to_text() for word in words]
+    assert 70 < max(len(line) for line in lines) <= 78
+    assert [line for line in lines if line.endswith("...")] == []
+    long = match(
+        "a folder whose name somebody has made into a whole sentence about the kites in it"
+    )
+    assert long.to_text() == (
+        "a folder whose name somebody has made into a whole sentence about the kites..."
     )
 
 
@@ -229,6 +263,7 @@ def test_json_says_what_was_found():
         "class_name": "ants",
         "indices": [310],
         "labels": ["ant"],
+        "glosses": ["insect"],
         "why": "name, plural",
         "note": "",
     }
@@ -303,21 +338,59 @@ def test_the_net_as_it_is_tells_ants_from_bees(assets):
 @pytest.mark.parametrize(
     ("name", "line"),
     [
-        ("mouse", "mouse: mouse (673); in ImageNet only a computer's mouse"),
-        ("kites", "kites: kite (21); in ImageNet only the bird of prey"),
-        ("ear", "ear: ear (998); in ImageNet only an ear of corn"),
-        ("Hip", "Hip: hip (989); in ImageNet only the fruit of a rose"),
-        ("washer", "washer: washer (897); in ImageNet only the washing machine"),
-        ("notebook", "notebook: notebook (681); in ImageNet only the computer"),
-        ("zebra", "zebra: zebra (340)"),
+        ("mouse", "mouse: mouse (673, computer mouse); in this sense only"),
+        ("kites", "kites: kite (21, bird of prey); in this sense only"),
+        ("ear", "ear: ear (998, ear of corn); in this sense only"),
+        ("Hip", "Hip: hip (989, fruit of a rose); in this sense only"),
+        ("washer", "washer: washer (897, washing machine); in this sense only"),
+        ("notebook", "notebook: notebook (681, computer); in this sense only"),
+        ("chest", "chest: chest (492, box with a lid); in this sense only"),
+        ("groom", "groom: groom (982, bridegroom); in this sense only"),
+        ("n02206856", "n02206856: bee (309, insect)"),
+        ("zebra", "zebra: zebra (340, hoofed mammal)"),
     ],
 )
-def test_a_word_of_several_meanings_says_which_one_imagenet_has(name, line):
+def test_a_line_says_what_imagenet_means_and_whether_the_word_has_other_meanings(name, line):
     assert match(name).to_text() == line
 
 
-def test_every_word_with_a_meaning_is_one_of_imagenets_and_of_no_group():
-    senses = imagenet_classes._senses()
-    assert len(senses) > 80
-    assert set(senses) <= set(imagenet_classes._words())
-    assert set(senses) & set(imagenet_classes._groups()) == set()
+def test_every_word_of_several_meanings_is_one_of_imagenets_and_of_no_group():
+    words = imagenet_classes._ambiguous()
+    assert len(words) > 80
+    assert words <= set(imagenet_classes._words())
+    assert words & set(imagenet_classes._groups()) == set()
+
+
+def test_each_of_the_1000_classes_has_one_gloss_which_says_more_than_its_label():
+    lines = list(imagenet_classes._lines(imagenet_classes.GLOSSES))
+    indices = [i for line in lines for i in imagenet_classes._indices(line.partition(":")[2])]
+    assert sorted(indices) == list(range(1000))
+    names = [line.partition(":")[0] for line in lines]
+    assert sorted(names) == sorted(set(names))
+    assert all(2 < len(gloss) <= 26 for gloss in glosses())
+    both = zip(labels(), glosses(), strict=True)
+    assert [label for label, gloss in both if label.lower() == gloss.lower()] == []
+    # What a label does not tell apart, its gloss does.
+    pairs = set(zip(labels(), glosses(), strict=True))
+    assert len(pairs) == 1000 and len(set(labels())) == 998
+
+
+@pytest.mark.parametrize(
+    ("index", "label", "gloss"),
+    [
+        (0, "tench", "fish"),
+        (134, "crane", "wading bird"),
+        (260, "chow", "dog"),
+        (308, "fly", "insect"),
+        (456, "bow", "weapon for arrows"),
+        (517, "crane", "lifting machine"),
+        (600, "hook", "curved holder"),
+        (726, "plane", "woodworking tool"),
+        (847, "tank", "military vehicle"),
+        (884, "vault", "arched ceiling"),
+        (923, "plate", "dish of food"),
+        (999, "toilet tissue", "paper"),
+    ],
+)
+def test_glosses_belong_to_their_labels(index, label, gloss):
+    assert (labels()[index], glosses()[index]) == (label, gloss)

@@ -45,7 +45,7 @@ RESULT = ComparisonResult(
     classes=("ants", "roses"),
     images={"train": 1049, "validation": 225, "test": 225},
     pass_seconds=61.0,
-    mapping=("ants: ant (310)", "roses: not in ImageNet"),
+    mapping=("ants: ant (310, insect)", "roses: not in ImageNet"),
     curves={},
     out=Path("compare/photos"),
     kept=None,
@@ -67,7 +67,7 @@ def test_the_best_on_validation_comes_first_and_what_was_stopped_last():
         "with all the settings that it tried.\n"
         "\n"
         "as-is:\n"
-        "  ants: ant (310)\n"
+        "  ants: ant (310, insect)\n"
         "  roses: not in ImageNet\n"
         "\n"
         "bayes on MobileNetV2: Too sure.\n"

@@ -469,7 +469,7 @@ def test_real_nets_on_real_photos_as_they_are_and_with_their_features(assets, tm
             shutil.copy(file, source / name)
     what = Request({"data.source": str(source)}, (), ("MobileNetV2",), ("as-is", "svm"))
     result = run_request(what, tmp_path / "out")
-    assert result.mapping == ("ants: ant (310)", "bees: bee (309)")
+    assert result.mapping == ("ants: ant (310, insect)", "bees: bee (309, insect)")
     as_is, svm = sorted(result.ways, key=lambda row: row.way)
     assert as_is.classes == svm.classes == 2
     assert as_is.means.val_accuracy >= 0.75 and svm.means.val_accuracy >= 0.75
