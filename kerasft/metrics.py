@@ -66,14 +66,19 @@ def wilson(successes: int, n: int) -> tuple[float, float]:
 
 
 def log_loss(logits: np.ndarray, labels: np.ndarray) -> float:
-    """Returns the mean of -log(score of the label), in nats, from logits [N,K] in float64.
+    """Returns the mean of `log_losses`."""
+    return float(log_losses(logits, labels).mean())
+
+
+def log_losses(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Returns -log(score of the label) of each image in nats, float64 [N], from logits [N,K].
 
     It is computed from logits, because the score of a confident mistake is 0 in float32.
     """
     wide = np.asarray(logits, np.float64)
     wide = wide - wide.max(axis=1, keepdims=True)
     log_scores = wide - np.log(np.exp(wide).sum(axis=1, keepdims=True))
-    return float(-log_scores[np.arange(len(labels)), labels].mean())
+    return -log_scores[np.arange(len(labels)), labels]
 
 
 def calibration_error(confidence: np.ndarray, hits: np.ndarray) -> float:

@@ -58,8 +58,8 @@ def save_comparison(
         rows: the list "ways" in the JSON result of `kerasft compare`.
         winner: name and backbone of the row that is marked; None marks none.
     """
-    shown = [row for row in rows if row["val_accuracy"] is not None]
-    shown.sort(key=lambda row: row["val_accuracy"])
+    shown = [row for row in rows if row["val_corrected"] is not None]
+    shown.sort(key=lambda row: row["val_corrected"])
     several = len({row["backbone"] for row in shown}) > 1
     names = [f"{row['name']}, {row['backbone']}" if several else row["name"] for row in shown]
     figure, axes = _figure("", "accuracy", "", height=1.4 + 0.3 * len(shown))
@@ -69,7 +69,7 @@ def save_comparison(
         if row["test_accuracy"] is not None:
             axes.plot(row["ci95"], [y, y], color=color, linewidth=1.5)
             axes.plot(row["test_accuracy"], y, "o", color=color)
-        axes.plot(row["val_accuracy"], y, "o", color=GREY, fillstyle="none", markersize=9)
+        axes.plot(row["val_corrected"], y, "o", color=GREY, fillstyle="none", markersize=9)
     axes.set_yticks(range(len(shown)), names)
     axes.plot([], [], "o", color=BLUE, label="test, 95% interval")
     axes.plot([], [], "o", color=ORANGE, label="test, best on validation")

@@ -10,10 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from filelock import FileLock, Timeout
 
+from kerasft.answers import Answers
 from kerasft.errors import UserError
-from kerasft.files import reason_of, write_atomic
+from kerasft.files import reason_of, replacing, write_atomic
 from kerasft.record import SCHEMA, RunRecord, refuse_later
 
 CONFIG = "config.toml"
@@ -21,6 +23,7 @@ RECORD = "run.json"
 CLASSES = "classes.txt"
 SPLITS = "splits.csv"
 METRICS = "metrics.jsonl"
+ANSWERS = "answers.npz"
 CHECKPOINTS = "checkpoints"
 MODEL = "model.keras"
 LOCK = ".lock"
@@ -62,6 +65,11 @@ class Run:
         return self.path / METRICS
 
     @property
+    def answers_path(self) -> Path:
+        """The validation answers of each epoch or setting (`answers.py`), by name of the phase."""
+        return self.path / ANSWERS
+
+    @property
     def checkpoints(self) -> Path:
         """The folder of checkpoints, which a resumed run needs."""
         return self.path / CHECKPOINTS
@@ -87,7 +95,15 @@ def create_run(path: Path, *, resume: bool) -> Run:
         raise UserError(f"{path} is a file. Choose a directory for the run.", exit_code=2)
     names = {entry.name for entry in path.iterdir()} if path.exists() else set()
     # The rest of a run that was killed before it wrote run.json counts as a run.
-    begun = names - {LOCK} and names <= {CONFIG, CLASSES, SPLITS, METRICS, CHECKPOINTS, LOCK}
+    begun = names - {LOCK} and names <= {
+        CONFIG,
+        CLASSES,
+        SPLITS,
+        METRICS,
+        ANSWERS,
+        CHECKPOINTS,
+        LOCK,
+    }
     if (RECORD in names or begun) and not resume:
         raise UserError(
             f"{path} already holds a run. Choose another directory, or\n"
@@ -186,6 +202,24 @@ def read_metrics(run: Run) -> list[dict[str, Any]]:
         return []
     lines = _read(run.metrics_path).splitlines()
     return [_parse(run.metrics_path, line, number) for number, line in enumerate(lines, start=1)]
+
+
+def write_answers(path: Path, parts: Mapping[str, Answers]) -> None:
+    """Writes answers by name into an .npz file. Raises UserError if the disk is full."""
+    arrays: dict[str, np.ndarray] = {}
+    for name, part in parts.items():
+        arrays |= {f"{name}.losses": part.losses, f"{name}.right": part.right}
+    with replacing(path) as temporary, temporary.open("wb") as file:
+        np.savez_compressed(file, allow_pickle=False, **arrays)
+
+
+def read_answers(path: Path) -> dict[str, Answers]:
+    """Reads what `write_answers` has written, by name; nothing if there is no such file."""
+    if not path.is_file():
+        return {}
+    with np.load(path, allow_pickle=False) as file:
+        names = [name.removesuffix(".losses") for name in file.files if name.endswith(".losses")]
+        return {name: Answers(file[f"{name}.losses"], file[f"{name}.right"]) for name in names}
 
 
 def _read(path: Path) -> str:

@@ -154,12 +154,13 @@ def compare_text(result: "ComparisonResult") -> str:
     Args:
         result: result of `compare_ways`.
     """
-    rows = sorted(result.ways, key=lambda row: -(row.means.val_accuracy if row.means else 0))
+    rows = sorted(result.ways, key=lambda row: -(row.means.val_corrected if row.means else 0))
     images = ", ".join(f"{n:,} {split}" for split, n in result.images.items())
     parts = [
         _table_text(rows),
-        f"Images: {images}. The validation split decides. p is the probability of a difference to "
-        "the winner as large as the one on test if both were equally good.\n"
+        f"Images: {images}. The validation split decides, by accuracies without the luck of having "
+        "been chosen on it. p is the probability of a difference to the winner as large as the "
+        "one on test if both were equally good.\n"
         f"The frozen part took {duration_text(result.pass_seconds)}, once for all ways; time is "
         "what each way took in addition, with all the settings that it tried.",
         "\n".join(["as-is:", *(f"  {line}" for line in result.mapping)]) if result.mapping else "",
@@ -190,7 +191,7 @@ def _cells(row: "WayResult") -> tuple[str, ...]:
     return (
         row.way,
         row.backbone,
-        f"{means.val_accuracy:.3f}",
+        f"{means.val_corrected:.3f}",
         _number(means.test_accuracy, ".3f"),
         "{:.3f} to {:.3f}".format(*means.ci95) if means.ci95 else "",
         _number(row.p_vs_best, ".2f"),

@@ -16,10 +16,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
+
 from kerasft import devices
 from kerasft.activations.numerics import NUMERICS
 from kerasft.backbones.compatibility import WEIGHTS, weights_of
 from kerasft.compare import verdict
+from kerasft.compare.correction import Correction
 from kerasft.compare.entry import Entry, Split
 from kerasft.compare.request import (
     Request,
@@ -35,12 +38,14 @@ from kerasft.compare.verdict import WayResult
 from kerasft.compare.ways import AS_IS, WAYS, rates_of
 from kerasft.config.load import load_config, to_toml, unfreeze_defaults
 from kerasft.config.weights_names import file_for
+from kerasft.data.splits import units_of
 from kerasft.errors import UserError
 from kerasft.files import write_atomic
 from kerasft.progress import Event, Progress, silent
 from kerasft.run import Run, lock, read_record, write_record
 
 REQUEST = "asked.json"
+ENTRIES = 2  # version of what an entry holds: 2 has the validation answers of all that was tried
 
 # Time of a training step of the whole net, as a multiple of scoring its images, by what
 # BatchNormalization does. Measured with 32 images, Adam and random weights on an AMD EPYC: 2.4 to
@@ -141,6 +146,7 @@ class _Identity:
         photos: hash of all files and labels.
         groups: hash of the photos' groups.
         numerics: version of the code that computes activations.
+        entries: version of what an entry holds.
         divisions: hash of the splits by seed and share of the training images, so that some can
             be added later.
         weights: name and hash of the weights by backbone, for the same reason.
@@ -151,6 +157,7 @@ class _Identity:
     photos: str
     groups: str
     numerics: int
+    entries: int
     divisions: Mapping[str, str]
     weights: Mapping[str, list[str | None]]
 
@@ -162,6 +169,7 @@ WORDS = {
     "photos": "other photos",
     "groups": "other groups of photos",
     "numerics": "features of another version of kerasft",
+    "entries": "entries of another version of kerasft",
     "divisions": "the photos divided in another way",
     "weights": "other weights",
 }
@@ -178,6 +186,7 @@ def _identity(comparison: Comparison) -> _Identity:
         photos=_hash(found.digests, found.labels),
         groups=_hash(found.pictures(), found.groups or [""] * len(found.digests)),
         numerics=NUMERICS,
+        entries=ENTRIES,
         divisions={
             f"seed {seed}, {fraction:g}": _hash(one.digests, one.splits)
             for (seed, fraction), one in sources.items()
@@ -311,18 +320,21 @@ def _conclude(
     largest = max(comparison.request.fractions)
     entries = [entry for entry in comparison.entries if entry.trial.fraction == largest]
     photos = comparison.sources[(0, largest)]
-    rows = verdict.rows_of(entries)
+    correction = Correction.of(comparison.entries, _units(comparison, largest))
+    rows = verdict.rows_of(entries, correction)
     winner = verdict.winner_of(rows, len(photos.class_names))
-    on_validation = _p_values(comparison, rows, winner, entries, "validation")
+    corrected = verdict.corrected_of(winner, rows, entries, correction) if winner else None
+    on_validation = _p_values(comparison, rows, winner, entries, "validation", corrected)
     on_test = _p_values(comparison, rows, winner, entries, "test")
-    curves = verdict.curves_of(comparison.entries)
+    curves = verdict.curves_of(comparison.entries, correction)
     # More photos don't change a net as it is.
     curve = curves.get(winner.title, ()) if winner and winner.way != AS_IS else ()
     return ComparisonResult(
         ways=tuple(replace(row, p_vs_best=p) for row, p in zip(rows, on_test, strict=True)),
         left_out=left_out,
         winner=winner,
-        advice=verdict.advice_of(rows, winner, on_validation, curve),
+        corrected=corrected,
+        advice=verdict.advice_of(rows, winner, corrected, on_validation, curve),
         classes=photos.class_names,
         images={split: len(photos.indices(split)) for split in ("train", "validation", "test")},
         pass_seconds=sum(entry.pass_seconds for entry in comparison.entries),
@@ -339,6 +351,7 @@ def _p_values(
     winner: WayResult | None,
     entries: Sequence[Entry],
     split: Split,
+    corrected: float | None = None,
 ) -> list[float | None]:
     """Returns the p-values of the rows on a split; all None without a winner."""
     if winner is None:
@@ -349,7 +362,19 @@ def _p_values(
         for (seed, share), photos in comparison.sources.items()
         if share == fraction
     }
-    return verdict.p_values(rows, winner, entries, split=split, images=images)
+    return verdict.p_values(rows, winner, entries, split=split, images=images, corrected=corrected)
+
+
+def _units(comparison: Comparison, fraction: float) -> dict[int, np.ndarray]:
+    """Returns the numbers of the validation images' units by seed, the same in all seeds."""
+    units = {}
+    for (seed, share), photos in comparison.sources.items():
+        if share == fraction:  # the validation images are the same with every fraction
+            number = np.empty(len(photos.paths), int)
+            for position, unit in enumerate(units_of(photos.pictures(), photos.groups)):
+                number[unit] = position
+            units[seed] = number[photos.indices("validation")]
+    return units
 
 
 def _keep(comparison: Comparison, winner: WayResult) -> Path | None:

@@ -5,11 +5,12 @@ not known is ignored.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
 
+from kerasft.answers import Answers
 from kerasft.compare.request import Trial
 from kerasft.metrics import Figures
 from kerasft.results import Result
@@ -85,6 +86,8 @@ class Entry:
         notes: remarks of the phase, such as that its scores are too sure.
         mapping: for as-is, a line for each class: which classes of ImageNet it means.
         run: the chosen run, relative to the folder of the comparison; None for as-is.
+        answers: validation answers of all epochs and settings that were tried, in a file of their
+            own; None if nothing was chosen on validation.
     """
 
     trial: Trial
@@ -104,6 +107,12 @@ class Entry:
     notes: tuple[str, ...] = ()
     mapping: tuple[str, ...] = ()
     run: str | None = None
+    answers: Answers | None = field(default=None, compare=False)
+
+    @property
+    def chosen_among(self) -> int:
+        """Number of epochs or settings among which validation has chosen; 1 means no choice."""
+        return 1 if self.answers is None else len(self.answers.right)
 
     def on(self, split: Split) -> SplitResult | None:
         """Returns the result on one split."""
@@ -123,6 +132,7 @@ class Entry:
             "tried": [one.to_json() for one in self.tried],
             "notes": list(self.notes),
             "mapping": list(self.mapping),
+            "chosen_among": self.chosen_among,
         }
 
     @classmethod

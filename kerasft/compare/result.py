@@ -49,7 +49,9 @@ class ComparisonResult:
     Attributes:
         ways: rows of the table, at the largest fraction.
         left_out: ways for which the budget had no time.
-        winner: one of the rows: the best on validation; None if nothing was finished.
+        winner: one of the rows: the best by corrected accuracy; None if nothing was finished.
+        corrected: the winner's validation accuracy, corrected for its own choices and for its
+            choice among the ways; None without a winner.
         advice: one or two sentences that say which way to take.
         classes: class names of the photos.
         images: number of images by split, with the first seed.
@@ -63,6 +65,7 @@ class ComparisonResult:
     ways: tuple[WayResult, ...]
     left_out: tuple[LeftOut, ...]
     winner: WayResult | None
+    corrected: float | None
     advice: str
     classes: tuple[str, ...]
     images: Mapping[str, int]
@@ -79,7 +82,12 @@ class ComparisonResult:
         return {
             "ways": [row.to_json() for row in self.ways],
             "left_out": [one.to_json() for one in self.left_out],
-            "winner": winner and {"name": winner.way, "backbone": winner.backbone},
+            "winner": winner
+            and {
+                "name": winner.way,
+                "backbone": winner.backbone,
+                "val_corrected": self.corrected,
+            },
             "advice": self.advice,
             "classes": list(self.classes),
             "images": dict(self.images),

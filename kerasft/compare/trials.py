@@ -15,12 +15,14 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from zipfile import BadZipFile
 
 import keras
 import numpy as np
 from sklearn.metrics import f1_score
 
 from kerasft.activations.context import SCORING_BATCH
+from kerasft.answers import Answers
 from kerasft.backbones.imagenet_classes import Matches, match_classes, scores_of
 from kerasft.compare.entry import Entry, SplitResult, TriedSetting
 from kerasft.compare.request import (
@@ -42,7 +44,7 @@ from kerasft.models import bundle, target
 from kerasft.models.bundle import Bundle, score
 from kerasft.progress import Event, Progress
 from kerasft.record import PhaseResult, RunResult, Solving
-from kerasft.run import Run, read_record
+from kerasft.run import Run, read_answers, read_record, write_answers
 from kerasft.training.train import continue_run, train_run
 
 log = logging.getLogger("kerasft")
@@ -131,6 +133,8 @@ def entry_of(comparison: Comparison, trial: Trial) -> Entry:
         entry = Entry(trial, note=f"left out: {error.message.partition('. ')[0]}")
     except OutOfTime:
         return Entry(trial, stopped=True, note="stopped: the budget was used up")
+    if entry.answers:
+        write_answers(path.with_suffix(".npz"), {trial.way: entry.answers})
     write_atomic(path, json.dumps(entry.to_json()) + "\n")
     keras.backend.clear_session()
     return entry
@@ -141,8 +145,13 @@ def _read_entry(path: Path) -> Entry | None:
     if not path.is_file():
         return None
     try:
-        return Entry.from_json(json.loads(path.read_text("utf-8")))
-    except (ValueError, KeyError, TypeError, AttributeError):
+        record = json.loads(path.read_text("utf-8"))
+        entry = Entry.from_json(record)
+        if record.get("chosen_among", 1) > 1:
+            answers = read_answers(path.with_suffix(".npz"))
+            entry = replace(entry, answers=answers[entry.trial.way])
+        return entry
+    except (ValueError, KeyError, TypeError, AttributeError, BadZipFile):
         log.warning("%s is damaged, so this entry is made again.", path)
         path.unlink()
         return None
@@ -170,11 +179,12 @@ def _trained(comparison: Comparison, trial: Trial) -> Entry:
         settings=best.tried.settings,
         notes=best.notes,
         tried=tuple(attempt.tried for attempt in attempts),
+        answers=_all_answers(start, attempts),
         run=f"runs/{best.run.path.name}",
     )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _Attempt:
     """One run of a trial.
 
@@ -182,11 +192,26 @@ class _Attempt:
         run: the run.
         tried: its setting and figures.
         notes: remarks of its last phase.
+        answers: validation answers of the epochs and settings that its phases tried.
     """
 
     run: Run
     tried: TriedSetting
     notes: tuple[str, ...]
+    answers: tuple[Answers, ...]
+
+
+def _all_answers(start: Entry | None, attempts: Sequence[_Attempt]) -> Answers | None:
+    """Returns the answers of all that validation chose among; None if there was no choice.
+
+    A way that continues another has the other's choice behind it, so that counts too.
+    """
+    parts = [answers for attempt in attempts for answers in attempt.answers]
+    if start and start.answers:
+        parts.insert(0, start.answers)
+    if sum(len(part.right) for part in parts) < 2:
+        return None
+    return Answers.joined(parts)
 
 
 def _attempt(
@@ -230,7 +255,9 @@ def _attempt(
         converged=_has_converged(last),
     )
     notes = last.how.notes if isinstance(last.how, Solving) else ()
-    return _Attempt(run, tried, notes)
+    kept = read_answers(run.answers_path)
+    answers = tuple(kept[phase.name] for phase in phases if phase.name in kept)
+    return _Attempt(run, tried, notes, answers)
 
 
 def _with_rate(config: Config, rate: float | None) -> Config:

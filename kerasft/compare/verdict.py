@@ -1,9 +1,10 @@
 """What a comparison says: a row for each way, the winner, and a sentence of advice.
 
-    entries -> rows_of -> winner_of -> p_values -> advice_of
+    entries -> rows_of -> winner_of -> corrected_of -> p_values -> advice_of
 
-The validation split alone decides on winner and advice. The test split only describes: accuracy,
-its interval, and how sure it is that the winner is better.
+The validation split alone decides on winner and advice, by accuracies that are corrected for all
+that was chosen on it (`correction.py`). The test split only describes: accuracy, its interval, and
+how sure it is that the winner is better.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,6 +14,7 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
+from kerasft.compare.correction import Correction
 from kerasft.compare.entry import Entry, Split
 from kerasft.compare.ways import AS_IS, WAYS
 from kerasft.metrics import wilson
@@ -22,7 +24,7 @@ MORE = 0.01  # a rise of the learning curve by less than a point is not worth co
 SIMILAR_SIZE = 0.02  # models whose sizes differ by a smaller share are of equal size
 
 Curve = tuple[tuple[float, float], ...]
-"""Pairs of a share of the training images and the validation accuracy with it, ascending."""
+"""Pairs of a share of the training images and the corrected accuracy with it, ascending."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,7 @@ class Means:
 
     Attributes:
         val_accuracy: validation accuracy, 0 to 1.
+        val_corrected: the same, corrected for the way's own choices on validation.
         val_loss: validation loss, nats.
         test_accuracy: test accuracy, 0 to 1; None without test images, as macro_f1 and ci95.
         macro_f1: mean F1 of the classes on the test split, 0 to 1.
@@ -42,6 +45,7 @@ class Means:
     """
 
     val_accuracy: float
+    val_corrected: float
     val_loss: float
     test_accuracy: float | None
     macro_f1: float | None
@@ -103,26 +107,27 @@ class WayResult:
         }
 
 
-def rows_of(entries: Sequence[Entry]) -> list[WayResult]:
+def rows_of(entries: Sequence[Entry], correction: Correction) -> list[WayResult]:
     """Makes a row for each way and backbone, over all seeds.
 
     Args:
         entries: entries of one fraction.
+        correction: the answers by which their accuracies are corrected.
 
     Returns:
         Rows in the order of the entries, without p-values.
     """
     keys = dict.fromkeys((entry.trial.way, entry.trial.backbone) for entry in entries)
-    return [_row(_entries_of(entries, *key)) for key in keys]
+    return [_row(_entries_of(entries, *key), correction) for key in keys]
 
 
 def _entries_of(entries: Sequence[Entry], way: str, backbone: str) -> list[Entry]:
     return [e for e in entries if (e.trial.way, e.trial.backbone) == (way, backbone)]
 
 
-def _row(entries: Sequence[Entry]) -> WayResult:
+def _row(entries: Sequence[Entry], correction: Correction) -> WayResult:
     first = entries[0]
-    means = _means(entries)
+    means = _means(entries, correction)
     return WayResult(
         way=first.trial.way,
         backbone=first.trial.backbone,
@@ -136,7 +141,7 @@ def _row(entries: Sequence[Entry]) -> WayResult:
     )
 
 
-def _means(entries: Sequence[Entry]) -> Means | None:
+def _means(entries: Sequence[Entry], correction: Correction) -> Means | None:
     """Averages the entries of one way; None if any was stopped or could not be measured."""
     validation = [entry.validation.figures for entry in entries if entry.validation is not None]
     if any(entry.stopped for entry in entries) or len(validation) < len(entries):
@@ -144,8 +149,11 @@ def _means(entries: Sequence[Entry]) -> Means | None:
     test = [entry.test.figures for entry in entries if entry.test is not None]
     accuracy = _mean([figures.accuracy for figures in test])
     interval = None if accuracy is None else wilson(round(accuracy * test[0].n), test[0].n)
+    val_accuracy = float(np.mean([figures.accuracy for figures in validation]))
+    luck = float(np.mean([correction.luck(entry.trial) for entry in entries]))
     return Means(
-        val_accuracy=float(np.mean([figures.accuracy for figures in validation])),
+        val_accuracy=val_accuracy,
+        val_corrected=_without(luck, val_accuracy),
         val_loss=float(np.mean([figures.loss for figures in validation])),
         test_accuracy=accuracy,
         macro_f1=_mean([entry.macro_f1 for entry in entries]),
@@ -157,6 +165,10 @@ def _means(entries: Sequence[Entry]) -> Means | None:
     )
 
 
+def _without(luck: float, accuracy: float) -> float:
+    return min(1.0, max(0.0, accuracy - luck))
+
+
 def _mean(values: Sequence[float | None]) -> float | None:
     """Averages what is known; None if nothing is."""
     known = [value for value in values if value is not None]
@@ -164,7 +176,7 @@ def _mean(values: Sequence[float | None]) -> float | None:
 
 
 def winner_of(rows: Sequence[WayResult], num_classes: int) -> WayResult | None:
-    """Returns the row with the best validation accuracy, among equals the lowest validation loss.
+    """Returns the row with the best corrected accuracy, among equals the lowest validation loss.
 
     A way that was stopped, or that does not know all classes, cannot win.
     """
@@ -174,7 +186,28 @@ def winner_of(rows: Sequence[WayResult], num_classes: int) -> WayResult | None:
 
 def _on_validation(row: WayResult) -> tuple[float, float]:
     assert row.means is not None
-    return row.means.val_accuracy, -row.means.val_loss
+    return row.means.val_corrected, -row.means.val_loss
+
+
+def corrected_of(
+    winner: WayResult,
+    rows: Sequence[WayResult],
+    entries: Sequence[Entry],
+    correction: Correction,
+) -> float:
+    """Returns the winner's validation accuracy, corrected for its own choices and for its choice.
+
+    Args:
+        winner: one of the rows.
+        rows: rows of the table.
+        entries: entries of one fraction, which the rows summarize.
+        correction: the answers by which their accuracies are corrected.
+    """
+    assert winner.means is not None
+    able = [row for row in rows if row.means and row.classes == winner.classes]
+    ways = [[entry.trial for entry in _entries_of(entries, row.way, row.backbone)] for row in able]
+    luck = correction.luck_of_winner(ways, next(i for i, row in enumerate(able) if row is winner))
+    return _without(luck, winner.means.val_accuracy)
 
 
 def p_values(
@@ -184,6 +217,7 @@ def p_values(
     *,
     split: Split,
     images: Mapping[int, Sequence[str]],
+    corrected: float | None = None,
 ) -> list[float | None]:
     """Tests for each way whether its difference to the winner may be chance.
 
@@ -195,6 +229,8 @@ def p_values(
         entries: entries of one fraction, which the rows summarize.
         split: the split that is compared.
         images: for each seed the names of the split's images, in order.
+        corrected: the winner's accuracy from `corrected_of`, for the validation split. Its lead is
+            then the one over the corrected accuracies, not the one on the images.
 
     Returns:
         McNemar's p-values in the order of the rows; None for the winner itself, for ways
@@ -207,7 +243,8 @@ def p_values(
             values.append(None)
             continue
         own = _right(row, entries, split, images)
-        values.append(mcnemar([best[i] for i in own], list(own.values())) if own else None)
+        lead = None if corrected is None else len(own) * (corrected - row.means.val_corrected)
+        values.append(mcnemar([best[i] for i in own], list(own.values()), lead) if own else None)
     return values
 
 
@@ -228,26 +265,32 @@ def _right(
     return right
 
 
-def mcnemar(ours: Sequence[bool], theirs: Sequence[bool]) -> float:
+def mcnemar(ours: Sequence[bool], theirs: Sequence[bool], lead: float | None = None) -> float:
     """Returns the probability of a difference as large as this if both were equally good.
 
     Args:
         ours, theirs: for each image whether it was right; the same images in both.
+        lead: number of images by which `ours` is taken to be better, because it was chosen on
+            them; a negative one counts as none. None takes the number on the images.
 
     Source: McNemar 1947; the exact test on the images where one is right and the other wrong.
     """
     one, other = np.asarray(ours, bool), np.asarray(theirs, bool)
     only_one, only_other = int((one & ~other).sum()), int((~one & other).sum())
-    if not only_one + only_other:
+    apart = only_one + only_other
+    if not apart:
         return 1.0
-    return float(stats.binomtest(only_one, only_one + only_other, 0.5).pvalue)
+    if lead is not None:
+        only_one = (apart + min(apart, max(0, round(lead)))) // 2
+    return float(stats.binomtest(only_one, apart, 0.5).pvalue)
 
 
-def curves_of(entries: Sequence[Entry]) -> Mapping[str, Curve]:
+def curves_of(entries: Sequence[Entry], correction: Correction) -> Mapping[str, Curve]:
     """Draws up the learning curve of each way that is finished with every fraction.
 
     Args:
         entries: entries of all fractions.
+        correction: the answers by which their accuracies are corrected.
 
     Returns:
         Curves by title, such as "svm on MobileNetV2"; none if there is a single fraction.
@@ -257,15 +300,17 @@ def curves_of(entries: Sequence[Entry]) -> Mapping[str, Curve]:
         return {}
     points: dict[str, list[tuple[float, float]]] = {}
     for fraction in reversed(fractions):
-        for row in rows_of([entry for entry in entries if entry.trial.fraction == fraction]):
+        of_fraction = [entry for entry in entries if entry.trial.fraction == fraction]
+        for row in rows_of(of_fraction, correction):
             if row.means is not None:
-                points.setdefault(row.title, []).insert(0, (fraction, row.means.val_accuracy))
+                points.setdefault(row.title, []).insert(0, (fraction, row.means.val_corrected))
     return {title: tuple(pairs) for title, pairs in points.items() if len(pairs) == len(fractions)}
 
 
 def advice_of(
     rows: Sequence[WayResult],
     winner: WayResult | None,
+    corrected: float | None,
     p_on_validation: Sequence[float | None],
     curve: Curve,
 ) -> str:
@@ -274,12 +319,13 @@ def advice_of(
     Args:
         rows: rows of the largest fraction.
         winner: one of the rows; None if nothing was finished.
+        corrected: the winner's accuracy from `corrected_of`; None without a winner.
         p_on_validation: p-values of the rows on the validation split.
         curve: learning curve of the winner; () if there is none.
     """
-    if winner is None:
+    if winner is None or corrected is None:
         return "Nothing was finished, so there is nothing to advise."
-    best = f"{_named(winner)} (validation accuracy {_accuracy(winner):.3f})"
+    best = f"{_named(winner)} (corrected validation accuracy {corrected:.3f})"
     simpler = [
         (row, p)
         for row, p in zip(rows, p_on_validation, strict=True)
@@ -303,7 +349,7 @@ def advice_of(
 
 def _accuracy(row: WayResult) -> float:
     assert row.means is not None
-    return row.means.val_accuracy
+    return row.means.val_corrected
 
 
 def _named(row: WayResult) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from kerasft.answers import Answers
 from kerasft.results import Result
 
 
@@ -133,6 +134,7 @@ class Solution:
         notes: sentences for people.
         estimator: fitted estimator, whose `predict_proba` [N,K] is the reference for the layers.
         form: the numbers that `attach` writes into layers.
+        answers: answers of all settings on the validation images; None if these did not choose.
     """
 
     method: str
@@ -143,6 +145,7 @@ class Solution:
     notes: tuple[str, ...]
     estimator: Any
     form: Form
+    answers: Answers | None = None
 
 
 def attach(base: keras.Model, solution: Solution, num_classes: int) -> keras.Model:

@@ -14,6 +14,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 from threadpoolctl import threadpool_limits
 
+from kerasft.answers import Answers
 from kerasft.errors import TooFewPhotos, UserError, did_you_mean
 from kerasft.heads.estimators import Folds, Setting, Solver, Task, fit_calibrated
 from kerasft.heads.methods import METHODS
@@ -80,7 +81,7 @@ def solve(
     pairs = [(train.take(fit), train.take(held)) for fit, held in folds] or [(train, validation)]
     settings = row.settings(train.features.shape[1], min(len(fit.labels) for fit, _ in pairs))
     total = len(settings) * len(pairs) + 1 + (len(folds) if row.platt else 0)
-    tried = _tried(row, settings, pairs, task, lambda done: progress(done, total))
+    tried, answers = _tried(row, settings, pairs, task, lambda done: progress(done, total))
     best = (max if row.score == "accuracy" else min)(tried, key=lambda one: one.score)
 
     with _convergence() as failures:
@@ -103,6 +104,7 @@ def solve(
         notes=(*notes, *more),
         estimator=estimator,
         form=form,
+        answers=answers,
     )
 
 
@@ -112,7 +114,7 @@ def _tried(
     pairs: list[tuple[Examples, Examples]],
     task: Task,
     progress: Callable[[int], None],
-) -> list[Tried]:
+) -> tuple[list[Tried], Answers | None]:
     """Tries settings.
 
     Args:
@@ -121,8 +123,12 @@ def _tried(
         pairs: pairs of images to fit and images to score.
         task: the inputs of the solver other than the images.
         progress: the callback that receives the number of finished fits.
+
+    Returns:
+        The settings with their scores; their answers if there is one pair, or else None.
     """
     tried: list[Tried] = []
+    answers: list[Answers] = []
     for setting in settings:
         scores = []
         for fit, held in pairs:
@@ -135,7 +141,9 @@ def _tried(
         # however they are spread over the folds.
         score = np.average(scores, weights=[len(held.labels) for _, held in pairs])
         tried.append(Tried(setting, round(float(score), 10)))
-    return tried
+        if len(pairs) == 1:
+            answers.append(_answers(fitted, held))
+    return tried, Answers.joined(answers) if answers else None
 
 
 def _check_classes(method: str, train: Examples, num_classes: int) -> None:
@@ -208,6 +216,11 @@ def _accuracy(fitted: Any, held: Examples) -> float:
 def _log_loss(fitted: Any, held: Examples) -> float:
     of_label = fitted.predict_proba(held.features)[np.arange(len(held.labels)), held.labels]
     return float(-np.log(np.maximum(of_label.astype(np.float64), SMALLEST)).mean())
+
+
+def _answers(fitted: Any, held: Examples) -> Answers:
+    scores = np.maximum(fitted.predict_proba(held.features).astype(np.float64), SMALLEST)
+    return Answers.of(np.log(scores), held.labels)
 
 
 _SCORES: dict[str, Callable[[Any, Examples], float]] = {

@@ -4,7 +4,8 @@
 and is written last. Until it is replaced, the previous state stays complete.
 
     state.json          phase, epoch, best epoch, seconds, metrics; names and digests of:
-    state-<epoch>.npz   the suffix's weights, optimizer slots, seed generators, mean statistics
+    state-<epoch>.npz   the suffix's weights, optimizer slots, seed generators, mean statistics,
+                        and the validation answers of all epochs
     best-<epoch>.npz    the suffix's weights at the best epoch
 
 Keras' own BackupAndRestore keeps neither the best epoch nor the remaining patience, and the state
@@ -21,11 +22,12 @@ from typing import Any
 import keras
 import numpy as np
 
+from kerasft.answers import Answers
 from kerasft.errors import UserError
 from kerasft.files import replacing, write_atomic
 from kerasft.seeds import derive_seed
 
-KINDS = ("weight", "slot", "seed", "mean")  # of the arrays of a state
+KINDS = ("weight", "slot", "seed", "mean", "answer")  # of the arrays of a state
 START = "start.keras"  # copy of the model that a later phase begins with
 
 
@@ -87,6 +89,7 @@ def save(
     optimizer: keras.optimizers.Optimizer,
     best: list[np.ndarray],
     norm_mean: Iterable[keras.Variable] = (),
+    answers: Answers | None = None,
 ) -> None:
     """Commits the state after an epoch; the previous one stays until this one is complete.
 
@@ -97,6 +100,7 @@ def save(
         optimizer: the phase's optimizer, its slots built.
         best: weights of the suffix at `progress.best_epoch`, from `weights_of`.
         norm_mean: variables of `live.NormMean`, if the phase has one.
+        answers: validation answers of all epochs so far.
 
     Raises:
         UserError: the disk is full or can't be written.
@@ -106,6 +110,7 @@ def save(
         "slot": _values(optimizer.variables),
         "seed": _values(seed_states(suffix)),
         "mean": _values(norm_mean),
+        "answer": [answers.losses, answers.right] if answers else [],
     }
     files = {f"state-{progress.epoch}.npz": arrays}
     best_name = f"best-{progress.best_epoch}.npz"
@@ -133,7 +138,7 @@ def restore(
     suffix: keras.Model,
     optimizer: keras.optimizers.Optimizer,
     norm_mean: Iterable[keras.Variable] = (),
-) -> list[np.ndarray]:
+) -> tuple[list[np.ndarray], Answers | None]:
     """Restores a saved state: weights, optimizer slots, random layers.
 
     Args:
@@ -144,7 +149,8 @@ def restore(
             them, which an older version saved, stay as they are: the mean begins anew.
 
     Returns:
-        The suffix's weights at the best epoch.
+        The suffix's weights at the best epoch, and the validation answers of all epochs; None if
+        an older version saved the state.
 
     Raises:
         UserError: a file of the state is missing or was changed.
@@ -164,7 +170,7 @@ def restore(
     _assign(seed_states(suffix), state["seed"])
     if state["mean"]:
         _assign(norm_mean, state["mean"])
-    return best["weight"]
+    return best["weight"], Answers(*state["answer"]) if state["answer"] else None
 
 
 def clear(folder: Path) -> None:

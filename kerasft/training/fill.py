@@ -3,7 +3,6 @@
 Shapes: N images, F features, K classes.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +13,7 @@ from kerasft.activations.context import SCORING_BATCH, RunContext
 from kerasft.activations.keys import TRAIN_AND_VALIDATION
 from kerasft.activations.prefix_pass import activations_at
 from kerasft.activations.store import Stored
+from kerasft.answers import Answers
 from kerasft.config.fields import Solved
 from kerasft.data.source import Source
 from kerasft.data.splits import units_of
@@ -41,6 +41,8 @@ class PhaseOutcome:
         start: fingerprint of the model at the start of the phase (`cut.fingerprint`).
         trained: positions in `model.weights` that the phase may have changed.
         line: the line of metrics.jsonl that belongs to the model's weights.
+        answers: validation answers of all epochs or settings among which validation chose; None
+            if an older version has trained them.
         how: the training steps taken, or how the head was solved.
         parameters: number of parameters that the phase could change.
         learning_norms: names of the BatchNormalization layers that learned.
@@ -52,6 +54,7 @@ class PhaseOutcome:
     start: list[tuple[str, str]]
     trained: set[int]
     line: dict[str, Any]
+    answers: Answers | None
     how: Steps | Solving
     parameters: int
     learning_norms: tuple[str, ...]
@@ -90,7 +93,7 @@ def train_suffix(context: RunContext, index: int, net: Net, seed: int) -> PhaseO
         start = [now if now[0].startswith(f"{STANDARD}/") else before for before, now in pairs]
 
     policies = set_precision(model, phase.precision)
-    done, epochs = fit(context, trainable, seed, start=digest_of(start), stored=stored)
+    done, answers, epochs = fit(context, trainable, seed, start=digest_of(start), stored=stored)
     restore_precision(policies)
     thaw(model)
     return PhaseOutcome(
@@ -98,6 +101,7 @@ def train_suffix(context: RunContext, index: int, net: Net, seed: int) -> PhaseO
         start=start,
         trained=changing,
         line=done.lines[done.best_epoch - 1],
+        answers=answers,
         how=Steps(done.epoch, done.best_epoch),
         parameters=parameters,
         learning_norms=trainable.learning_norms,
@@ -162,7 +166,8 @@ def solve_head(context: RunContext, index: int, phase: Solved, net: Net, seed: i
     ]
     trained = {i for i, variable in enumerate(whole.weights) if id(variable) not in of_base}
     suffix = Net(whole, net.rows).cut(0).suffix
-    line = {"phase": phase.name, "epoch": 1, **_figures(suffix, examples)}
+    logits = {name: _logits(suffix, examples[name]) for name in TRAIN_AND_VALIDATION}
+    line = {"phase": phase.name, "epoch": 1, **_figures(logits, examples)}
     line |= {"method": phase.method, "parameters": solution.parameters}
     if stored:
         line["activations"] = stored.dtype
@@ -173,6 +178,7 @@ def solve_head(context: RunContext, index: int, phase: Solved, net: Net, seed: i
         start=start,
         trained=trained,
         line=line,
+        answers=solution.answers or Answers.of(logits["validation"], examples["validation"].labels),
         how=Solving(
             method=solution.method,
             parameters=solution.parameters,
@@ -213,16 +219,17 @@ def _examples(source: Source, name: str, features: np.ndarray) -> Examples:
     return Examples(features, source.labels[positions], units)
 
 
-def _figures(suffix: keras.Model, examples: dict[str, Examples]) -> dict[str, float]:
-    """Returns loss and accuracy on training and validation features, named as in metrics.jsonl."""
+def _logits(suffix: keras.Model, examples: Examples) -> np.ndarray:
+    """Returns the logits of images [N,K], from their features."""
+    rows = examples.features
+    batches = (rows[i : i + SCORING_BATCH] for i in range(0, len(rows), SCORING_BATCH))
+    return np.asarray(bundle.compute(suffix, batches))
+
+
+def _figures(logits: dict[str, np.ndarray], examples: dict[str, Examples]) -> dict[str, float]:
+    """Returns loss and accuracy on training and validation, named as in metrics.jsonl."""
     figures: dict[str, float] = {}
     for name, prefix in zip(TRAIN_AND_VALIDATION, ("", "val_"), strict=True):
-        labels = examples[name].labels
-        logits = np.asarray(bundle.compute(suffix, _read(examples[name].features)))
-        of_split = Figures.of(logits, labels)
+        of_split = Figures.of(logits[name], examples[name].labels)
         figures |= {f"{prefix}loss": of_split.loss, f"{prefix}accuracy": of_split.accuracy}
     return figures
-
-
-def _read(rows: np.ndarray) -> Iterator[np.ndarray]:
-    return (rows[i : i + SCORING_BATCH] for i in range(0, len(rows), SCORING_BATCH))

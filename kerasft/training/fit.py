@@ -11,6 +11,7 @@ import numpy as np
 
 from kerasft.activations.context import SCORING_BATCH, RunContext
 from kerasft.activations.store import Rows, Stored, release
+from kerasft.answers import Answers
 from kerasft.config.fields import Phase
 from kerasft.data.batches import explaining
 from kerasft.errors import PhaseFailed, UserError
@@ -29,7 +30,7 @@ log = logging.getLogger("kerasft")
 
 def fit(
     context: RunContext, trainable: Trainable, seed: int, *, start: str, stored: Stored | None
-) -> tuple[PhaseState, Part]:
+) -> tuple[PhaseState, Answers | None, Part]:
     """Trains a phase until its last epoch, or until patience runs out.
 
     Args:
@@ -40,7 +41,8 @@ def fit(
         stored: the stored activations at the cut; None computes them from pixels in every step.
 
     Returns:
-        The state of the phase after at least one epoch, and the time of all its epochs.
+        The state of the phase after at least one epoch; the validation answers of its epochs,
+        None if an older version trained them all; and their time.
 
     Raises:
         PhaseFailed: the loss is not a number from the start.
@@ -70,7 +72,7 @@ def fit(
     checkpoint.assign_weights(suffix, keeper.best)
     part.end()
     part.add(earlier)
-    return keeper.now, part
+    return keeper.now, Answers.joined(keeper.answers) if keeper.answers else None, part
 
 
 class _Keeper(keras.callbacks.Callback):
@@ -82,6 +84,7 @@ class _Keeper(keras.callbacks.Callback):
     Attributes:
         now: state of the phase, continued from the checkpoint if the run is resumed.
         best: the suffix's weights at the best epoch so far.
+        answers: validation answers of the epochs so far.
     """
 
     def __init__(
@@ -106,6 +109,7 @@ class _Keeper(keras.callbacks.Callback):
         found = checkpoint.load(folder, phase.name)
         self.now = found or PhaseState(phase.name, start)
         self.best = checkpoint.weights_of(self._suffix)
+        self.answers: list[Answers] = []
         if found:
             if found.start not in ("", start):  # the first versions did not write it down
                 raise UserError(
@@ -113,7 +117,10 @@ class _Keeper(keras.callbacks.Callback):
                     "changed since it was interrupted. Restore the weights file, or train into "
                     "another directory."
                 )
-            self.best = checkpoint.restore(folder, self._suffix, self._optimizer, self._of_mean)
+            self.best, answers = checkpoint.restore(
+                folder, self._suffix, self._optimizer, self._of_mean
+            )
+            self.answers = [answers] if answers else []
             # The state is committed before the line is written; a kill may fall between.
             write_metrics(context.run, self._earlier + found.lines)
 
@@ -169,6 +176,7 @@ class _Keeper(keras.callbacks.Callback):
             self._optimizer,
             self.best,
             self._of_mean,
+            Answers.joined(self.answers),
         )
         write_metrics(self._context.run, self._earlier + now.lines)
         self._report(line, self._train / seconds, improved)
@@ -189,6 +197,7 @@ class _Keeper(keras.callbacks.Callback):
 
     def _score_validation(self) -> Figures:
         logits = np.asarray(bundle.compute(self.model, self._validation_batches()))
+        self.answers.append(Answers.of(logits, self._labels))
         return Figures.of(logits, self._labels)
 
     def _validation_batches(self) -> Iterable:

@@ -16,6 +16,7 @@ from kerasft.models.net import Net
 from kerasft.models.tta import trained_part, with_views
 from kerasft.progress import Event, Part
 from kerasft.record import Gap, PhaseResult, StoreUse
+from kerasft.run import read_answers, write_answers
 from kerasft.seeds import derive_seed
 from kerasft.training.fill import PhaseOutcome, solve_head, train_suffix
 
@@ -58,6 +59,9 @@ def run_phase(
     gap = _gap(context, saved, scored, line)
     if stored:
         refuse_gap(index, phase.name, gap, scored.n)
+    if filled.answers:
+        kept = read_answers(context.run.answers_path)
+        write_answers(context.run.answers_path, {**kept, phase.name: filled.answers})
     improved = scored.loss < best_so_far
     if improved:
         candidate.replace(context.run.model_path)

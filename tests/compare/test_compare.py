@@ -4,8 +4,10 @@ import csv
 import json
 import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import h5py
+import numpy as np
 import pytest
 from drawing import draw_photos
 from PIL import Image
@@ -20,7 +22,7 @@ from kerasft.config.load import load_config
 from kerasft.errors import UserError
 from kerasft.models import bundle
 from kerasft.progress import silent
-from kerasft.run import Run, read_record
+from kerasft.run import Run, read_answers, read_record
 from kerasft.training.train import continue_run, train_run
 
 pytestmark = pytest.mark.usefixtures("tiny_backbone")
@@ -81,15 +83,43 @@ def test_as_many_settings_are_tried_for_each_way_and_validation_chooses(compared
     assert sum(entry["val_right"]) / 6 == entry["val_accuracy"]
 
 
+def test_the_validation_answers_of_all_that_was_tried_are_kept(compared):
+    folder, _, result = compared
+    entries = folder / "out" / "entries"
+    kept = read_answers(entries / "Tiny-linear-seed0-1.npz")["linear"]
+    entry = json.loads((entries / "Tiny-linear-seed0-1.json").read_text())
+    # 3 rates, at most 100 epochs of each, 6 images.
+    assert 3 * 10 < len(kept.losses) <= 3 * 100
+    assert kept.losses.shape == kept.right.shape == (entry["chosen_among"], 6)
+    # The lowest mean loss is that of the chosen epoch of the chosen rate.
+    best = kept.losses.mean(axis=1).argmin()
+    assert kept.losses[best].mean() == pytest.approx(entry["val_loss"], rel=1e-4)
+    assert kept.right[best].tolist() == [bool(one) for one in entry["val_right"]]
+    assert json.loads((entries / "Tiny-knn-seed0-1.json").read_text())["chosen_among"] == 1
+    assert not (entries / "Tiny-knn-seed0-1.npz").exists()  # chosen by cross-validation
+    rows = {row.way: row.means for row in result.ways}
+    assert rows["knn"].val_corrected == rows["knn"].val_accuracy
+
+
 @pytest.mark.slow
 def test_unfreezing_goes_on_from_the_linear_head_that_was_chosen(photos, tmp_path):
     told = Told()
     result = run_request(request(photos, "unfreeze"), tmp_path / "out", progress=told)
     assert told == ["unfreeze"]
     entries = {path.name for path in (tmp_path / "out" / "entries").iterdir()}
-    assert entries == {"Tiny-linear-seed0-1.json", "Tiny-unfreeze-seed0-1.json"}
+    assert entries == {
+        f"Tiny-{way}-seed0-1.{kind}" for way in ("linear", "unfreeze") for kind in ("json", "npz")
+    }
     (row,) = result.ways
     assert (row.way, row.stopped) == ("unfreeze", False)
+    # What it goes on from was chosen on validation too.
+    folder = tmp_path / "out" / "entries"
+    linear, unfreeze = (
+        read_answers(folder / f"Tiny-{way}-seed0-1.npz")[way] for way in ("linear", "unfreeze")
+    )
+    first = len(linear.right)
+    np.testing.assert_array_equal(unfreeze.losses[:first], linear.losses)
+    assert len(unfreeze.losses) > first + 3
 
 
 def test_the_winner_stays_as_a_run_that_goes_on(compared):
@@ -127,10 +157,25 @@ def test_what_is_finished_is_not_done_again_and_ways_can_be_added(compared):
     result = run_request(request(folder / "photos", *ways), folder / "out")
     after = {path.name: path.stat().st_mtime_ns for path in entries.iterdir()}
     assert {name: after[name] for name in made} == made
-    assert set(after) - set(made) == {"Tiny-bayes-seed0-1.json"}
+    # Validation has chosen the setting of bayes, so its answers are kept.
+    assert set(after) - set(made) == {"Tiny-bayes-seed0-1.json", "Tiny-bayes-seed0-1.npz"}
     rows = {row.way: row for row in result.ways}
     for row in before.ways:
         assert replace(rows[row.way], p_vs_best=None) == replace(row, p_vs_best=None)
+
+
+@pytest.mark.parametrize("damage", [Path.unlink, lambda path: path.write_bytes(b"PK")])
+def test_an_entry_without_its_answers_is_made_again(compared, caplog, damage):
+    folder, _, _ = compared
+    answers = folder / "out" / "entries" / "Tiny-linear-seed0-1.npz"
+    before = read_answers(answers)["linear"]
+    damage(answers)
+    with caplog.at_level("WARNING", logger="kerasft"):
+        run_request(request(folder / "photos", "linear"), folder / "out")
+    assert [record.getMessage() for record in caplog.records] == [
+        f"{answers.with_suffix('.json')} is damaged, so this entry is made again."
+    ]
+    np.testing.assert_array_equal(read_answers(answers)["linear"].right, before.right)
 
 
 def test_a_damaged_entry_is_made_again_and_a_line_says_so(compared, caplog):
@@ -252,7 +297,7 @@ def test_a_way_that_needs_more_photos_is_left_out_with_the_reason(tmp_path):
     rows = {row.way: row for row in result.ways}
     assert rows["svm"].means is None
     assert rows["knn"].means is not None
-    assert result.to_json()["winner"] == {"name": "knn", "backbone": "Tiny"}
+    assert result.to_json()["winner"]["name"] == "knn"
     entry = json.loads((tmp_path / "out" / "entries" / "Tiny-svm-seed0-1.json").read_text())
     assert entry["note"] == (
         "left out: svm: too few training images for two folds with every class, which Platt "
@@ -269,7 +314,7 @@ def test_a_way_that_the_budget_stops_is_marked_and_goes_on_later(photos, tmp_pat
     assert result.winner is None
     assert result.advice == "Nothing was finished, so there is nothing to advise."
     again = run_request(request(photos, "knn"), tmp_path / "out")
-    assert again.to_json()["winner"] == {"name": "knn", "backbone": "Tiny"}
+    assert again.to_json()["winner"]["name"] == "knn"
 
 
 DEFAULT = ("knn", "bayes", "lda", "logistic", "svm", "rbf-svm", "linear", "fc", "unfreeze")
@@ -423,7 +468,7 @@ def test_two_nets_together_and_fractions_are_compared(photos, tmp_path):
     assert (row.backbone, row.seeds) == ("Tiny+Tiny:alpha=1", 1)
     curve = result.curves["lda on Tiny+Tiny:alpha=1"]
     assert [share for share, _ in curve] == [0.5, 1.0]
-    assert curve[1][1] == row.means.val_accuracy
+    assert curve[1][1] == row.means.val_corrected
     assert (tmp_path / "out" / "curve.png").is_file()
 
 

@@ -2,20 +2,25 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
+from kerasft.answers import Answers
+from kerasft.compare import verdict
+from kerasft.compare.correction import Correction
 from kerasft.compare.entry import Entry, SplitResult
 from kerasft.compare.request import Trial
 from kerasft.compare.verdict import (
     advice_of,
+    corrected_of,
     curves_of,
     mcnemar,
     p_values,
-    rows_of,
     winner_of,
 )
 from kerasft.metrics import Figures
 
+UNITS = {0: np.arange(10), 1: np.arange(5, 15)}  # the images of both seeds
 IMAGES = {0: [f"{i}.jpg" for i in range(10)], 1: [f"{i}.jpg" for i in range(5, 15)]}
 
 
@@ -37,6 +42,10 @@ def entry(name, right, *, seed=0, backbone="MobileNetV2", loss=0.5, size=10.0, *
     return Entry(Trial(seed, 1.0, backbone, name), **figures | more)
 
 
+def rows_of(entries):
+    return verdict.rows_of(entries, Correction.of(entries, UNITS))
+
+
 ALL, NONE, HALF = [1] * 10, [0] * 10, [1] * 5 + [0] * 5
 
 
@@ -47,6 +56,13 @@ def test_mcnemar_is_the_exact_test_on_the_images_that_only_one_has_right():
     assert mcnemar(theirs, ours) == pytest.approx(0.21875)
     assert mcnemar([1, 0, 1], [1, 0, 1]) == 1.0
     assert mcnemar([1] * 10, [0] * 10) == pytest.approx(2 / 1024)
+
+
+def test_mcnemar_takes_a_lead_that_is_smaller_than_the_one_on_the_images():
+    ours, theirs = [1] * 6, [0] * 6  # a lead of 6, or of 4 after the choice: 5 against 1
+    assert mcnemar(ours, theirs, lead=4.2) == pytest.approx(0.21875)
+    assert mcnemar(ours, theirs, lead=9.0) == mcnemar(ours, theirs) == pytest.approx(2 / 64)
+    assert mcnemar(ours, theirs, lead=-2.0) == 1.0
 
 
 def test_a_row_is_the_mean_over_the_seeds():
@@ -71,6 +87,24 @@ def test_validation_chooses_the_winner_whatever_test_says():
     knn, svm = entry("knn", HALF), entry("svm", ALL)
     rows = rows_of([replace(knn, test=svm.test), replace(svm, test=knn.test)])
     assert winner_of(rows, 3).way == "svm"
+
+
+def test_a_way_that_won_by_choosing_among_guesses_loses_to_a_better_one():
+    # Each of ten epochs is right on nine images and badly wrong on one: on most resamples another
+    # epoch is chosen, and the image on which it is wrong was left out.
+    wrong = np.eye(10, dtype=bool)
+    losses = np.where(wrong, 5.0, 0.1) + np.arange(10)[:, None] / 1000
+    guesses = Answers(losses.astype(np.float32), ~wrong)
+    nine, eight = [0] + [1] * 9, [0, 0] + [1] * 8
+    entries = [entry("linear", nine, answers=guesses), entry("knn", eight)]
+    rows = rows_of(entries)
+    linear, knn = (row.means for row in rows)
+    assert (linear.val_accuracy, knn.val_accuracy) == (0.9, 0.8)
+    assert linear.val_corrected < 0.8 == knn.val_corrected
+    winner = winner_of(rows, 3)
+    assert winner.way == "knn"
+    # The choice among the two ways is subtracted as well.
+    assert corrected_of(winner, rows, entries, Correction.of(entries, UNITS)) < 0.8
 
 
 def test_of_equal_accuracies_the_lower_loss_wins():
@@ -125,23 +159,24 @@ def test_size_classes_and_note_of_a_row_are_those_of_the_first_seed_that_has_the
 def advised(*entries, curve=()):
     rows = rows_of(entries)
     winner = winner_of(rows, 3)
-    p = p_values(rows, winner, entries, split="validation", images=IMAGES)
-    return advice_of(rows, winner, p, curve)
+    corrected = corrected_of(winner, rows, entries, Correction.of(entries, UNITS))
+    p = p_values(rows, winner, entries, split="validation", images=IMAGES, corrected=corrected)
+    return advice_of(rows, winner, corrected, p, curve)
 
 
 def test_a_winner_that_is_sure_is_advised():
     assert advised(entry("svm", ALL), entry("knn", NONE)) == (
-        "Take svm on MobileNetV2 (validation accuracy 1.000): on validation it is better than "
-        "every other way (p < 0.05)."
+        "Take svm on MobileNetV2 (corrected validation accuracy 1.000): on validation it is better "
+        "than every other way (p < 0.05)."
     )
 
 
 def test_a_simpler_way_within_chance_is_advised_instead():
     nine = [1] * 9 + [0]
     assert advised(entry("unfreeze", ALL), entry("knn", NONE), entry("linear", nine)) == (
-        "unfreeze on MobileNetV2 (validation accuracy 1.000) is the best on validation, but the "
-        "lead over linear on MobileNetV2 (0.900), which is simpler, may be chance (p = 1.00): "
-        "start with linear on MobileNetV2."
+        "unfreeze on MobileNetV2 (corrected validation accuracy 1.000) is the best on validation, "
+        "but the lead over linear on MobileNetV2 (0.900), which is simpler, may be chance "
+        "(p = 1.00): start with linear on MobileNetV2."
     )
 
 
@@ -155,11 +190,11 @@ def test_one_net_is_simpler_than_two():
 def test_a_costlier_way_within_chance_is_not_advised():
     nine = [1] * 9 + [0]
     assert advised(entry("knn", ALL), entry("unfreeze", nine)) == (
-        "Take knn on MobileNetV2 (validation accuracy 1.000)."
+        "Take knn on MobileNetV2 (corrected validation accuracy 1.000)."
     )
     # Nearest neighbours train at once, but ship all features.
     assert advised(entry("svm", ALL), entry("knn", nine, size=30.0)) == (
-        "Take svm on MobileNetV2 (validation accuracy 1.000)."
+        "Take svm on MobileNetV2 (corrected validation accuracy 1.000)."
     )
 
 
@@ -177,21 +212,30 @@ def test_the_learning_curve_says_whether_more_photos_would_help():
 
 
 def test_without_anything_finished_nothing_is_advised():
-    assert advice_of([], None, [], ()) == "Nothing was finished, so there is nothing to advise."
+    assert (
+        advice_of([], None, None, [], ()) == "Nothing was finished, so there is nothing to advise."
+    )
 
 
 def test_a_way_has_a_learning_curve_if_it_is_finished_with_every_fraction():
     smaller = Trial(0, 0.5, "MobileNetV2", "svm")
     entries = [entry("svm", ALL), entry("knn", ALL), replace(entry("svm", HALF), trial=smaller)]
-    assert curves_of(entries) == {"svm on MobileNetV2": ((0.5, 0.5), (1.0, 1.0))}
-    assert curves_of(entries[:2]) == {}
+    correction = Correction.of(entries, UNITS)
+    assert curves_of(entries, correction) == {"svm on MobileNetV2": ((0.5, 0.5), (1.0, 1.0))}
+    assert curves_of(entries[:2], correction) == {}
 
 
 def test_a_row_prints_as_an_object_with_all_its_keys():
     (row,) = rows_of([entry("svm", ALL, settings={"c": 1.0}, notes=("Too sure.",))])
     assert row.to_json() == {
         **{"name": "svm", "backbone": "MobileNetV2", "seeds": 1, "stopped": False, "note": ""},
-        **{"val_accuracy": 1.0, "val_loss": 0.5, "test_accuracy": 1.0, "macro_f1": 1.0},
+        **{
+            "val_accuracy": 1.0,
+            "val_corrected": 1.0,
+            "val_loss": 0.5,
+            "test_accuracy": 1.0,
+            "macro_f1": 1.0,
+        },
         **{"seconds": 2.0, "ms_per_image": 5.0, "ci95": pytest.approx([0.7225, 1.0], abs=1e-4)},
         **{"size_mb": 10.0, "converged": True, "settings": [{"c": 1.0}], "classes": 3},
         **{"notes": ["Too sure."], "p_vs_best": None},

@@ -38,7 +38,7 @@ def test_a_restored_phase_goes_on_bit_for_bit(tmp_path):
     checkpoint.save(tmp_path, progress, suffix, optimizer, checkpoint.weights_of(suffix))
 
     live, resumed, optimizer = trained(0)
-    best = checkpoint.restore(tmp_path, resumed, optimizer)
+    best, _ = checkpoint.restore(tmp_path, resumed, optimizer)
     fit(live, 2)
     for expected, given in zip(
         checkpoint.weights_of(whole), checkpoint.weights_of(resumed), strict=True

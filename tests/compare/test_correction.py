@@ -1,0 +1,190 @@
+"""Accuracies without the luck of the choice: by hand, and on noise, where the truth is known."""
+
+import itertools
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from kerasft.answers import Answers
+from kerasft.compare import verdict
+from kerasft.compare.compare import run_request
+from kerasft.compare.correction import Correction, scores_outside
+from kerasft.compare.entry import Entry, SplitResult
+from kerasft.compare.request import Request, Trial
+from kerasft.heads.methods import METHODS
+from kerasft.heads.solved import Examples
+from kerasft.heads.solver import solve
+from kerasft.metrics import Figures
+
+A = ([0.1, 0.1, 2.0], [1, 1, 0])  # losses and hits on three images
+B = ([1.0, 1.0, 0.1], [0, 0, 1])
+
+
+def answers(*models):
+    losses, right = zip(*models, strict=True)
+    return Answers(np.array(losses, np.float32), np.array(right, bool))
+
+
+def corrected(*models):
+    tried = answers(*models)
+    one = entry("bayes", tried)
+    return Correction.of([one], {0: np.arange(3)}).luck(one.trial)
+
+
+def test_each_resample_chooses_by_loss_and_scores_what_it_left_out():
+    drawn = np.array([[3, 0, 0], [0, 0, 3], [1, 1, 1]])
+    # A, then B; the last resample leaves nothing out.
+    np.testing.assert_allclose(scores_outside(answers(A, B), drawn), [0.5, 0, np.nan])
+    # Of the images left out by the first one, image 1 counts three times.
+    among = np.array([1, 3, 1])
+    np.testing.assert_allclose(scores_outside(answers(A, B), drawn[:1], among), [0.75])
+
+
+def test_an_epoch_that_diverged_is_never_chosen():
+    diverged = ([np.nan, 0.0, 0.0], [1, 1, 1])
+    (score,) = scores_outside(answers(diverged, B), np.array([[0, 3, 0]]))
+    assert score == 0.5  # B on images 0 and 2
+
+
+def test_where_nothing_was_chosen_nothing_is_subtracted():
+    assert corrected(A) == 0
+
+
+def test_the_luck_is_the_accuracy_beyond_that_on_images_left_out():
+    # B has the lower mean loss, 0.7 and not 0.733, and is right on 1 of 3. Of the 27 resamples, 21
+    # leave an image out: those with image 0 or 1 more often choose A, else B.
+    scores = []
+    for one in itertools.product(range(3), repeat=3):
+        drawn = np.bincount(one, minlength=3)
+        _, right = A if drawn @ A[0] <= drawn @ B[0] else B
+        left_out = np.flatnonzero(drawn == 0)
+        scores += [np.mean(np.array(right)[left_out])] if len(left_out) else []
+    assert len(scores) == 21
+    assert corrected(A, B) == pytest.approx(1 / 3 - np.mean(scores), abs=0.04)
+
+
+def entry(way, tried, *, seed=0):
+    """Makes the entry of a way that has chosen the lowest loss of what it tried."""
+    best = int(tried.losses.mean(axis=1).argmin())
+    accuracy, loss = tried.right[best].mean(), tried.losses[best].mean()
+    right = tuple(tried.right[best].tolist())
+    validation = SplitResult(Figures(float(accuracy), float(loss), len(right)), right)
+    chosen = tried if len(tried.right) > 1 else None
+    return Entry(Trial(seed, 1.0, "Net", way), classes=10, validation=validation, answers=chosen)
+
+
+def test_copies_of_a_photo_are_drawn_together():
+    tried = answers(([0.1] * 4, [1, 1, 0, 0]), ([0.2] * 4, [0, 0, 1, 1]))
+    one = entry("bayes", tried)
+    # A resample that leaves something out has one of the two units, and leaves out the other. Each
+    # photo on its own would leave out one, two or three.
+    as_units = Correction.of([one], {0: np.array([7, 7, 9, 9])}).luck(one.trial)
+    assert as_units == pytest.approx(0.5 - 0.5, abs=0.05)
+
+
+def judged(entries, units):
+    """Returns the corrected accuracy of each way, and of the winner."""
+    correction = Correction.of(entries, units)
+    rows = verdict.rows_of(entries, correction)
+    winner = verdict.winner_of(rows, 10)
+    corrected = {row.way: row.means.val_corrected for row in rows}
+    return corrected, winner, verdict.corrected_of(winner, rows, entries, correction)
+
+
+def within_chance(values, truth):
+    values = np.array(values)
+    return abs(values.mean() - truth) < 3 * values.std(ddof=1) / np.sqrt(len(values))
+
+
+def test_on_guesses_the_corrected_accuracy_is_that_of_chance_and_the_chosen_one_is_not():
+    random = np.random.default_rng(0)
+    ways, winners, flattered = [], [], []
+    for _ in range(60):
+        entries = []
+        for number, way in enumerate(("linear", "fc", "unfreeze")):
+            losses = random.normal(2.3, 0.3, (20 * (number + 1), 40))
+            right = random.random(losses.shape) < 0.1 - 0.05 * (losses - 2.3)
+            entries.append(entry(way, Answers(losses.astype(np.float32), right)))
+        corrected, _, of_winner = judged(entries, {0: np.arange(40)})
+        ways.append(list(corrected.values()))
+        winners.append(of_winner)
+        flattered.append(max(one.validation.figures.accuracy for one in entries))
+    for of_way in np.transpose(ways):
+        assert within_chance(of_way, 0.1)
+    assert within_chance(winners, 0.1)
+    assert np.mean(flattered) > 0.13
+
+
+def noise(n, seed):
+    """Ten classes about which the features say nothing."""
+    x = np.random.default_rng(seed).normal(0, 1, (n, 20))
+    return Examples(x.astype("float32"), np.arange(n) % 10)
+
+
+def solved(method, train, validation, fresh):
+    """Solves a head on noise; returns its entry and its accuracy on fresh images."""
+    solution = solve(method, train, validation, num_classes=10)
+    logs = np.log(np.maximum(solution.estimator.predict_proba(validation.features), 1e-15))
+    tried = solution.answers or Answers.of(logs, validation.labels)
+    hits = solution.estimator.predict_proba(fresh.features).argmax(axis=1) == fresh.labels
+    return entry(method, tried), float(hits.mean())
+
+
+def differences(methods, seeds):
+    """Returns corrected minus true accuracy, a row per seed: each way, then the winner."""
+    rows = []
+    for seed in range(seeds):
+        train, validation = noise(60, 3 * seed), noise(40, 3 * seed + 1)
+        fresh = noise(2000, 3 * seed + 2)
+        made = {method: solved(method, train, validation, fresh) for method in methods}
+        entries, truth = [one for one, _ in made.values()], {m: t for m, (_, t) in made.items()}
+        corrected, winner, of_winner = judged(entries, {0: np.arange(40)})
+        row = [corrected[method] - truth[method] for method in methods]
+        rows.append([*row, of_winner - truth[winner.way]])
+    return np.array(rows)
+
+
+def test_on_noise_the_corrected_accuracy_of_bayes_and_of_the_winner_is_the_true_one():
+    for column in differences(["knn", "bayes", "lda"], 40).T:
+        assert within_chance(column, 0)
+
+
+@pytest.mark.slow
+def test_on_noise_the_corrected_accuracy_of_each_solved_way_is_the_true_one():
+    for column in differences(list(METHODS), 200).T:
+        assert within_chance(column, 0)
+
+
+def noise_photos(folder, seed):
+    """Draws 14 photos of noise for each of ten classes."""
+    random = np.random.default_rng(seed)
+    for number in range(10):
+        (folder / f"class{number}").mkdir(parents=True)
+        for i in range(14):
+            pixels = random.integers(0, 256, (16, 16, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(folder / f"class{number}" / f"{i}.png")
+    return folder
+
+
+@pytest.mark.slow
+def test_on_noise_the_corrected_accuracy_of_trained_ways_is_that_of_chance(tiny_backbone, tmp_path):
+    rows, plain = [], []
+    for seed in range(20):
+        photos = noise_photos(tmp_path / f"photos{seed}", seed)
+        request = Request(
+            flags={
+                **{"data.source": str(photos), "data.validation": 0.29, "data.test": 0.0},
+                **{"model.weights": "none", "model.image_size": 32},
+            },
+            sets=("augment.flip=false", "phases.0.epochs=6"),
+            backbones=("Tiny",),
+            ways=("linear", "unfreeze"),
+        )
+        result = run_request(request, tmp_path / f"out{seed}")
+        assert result.images == {"train": 100, "validation": 40, "test": 0}
+        rows.append([*(row.means.val_corrected for row in result.ways), result.corrected])
+        plain.append([row.means.val_accuracy for row in result.ways])
+    print(np.mean(rows, axis=0), np.mean(plain, axis=0))
+    for column in np.transpose(rows):
+        assert within_chance(column, 0.1)
