@@ -20,7 +20,7 @@ from kerasft.compare.verdict import (
 )
 from kerasft.metrics import Figures
 
-UNITS = {0: np.arange(10), 1: np.arange(5, 15)}  # the images of both seeds
+UNITS = {0: np.arange(10), 1: np.arange(5, 15), 2: np.arange(10)}  # the images of each seed
 IMAGES = {0: [f"{i}.jpg" for i in range(10)], 1: [f"{i}.jpg" for i in range(5, 15)]}
 
 

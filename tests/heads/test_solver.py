@@ -104,6 +104,10 @@ def test_bayes_chooses_by_log_loss_on_the_validation_images(train, validation):
     assert chosen.score == pytest.approx(loss)
     assert chosen.score == min(one.score for one in solution.tried)
     assert [one.parameters["var_smoothing"] for one in solution.tried] == [0.1, 3e-3, 1e-4]
+    # What the choice was made among is kept, an answer of each setting to each image.
+    assert solution.answers.right.shape == (3, 60)
+    losses = solution.answers.losses.mean(axis=1)
+    np.testing.assert_allclose(losses, [one.score for one in solution.tried], rtol=1e-6)
 
 
 @pytest.mark.parametrize("method", ["lda", "logistic", "knn", "svm", "rbf-svm"])
@@ -111,6 +115,7 @@ def test_validation_images_are_not_looked_at_where_nothing_needs_them(method, tr
     other = Examples(validation.features[::-1] * 3, np.zeros(60, int))
     one, two = (solve(method, train, v, num_classes=3) for v in (validation, other))
     assert one.tried == two.tried
+    assert one.answers is None
     np.testing.assert_array_equal(
         one.estimator.predict_proba(train.features), two.estimator.predict_proba(train.features)
     )

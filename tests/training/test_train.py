@@ -4,6 +4,7 @@ import json
 import shutil
 
 import keras
+import numpy as np
 import pytest
 from tiny_run import (
     ONE_MORE,
@@ -20,6 +21,7 @@ from kerasft.config.load import load_config
 from kerasft.errors import UserError
 from kerasft.evaluation.evaluate import evaluate_run
 from kerasft.models import bundle
+from kerasft.run import read_answers
 from kerasft.training.train import continue_run, plan_run, train_run
 
 pytestmark = pytest.mark.usefixtures("tiny_backbone")
@@ -46,6 +48,7 @@ def test_a_run_leaves_what_the_design_says_and_counts_every_image(trained):
     run, result = trained.run, trained.result
     assert sorted(p.name for p in run.iterdir()) == [
         ".lock",
+        "answers.npz",
         "classes.txt",
         "config.toml",
         "metrics.jsonl",
@@ -117,9 +120,23 @@ def test_an_interrupted_run_resumes_to_the_same_bits(place, trained, whole):
         continue_run(run, flags={})
     resumed = train_run(config, run, resume=True).to_json()
     assert without_seconds(resumed) == without_seconds(whole[1])
-    assert same_files(run, whole[0], "metrics.jsonl", "config.toml")
+    assert same_files(run, whole[0], "metrics.jsonl", "answers.npz", "config.toml")
     assert weights(run) == weights(whole[0])
     assert not (run / "checkpoints").exists()
+
+
+def test_a_run_keeps_what_each_epoch_answered_on_validation(whole):
+    run, _ = whole
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    kept = read_answers(run / "answers.npz")
+    assert {name: part.right.shape for name, part in kept.items()} == {
+        "head": (2, 6),
+        "unfreeze": (2, 6),
+    }
+    losses = np.concatenate([part.losses.mean(axis=1) for part in kept.values()])
+    np.testing.assert_allclose(losses, [line["val_loss"] for line in lines], rtol=1e-6)
+    shares = np.concatenate([part.right.mean(axis=1) for part in kept.values()])
+    np.testing.assert_allclose(shares, [line["val_accuracy"] for line in lines])
 
 
 def test_an_interrupted_unfreezing_resumes_to_the_same_bits(trained, whole):
