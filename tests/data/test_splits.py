@@ -187,6 +187,14 @@ def test_every_class_gets_to_every_side_if_its_groups_permit():
         assert sizes(splits[[label == 0 for label, _ in rows]]) == [1, 1, 1]
 
 
+def test_another_order_is_tried_where_the_first_leaves_a_split_without_a_class():
+    labels, groups = (0, 1, 2, 2, 1, 2, 0, 0, 0, 1), (3, 0, 0, 2, 4, 1, 2, 2, 0, 1)
+    rows = [(label, f"g{group}") for label, group in zip(labels, groups, strict=True)]
+    splits = carve_groups(rows)
+    for label in range(3):
+        assert set(splits[[one == label for one, _ in rows]]) == {"train", "validation", "test"}
+
+
 def test_an_image_with_two_labels_keeps_its_group_in_training():
     labels = np.array([0, 1, *[0] * 6, *[1] * 6], np.int32)
     digests = digests_of([0, 0, *range(1, 13)])
