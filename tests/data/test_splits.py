@@ -257,6 +257,48 @@ def test_whatever_groups_there_are_no_unit_is_torn_and_nothing_else_moves(rows, 
     assert mixed.tolist() == after[order].tolist()
 
 
+@given(
+    st.lists(st.tuples(st.integers(0, 2), st.integers(0, 3)), min_size=12, max_size=60),
+    st.floats(0.05, 0.4),
+    st.integers(0, 99),
+)
+def test_fixed_images_stay_and_the_others_fill_the_shares(rows, share, seed):
+    # Of each class, 3 are new and one is in each split; then come those that are drawn, 3 for new.
+    fixed_in = ["train", "validation", "test", ""]
+    rows = [(label, place) for label in range(3) for place in (0, 1, 2, 3, 3, 3)] + rows
+    labels = np.array([label for label, _ in rows], np.int32)
+    before = np.array([fixed_in[place] or "train" for _, place in rows], "<U10")
+    fixed = np.array([place < 3 for _, place in rows])
+    after = stratified_split(
+        labels,
+        before,
+        digests_of(range(len(rows))),
+        {"validation": share, "test": share},
+        seed=seed,
+        fixed=fixed,
+    )
+    assert after[fixed].tolist() == before[fixed].tolist()
+    for label in range(3):
+        of_class = labels == label
+        wanted = max(1, int(of_class.sum() * share + 0.5))
+        left = int((of_class & ~fixed).sum())
+        for split in ("validation", "test"):
+            has = int((of_class & (before == split)).sum())
+            more = min(max(0, wanted - has), left)
+            assert int((of_class & (after == split)).sum()) == has + more
+            left -= more
+
+
+def test_fixed_images_count_for_the_classes_that_a_split_needs():
+    # Class 0: one fixed for training and one for test, so that the single new one may leave.
+    labels = np.array([0, 0, 0, 1, 1, 1], np.int32)
+    before = np.array(["train", "test", "train", "train", "train", "train"], "<U10")
+    fixed = np.array([True, True, False, False, False, False])
+    after = stratified_split(labels, before, digests_of(range(6)), BOTH, seed=0, fixed=fixed)
+    assert after[:3].tolist() == ["train", "test", "validation"]
+    assert sorted(after[3:].tolist()) == ["test", "train", "validation"]
+
+
 # a share of the training images
 
 
