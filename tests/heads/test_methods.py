@@ -1,5 +1,7 @@
 """Each method equals scikit-learn run by hand: written out here, without the module's functions."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from scipy.optimize import minimize
@@ -235,6 +237,27 @@ def test_platt_scaling_that_turns_decisions_round_is_reported():
     (note,) = solve("svm", noise(40, 3), noise(40, 4), num_classes=10).notes
     assert note.startswith("Platt scaling reversed classes ")
     assert "on training images that were held out the SVM does worse than chance there" in note
+
+
+@pytest.mark.parametrize(
+    ("slopes", "of"),
+    [
+        ([0.5, -0.1, 2.0, 0.0], "classes 1, 3"),
+        ([-0.5], "the decision"),
+        ([0.5], None),
+    ],
+)
+def test_the_classes_whose_decisions_are_turned_round_are_named(slopes, of):
+    sigmoids = [SimpleNamespace(a_=-slope, b_=0.25) for slope in slopes]
+    calibrated = SimpleNamespace(estimator="svm", calibrators=sigmoids)
+    fitted = SimpleNamespace(calibrated_classifiers_=[calibrated])
+    task = estimators.Task(max(2, len(slopes)), "none", 0)
+    svm, *numbers, notes = estimators._sigmoids_of(fitted, examples([1, 1], seed=0), task)
+    assert svm == "svm"
+    np.testing.assert_array_equal(numbers, [slopes, [-0.25] * len(slopes)])
+    assert [note.partition(":")[0] for note in notes] == (
+        [f"Platt scaling reversed {of}"] if of else []
+    )
 
 
 def test_the_size_of_stored_photos_is_told():
