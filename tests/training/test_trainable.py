@@ -1,15 +1,21 @@
 """One function sets a phase up, for training, for the learning-rate finder and for the plan."""
 
+from types import SimpleNamespace
+
 import pytest
+from tiny import TINY, tiny_model
 from tiny_run import SECOND, small, train_head
 
-from kerasft.config.fields import Solved
+from kerasft.config.fields import Phase, Solved
+from kerasft.config.settled import PhasePlan
 from kerasft.errors import UserError
 from kerasft.models.cut import freeze
 from kerasft.models.live import LiveModel
+from kerasft.models.net import Net
 from kerasft.training import trainable
 from kerasft.training.find_lr import find_rate
 from kerasft.training.train import continue_run, plan_run
+from kerasft.training.trainable import open_trainable
 
 pytestmark = pytest.mark.usefixtures("tiny_backbone")
 LIVE = {**SECOND, "phases.-1.stored": False, "phases.-1.epochs": 1}
@@ -45,6 +51,58 @@ def test_a_change_where_a_phase_is_set_up_reaches_the_plan(trained, monkeypatch)
     monkeypatch.setattr(trainable, "freeze", release)
     after = plan_run(config).to_json()["phases"][0]["trainable_parameters"]
     assert after > before > 0  # the norms' scales and shifts
+
+
+def opened(blocks=1, *, stored=False, images=24, rate_of=None, **fields):
+    phase = Phase(
+        **{"name": "second", "epochs": 1, "learning_rate": 0.1, "batch_size": 8, **fields}
+    )
+    plan = SimpleNamespace(phases=(None, PhasePlan(phase, blocks, stored)))
+    return open_trainable(plan, 1, Net(tiny_model(), (TINY,)), images, rate_of=rate_of)
+
+
+def test_a_phase_counts_its_steps_parameters_and_groups():
+    assert [opened(images=n).steps_per_epoch for n in (24, 25, 32)] == [3, 4, 4]
+    # The convolution of the top block, the scale and shift of its norm, and the logits.
+    block, norm, logits = 4 * 9 * 4 + 4, 2 * 4, 4 * 2 + 2
+    head, one, learning = opened(0), opened(1), opened(1, batch_norm="train")
+    assert [each.parameters for each in (head, one, learning)] == [
+        logits,
+        block + logits,
+        block + norm + logits,
+    ]
+    assert [each.learning_norms for each in (head, one, learning)] == [(), (), ("block_2_a_norm",)]
+    assert [group.name for group in one.groups] == ["all"]
+    assert [group.name for group in opened(1, layer_decay=0.5).groups] == ["head", "block_2"]
+
+
+def test_a_stored_phase_fits_the_suffix_and_a_live_one_both_halves():
+    stored, live = opened(1, stored=True), opened(1)
+    assert (stored.stored, stored.model.prefix) == (True, None)
+    assert (live.stored, live.model.prefix) == (False, live.cut.prefix)
+    assert stored.model.suffix is stored.cut.suffix
+    assert live.model.optimizer is live.optimizer
+
+
+def test_the_loss_is_that_of_logits_with_smoothed_labels():
+    # softmax of (2, 0): -log p is 0.126928 and 2.126928; the labels are 0.95 and 0.05.
+    loss = opened(label_smoothing=0.1).model.loss
+    assert float(loss([[1.0, 0.0]], [[2.0, 0.0]])) == pytest.approx(0.226928, abs=1e-5)
+
+
+def test_a_rate_may_be_given_for_each_group():
+    found = opened(0, rate_of=lambda factor: 0.25 * factor, head_learning_rate_multiplier=2.0)
+    assert float(found.optimizer.learning_rate) == 0.5
+    assert float(opened(0, schedule="constant").optimizer.learning_rate) == pytest.approx(0.1)
+
+
+def test_statistics_get_a_mean_where_they_learn_and_the_weights_have_one():
+    assert opened(batch_norm="train").norm_mean is None
+    assert opened(ema=0.81).norm_mean is None
+    both = opened(batch_norm="train", ema=0.81, accumulate=2)
+    assert (both.norm_mean._momentum, both.norm_mean._first) == (pytest.approx(0.9), 2)
+    assert len(both.norm_mean.variables) == 3  # a counter, mean and variance of one norm
+    assert both.model._norm_mean is both.norm_mean
 
 
 def test_a_solved_phase_takes_no_steps():
