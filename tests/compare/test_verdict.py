@@ -198,6 +198,23 @@ def test_a_costlier_way_within_chance_is_not_advised():
     )
 
 
+@pytest.mark.parametrize(("size", "other"), [(None, 10.0), (10.0, None)])
+def test_a_way_is_not_called_simpler_where_a_size_is_unknown(size, other):
+    nine = [1] * 9 + [0]
+    assert advised(entry("svm", ALL, size=size), entry("knn", nine, size=other)) == (
+        "Take svm on MobileNetV2 (corrected validation accuracy 1.000)."
+    )
+
+
+@pytest.mark.parametrize(("size", "simpler"), [(9.81, False), (9.79, True), (10.21, False)])
+def test_models_whose_sizes_differ_by_up_to_2_percent_are_of_equal_size(size, simpler):
+    said = advised(
+        entry("svm", ALL, backbone="A", size=10.0),
+        entry("svm", [1] * 9 + [0], backbone="B", size=size),
+    )
+    assert ("svm on B (0.900), which is simpler" in said) is simpler
+
+
 def test_the_learning_curve_says_whether_more_photos_would_help():
     rising = advised(entry("svm", ALL), curve=[(0.1, 0.5), (0.5, 0.8), (1.0, 0.85)])
     assert rising.endswith(
