@@ -182,3 +182,11 @@ def test_each_random_layer_starts_with_a_state_of_its_own():
     assert len(set(states)) == len(states) == 4
     checkpoint.reset_seeds(model, 4)
     assert tuple(np.asarray(checkpoint.seed_states(model)[0]).tolist()) != states[0]
+
+
+def test_random_layers_inside_other_layers_are_reset_too():
+    tokens = keras.Input((4, 8), name="tokens")
+    attention = keras.layers.MultiHeadAttention(2, 4, dropout=0.5, name="attention")
+    model = keras.Model(tokens, keras.layers.Dropout(0.5)(attention(tokens, tokens)))
+    paths = [state.path.split("/") for state in checkpoint.seed_states(model)]
+    assert sorted(len(path) for path in paths) == [2, 3]
