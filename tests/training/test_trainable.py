@@ -1,11 +1,15 @@
 """One function sets a phase up, for training, for the learning-rate finder and for the plan."""
 
+import sys
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 from tiny import TINY, tiny_model
 from tiny_run import SECOND, small, train_head
 
+from kerasft import activations
+from kerasft.activations.store import Stored
 from kerasft.config.fields import Phase, Solved
 from kerasft.config.settled import PhasePlan
 from kerasft.errors import UserError
@@ -15,7 +19,7 @@ from kerasft.models.net import Net
 from kerasft.training import trainable
 from kerasft.training.find_lr import find_rate
 from kerasft.training.train import continue_run, plan_run
-from kerasft.training.trainable import open_trainable
+from kerasft.training.trainable import Trainable, open_trainable
 
 pytestmark = pytest.mark.usefixtures("tiny_backbone")
 LIVE = {**SECOND, "phases.-1.stored": False, "phases.-1.epochs": 1}
@@ -82,6 +86,16 @@ def test_a_stored_phase_fits_the_suffix_and_a_live_one_both_halves():
     assert (live.stored, live.model.prefix) == (False, live.cut.prefix)
     assert stored.model.suffix is stored.cut.suffix
     assert live.model.optimizer is live.optimizer
+
+
+def test_whole_epochs_and_with_them_jax_are_left_alone_where_keras_runs_on_tensorflow(monkeypatch):
+    monkeypatch.delattr(activations, "whole_epochs", raising=False)
+    monkeypatch.setitem(sys.modules, "kerasft.activations.whole_epochs", None)  # importing it fails
+    monkeypatch.setattr(Trainable, "feed", lambda *_: "batches")
+    rows = np.zeros((24, 4, 4, 4), "float16")
+    for stored in (None, Stored((rows,), rows, found=True)):
+        one = opened(stored=stored is not None)
+        assert one.fitting(None, (), stored) == (one.model, "batches", 1)
 
 
 def test_the_loss_is_that_of_logits_with_smoothed_labels():
