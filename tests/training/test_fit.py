@@ -12,6 +12,7 @@ from kerasft.errors import UserError
 from kerasft.models import bundle
 from kerasft.progress import Part
 from kerasft.training import fit
+from kerasft.training.checkpoint import PhaseState
 from kerasft.training.train import train_run
 
 pytestmark = pytest.mark.usefixtures("tiny_backbone")
@@ -19,6 +20,91 @@ pytestmark = pytest.mark.usefixtures("tiny_backbone")
 
 def metrics(run):
     return [json.loads(line) for line in (run / "metrics.jsonl").read_text("utf-8").splitlines()]
+
+
+class Clock:
+    """A clock that stands, or goes on by some seconds whenever it is read."""
+
+    def __init__(self, step=0.0):
+        self.now, self.step = 100.0, step
+
+    def perf_counter(self):
+        self.now += self.step
+        return self.now
+
+
+@pytest.mark.parametrize("at_once", [1, 2])
+def test_batches_are_told_with_their_pace_at_most_five_times_a_second(at_once, monkeypatch):
+    clock, told, steps = Clock(), [], []
+
+    class Seen(Part):
+        def step(self, done, *, factor=1.0):
+            steps.append((done, factor))
+
+    monkeypatch.setattr(fit, "time", clock)
+    split = {"train": range(24), "validation": range(6)}
+    context = SimpleNamespace(source=SimpleNamespace(indices=split.get), progress=told.append)
+    phase = Phase(name="head", epochs=3, batch_size=8, learning_rate=0.1)
+    # The first of three epochs was finished by an earlier process: 20 of 30 steps are left.
+    watcher = fit._Watcher(context, phase, 10, Seen("epochs", 20, told.append, "head"), at_once)
+    watcher.on_epoch_begin(1)
+    logs = {"loss": 0.5, "accuracy": 0.75}
+    for seconds in (2.0, 0.125, 0.125):
+        clock.now += seconds
+        watcher.on_train_batch_end(3, logs)
+    taken = 4 * at_once
+    assert steps == [(taken, 1 + 6 / 72)] * 3
+    assert [(e.stage, e.done, e.total, e.phase) for e in told] == [("batch", taken, 10, "head")] * 2
+    for event, seconds in zip(told, (2.0, 2.25), strict=True):
+        assert event.figures == {
+            "epoch": 2,
+            "epochs": 3,
+            "loss": 0.5,
+            "accuracy": 0.75,
+            "images_per_second": pytest.approx(8 * taken / seconds),
+            "seconds_left": pytest.approx(seconds / taken * (20 - taken)),
+        }
+
+
+@pytest.mark.parametrize(
+    ("epoch", "best", "patience", "ended"),
+    [
+        (0, 0, 2, False),
+        (2, 1, 2, False),
+        (3, 1, 2, True),  # two epochs without a better one
+        (9, 1, 0, False),  # without patience all epochs are trained
+        (10, 10, 0, True),
+    ],
+)
+def test_a_phase_ends_with_its_last_epoch_or_its_patience(epoch, best, patience, ended):
+    phase = Phase(name="head", epochs=10, batch_size=8, learning_rate=0.1, patience=patience)
+    now = PhaseState("head", epoch=epoch, best_epoch=best)
+    keeper = SimpleNamespace(now=now, _phase=phase, _diverged=lambda: False)
+    assert fit._Keeper.ended(keeper) is ended
+
+
+@pytest.mark.parametrize(
+    ("lines", "diverged"),
+    [
+        ([], False),
+        ([(0.5, 0.5)], False),
+        ([(0.5, float("inf"))], True),
+        ([(float("nan"), 0.5)], True),
+        ([(float("nan"), 0.5), (0.5, 0.5)], False),  # the last epoch counts
+    ],
+)
+def test_a_loss_that_is_no_number_is_noticed(lines, diverged):
+    lines = [{"loss": loss, "val_loss": of_validation} for loss, of_validation in lines]
+    keeper = SimpleNamespace(now=PhaseState("head", lines=lines))
+    assert fit._Keeper._diverged(keeper) is diverged
+
+
+@pytest.mark.parametrize("images", [0, 1, 32, 33, 70])
+def test_a_store_is_read_in_batches_of_32_in_order(images):
+    rows = np.arange(2 * images).reshape(images, 2)
+    read = list(fit._read(rows))
+    assert [len(batch) for batch in read] == [min(32, images - i) for i in range(0, images, 32)]
+    np.testing.assert_array_equal(np.concatenate([rows[:0], *read]), rows)
 
 
 def test_the_running_mean_is_validated_and_kept_while_training_goes_on_without_it(photos, tmp_path):
@@ -99,17 +185,6 @@ def test_gradients_left_at_the_end_of_the_last_epoch_make_a_step_of_their_own(ph
     assert mine == pytest.approx(its, abs=1e-6)
 
 
-class Clock:
-    """A clock that stands, or goes on by some seconds whenever it is read."""
-
-    def __init__(self, step=0.0):
-        self.now, self.step = 100.0, step
-
-    def perf_counter(self):
-        self.now += self.step
-        return self.now
-
-
 def test_an_epoch_is_told_with_the_figures_of_its_line(photos, tmp_path, monkeypatch):
     monkeypatch.setattr(fit, "time", Clock(step=1.0))
     sets = ["phases.0.head_learning_rate_multiplier=10", "phases.0.learning_rate=0.01"]
@@ -134,39 +209,6 @@ def test_an_epoch_is_told_with_the_figures_of_its_line(photos, tmp_path, monkeyp
         True,
         lines[1]["val_loss"] < lines[0]["val_loss"],
     ]
-
-
-@pytest.mark.parametrize("at_once", [1, 2])
-def test_batches_are_told_with_their_pace_at_most_five_times_a_second(at_once, monkeypatch):
-    clock, told, steps = Clock(), [], []
-
-    class Seen(Part):
-        def step(self, done, *, factor=1.0):
-            steps.append((done, factor))
-
-    monkeypatch.setattr(fit, "time", clock)
-    split = {"train": range(24), "validation": range(6)}
-    context = SimpleNamespace(source=SimpleNamespace(indices=split.get), progress=told.append)
-    phase = Phase(name="head", epochs=3, batch_size=8, learning_rate=0.1)
-    # The first of three epochs was finished by an earlier process: 20 of 30 steps are left.
-    watcher = fit._Watcher(context, phase, 10, Seen("epochs", 20, told.append, "head"), at_once)
-    watcher.on_epoch_begin(1)
-    logs = {"loss": 0.5, "accuracy": 0.75}
-    for seconds in (2.0, 0.125, 0.125):
-        clock.now += seconds
-        watcher.on_train_batch_end(3, logs)
-    taken = 4 * at_once
-    assert steps == [(taken, 1 + 6 / 72)] * 3
-    assert [(e.stage, e.done, e.total, e.phase) for e in told] == [("batch", taken, 10, "head")] * 2
-    for event, seconds in zip(told, (2.0, 2.25), strict=True):
-        assert event.figures == {
-            "epoch": 2,
-            "epochs": 3,
-            "loss": 0.5,
-            "accuracy": 0.75,
-            "images_per_second": pytest.approx(8 * taken / seconds),
-            "seconds_left": pytest.approx(seconds / taken * (20 - taken)),
-        }
 
 
 def test_a_photo_that_changes_between_two_live_epochs_ends_the_run_with_a_sentence(
