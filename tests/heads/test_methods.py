@@ -270,6 +270,20 @@ def test_the_size_of_stored_photos_is_told():
     assert solution.form.vectors.shape == (count, FEATURES)
 
 
+@pytest.mark.parametrize("counts", [[20, 20], [4, 4]])
+def test_lda_solves_the_smaller_system_of_features_or_images(counts, monkeypatch):
+    solve_linear, rows = np.linalg.solve, []
+
+    def recording(matrix, right):
+        rows.append(len(matrix))
+        return solve_linear(matrix, right)
+
+    monkeypatch.setattr(np.linalg, "solve", recording)
+    train = examples(counts, seed=0)
+    estimators._Discriminant(0.5, None).fit(train.features, train.labels)
+    assert rows == [min(sum(counts), FEATURES)]
+
+
 def test_lda_refuses_what_has_no_spread_and_what_is_too_large(monkeypatch):
     flat = Examples(np.array([[0, 1], [1, 0]] * 6, "float32"), np.array([0, 1] * 6))
     with pytest.raises(UserError, match="training images of each class have the same features"):
