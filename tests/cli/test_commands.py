@@ -605,6 +605,7 @@ COMPARISON = ComparisonResult(
     ways=(),
     left_out=(),
     winner=None,
+    corrected=None,
     advice="Take svm.",
     classes=("bee",),
     images={"train": 1, "validation": 1, "test": 1},

@@ -166,15 +166,25 @@ def advised(*entries, curve=()):
 
 def test_a_winner_that_is_sure_is_advised():
     assert advised(entry("svm", ALL), entry("knn", NONE)) == (
-        "Take svm on MobileNetV2 (corrected validation accuracy 1.000): on validation it is better "
+        "Take svm on MobileNetV2 (corrected validation accuracy 1.000, "
+        "1.000 after the choice among ways): on validation it is better "
         "than every other way (p < 0.05)."
+    )
+
+
+def test_the_advice_tells_what_remains_after_each_choice():
+    (row,) = rows_of([entry("svm", HALF)])
+    assert advice_of([row], row, 0.4, [None], ()) == (
+        "Take svm on MobileNetV2 (corrected validation accuracy 0.500, "
+        "0.400 after the choice among ways)."
     )
 
 
 def test_a_simpler_way_within_chance_is_advised_instead():
     nine = [1] * 9 + [0]
     assert advised(entry("unfreeze", ALL), entry("knn", NONE), entry("linear", nine)) == (
-        "unfreeze on MobileNetV2 (corrected validation accuracy 1.000) is the best on validation, "
+        "unfreeze on MobileNetV2 (corrected validation accuracy 1.000, "
+        "1.000 after the choice among ways) is the best on validation, "
         "but the lead over linear on MobileNetV2 (0.900), which is simpler, may be chance "
         "(p = 1.00): start with linear on MobileNetV2."
     )
@@ -190,11 +200,13 @@ def test_one_net_is_simpler_than_two():
 def test_a_costlier_way_within_chance_is_not_advised():
     nine = [1] * 9 + [0]
     assert advised(entry("knn", ALL), entry("unfreeze", nine)) == (
-        "Take knn on MobileNetV2 (corrected validation accuracy 1.000)."
+        "Take knn on MobileNetV2 (corrected validation accuracy 1.000, "
+        "1.000 after the choice among ways)."
     )
     # Nearest neighbours train at once, but ship all features.
     assert advised(entry("svm", ALL), entry("knn", nine, size=30.0)) == (
-        "Take svm on MobileNetV2 (corrected validation accuracy 1.000)."
+        "Take svm on MobileNetV2 (corrected validation accuracy 1.000, "
+        "1.000 after the choice among ways)."
     )
 
 
@@ -202,7 +214,8 @@ def test_a_costlier_way_within_chance_is_not_advised():
 def test_a_way_is_not_called_simpler_where_a_size_is_unknown(size, other):
     nine = [1] * 9 + [0]
     assert advised(entry("svm", ALL, size=size), entry("knn", nine, size=other)) == (
-        "Take svm on MobileNetV2 (corrected validation accuracy 1.000)."
+        "Take svm on MobileNetV2 (corrected validation accuracy 1.000, "
+        "1.000 after the choice among ways)."
     )
 
 
