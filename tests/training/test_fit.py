@@ -5,9 +5,10 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from tiny_run import small, weights, without_seconds
+from tiny_run import SECOND, small, weights, without_seconds
 
 from kerasft.config.fields import Phase
+from kerasft.config.load import append_phase
 from kerasft.errors import UserError
 from kerasft.models import bundle
 from kerasft.progress import Part
@@ -117,6 +118,13 @@ def test_the_running_mean_is_validated_and_kept_while_training_goes_on_without_i
     best = min(line["val_loss"] for line in mean)
     # float16 activations and a saved file lie between the two
     assert result["validation"]["loss"] == pytest.approx(best, rel=1e-3)
+
+
+def test_the_lines_of_an_earlier_phase_stay_whatever_the_names(photos, tmp_path):
+    again = {**SECOND, "phases.-1.name": "again", "phases.-1.epochs": 1}
+    config = append_phase(small(photos, "phases.0.epochs=1", "cache.mode=on"), flags=again)
+    train_run(config, tmp_path / "run")
+    assert [line["phase"] for line in metrics(tmp_path / "run")] == ["head", "again"]
 
 
 @pytest.mark.parametrize("groups", ["phases.0.layer_decay=0.5", "phases.0.layer_decay=1.0"])
