@@ -220,6 +220,21 @@ def test_the_compiled_engine_is_refused_where_there_is_no_jax(photos):
     assert (carried.engine, carried.batch) == ("keras", None)
 
 
+@pytest.mark.parametrize(
+    ("fits", "sets", "settled"),
+    [(32, [], None), (256, [], 256), (8, [], 8), (256, ["cache.batch=64"], 64)],
+)
+def test_what_fits_a_gpu_is_written_down_where_it_is_not_the_usual_batch(
+    photos, monkeypatch, fits, sets, settled
+):
+    compiled = pytest.importorskip("kerasft.activations.compiled", exc_type=ImportError)
+    monkeypatch.setattr(compiled, "memory", lambda: 0)
+    monkeypatch.setattr(compiled, "batch_for", lambda *_: fits)
+    config = small(photos, "cache.engine=compiled", *sets)
+    assert plan._settle_batch(config, None, 100).cache.batch == settled
+    assert plan._settle_batch(small(photos), None, 100).cache.batch is None
+
+
 def test_a_step_of_more_batches_than_an_epoch_has_is_refused(photos):
     resolved(photos, "phases.0.accumulate=3")  # 24 training images in batches of 8
     with pytest.raises(UserError) as caught:
