@@ -60,10 +60,13 @@ def test_its_splits_name_every_photo(old, name):
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-def test_an_interrupted_run_goes_on_as_if_nothing_had_happened(old, version):
+def test_an_interrupted_run_goes_on_and_is_told_that_the_numbers_differ_slightly(
+    old, version, caplog
+):
     run = copy_of(old, f"{version}/interrupted", "resumed")
     expected = json.loads((old / version / "uninterrupted.json").read_text("utf-8"))
     result = kerasft.continue_run(run, resume=True)
+    assert any("computed with" in m and "numerics 1 (now 2)" in m for m in caplog.messages)
     assert [phase.name for phase in result.phases] == ["head", "unfreeze"]
     assert result.best_phase == expected["best_phase"] == "unfreeze"
     assert result.validation.loss == pytest.approx(expected["validation"]["loss"], rel=1e-3)
@@ -73,9 +76,11 @@ def test_an_interrupted_run_goes_on_as_if_nothing_had_happened(old, version):
         *(("head", epoch) for epoch in (1, 2, 3)),
         *(("unfreeze", epoch) for epoch in (1, 2, 3)),
     ]
-    # The third epoch, with the optimizer's slots and the seeds of the second.
-    for figure in ("loss", "val_loss"):
-        assert lines[-1][figure] == pytest.approx(expected["metrics"][-1][figure], rel=1e-3)
+    # The third epoch, with the optimizer's slots and the seeds of the second. In those versions
+    # augmented photos looked otherwise, which is 0.02 of its training loss.
+    for figure, tolerance in (("loss", 0.03), ("val_loss", 1e-3)):
+        before = expected["metrics"][-1][figure]
+        assert lines[-1][figure] == pytest.approx(before, rel=tolerance)
     assert not (run / "checkpoints").exists()
 
 

@@ -1,45 +1,66 @@
 """The cache folder of stores: its layout, its limit, and the eviction of stores when it is full.
 
     DIGEST.npy         a store; it is there whole or not at all, and its mtime is its last use
-    DIGEST.json        for people: what the store was computed from, and when
+    DIGEST.json        what the store was computed from and when, its rows and its checksum
     .part.DIGEST.npy   a store that is being written
-    locks/DIGEST.lock  held by the process that writes it; its files are not removed meanwhile
+    locks/TENSOR.lock  held by the process that writes stores whose digests begin so; their files
+                       are not removed meanwhile
     programs/          what JAX has compiled for a GPU (`devices.py`), up to 2 GB beside the limit
 
 `store.py` reads and writes stores.
 """
 
 import json
+import logging
 import os
 import re
 import shutil
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kerasft.activations.store import array_path, read_header
+from kerasft.activations.store import (
+    TENSOR,
+    RowId,
+    array_path,
+    read_header,
+    rows_from_json,
+)
 from kerasft.cache import LOCKS, PROGRAMS, RESERVE, SETTINGS, explaining, free_bytes, hold
 from kerasft.errors import UserError
 from kerasft.files import write_atomic
 from kerasft.results import Result
-from kerasft.text import size_text
+from kerasft.text import count, size_text
+
+log = logging.getLogger("kerasft")
 
 DEFAULT_LIMIT = 20 * 10**9  # bytes
 
 
 @dataclass(frozen=True)
 class StoreInfo(Result):
-    """A store in the cache; a damaged one has shape () and dtype ""."""
+    """A store in the cache; a damaged one has shape () and dtype "".
+
+    Attributes:
+        digest: digest of its key.
+        bytes: size of the file.
+        made, used: time at which it was made, and last used, in seconds since 1970.
+        facts: facts of its key.
+        shape: shape of the array, [N, ...].
+        dtype: dtype of the array.
+        rows: photos and views of its rows; () if an earlier version made it.
+    """
 
     digest: str
     bytes: int
-    made: float  # seconds since 1970, as is `used`
+    made: float
     used: float
     facts: Mapping[str, Any]
     shape: tuple[int, ...]
     dtype: str
+    rows: tuple[RowId, ...]
 
 
 def list_stores(folder: Path) -> list[StoreInfo]:
@@ -58,39 +79,85 @@ def list_stores(folder: Path) -> list[StoreInfo]:
         try:
             record = json.loads(path.with_suffix(".json").read_text("utf-8"))
             facts, made = dict(record["facts"]), float(record["made"])
+            rows = rows_from_json(record["rows"])
         except (OSError, ValueError, KeyError, TypeError):
-            facts, made = {}, file.st_mtime
-        stores.append(StoreInfo(digest, file.st_size, made, file.st_mtime, facts, shape, dtype))
+            facts, made, rows = {}, file.st_mtime, ()
+        stores.append(
+            StoreInfo(digest, file.st_size, made, file.st_mtime, facts, shape, dtype, rows)
+        )
     return sorted(stores, key=lambda store: -store.used)
 
 
 @dataclass(frozen=True)
-class StoreReport(Result):
-    """The stores of a cache.
+class HeldTensors(Result):
+    """What the cache holds of one net at one cut: a plain view and others, in all their stores.
 
     Attributes:
-        stores: stores, most recently used first.
-        bytes: total size of the stores.
+        facts: facts of the keys, but for how views are augmented; {} if they were lost.
+        photos: number of photos.
+        views: number of views, the plain one included.
+        stores: number of stores, the segments that passes have appended.
+        bytes: size of them all.
+        made, used: time at which the first was made, and the last used, in seconds since 1970.
+        dtype: dtype of the numbers; "" if a store is damaged.
+    """
+
+    facts: Mapping[str, Any]
+    photos: int
+    views: int
+    stores: int
+    bytes: int
+    made: float
+    used: float
+    dtype: str
+
+    @classmethod
+    def of(cls, stores: Sequence[StoreInfo]) -> "HeldTensors":
+        """Sums up stores, at least one, of the same net and cut."""
+        rows = {row for one in stores for row in one.rows}
+        return cls(
+            facts={key: fact for key, fact in stores[0].facts.items() if key != "augment"},
+            photos=len({photo for photo, _ in rows}),
+            views=len({view for _, view in rows}),
+            stores=len(stores),
+            bytes=sum(one.bytes for one in stores),
+            made=min(one.made for one in stores),
+            used=max(one.used for one in stores),
+            dtype=stores[0].dtype,
+        )
+
+
+@dataclass(frozen=True)
+class StoreReport(Result):
+    """The activations in a cache.
+
+    Attributes:
+        tensors: nets and cuts, most recently used first.
+        bytes: total size of their stores.
         limit: number of bytes that the stores may take up.
         folder: folder of the cache.
     """
 
-    stores: tuple[StoreInfo, ...]
+    tensors: tuple[HeldTensors, ...]
     bytes: int
     limit: int
     folder: Path
 
 
 def report(folder: Path) -> StoreReport:
-    """Returns the stores of a cache, their total size, the limit and the folder."""
+    """Returns what a cache holds, its total size, the limit and the folder."""
     stores = list_stores(folder)
-    size = sum(store.bytes for store in stores)
-    return StoreReport(tuple(stores), size, limit_of(folder), folder)
+    groups: dict[str, list[StoreInfo]] = {}
+    for one in stores:
+        facts = {key: fact for key, fact in one.facts.items() if key != "augment"}
+        groups.setdefault(json.dumps(facts, sort_keys=True), []).append(one)
+    held = tuple(HeldTensors.of(group) for group in groups.values())
+    return StoreReport(held, sum(one.bytes for one in stores), limit_of(folder), folder)
 
 
 def _digests(folder: Path) -> set[str]:
     """Returns the digests of all stores of which any file exists; ignores other files."""
-    ours = re.compile(r"(?:\.part\.)?([0-9a-f]{32})\.(?:npy|json|lock)")
+    ours = re.compile(r"(?:\.part\.)?([0-9a-f]{32}|[0-9a-f]{16})\.(?:npy|json|lock)")
     names: list[str] = []
     for place in (folder, folder / LOCKS):
         with explaining(folder):
@@ -132,7 +199,7 @@ def _left_behind(folder: Path, whole: set[str]) -> int:
     """Returns the size of partly written stores that killed processes left."""
     size = 0
     for digest in _digests(folder) - whole if folder.is_dir() else ():
-        guard = hold(folder, digest, wait=False)
+        guard = hold(folder, digest[:TENSOR], wait=False)
         if guard is not None:
             part = array_path(folder, digest).with_name(f".part.{digest}.npy")
             size += part.stat().st_size if part.exists() else 0
@@ -182,6 +249,19 @@ def make_room(folder: Path, needed: int, *, keep: Collection[str]) -> None:
         lack = lack_of_room(folder, needed, keep=left)
     if lack is not None:
         raise UserError(no_room(lack))
+
+
+def remove_earlier(folder: Path) -> None:
+    """Removes stores of versions that did not know which photos a row is of, and says so."""
+    earlier = [one for one in list_stores(folder) if not one.rows]
+    removed = [_remove(folder, one.digest) for one in earlier]
+    freed = sum(size for size in removed if size)
+    if freed:
+        log.info(
+            "Removed %s of an earlier kerasft (%s): activations are found by photo now.",
+            count(earlier, "store"),
+            size_text(freed),
+        )
 
 
 def no_room(lack: str) -> str:
@@ -253,7 +333,7 @@ def _remove(folder: Path, digest: str) -> int | None:
         The size of its arrays in bytes; None if nothing was removed, because the store is being
         written or, under Windows, is memory-mapped.
     """
-    guard = hold(folder, digest, wait=False)
+    guard = hold(folder, digest[:TENSOR], wait=False)
     if guard is None:
         return None
     path, freed = array_path(folder, digest), 0

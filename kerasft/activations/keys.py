@@ -1,12 +1,11 @@
-"""The stores that a phase needs, and the keys that identify them in the cache.
+"""What a phase needs of the activations at a cut: tensors, and photos and views of each.
 
-A store holds one view of one split's images at one cut. Its key contains everything that could
-change its numbers, so a later phase or another run with the same key can use it.
+The key of a tensor contains everything that could change the numbers of a photo: another phase or
+run with the same key finds the rows that it needs, and computes those that are missing.
 
 Shapes: N images, V views of each training image.
 """
 
-import hashlib
 import importlib.metadata
 import math
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ import numpy as np
 from kerasft.activations import engines
 from kerasft.activations.context import RunContext
 from kerasft.activations.numerics import NUMERICS
-from kerasft.activations.store import Key
+from kerasft.activations.store import Key, RowId
 from kerasft.backbones import compatibility
 from kerasft.backbones.spec import nets_of
 from kerasft.config.fields import AnyPhase, Config, Solved
@@ -31,39 +30,38 @@ TRAIN_AND_VALIDATION = ("train", "validation")  # the splits whose activations a
 
 
 @dataclass(frozen=True)
-class StoreSpec:
-    """One store: a view of a split's images at a cut.
+class Need:
+    """What a phase needs of one tensor: some photos in some views, at one cut.
 
     Attributes:
-        key: the store's key.
-        split: "train" or "validation".
-        view: number and seed of the view; (0, 0) is the plain one.
+        tensor: key of the tensor, without rows.
+        rows: photos and views, those of training first.
         blocks: number of blocks above the cut.
         net: position of the backbone among several, from 0.
-        shape: shape of the store, [N, ...].
+        shape: shape of a row.
     """
 
-    key: Key
-    split: str
-    view: tuple[int, int]
+    tensor: Key
+    rows: tuple[RowId, ...]
     blocks: int
     net: int
     shape: tuple[int, ...]
 
-    @property
-    def bytes(self) -> int:
-        """Size of the store."""
-        return math.prod(self.shape) * np.dtype(str(self.key.facts["dtype"])).itemsize
+    def bytes_of(self, rows: int) -> int:
+        """Returns the size of a number of rows in bytes."""
+        return rows * math.prod(self.shape) * np.dtype(str(self.tensor.facts["dtype"])).itemsize
 
 
-def views_of(seed: int, count: int) -> list[tuple[int, int]]:
+def views_of(count: int) -> list[tuple[int, int]]:
     """Returns number and seed of each view of a training image, the plain one (0, 0) first.
 
+    They are the same in every run, so that what one has computed is of use to others. In which
+    epoch a view is shown depends on the run's seed.
+
     Args:
-        seed: the run's seed.
         count: number of views; 0 counts as 1, the plain one.
     """
-    return [(0, 0), *((v, derive_seed(seed, "view", v)) for v in range(1, count))]
+    return [(0, 0), *((number, derive_seed(0, "view", number)) for number in range(1, count))]
 
 
 def views_taken(phase: AnyPhase, count: int) -> int:
@@ -100,12 +98,15 @@ def bytes_at(cut: Cut, images: int, dtype: str) -> int:
     return images * math.prod(cut.suffix.input_shape[1:]) * item
 
 
-def store_specs_at(
-    context: RunContext, phase: AnyPhase, net: Net, blocks: int, dtype: str
-) -> list[StoreSpec]:
-    """Lists the stores that a phase needs at a cut: its training views in order, then validation.
+def rows_of(source: Source, split: str, view: int) -> list[RowId]:
+    """Returns the rows of a split's images in one view, in the order of `source.indices`."""
+    return [(source.digests[position], view) for position in source.indices(split)]
 
-    Each of several backbones has its own store for every view; they follow each other.
+
+def needs_at(context: RunContext, phase: AnyPhase, net: Net, blocks: int, dtype: str) -> list[Need]:
+    """Lists what a phase needs at a cut: for each backbone the plain view, then the others.
+
+    The plain view is a tensor of its own, which does not depend on how the others are made.
 
     Args:
         context: the run.
@@ -115,7 +116,12 @@ def store_specs_at(
         dtype: dtype of the stores, "float16" or "float32".
     """
     config, source, side = context.config, context.source, context.plan.image_size
-    views = views_of(config.seed, views_taken(phase, context.plan.views))
+    views = range(1, views_taken(phase, context.plan.views))
+    plain = [*rows_of(source, "train", 0), *rows_of(source, "validation", 0)]
+    # All views of a photo follow each other, as a pass computes them.
+    others = [(photo, view) for photo, _ in rows_of(source, "train", 0) for view in views]
+    augment = config.augment
+    changed = {"augment": [augment.flip, augment.crop, augment.color]}
     cut = net.cut(blocks)
     common = {
         **_where(config, blocks),
@@ -133,27 +139,15 @@ def store_specs_at(
     if dtype == "float32" and config.cache.dtype == "auto":
         common["overflow"] = True  # not the same store as with cache.dtype = "float32"
     nets = nets_of(config.model.backbone, side)
-    of_nets = []
-    for (spec, own_side), part in zip(nets, cut.parts, strict=True):
+    needs = []
+    for position, ((spec, own_side), part) in enumerate(zip(nets, cut.parts, strict=True)):
         of_net = {**common, "backbone": spec, "weights": digest_of(fingerprint(part))}
         if own_side < side:  # nothing else in a key tells that the pixels were resized for it
             of_net["resized"] = own_side
-        of_nets.append(of_net)
-    needs = []
-    for name in TRAIN_AND_VALIDATION:
-        positions = source.indices(name)
-        listing = "".join(f"{position} {source.digests[position]}\n" for position in positions)
-        files = hashlib.blake2b(listing.encode(), digest_size=16).hexdigest()
-        for number, seed in views if name == "train" else [(0, 0)]:
-            of_view: dict[str, object] = {"files": files, "images": len(positions)}
-            of_view["view"] = number or "plain"
-            if number:
-                augment = config.augment
-                of_view["augment"] = [seed, augment.flip, augment.crop, augment.color]
-            for position, (of_net, part) in enumerate(zip(of_nets, cut.parts, strict=True)):
-                shape = (len(positions), *part.output_shape[1:])
-                key = Key({**of_net, **of_view})
-                needs.append(StoreSpec(key, name, (number, seed), blocks, position, shape))
+        shape = part.output_shape[1:]
+        needs.append(Need(Key(of_net), tuple(plain), blocks, position, shape))
+        if others:
+            needs.append(Need(Key({**of_net, **changed}), tuple(others), blocks, position, shape))
     return needs
 
 

@@ -6,16 +6,17 @@ about NUMERICS. A test fails when the code has changed since; `scripts/numerics.
 the digests, with the same NUMERICS or the next one.
 """
 
-NUMERICS = 1  # raise it when the same photo, view and weights give other activations
+NUMERICS = 2  # raise it when the same photo, view and weights give other activations
 
 # Module -> digest of its syntax tree, without docstrings and annotations.
 DIGESTS = {
     "activations.compiled": "f969de206650a4e2",
     "activations.engines": "8ac23d7b6d9d2b97",
-    "activations.prefix_pass": "cef2ae88cd6e1f99",
-    "activations.store": "d6ea8847b626866b",
+    "activations.prefix_pass": "353b4e96b7ffadd0",
+    "activations.segments": "e0c5278d758c91f5",
+    "activations.store": "43a1a80d6a1fed7b",
     "backbones.table": "848f64c242425eeb",
-    "data.batches": "4debcdd362f64491",
+    "data.batches": "d0e5fbbad1afbed6",
     "heads.trained": "51ef4bb85af810f7",
     "models.alexnet": "597397ce40b76566",
     "models.blocks": "d9e346c789e5ae86",

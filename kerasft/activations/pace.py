@@ -1,16 +1,19 @@
-"""The pace of a machine with a GPU: how fast photos become activations, and how fast a disk reads.
+"""The pace of a machine: what pays is measured before a plan is settled.
 
-A GPU may compute activations faster than a disk reads them. Then a phase trains without a store,
-unless the card's memory holds it. Both rates are measured once per net, cut, photos and machine.
+On a CPU, bfloat16 is used for the frozen part where it is faster and close enough. A GPU may
+compute activations faster than a disk reads them; then a phase trains without a store, unless the
+card's memory holds it. All is measured once per net and machine and kept in the cache folder, so
+that the next run makes the same choice, however busy the machine is then.
 
-Shapes: S side of the square input in pixels.
+Shapes: B images in a batch, S side of the square input in pixels.
 """
 
 import hashlib
+import logging
 import os
 import time
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import keras
@@ -18,14 +21,114 @@ import numpy as np
 
 from kerasft import cache
 from kerasft.activations import engines
-from kerasft.activations.precision import timed
+from kerasft.activations.engines import Engine, build, relative_error
 from kerasft.cache import explaining
 from kerasft.config.fields import Config
 from kerasft.data.batches import split_batches
 from kerasft.data.source import Source
 
+log = logging.getLogger("kerasft")
+
+WORTH_IT = 1.15  # smallest speed of bfloat16, relative to float32, that "auto" accepts
+CLOSE_ENOUGH = 0.02  # largest mean relative error of bfloat16 that "auto" accepts
+# Number of images below which measuring bfloat16 takes longer than it saves, for an average net.
+WORTH_MEASURING = 2000
 SAMPLE = 256  # photos that are read for the measurement, at most
 PROBE = 256 << 20  # bytes that are written and read for the measurement
+
+
+@dataclass(frozen=True)
+class Gain:
+    """Speed and error of bfloat16 on some images.
+
+    Attributes:
+        speed: speed of bfloat16, as a multiple of the speed of float32.
+        difference: mean relative error of an image (L2 norms), for the output where it is largest;
+            0 means that nothing was computed in bfloat16.
+    """
+
+    speed: float
+    difference: float
+
+    @property
+    def is_worth_it(self) -> bool:
+        """Whether bfloat16 is enough faster and its error small enough."""
+        return self.speed >= WORTH_IT and 0 < self.difference <= CLOSE_ENOUGH
+
+
+def choose_precision(
+    config: Config, source: Source, prefix: keras.Model, *, blocks: int | str, passes: int
+) -> str:
+    """Chooses the precision in which a CPU computes the stores.
+
+    Args:
+        config: the config, its engine settled.
+        source: the photos.
+        prefix: the prefix, pixels to the activations at the first stored cut.
+        blocks: number of blocks above that cut, or "all".
+        passes: number of images that will go through the prefix.
+
+    Returns:
+        "bfloat16" if the processor has it and the measured gain is worth it, else "float32".
+    """
+    if not engines.computes_bfloat16() or passes < WORTH_MEASURING:
+        return "float32"
+    gain = _measured_once(config, source, prefix, blocks)
+    log.info(
+        "bfloat16 for the frozen part: %.1f times as fast as float32, activations differ by "
+        "%.1f%%: %s.",
+        gain.speed,
+        100 * gain.difference,
+        "taken" if gain.is_worth_it else "not taken",
+    )
+    return "bfloat16" if gain.is_worth_it else "float32"
+
+
+def _measured_once(config: Config, source: Source, prefix: keras.Model, blocks: int | str) -> Gain:
+    side = prefix.input_shape[1]
+    of_net = [config.model.backbone, side, config.model.weights, blocks]
+    chosen = [config.head.features, config.head.leave_out]
+    of_net += chosen if chosen != ["pooled", 0] else []
+    of_machine = [keras.backend.backend(), config.cache.engine, *engines.processor()]
+    key = " ".join(map(str, [*of_net, *of_machine]))
+    numbers = cache.remembered(cache.cache_folder(), key, ("speed", "difference"))
+    if numbers:
+        return Gain(**numbers)
+    batches = split_batches(
+        source,
+        "train",
+        image_size=side,
+        resize=config.data.resize,
+        batch_size=engines.BATCH,
+    )
+    pixels = np.asarray(next(iter(batches)))
+    gain = compare_precisions(prefix, config.cache.engine, pixels)
+    cache.remember(cache.cache_folder(), key, asdict(gain))
+    return gain
+
+
+def compare_precisions(prefix: keras.Model, engine: str, pixels: np.ndarray) -> Gain:
+    """Measures speed and error of bfloat16 on some images.
+
+    Args:
+        prefix: the prefix, pixels to activations.
+        engine: name of the engine, a key of `engines.ENGINES`.
+        pixels: pixels of real images, float32 [BATCH,S,S,3].
+    """
+    exact, seconds = timed(build(prefix, engine, "float32"), pixels)
+    rough, rough_seconds = timed(build(prefix, engine, "bfloat16"), pixels)
+    difference = max(relative_error(a, b) for a, b in zip(exact, rough, strict=True))
+    return Gain(seconds / rough_seconds, difference)
+
+
+def timed(compute: Engine, pixels: np.ndarray) -> tuple[list[np.ndarray], float]:
+    """Returns the activations and the seconds of the fastest call; the first builds the graph."""
+    seconds = []
+    for _ in range(4):
+        began = time.perf_counter()
+        activations = compute(pixels)
+        seconds.append(time.perf_counter() - began)
+    return activations, min(seconds)
 
 
 @dataclass(frozen=True)

@@ -1,9 +1,10 @@
 """The prefix pass: activations at the cut of a phase, found in the cache or computed once.
 
-    images x views -- decode once -- prefix, up to several cuts --> a store per cut and view
+    images x views -- decode once -- prefix, up to several cuts --> segments of each tensor
 
-`keys.py` lists the stores. One pass fills those of the phase's cut and, where the next phase's cut
-can be predicted, those of that cut too.
+`keys.py` lists what a phase needs. One pass computes what no earlier one has, at the phase's cut
+and, where the next phase's cut can be predicted, at that cut too. It commits a segment of each
+tensor every `PIECE` images, so an interrupted pass goes on after the last one.
 
 Shapes: N images, V views of each training image.
 """
@@ -19,14 +20,23 @@ import keras
 import numpy as np
 
 from kerasft import cache
-from kerasft.activations import engines, eviction, store
+from kerasft.activations import engines, eviction, segments, store
 from kerasft.activations.context import RunContext
-from kerasft.activations.keys import TRAIN_AND_VALIDATION, StoreSpec, store_specs_at, views_taken
-from kerasft.activations.store import Stored
+from kerasft.activations.keys import (
+    TRAIN_AND_VALIDATION,
+    Need,
+    needs_at,
+    rows_of,
+    views_of,
+    views_taken,
+)
+from kerasft.activations.segments import Segments
+from kerasft.activations.store import RowId, Rows, Stored, Writer
 from kerasft.backbones.spec import default_blocks
 from kerasft.config.fields import AnyPhase, Config, Solved
 from kerasft.config.load import unfreeze_defaults
 from kerasft.data.batches import explaining, view_batches
+from kerasft.data.source import Source
 from kerasft.errors import PhaseFailed, UserError
 from kerasft.models.cut import Cut
 from kerasft.models.net import Net
@@ -34,6 +44,7 @@ from kerasft.progress import Event, Part
 
 log = logging.getLogger("kerasft")
 
+PIECE = 4096  # number of images in a segment that a pass appends; each view counts
 SHARE_FOR_LATER = 0.1  # share of the cache's limit that the stores of a later cut may take
 
 
@@ -55,7 +66,7 @@ def activations_at(context: RunContext, index: int, net: Net, cut: Cut) -> Store
     for dtype in _dtypes(context.config):
         found = find(context, phase, net, blocks, dtype)
         if found:
-            _tell(context, index, found.bytes, found=True)
+            _tell(context, index, found.bytes, 0)
             return found
     return _filled(context, index, net, blocks)
 
@@ -66,8 +77,16 @@ def _dtypes(config: Config) -> tuple[str, ...]:
     return ("float16", "float32") if wanted == "auto" else (wanted,)
 
 
-def _tell(context: RunContext, index: int, size: int, *, found: bool, later: int = 0) -> None:
-    """Sends the event "store": the activations were found, or are going to be stored."""
+def _tell(context: RunContext, index: int, size: int, lacking: int, *, later: int = 0) -> None:
+    """Sends the event "store": the activations were found, or are going to be stored.
+
+    Args:
+        context: the run.
+        index: position of the phase in the run, from 0.
+        size: size of all that the phase needs, in bytes.
+        lacking: number of images, each view counted, that have to be computed.
+        later: size of what the next phase will need, in bytes.
+    """
     source = context.source
     figures = {
         "images": len(source.indices("train")),
@@ -75,7 +94,7 @@ def _tell(context: RunContext, index: int, size: int, *, found: bool, later: int
         "validation": len(source.indices("validation")),
         "bytes": size,
         "later_bytes": later,
-        "found": int(found),
+        "lacking": lacking,
     }
     context.progress(Event("store", 0, 1, context.config.phases[index].name, figures))
 
@@ -93,16 +112,25 @@ def find(context: RunContext, phase: AnyPhase, net: Net, blocks: int, dtype: str
     Returns:
         The stores, or None if any of them is missing.
     """
-    folder = cache.cache_folder()
-    needs = store_specs_at(context, phase, net, blocks, dtype)
-    if not all(store.holds(folder, need.key) for need in needs):
-        return None
-    arrays = [store.open_store(folder, need.key) for need in needs]
-    there = [array for array in arrays if array is not None]
-    if len(there) < len(arrays):
-        return None
-    nets = 1 + max(need.net for need in needs)
-    whole = [store.concatenated(there[i : i + nets]) for i in range(0, len(there), nets)]
+    folder, source = cache.cache_folder(), context.source
+    nets: list[list[Rows]] = []  # for each backbone its training views, then validation
+    for need in needs_at(context, phase, net, blocks, dtype):
+        there = Segments.of(folder, need.tensor)
+        if there.missing(need.rows):
+            return None
+        plain = "augment" not in need.tensor.facts
+        if plain:
+            nets.append([])
+            views = [("train", 0), ("validation", 0)]
+        else:
+            views = [("train", v) for v in range(1, views_taken(phase, context.plan.views))]
+        for split, view in views:
+            rows = there.open(folder, rows_of(source, split, view))
+            if rows is None:
+                return None
+            # The plain view first, validation last.
+            nets[-1].insert(len(nets[-1]) if plain else len(nets[-1]) - 1, rows)
+    whole = [store.concatenated(of_nets) for of_nets in zip(*nets, strict=True)]
     return Stored(tuple(whole[:-1]), whole[-1], found=True)
 
 
@@ -117,14 +145,14 @@ def _filled(context: RunContext, index: int, net: Net, blocks: int) -> Stored:
     for dtype, also in dict.fromkeys(tries):
         if dtype in overflown:
             continue
-        needs = store_specs_at(context, phase, net, blocks, dtype)
-        more = [] if also is None else store_specs_at(context, phase, net, also, dtype)
+        needs = needs_at(context, phase, net, blocks, dtype)
+        more = [] if also is None else needs_at(context, phase, net, also, dtype)
         more = _that_fit(needs, more)
-        lack = eviction.lack_of_room(cache.cache_folder(), _bytes(needs))
+        size, extra = _bytes(needs), _bytes(more)
+        lack = eviction.lack_of_room(cache.cache_folder(), size)
         if lack:
             raise PhaseFailed(f"Phase '{phase.name}': {eviction.no_room(lack)} {without}")
-        size, extra = _bytes(needs), _bytes(more)
-        _tell(context, index, size, found=False, later=extra)
+        _tell(context, index, size, _lacking(needs), later=extra)
         earlier = time.perf_counter() - began  # of a pass that was given up
         try:
             part, difference = _fill(context, net, needs + more, dtype, phase.name)
@@ -176,12 +204,21 @@ def _later_cut(context: RunContext, index: int, net: Net) -> int | None:
     return count if trained < count < len(net.blocks) else None
 
 
-def _bytes(needs: Sequence[StoreSpec]) -> int:
-    return sum(need.bytes for need in needs)
+def _lacking(needs: Sequence[Need]) -> int:
+    """Returns the number of images, each view counted, that have to be computed."""
+    folder = cache.cache_folder()
+    rows: set[RowId] = set()
+    for need in needs:
+        rows.update(Segments.of(folder, need.tensor).missing(need.rows))
+    return len(rows)
 
 
-def _that_fit(own: Sequence[StoreSpec], later: list[StoreSpec]) -> list[StoreSpec]:
-    """Returns the stores of a later cut if they fit without evicting any store, else none."""
+def _bytes(needs: Sequence[Need]) -> int:
+    return sum(need.bytes_of(len(need.rows)) for need in needs)
+
+
+def _that_fit(own: Sequence[Need], later: list[Need]) -> list[Need]:
+    """Returns what a later cut needs if it fits without evicting any store, else nothing."""
     folder = cache.cache_folder()
     size = _bytes(later)
     there = {one.digest for one in eviction.list_stores(folder)}
@@ -191,9 +228,9 @@ def _that_fit(own: Sequence[StoreSpec], later: list[StoreSpec]) -> list[StoreSpe
 
 
 def _fill(
-    context: RunContext, net: Net, needs: list[StoreSpec], dtype: str, phase: str
+    context: RunContext, net: Net, needs: list[Need], dtype: str, phase: str
 ) -> tuple[Part | None, float | None]:
-    """Computes the stores that are missing.
+    """Computes the rows that are missing.
 
     Returns:
         The timed pass, or None if nothing was missing; and the relative error of bfloat16, or
@@ -203,18 +240,24 @@ def _fill(
         OverflowError: a value does not fit the dtype. Its only argument is the cut, in blocks.
     """
     folder = cache.cache_folder()
-    keys = [need.key for need in needs]
+    eviction.remove_earlier(folder)
 
     def waiting() -> None:
         log.info("Waiting for another kerasft process, which is computing the same activations.")
 
-    with store.filling(folder, keys, waiting=waiting):
-        missing = [need for need in needs if not store.holds(folder, need.key)]
-        if not missing:
+    with store.filling(folder, [need.tensor for need in needs], waiting=waiting):
+        there = [Segments.of(folder, need.tensor) for need in needs]
+        missing = [one.missing(need.rows) for one, need in zip(there, needs, strict=True)]
+        if not any(missing):
             return None, None
-        eviction.make_room(folder, _bytes(missing), keep={key.digest for key in keys})
+        size = sum(need.bytes_of(len(rows)) for need, rows in zip(needs, missing, strict=True))
+        keep = {key.digest for one in there for key in one.keys}
+        eviction.make_room(folder, size, keep=keep)
         part = Part("prefix pass", 1, context.progress, phase)
-        difference = _compute(context, net, missing, folder, dtype, part)
+        lacking = [(need, rows) for need, rows in zip(needs, missing, strict=True) if rows]
+        difference = _compute(context, net, lacking, folder, dtype, part)
+        for need, _ in lacking:
+            segments.merge(folder, need.tensor)
         part.end()
         return part, difference
 
@@ -222,35 +265,28 @@ def _fill(
 def _compute(
     context: RunContext,
     net: Net,
-    needs: list[StoreSpec],
+    lacking: list[tuple[Need, list[RowId]]],
     folder: Path,
     dtype: str,
     part: Part,
 ) -> float | None:
+    """Computes rows and appends them to their tensors, a segment of each for every piece.
+
+    Args:
+        context: the run.
+        net: the whole net.
+        lacking: what is needed, with the rows that are missing.
+        folder: the cache folder.
+        dtype: dtype of the rows.
+        part: the timed pass.
+    """
     config, source = context.config, context.source
-    ends = sorted({(need.blocks, need.net) for need in needs})
+    ends = sorted({(need.blocks, need.net) for need, _ in lacking})
     prefix = _prefix(net, ends)
-    kinds = sorted({(need.split, need.view) for need in needs})
-    views = {name: [view for split_, view in kinds if split_ == name] for name, _ in kinds}
-    positions = np.concatenate(
-        [source.indices(name) for name in TRAIN_AND_VALIDATION if name in views]
-    )
-    # The kind (split and view) of each row of the pass, as a position in `kinds`: all views of the
-    # first image, then all views of the second, ...
-    rows = np.concatenate(
-        [
-            np.tile(
-                np.array([kinds.index((name, view)) for view in views[name]], np.int16),
-                len(source.indices(name)),
-            )
-            for name in TRAIN_AND_VALIDATION
-            if name in views
-        ]
-    )
+    rows = _in_order(source, [row for _, missing in lacking for row in missing])
     batches = view_batches(
         source,
-        positions,
-        views,
+        *_shown(source, rows),
         image_size=context.plan.image_size,
         resize=config.data.resize,
         augment=config.augment,
@@ -259,25 +295,78 @@ def _compute(
     engine = engines.build(prefix, config.cache.engine, config.cache.precision, context.plan.batch)
     part.total = len(rows)
     difference, done = None, 0
-    with explaining(source.root), ExitStack() as stack:
-        writers = [
-            stack.enter_context(store.writing(folder, need.key, need.shape, dtype))
-            for need in needs
-        ]
-        for pixels, outputs in engine.over(batches, dtype):
-            if not done and config.cache.precision == "bfloat16":
-                few = pixels[: engines.BATCH]
-                difference = _difference(prefix, few, engine(few))
-            here = rows[done : done + len(pixels)]
-            for need, writer in zip(needs, writers, strict=True):
-                fitting = outputs[ends.index((need.blocks, need.net))]
-                if fitting is None:
-                    raise OverflowError(need.blocks)
-                writer.append(fitting[here == kinds.index((need.split, need.view))])
-            done += len(pixels)
-            part.step(done)
-            context.progress(Event("pass", done, len(rows), part.phase, part.figures(done)))
+    piece = max(1, PIECE // context.plan.batch) * context.plan.batch
+    with explaining(source.root):
+        computed = engine.over(batches, dtype)
+        for first in range(0, len(rows), piece):
+            here = rows[first : first + piece]
+            with ExitStack() as stack:
+                writers = _writers(stack, folder, lacking, here, dtype)
+                while done < first + len(here):
+                    pixels, outputs = next(computed)
+                    if not done and config.cache.precision == "bfloat16":
+                        few = pixels[: engines.BATCH]
+                        difference = _difference(prefix, few, engine(few))
+                    stretch = rows[done : done + len(pixels)]
+                    for need, wanted, writer in writers:
+                        fitting = outputs[ends.index((need.blocks, need.net))]
+                        if fitting is None:
+                            raise OverflowError(need.blocks)
+                        writer.append(fitting[[row in wanted for row in stretch]])
+                    done += len(pixels)
+                    part.step(done)
+                    figures = part.figures(done)
+                    context.progress(Event("pass", done, len(rows), part.phase, figures))
     return difference
+
+
+def _in_order(source: Source, rows: list[RowId]) -> list[RowId]:
+    """Returns rows, each once, in the order of a pass: all views of a photo, then of the next."""
+    wanted: dict[str, set[int]] = {}
+    for photo, view in rows:
+        wanted.setdefault(photo, set()).add(view)
+    positions = np.concatenate([source.indices(name) for name in TRAIN_AND_VALIDATION])
+    photos = dict.fromkeys(source.digests[position] for position in positions)
+    return [(photo, view) for photo in photos for view in sorted(wanted.get(photo, ()))]
+
+
+def _shown(source: Source, rows: list[RowId]) -> tuple[list[int], list[list[tuple[int, int]]]]:
+    """Returns the position of each photo of some rows, and numbers and seeds of its views."""
+    position_of = {digest: position for position, digest in enumerate(source.digests)}
+    seeds = views_of(1 + max(view for _, view in rows))
+    views: dict[str, list[tuple[int, int]]] = {}
+    for photo, view in rows:
+        views.setdefault(photo, []).append(seeds[view])
+    return [position_of[photo] for photo in views], list(views.values())
+
+
+def _writers(
+    stack: ExitStack,
+    folder: Path,
+    lacking: list[tuple[Need, list[RowId]]],
+    here: list[RowId],
+    dtype: str,
+) -> list[tuple[Need, set[RowId], Writer]]:
+    """Begins a segment of each tensor that lacks some of the rows of a piece.
+
+    Args:
+        stack: the stack that ends the segments.
+        folder: the cache folder.
+        lacking: what is needed, with the rows that are missing.
+        here: the rows of the piece, in order.
+        dtype: dtype of the rows.
+
+    Returns:
+        Triples of what is needed, the rows that its segment takes, and the writer.
+    """
+    writers = []
+    for need, missing in lacking:
+        wanted = set(missing) & set(here)
+        if wanted:
+            rows = [row for row in here if row in wanted]
+            writing = segments.writing(folder, need.tensor, rows, need.shape, dtype)
+            writers.append((need, wanted, stack.enter_context(writing)))
+    return writers
 
 
 def _prefix(net: Net, ends: list[tuple[int, int]]) -> keras.Model:

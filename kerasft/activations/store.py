@@ -1,11 +1,13 @@
 """Stores: activations at a cut, kept on disk between runs and memory-mapped.
 
-Use: `open_store` opens a store that exists. To make the missing ones, enter `filling`, check again
-which are missing, call `eviction.make_room`, then `writing` in one pass over the images. The
-layout of the folder is described in `eviction.py`.
+`segments.py` finds the rows of photos in them. Use: `open_store` opens a store that exists. To make
+one, enter `filling`, check again whether it is missing, call `eviction.make_room`, then `writing`.
+The layout of the folder is described in `eviction.py`.
 
 Shapes: N images of a store, B images of a batch; "..." is the shape at the cut.
 """
+
+from __future__ import annotations
 
 import hashlib
 import json
@@ -14,6 +16,7 @@ import mmap
 import os
 import time
 import tokenize
+import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
@@ -26,21 +29,38 @@ from kerasft.cache import explaining, hold
 from kerasft.files import write_atomic
 from kerasft.progress import Part
 
+TENSOR = 16  # number of digits that the digests of all stores of one tensor begin with
+RowId = tuple[str, int]
+"""What a row is of: the digest of a photo's file, and the number of the view."""
+
 TOLERANCE = 1e-3  # largest rounding error of an image, relative to its L2 norm
 
 
 @dataclass(frozen=True)
 class Key:
-    """Everything that could change the numbers of a store: equal keys mean equal numbers."""
+    """Everything that could change the numbers of a store: equal keys mean equal numbers.
 
-    facts: Mapping[str, Any]  # JSON values
+    Attributes:
+        facts: facts about what the numbers are and how they are computed, JSON values.
+        rows: photos and views that the store has, in the order of its rows; () if they are not
+            known, or if the key stands for all stores with these facts.
+    """
+
+    facts: Mapping[str, Any]
+    rows: tuple[RowId, ...] = ()
 
     @property
     def digest(self) -> str:
-        """The key in 32 hexadecimal digits; the order of the facts does not matter."""
-        facts = dict(self.facts)
-        text = json.dumps(facts, sort_keys=True, separators=(",", ":"), allow_nan=False)
-        return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+        """The key in 32 hexadecimal digits; the order of the facts does not matter.
+
+        Stores with the same facts have the same first `TENSOR` digits.
+        """
+        text = json.dumps(dict(self.facts), sort_keys=True, separators=(",", ":"), allow_nan=False)
+        digest = hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+        if not self.rows:
+            return digest
+        rows = "".join(f"{photo} {view}\n" for photo, view in self.rows)
+        return digest[:TENSOR] + hashlib.blake2b(rows.encode(), digest_size=8).hexdigest()
 
 
 def open_store(folder: Path, key: Key) -> np.ndarray | None:
@@ -85,7 +105,7 @@ class Concatenated:
         nbytes: size of all stores together, in bytes.
     """
 
-    def __init__(self, stores: Sequence[np.ndarray]) -> None:
+    def __init__(self, stores: Sequence[np.ndarray | Gathered]) -> None:
         """Joins two or more stores."""
         self.stores = tuple(stores)
         widths = [math.prod(rows.shape[1:]) for rows in self.stores]
@@ -106,11 +126,61 @@ class Concatenated:
         return self[:].astype(dtype or self.dtype, copy=False)
 
 
-Rows = np.ndarray | Concatenated
-"""The activations that a phase reads: a store, or several side by side."""
+class Gathered:
+    """Rows that lie in one or more stores, in any order, as one array.
+
+    Read it like an array: `rows[3:7]`, `rows[[2, 5]]`, `np.asarray(rows)`.
+
+    Attributes:
+        stores: the stores, [M, ...] each, of one shape of a row and one dtype.
+        which: position in `stores` of the store that has each row, int [N].
+        places: position of each row in its store, int [N].
+        shape: shape of the whole, [N, ...].
+        dtype: dtype of the stores.
+        nbytes: size of the rows in bytes.
+    """
+
+    def __init__(self, stores: Sequence[np.ndarray], which: np.ndarray, places: np.ndarray) -> None:
+        """Gathers rows; `which` and `places` say where each of them lies."""
+        self.stores, self.which, self.places = tuple(stores), which, places
+        self.shape = (len(which), *self.stores[0].shape[1:])
+        self.dtype = self.stores[0].dtype
+        self.nbytes = math.prod(self.shape) * self.dtype.itemsize
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, index: Any) -> np.ndarray:
+        """Reads some rows: `index` is a slice, or positions int [B]. Returns [B, ...]."""
+        which, places = self.which[index], self.places[index]
+        if len(self.stores) == 1:
+            return self.stores[0][places]
+        rows = np.empty((len(which), *self.shape[1:]), self.dtype)
+        for number in np.unique(which):
+            here = np.flatnonzero(which == number)
+            here = here[np.argsort(places[here], kind="stable")]  # ascending on the disk
+            rows[here] = self.stores[number][places[here]]
+        return rows
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        """Reads all rows into memory."""
+        return self[:].astype(dtype or self.dtype, copy=False)
 
 
-def concatenated(stores: Sequence[np.ndarray]) -> Rows:
+def gathered(stores: Sequence[np.ndarray], which: np.ndarray, places: np.ndarray) -> Rows:
+    """Returns rows of some stores as one array; a stretch of a single store as it lies there."""
+    used, which = np.unique(which, return_inverse=True)
+    stores = [stores[number] for number in used]
+    if len(stores) == 1 and (np.diff(places) == 1).all():
+        return stores[0][places[0] : places[0] + len(places)]
+    return Gathered(stores, which, places)
+
+
+Rows = np.ndarray | Gathered | Concatenated
+"""The activations that a phase reads: a store, rows of several, or several side by side."""
+
+
+def concatenated(stores: Sequence[np.ndarray | Gathered]) -> Rows:
     """Returns a single store as it is, or several as one."""
     return stores[0] if len(stores) == 1 else Concatenated(stores)
 
@@ -121,7 +191,7 @@ def release(rows: Rows) -> None:
     The pages stay in the system's disk cache as long as there is room. Without this call they
     count as memory of this process, up to the size of the store.
     """
-    if isinstance(rows, Concatenated):
+    if isinstance(rows, Concatenated | Gathered):
         for one in rows.stores:
             release(one)
     mapped = getattr(rows, "_mmap", None)
@@ -158,7 +228,7 @@ def filling(
     told = False
     with ExitStack() as held:
         # In the same order everywhere, so that no two processes wait for each other.
-        for digest in sorted({key.digest for key in keys}):
+        for digest in sorted({key.digest[:TENSOR] for key in keys}):
             guard = hold(folder, digest, wait=False)
             while guard is None:
                 if not told:
@@ -198,7 +268,7 @@ def as_stored(rows: np.ndarray, dtype: str) -> np.ndarray | None:
 
 
 @contextmanager
-def writing(folder: Path, key: Key, shape: tuple[int, ...], dtype: str) -> Iterator["Writer"]:
+def writing(folder: Path, key: Key, shape: tuple[int, ...], dtype: str) -> Iterator[Writer]:
     """Writes a store from batches of rows. Call it inside `filling`.
 
     Args:
@@ -224,7 +294,8 @@ def writing(folder: Path, key: Key, shape: tuple[int, ...], dtype: str) -> Itera
         yield writer
         writer.finish()
         with explaining(path, needed=writer.bytes):
-            record = {"facts": dict(key.facts), "made": time.time()}
+            record: dict[str, Any] = {"facts": dict(key.facts), "made": time.time()}
+            record |= {"crc32": writer.crc, "rows": rows_to_json(key.rows)}
             write_atomic(path.with_suffix(".json"), json.dumps(record, indent=2) + "\n")
             os.replace(part, path)
     except BaseException:  # Ctrl-C as well
@@ -257,6 +328,7 @@ class Writer:
         self._path, self._file, self._dtype = path, file, np.dtype(dtype)
         self._shape = tuple(int(side) for side in shape)
         self._rows = 0
+        self.crc = 0  # checksum of the rows so far
         self.bytes = math.prod(self._shape) * self._dtype.itemsize
         header = {
             "descr": np.lib.format.dtype_to_descr(self._dtype),
@@ -273,7 +345,9 @@ class Writer:
         if self._rows + len(rows) > self._shape[0]:
             raise ValueError(f"{self._rows + len(rows)} rows for {self._shape}")
         with explaining(self._path, needed=self.bytes):
-            self._file.write(np.ascontiguousarray(rows).data)
+            data = np.ascontiguousarray(rows).data
+            self._file.write(data)
+        self.crc = zlib.crc32(data, self.crc)
         self._rows += len(rows)
 
     def finish(self) -> None:
@@ -284,6 +358,18 @@ class Writer:
             self._file.flush()
             os.fsync(self._file.fileno())
             self._file.close()
+
+
+def rows_to_json(rows: Sequence[RowId]) -> Mapping[str, object]:
+    """Returns what the description of a store says of its rows."""
+    return {"photos": "".join(photo for photo, _ in rows), "views": [view for _, view in rows]}
+
+
+def rows_from_json(record: Mapping[str, Any]) -> tuple[RowId, ...]:
+    """Reads what `rows_to_json` has returned."""
+    photos, views = record["photos"], record["views"]
+    width = len(photos) // len(views) if views else 0
+    return tuple((photos[i * width : (i + 1) * width], view) for i, view in enumerate(views))
 
 
 def array_path(folder: Path, digest: str) -> Path:

@@ -10,7 +10,7 @@ from kerasft.cli.options import json_option, print_result
 from kerasft.text import size_text
 
 if TYPE_CHECKING:
-    from kerasft.activations.eviction import StoreInfo, StoreReport
+    from kerasft.activations.eviction import HeldTensors, StoreReport
     from kerasft.unpacked import PhotoReport
 
 
@@ -90,47 +90,45 @@ def limit_cache(size: str | None, as_json: bool) -> None:
 
 
 def cache_text(held: "StoreReport", unpacked: "PhotoReport") -> str:
-    """Writes a line per store and per source of unpacked photos, then their total sizes."""
-    title = ("backbone", "cut", "images", "view", "dtype", "size", "last used")
-    rows = [title, *(_store_row(store) for store in held.stores)]
+    """Writes a line per net and cut and per source of unpacked photos, then their total sizes."""
+    title = ("backbone", "cut", "photos", "views", "dtype", "size", "last used")
+    rows = [title, *(_row(tensors) for tensors in held.tensors)]
     width = [max(len(row[column]) for row in rows) for column in range(7)]
     lines = [
-        f"{backbone:<{width[0]}}  {cut:<{width[1]}}  {images:>{width[2]}}  {view:>{width[3]}}  "
+        f"{backbone:<{width[0]}}  {cut:<{width[1]}}  {photos:>{width[2]}}  {views:>{width[3]}}  "
         f"{dtype:<{width[4]}}  {size:>{width[5]}}  {used}"
-        for backbone, cut, images, view, dtype, size, used in rows
+        for backbone, cut, photos, views, dtype, size, used in rows
     ]
-    photos = [
+    unpacked_photos = [
         f"{one.name}: {one.files:,} files unpacked, {size_text(one.bytes)}, last used "
         f"{_time_text(one.used)}"
         for one in unpacked.photos
     ]
     total = [f"{size_text(held.bytes)} of at most {size_text(held.limit)} in {held.folder}"]
-    if photos:
+    if unpacked_photos:
         total.append(
             f"and {size_text(unpacked.photo_bytes)} of unpacked photos, which the limit does not "
             "include"
         )
-    parts = (lines if held.stores else [], photos, total)
+    parts = (lines if held.tensors else [], unpacked_photos, total)
     return "\n\n".join("\n".join(part) for part in parts if part)
 
 
-def _store_row(store: "StoreInfo") -> tuple[str, ...]:
-    """Writes the cells of a store, "unknown" for facts that were lost."""
-    facts = store.facts
-    images = store.shape[0] if store.shape else None
+def _row(tensors: "HeldTensors") -> tuple[str, ...]:
+    """Writes the cells of a net and cut, "unknown" for facts that were lost."""
     return (
-        str(facts.get("backbone", "unknown")),
-        _cut_text(facts),
-        f"{images:,}" if images is not None else "unknown",
-        str(facts.get("view", "unknown")),
-        store.dtype or "damaged",
-        size_text(store.bytes),
-        _time_text(store.used),
+        str(tensors.facts.get("backbone", "unknown")),
+        _cut_text(tensors.facts),
+        f"{tensors.photos:,}" if tensors.photos else "unknown",
+        f"{tensors.views:,}" if tensors.views else "unknown",
+        tensors.dtype or "damaged",
+        size_text(tensors.bytes),
+        _time_text(tensors.used),
     )
 
 
 def _cut_text(facts: Mapping[str, Any]) -> str:
-    """Writes the cut of a store: a number of blocks from the top, or the kind of features."""
+    """Writes a cut: a number of blocks from the top, or the kind of features."""
     blocks, leave_out = facts.get("blocks"), facts.get("leave_out")
     kind = facts.get("features")
     if blocks is None:

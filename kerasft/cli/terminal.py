@@ -239,14 +239,22 @@ def _entry_line(event: Event) -> str:
 def _store_line(event: Event) -> str:
     figures = event.figures
     size = size_text(int(figures["bytes"]))
-    if figures["found"]:
+    lacking = int(figures["lacking"])
+    if not lacking:
         return f"{event.phase}: using frozen features from the cache ({size})"
-    views = "" if figures["views"] == 1 else f" x {figures['views']} views"
+    images, views, validation = (int(figures[key]) for key in ("images", "views", "validation"))
     later = int(figures["later_bytes"])
     more = f", and {size_text(later)} for the next phase" if later else ""
+    total = images * views + validation
+    if lacking < total:
+        return (
+            f"{event.phase}: computing frozen features of {lacking:,} images; those of "
+            f"{total - lacking:,} are in the cache ({size}{more})"
+        )
+    by_views = "" if views == 1 else f" x {views} views"
     return (
-        f"{event.phase}: computing frozen features once: {int(figures['images']):,} images{views} "
-        f"+ {int(figures['validation']):,} validation images ({size}{more})"
+        f"{event.phase}: computing frozen features once: {images:,} images{by_views} "
+        f"+ {validation:,} validation images ({size}{more})"
     )
 
 

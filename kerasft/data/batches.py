@@ -17,7 +17,7 @@ import contextlib
 import functools
 import math
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -151,8 +151,8 @@ class Epoch:
     Attributes:
         rows: int64 [N], positions among the training images; images may be repeated.
         views: int64 [N], numbers of the views. A negative number means a new view.
-        seeds: int64 [N], 0 to 2**31 - 1, seeds of the views. A view is a function of its seed
-            and the image's position, in any epoch.
+        seeds: int64 [N], 0 to 2**31 - 1, seeds of the views. A view is a function of its number,
+            its seed and the image's file, in any epoch and any run.
         shares: float32 [N], weight of each image in its mixture with the one before it in the
             batch (mixup); None mixes nothing.
     """
@@ -195,13 +195,14 @@ def training_batches(
     """
     train = source.indices("train")
     files, digests = _strings(_files(source, train)), _strings(_digests(source, train))
+    numbers = _numbers(source, train)
     load = _training_loader(image_size, resize, augment)
     target = targets_of(source.labels[train], len(source.class_names), sample_weights)
 
     def read(
-        row: tf.Tensor, place: tf.Tensor, view: tf.Tensor, seed: tf.Tensor, *shares: Any
+        row: tf.Tensor, number: tf.Tensor, view: tf.Tensor, seed: tf.Tensor, *shares: Any
     ) -> tuple:
-        image = load(files[row], digests[row], tf.stack([seed, place]), view)
+        image = load(files[row], digests[row], tf.stack([seed, number]), view)
         return ((image, *shares) if shares else image, *target(row))
 
     def epoch(*columns: tf.Tensor) -> tf.data.Dataset:
@@ -212,7 +213,7 @@ def training_batches(
         np.stack([np.asarray(values, np.int32) for values in many])
         for many in (
             [e.rows for e in made],
-            [train[e.rows] for e in made],
+            [numbers[e.rows] for e in made],
             [e.views for e in made],
             [e.seeds for e in made],
         )
@@ -309,8 +310,8 @@ def with_mixed_targets(batches: tf.data.Dataset, first: Epoch) -> tf.data.Datase
 
 def view_batches(
     source: Source,
-    positions: np.ndarray,
-    views: Mapping[str, Sequence[tuple[int, int]]],
+    positions: Sequence[int],
+    views: Sequence[Sequence[tuple[int, int]]],
     *,
     image_size: int,
     resize: str,
@@ -321,8 +322,8 @@ def view_batches(
 
     Args:
         source: images with labels and splits.
-        positions: int [N], positions in `source.paths`.
-        views: split -> views of its images, as pairs of a view's number and its seed.
+        positions: positions of N images in `source.paths`.
+        views: views of each of them, as pairs of a view's number and its seed.
         image_size: S.
         resize: "stretch", "crop" or "pad", see `images.resize_image`.
         augment: augmentation of the views, see `pixels/augment.py`.
@@ -332,17 +333,21 @@ def view_batches(
         Batches: all views of the first image, then of the second, ...
     """
     load = _views_loader(image_size, resize, augment)
-    shown = {split: np.asarray(pairs, np.int32) for split, pairs in views.items()}
 
-    def read(item: tuple[str, str, int]) -> np.ndarray:
-        file, digest, position = item
-        encoded = read_unchanged(file, digest)
-        return np.asarray(load(encoded, np.int32(position), shown[source.splits[position]]))
+    def read(item: tuple[str, str, np.int32, np.ndarray]) -> np.ndarray:
+        file, digest, number, shown = item
+        return np.asarray(load(read_unchanged(file, digest), number, shown))
 
-    count = sum(len(shown[source.splits[position]]) for position in positions)
     items = list(
-        zip(_files(source, positions), _digests(source, positions), positions, strict=True)
+        zip(
+            _files(source, positions),
+            _digests(source, positions),
+            _numbers(source, positions),
+            [np.asarray(pairs, np.int32) for pairs in views],
+            strict=True,
+        )
     )
+    count = sum(len(pairs) for pairs in views)
     return ImageBatches(items, read, count, batch_size)
 
 
@@ -375,14 +380,14 @@ def _compared(path: bytes, digest: bytes, encoded: bytes) -> bytes:
 
 @functools.cache
 def _views_loader(image_size: int, resize: str, augment: fields.Augment) -> Any:
-    """Makes a graph function: bytes, position, int32 [V,2] numbers and seeds -> [V,S,S,3]."""
+    """Makes a graph function: bytes, number, int32 [V,2] numbers and seeds -> [V,S,S,3]."""
 
-    def load(encoded: tf.Tensor, position: tf.Tensor, views: tf.Tensor) -> tf.Tensor:
+    def load(encoded: tf.Tensor, number: tf.Tensor, views: tf.Tensor) -> tf.Tensor:
         with tf.device(_CPU):
             image = images.decode_image(encoded)
 
             def show(number_and_seed: tf.Tensor) -> tf.Tensor:
-                seed = tf.stack([number_and_seed[1], position])
+                seed = tf.stack([number_and_seed[1], number])
                 return _shown(image, number_and_seed[0], seed, image_size, resize, augment)
 
             spec = tf.TensorSpec([image_size, image_size, 3], tf.float32)
@@ -437,6 +442,15 @@ def _files(source: Source, positions: Iterable[int]) -> list[str]:
 
 def _digests(source: Source, positions: Iterable[int]) -> list[str]:
     return [source.digests[position] for position in positions]
+
+
+def _numbers(source: Source, positions: Iterable[int]) -> np.ndarray:
+    """Returns a number of each file, int32, by which its views differ from those of others.
+
+    It is a part of the digest, so that a view does not depend on where a photo stands in a list.
+    """
+    parts = [int(source.digests[position][:8], 16) for position in positions]
+    return np.array(parts, np.uint32).view(np.int32)
 
 
 def _strings(paths: Sequence[Path | str]) -> tf.Tensor:

@@ -42,7 +42,7 @@ class Epochs(Sequence[Epoch]):
         """
         self._seed, self._n, self._epochs = seed, n, epochs
         self._mixup = context.config.augment.mixup
-        views = views_of(context.config.seed, context.plan.views)
+        views = views_of(context.plan.views)
         self._views = np.array([seed for _, seed in views]) if context.plan.views else None
 
     def __len__(self) -> int:

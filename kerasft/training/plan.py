@@ -14,8 +14,7 @@ import keras
 from kerasft import cache
 from kerasft.activations import engines, eviction
 from kerasft.activations.keys import TRAIN_AND_VALIDATION, bytes_at, passes
-from kerasft.activations.pace import Pace, measured_pace
-from kerasft.activations.precision import choose_precision
+from kerasft.activations.pace import Pace, choose_precision, measured_pace
 from kerasft.backbones.spec import default_blocks
 from kerasft.config.fields import AnyPhase, Config, Solved, distinct_views
 from kerasft.config.settled import Plan, Storing

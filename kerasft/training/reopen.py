@@ -9,6 +9,7 @@ import keras
 
 from kerasft import devices
 from kerasft.activations.context import RunContext
+from kerasft.activations.numerics import NUMERICS
 from kerasft.config.fields import Config, Data
 from kerasft.config.load import append_phase, data_at, load_config
 from kerasft.data import scan
@@ -108,10 +109,11 @@ def prepare_again(config: Config, record: RunRecord) -> Device:
             before,
             now,
         )
+    versions = {"numerics": "1", **record.versions}  # the first versions did not record it
     others = [
-        f"{name} {record.versions[name]} (now {version})"
+        f"{name} {versions[name]} (now {version})"
         for name, version in computing_versions().items()
-        if record.versions.get(name, version) != version
+        if versions.get(name, version) != version
     ]
     if others:
         log.warning(
@@ -122,10 +124,11 @@ def prepare_again(config: Config, record: RunRecord) -> Device:
 
 
 def computing_versions() -> dict[str, str]:
-    """Returns the versions of the packages that compute or read photos, by name."""
+    """Returns the versions of what computes or reads photos: packages, and our own "numerics"."""
     reader = ["tensorflow"] if is_installed() else []
     names = dict.fromkeys(["keras", *reader, keras.backend.backend(), "numpy"])
-    return {name: importlib.metadata.version(name) for name in names}
+    found = {name: importlib.metadata.version(name) for name in names}
+    return {**found, "numerics": str(NUMERICS)}
 
 
 def refuse_contradiction(run: Run, config: Config) -> None:

@@ -15,7 +15,7 @@ from kerasft.activations.engines import (
     processor,
     relative_error,
 )
-from kerasft.activations.precision import compare_precisions
+from kerasft.activations.pace import compare_precisions
 from kerasft.models.cut import split
 
 # Elsewhere TensorFlow may leave all of a folded graph in float32.

@@ -123,7 +123,7 @@ def test_a_folder_that_is_not_there_is_an_empty_cache(tmp_path):
     assert list_stores(folder) == []
     assert clear(folder) == (0, 0)
     assert limit_of(folder) == 20_000_000_000
-    assert report(folder).stores == ()
+    assert report(folder).tensors == ()
     assert not folder.exists()
 
 
@@ -149,8 +149,10 @@ def test_the_report_is_json_with_the_sum(three):
     result = json.loads(json.dumps(report(three).to_json()))
     assert (result["bytes"], result["limit"]) == (3 * SIZE, 20_000_000_000)
     assert result["folder"] == str(three)
-    assert result["stores"][0]["facts"] == {"backbone": "MobileNetV2", "view": 2}
-    assert result["stores"][0]["shape"] == [10, 100]
+    assert [one["facts"]["view"] for one in result["tensors"]] == [2, 1, 3]
+    first = result["tensors"][0]
+    assert first["facts"] == {"backbone": "MobileNetV2", "view": 2}
+    assert (first["stores"], first["bytes"], first["dtype"]) == (1, SIZE, "float32")
 
 
 # ── room ──

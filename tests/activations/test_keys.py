@@ -8,8 +8,9 @@ from drawing import draw_photos
 from tiny_run import small
 
 from kerasft.activations.context import RunContext
-from kerasft.activations.keys import _where, bytes_at, passes, store_specs_at, views_of
+from kerasft.activations.keys import _where, bytes_at, needs_at, passes, views_of
 from kerasft.config.fields import Solved
+from kerasft.config.settled import Plan
 from kerasft.data.scan import scan_source
 from kerasft.progress import silent
 from kerasft.record import Device
@@ -29,55 +30,53 @@ def context_and_net(tiny_backbone, tmp_path_factory):
     return RunContext(Run(photos), plan, found, silent, machine), net
 
 
-def specs_of_head(context, net):
-    return store_specs_at(context, context.config.phases[0], net, 0, "float16")
+def needs_of_head(context, net):
+    return needs_at(context, context.config.phases[0], net, 0, "float16")
 
 
 def test_a_solved_head_needs_the_plain_view_alone(context_and_net):
     context, net = context_and_net
     phase = Solved(name="svm", method="svm")
-    needs = store_specs_at(context, phase, net, 0, "float16")
-    of_trained = specs_of_head(context, net)
-    assert [(n.split, n.view) for n in needs] == [("train", (0, 0)), ("validation", (0, 0))]
-    assert [n.key.digest for n in needs] == [
-        of_trained[0].key.digest,
-        of_trained[-1].key.digest,
-    ]
+    (need,) = needs_at(context, phase, net, 0, "float16")
+    assert need == needs_of_head(context, net)[0]
+    assert {view for _, view in need.rows} == {0}
     assert passes(phase, 3, context.source) == 24 + 6
 
 
-def test_the_first_view_is_plain_and_the_others_have_seeds_of_their_own(context_and_net):
-    views = views_of(context_and_net[0].config.seed, 3)
+def test_the_first_view_is_plain_and_the_others_have_seeds_of_their_own():
+    views = views_of(3)
     assert views[0] == (0, 0)
     assert [number for number, _ in views] == [0, 1, 2]
     assert len({seed for _, seed in views}) == 3
+    assert views_of(2) == views[:2]  # however many there are
 
 
-def test_a_cut_needs_a_store_for_each_view_and_one_for_validation(context_and_net):
+def test_a_cut_needs_the_plain_view_and_the_others_of_training(context_and_net):
     context, net = context_and_net
-    needs = store_specs_at(context, context.config.phases[0], net, 1, "float16")
-    assert [(n.split, n.view[0], n.shape) for n in needs] == [
-        ("train", 0, (24, 8, 8, 4)),
-        ("train", 1, (24, 8, 8, 4)),
-        ("train", 2, (24, 8, 8, 4)),
-        ("validation", 0, (6, 8, 8, 4)),
-    ]
-    assert [n.bytes for n in needs] == [12288, 12288, 12288, 3072]
-    assert len({n.key.digest for n in needs}) == 4
-    assert passes(context.config.phases[0], 3, context.source) == 3 * 24 + 6
-    assert bytes_at(net.cut(1), 3 * 24 + 6, "auto") == sum(n.bytes for n in needs)
+    plain, others = needs_at(context, context.config.phases[0], net, 1, "float16")
+    digests, train, validation = (
+        context.source.digests,
+        context.source.indices("train"),
+        context.source.indices("validation"),
+    )
+    assert plain.rows == tuple((digests[i], 0) for i in [*train, *validation])
+    assert others.rows == tuple((digests[i], view) for i in train for view in (1, 2))
+    assert plain.shape == others.shape == (8, 8, 4)
+    assert (plain.bytes_of(30), others.bytes_of(48)) == (15360, 24576)
+    assert plain.tensor.digest[:16] != others.tensor.digest[:16]
+    assert passes(context.config.phases[0], 3, context.source) == 30 + 48
+    assert bytes_at(net.cut(1), 78, "auto") == 15360 + 24576
 
 
 def test_keys_say_what_people_see_in_the_list_of_the_cache(context_and_net):
-    plain, first, *_ = specs_of_head(*context_and_net)
-    assert {k: plain.key.facts[k] for k in ("backbone", "blocks", "images", "view", "dtype")} == {
+    plain, others = needs_of_head(*context_and_net)
+    assert {k: plain.tensor.facts[k] for k in ("backbone", "blocks", "dtype")} == {
         "backbone": "Tiny",
         "blocks": 0,
-        "images": 24,
-        "view": "plain",
         "dtype": "float16",
     }
-    assert first.key.facts["view"] == 1
+    assert "augment" not in plain.tensor.facts
+    assert others.tensor.facts == {**plain.tensor.facts, "augment": [True, 0.5, 0.0]}
 
 
 @pytest.mark.parametrize(
@@ -99,17 +98,11 @@ def test_a_key_tells_the_tensor_at_the_cut_and_leaves_defaults_out(head, blocks,
     assert _where(config, blocks) == facts
 
 
-def test_a_plain_view_does_not_depend_on_how_the_others_are_made(context_and_net):
-    context, net = context_and_net
-    plain, first, *_ = specs_of_head(context, net)
-    assert "augment" not in plain.key.facts
-    assert first.key.facts["augment"][1:] == [True, 0.5, 0.0]
-
-
-def test_validation_images_are_stored_once_whatever_share_of_the_others_is_used(context_and_net):
+def test_no_key_depends_on_the_seed_or_on_which_photos_there_are(context_and_net):
     context, net = context_and_net
     data = context.config.data.model_copy(update={"fraction": 0.5})
-    half = replace(context, source=scan_source(data, seed=0))
-    of_half, of_all = specs_of_head(half, net), specs_of_head(context, net)
-    assert [need.shape for need in of_half] == [(12, 4), (12, 4), (12, 4), (6, 4)]
-    assert [a.key == b.key for a, b in zip(of_half, of_all, strict=True)] == [False] * 3 + [True]
+    config = context.config.model_copy(update={"seed": 7})
+    other = replace(context, plan=Plan.of(config), source=scan_source(data, seed=7))
+    of_other, own = needs_of_head(other, net), needs_of_head(context, net)
+    assert [need.tensor for need in of_other] == [need.tensor for need in own]
+    assert [len(need.rows) for need in of_other] == [12 + 6, 2 * 12]

@@ -95,7 +95,7 @@ def test_one_pass_stores_every_view_at_the_phases_cut_and_at_the_next(filled, kn
     context, model, stored, folder = filled
     assert [array.shape for array in stored.train] == [(24, 4), (24, 4)]
     assert (stored.validation.shape, stored.dtype, stored.found) == ((6, 4), "float16", False)
-    assert len(stores(folder)) == 6  # two cuts, 2 + 1 views
+    assert len(stores(folder)) == 4  # two cuts, a plain view and the others
     head = context.config.phases[0]
     assert passes(head, 2, context.source) == 2 * 24 + 6
     cut = split(model, 0, BACKBONES["Tiny"])
@@ -144,19 +144,161 @@ def test_the_dtype_is_a_part_of_the_key(filled, known):
     assert found(*filled[:2], dtype="float32") is None
 
 
-def test_another_seed_of_the_views_misses_the_store_but_not_its_plain_view(filled, cache):
+class Counted:
+    """Counts the images that passes compute."""
+
+    def __init__(self):
+        self.images = 0
+
+    def __call__(self, event):
+        if event.stage == "pass" and event.done == event.total:
+            self.images += event.total
+
+
+def counted(context):
+    told = Counted()
+    return dataclasses.replace(context, progress=told), told
+
+
+def divided(context, seed):
+    """Returns the run with the photos divided by another seed, which it has itself."""
+    source = scan_source(context.config.data, seed=seed)
+    config = context.config.model_copy(update={"seed": seed})
+    return dataclasses.replace(context, plan=Plan.of(config), source=source)
+
+
+def arrays(stored):
+    return [np.asarray(one) for one in (*stored.train, stored.validation)]
+
+
+def test_another_seed_computes_the_photos_that_no_run_has_seen_and_gives_the_same_bits(
+    filled, cache, tmp_path, monkeypatch
+):
     context, model, _, folder = filled
     shutil.copytree(folder, cache)
-    config = context.config.model_copy(update={"seed": 1})
-    assert not at_the_head(dataclasses.replace(context, plan=Plan.of(config)), model).found
-    assert len(set(stores(cache)) - set(stores(folder))) == 2  # view 1 at two cuts
+    other, told = counted(divided(context, 1))
+    digests = context.source.digests
+    seen, plain = set(), set()
+    for one, split_names in ((context.source, seen), (other.source, plain)):
+        split_names |= {digests[i] for name in ("train", "validation") for i in one.indices(name)}
+    train = {digests[i] for i in other.source.indices("train")}
+    before = {digests[i] for i in context.source.indices("train")}
+    stored = at_the_head(other, model)
+    # The plain view of photos that were in test, the other view of all that were not in training.
+    assert told.images == len(plain - seen) + len(train - before)
+    assert 0 < told.images < 30
+    monkeypatch.setenv("KERASFT_CACHE", str(tmp_path / "empty"))
+    for again, at_once in zip(arrays(stored), arrays(at_the_head(other, model)), strict=True):
+        np.testing.assert_array_equal(again, at_once)
+
+
+def test_a_share_of_the_photos_finds_all_that_it_needs(filled, known):
+    context, model, stored, _ = filled
+    data = context.config.data.model_copy(update={"fraction": 0.5})
+    half = dataclasses.replace(context, source=scan_source(data, seed=0))
+    rows = found(half, model).train[1]
+    assert rows.shape == (12, 4)
+    place = {
+        photo: n
+        for n, photo in enumerate(np.array(context.source.digests)[context.source.indices("train")])
+    }
+    wanted = [place[half.source.digests[i]] for i in half.source.indices("train")]
+    np.testing.assert_array_equal(rows[:], stored.train[1][wanted])
+
+
+def test_added_photos_are_computed_alone(drawn, filled, cache, tmp_path):
+    shutil.copytree(filled[3], cache)
+    photos = shutil.copytree(drawn, tmp_path / "photos")
+    new = draw_photos(tmp_path / "new", per_class=2, seed=9)
+    for name in ("circle", "cross", "stripes"):
+        for path in (new / name).iterdir():
+            shutil.copy(path, photos / name / f"new-{path.name}")
+    context, model = setting_of(photos)
+    context, told = counted(context)
+    # The same photos stay in their splits, so what is missing is of new ones.
+    at_the_head(context, model)
+    assert 0 < told.images <= 6 * 2 + 2 * 3
+
+
+def test_the_order_of_the_photos_and_their_places_count_for_nothing(drawn, filled, known, tmp_path):
+    photos = tmp_path / "photos"
+    for number, path in enumerate(sorted(drawn.glob("*/*"), reverse=True)):
+        (photos / path.parent.name).mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, photos / path.parent.name / f"{number:03}{path.suffix}")
+    context, model = setting_of(photos)
+    stored = found(context, model)
+    place = {
+        photo: n
+        for n, photo in enumerate(
+            np.array(filled[0].source.digests)[filled[0].source.indices("train")]
+        )
+    }
+    wanted = [place[context.source.digests[i]] for i in context.source.indices("train")]
+    assert wanted != sorted(wanted)
+    np.testing.assert_array_equal(np.asarray(stored.train[1]), filled[2].train[1][wanted])
 
 
 def test_another_photo_misses_the_store(drawn, filled, known, tmp_path):
     photos = shutil.copytree(drawn, tmp_path / "photos")
     assert found(*setting_of(photos))  # the same files elsewhere
-    shutil.copy(sorted((photos / "cross").iterdir())[0], sorted((photos / "circle").iterdir())[0])
+    other = draw_photos(tmp_path / "other", per_class=1, seed=9)
+    for name in ("circle", "cross", "stripes"):
+        shutil.copy(next((other / name).iterdir()), photos / name)
     assert found(*setting_of(photos)) is None
+
+
+class Interrupted(Exception):
+    """Stands for Ctrl-C."""
+
+
+def test_an_interrupted_pass_goes_on_after_its_last_segment(drawn, filled, cache, monkeypatch):
+    monkeypatch.setattr(prefix_pass, "PIECE", 32)  # a batch
+
+    def interrupt(event):
+        if event.stage == "pass" and event.done == 54:
+            raise Interrupted
+
+    context, model = setting_of(drawn)
+    with pytest.raises(Interrupted):
+        at_the_head(dataclasses.replace(context, progress=interrupt), model)
+    assert len(stores(cache)) == 4  # the first 32 images of each tensor
+    context, told = counted(context)
+    stored = at_the_head(context, model)
+    assert told.images == 54 - 32
+    for resumed, at_once in zip(arrays(stored), arrays(filled[2]), strict=True):
+        np.testing.assert_array_equal(resumed, at_once)
+
+
+def test_a_damaged_segment_is_said_and_computed_again(drawn, filled, cache, caplog):
+    shutil.copytree(filled[3], cache)
+    context, model = setting_of(drawn)
+    path = next(
+        path
+        for path in cache.glob("*.npy")
+        if json.loads(path.with_suffix(".json").read_text())["facts"]["blocks"] == 0
+    )
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    context, told = counted(context)
+    stored = at_the_head(context, model)
+    assert f"{path} is damaged, so what it holds is computed again." in caplog.messages
+    assert told.images in (24, 30)
+    for again, whole in zip(arrays(stored), arrays(filled[2]), strict=True):
+        np.testing.assert_array_equal(again, whole)
+
+
+def test_stores_of_an_earlier_version_are_removed_with_a_sentence(drawn, cache, caplog):
+    cache.mkdir()
+    old = cache / f"{'0' * 32}.npy"
+    np.save(old, np.zeros((3, 4), "float32"))
+    old.with_suffix(".json").write_text('{"facts": {"view": 2, "images": 3}, "made": 0.0}')
+    with caplog.at_level("INFO", logger="kerasft"):
+        at_the_head(*setting_of(drawn))
+    assert not old.exists() and not old.with_suffix(".json").exists()
+    assert (
+        "Removed 1 store of an earlier kerasft (176 bytes): activations are found by photo now."
+    ) in caplog.messages
 
 
 def test_other_weights_miss_the_store(drawn, filled, known):
@@ -176,11 +318,11 @@ def test_another_version_of_a_library_or_of_the_numerics_misses(part, filled, kn
 def test_a_key_names_the_versions_of_what_computes_and_not_that_of_kerasft(filled):
     context, model = filled[:2]
     net, phase = Net.of(model, "Tiny"), context.config.phases[0]
-    need = keys.store_specs_at(context, phase, net, 0, "float16")[0]
-    assert need.key.facts["versions"] == [
+    need = keys.needs_at(context, phase, net, 0, "float16")[0]
+    assert need.tensor.facts["versions"] == [
         *("tensorflow", keras.__version__, tf.__version__, tf.__version__, np.__version__)
     ]
-    assert kerasft.__version__ not in need.key.facts["versions"]
+    assert kerasft.__version__ not in need.tensor.facts["versions"]
 
 
 def test_values_that_float16_cannot_hold_are_stored_in_float32(drawn, cache):
@@ -201,7 +343,7 @@ def test_an_overflow_at_the_cut_of_the_next_phase_leaves_this_one_as_it_is(drawn
     after.kernel.assign(after.kernel * 1e-6)
     stored = at_the_head(context, model)
     assert stored.dtype == "float16"
-    assert len(stores(cache)) == 3  # the phase's own
+    assert len(stores(cache)) == 2  # the phase's own
 
 
 def test_a_photo_that_changed_since_the_scan_poisons_no_store(drawn, tmp_path, cache):
@@ -258,10 +400,7 @@ def test_weights_that_give_no_numbers_are_refused_and_leave_no_store(drawn, cach
     assert stores(cache) == []
 
 
-def test_a_pass_that_was_interrupted_leaves_no_store(drawn, cache):
-    class Interrupted(Exception):
-        pass
-
+def test_a_pass_that_was_interrupted_in_its_first_piece_leaves_no_store(drawn, cache):
     def interrupt(event):
         if event.stage == "pass":
             raise Interrupted
@@ -283,7 +422,7 @@ def test_stores_of_later_cuts_that_do_not_fit_are_left_out(drawn, cache, monkeyp
 
     monkeypatch.setattr(stores_of_user, "lack_of_room", small_disk)
     assert not at_the_head(context, model).found
-    assert len(stores(cache)) == 3
+    assert len(stores(cache)) == 2
     monkeypatch.setattr(stores_of_user, "lack_of_room", lambda *_, **__: "the disk is full")
     stores_of_user.clear(cache)
     with pytest.raises(PhaseFailed) as caught:

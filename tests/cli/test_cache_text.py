@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from kerasft.activations.eviction import StoreInfo, StoreReport
+from kerasft.activations.eviction import HeldTensors, StoreReport
 from kerasft.cli.cache import cache_text, limit_text, removed_text
 from kerasft.unpacked import PhotoReport, Unpacked
 
@@ -17,27 +17,26 @@ def greenwich(monkeypatch):
     time.tzset()
 
 
-def a_store(facts, shape=(1498, 14, 14, 384), dtype="float16"):
-    return StoreInfo("0" * 32, 225_494_144, 0.0, 1767323045.0, facts, shape, dtype)
+def held(facts, photos=1498, views=4, dtype="float16"):
+    return HeldTensors(facts, photos, views, 3, 225_494_144, 0.0, 1767323045.0, dtype)
 
 
-def text_of(*stores, photos=()):
-    size, limit = 225_494_144 * len(stores), 20 * 10**9
+def text_of(*tensors, photos=()):
+    size, limit = 225_494_144 * len(tensors), 20 * 10**9
     return cache_text(
-        StoreReport(stores, size, limit, Path("/home/ada/.cache/kerasft")),
+        StoreReport(tensors, size, limit, Path("/home/ada/.cache/kerasft")),
         PhotoReport(tuple(photos), 5_000_000 * len(photos)),
     )
 
 
-def test_a_store_is_a_line_and_the_sum_comes_last():
-    known = {"backbone": "MobileNetV2", "images": 1498, "dtype": "float16"}
+def test_a_net_at_a_cut_is_a_line_and_the_sum_comes_last():
+    known = {"backbone": "MobileNetV2", "dtype": "float16"}
     assert text_of(
-        a_store({**known, "blocks": 3, "view": 12}),
-        a_store({**known, "blocks": 0, "view": "plain"}),
+        held({**known, "blocks": 3}, views=12), held({**known, "blocks": 0}, photos=90)
     ).splitlines() == [
-        "backbone     cut             images   view  dtype        size  last used",
+        "backbone     cut             photos  views  dtype        size  last used",
         "MobileNetV2  3 from the top   1,498     12  float16  225.5 MB  2026-01-02 03:04",
-        "MobileNetV2  features         1,498  plain  float16  225.5 MB  2026-01-02 03:04",
+        "MobileNetV2  features            90      4  float16  225.5 MB  2026-01-02 03:04",
         "",
         "451.0 MB of at most 20.0 GB in /home/ada/.cache/kerasft",
     ]
@@ -51,7 +50,7 @@ def test_features_are_named_where_they_are_not_the_usual_ones():
         {"blocks": 0, "features": "fc7"},
         {"blocks": 2, "features": "fc7"},
     ]
-    lines = text_of(*map(a_store, cuts)).splitlines()[1:6]
+    lines = text_of(*map(held, cuts)).splitlines()[1:6]
     assert [line[9:39].strip() for line in lines] == [
         "flat features",
         "flat features 3 from the top",
@@ -62,8 +61,8 @@ def test_features_are_named_where_they_are_not_the_usual_ones():
 
 
 def test_a_store_of_which_nothing_is_known_is_a_line_too():
-    assert text_of(a_store({}, shape=(), dtype="")).splitlines() == [
-        "backbone  cut       images     view  dtype        size  last used",
+    assert text_of(held({}, photos=0, views=0, dtype="")).splitlines() == [
+        "backbone  cut       photos    views  dtype        size  last used",
         "unknown   unknown  unknown  unknown  damaged  225.5 MB  2026-01-02 03:04",
         "",
         "225.5 MB of at most 20.0 GB in /home/ada/.cache/kerasft",
@@ -78,7 +77,7 @@ def test_unpacked_photos_are_lines_of_their_own():
         "0 bytes of at most 20.0 GB in /home/ada/.cache/kerasft",
         "and 5.0 MB of unpacked photos, which the limit does not include",
     ]
-    both = text_of(a_store({}), photos=photos).splitlines()
+    both = text_of(held({}), photos=photos).splitlines()
     assert [line[:10] for line in both] == [
         "backbone  ",
         "unknown   ",

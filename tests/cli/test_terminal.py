@@ -46,7 +46,7 @@ def test_a_phase_says_what_it_trains(blocks, said):
 
 
 STORE = {
-    "found": 0,
+    "lacking": 4421,
     "images": 1049,
     "views": 4,
     "validation": 225,
@@ -64,11 +64,16 @@ STORE = {
             "(11.3 MB)",
         ),
         (
-            {"views": 1, "later_bytes": 20_000_000},
+            {"views": 1, "later_bytes": 20_000_000, "lacking": 1274},
             "head: computing frozen features once: 1,049 images + 225 validation images "
             "(11.3 MB, and 20.0 MB for the next phase)",
         ),
-        ({"found": 1}, "head: using frozen features from the cache (11.3 MB)"),
+        ({"lacking": 0}, "head: using frozen features from the cache (11.3 MB)"),
+        (
+            {"lacking": 52},
+            "head: computing frozen features of 52 images; those of 4,369 are in the cache "
+            "(11.3 MB)",
+        ),
     ],
 )
 def test_a_phase_says_what_goes_through_the_net_and_what_is_stored(changes, line):

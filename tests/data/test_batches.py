@@ -27,6 +27,13 @@ PLAIN = Augment(flip=False, crop=0.0)
 FEED = {"image_size": 8, "resize": "stretch", "batch_size": 4}
 
 
+def with_digests(source):
+    """The source with the digests of its files as they are now."""
+    files = [source.root / path for path in source.paths]
+    digests = tuple(digest_of(file.read_bytes()) for file in files)
+    return dataclasses.replace(source, digests=digests)
+
+
 @pytest.fixture
 def source(tmp_path):
     """13 images of one colour each: the image at position p is (10p, 0, 100).
@@ -35,13 +42,15 @@ def source(tmp_path):
     """
     for number in range(13):
         Image.new("RGB", (9, 7), (10 * number, 0, 100)).save(tmp_path / f"{number:02} ü.png")
-    return Source(
-        root=tmp_path,
-        class_names=("a", "b", "c"),
-        paths=tuple(f"{number:02} ü.png" for number in range(13)),
-        labels=np.array([number % 3 for number in range(13)], np.int32),
-        splits=np.array(["validation"] * 5 + ["train"] * 8),
-        digests=("",) * 13,
+    return with_digests(
+        Source(
+            root=tmp_path,
+            class_names=("a", "b", "c"),
+            paths=tuple(f"{number:02} ü.png" for number in range(13)),
+            labels=np.array([number % 3 for number in range(13)], np.int32),
+            splits=np.array(["validation"] * 5 + ["train"] * 8),
+            digests=("",) * 13,
+        )
     )
 
 
@@ -51,7 +60,7 @@ def noisy(source):
     rng = np.random.default_rng(0)
     for path in source.paths:
         Image.fromarray(rng.integers(0, 256, (40, 48, 3), np.uint8)).save(source.root / path)
-    return source
+    return with_digests(source)
 
 
 def reds(batches):
@@ -133,22 +142,13 @@ CHANGED = (
 )
 
 
-def with_digests(source):
-    """The source with the digests of its files; then the sixth is swapped for the first."""
-    files = [source.root / path for path in source.paths]
-    digests = tuple(digest_of(file.read_bytes()) for file in files)
-    return dataclasses.replace(source, digests=digests), files
-
-
 @pytest.mark.parametrize("kind", ["scoring", "views", "training"])
 def test_a_photo_that_has_changed_since_it_was_examined_is_refused(source, kind):
-    known, files = with_digests(source)
+    known, files = source, [source.root / path for path in source.paths]
     split = known.splits[5]
     batches = {
         "scoring": lambda: list(split_batches(known, split, **FEED)),
-        "views": lambda: list(
-            view_batches(known, np.array([5]), {split: [(0, 0)]}, augment=Augment(), **FEED)
-        ),
+        "views": lambda: list(view_batches(known, [5], [[(0, 0)]], augment=Augment(), **FEED)),
         "training": lambda: feed(known, range(len(known.indices("train")))),
     }[kind]
     batches()  # the control
@@ -188,8 +188,25 @@ def test_augmentation_depends_on_the_seed_and_the_image_not_on_the_order(noisy, 
     assert not np.array_equal(first, plain)
 
 
-def test_two_copies_of_an_image_are_augmented_differently(noisy):
-    same = dataclasses.replace(noisy, paths=(noisy.paths[0],) * 13)
+def test_a_view_depends_on_the_file_and_not_on_its_place_in_the_list(noisy):
+    order = np.r_[:5, 12, 5:12]  # the last training image comes first
+    moved = dataclasses.replace(
+        noisy,
+        paths=tuple(noisy.paths[i] for i in order),
+        digests=tuple(noisy.digests[i] for i in order),
+    )
+    ((before, _),) = feed(noisy, [0, 7], Augment(crop=0.3))
+    ((after, _),) = feed(moved, [1, 0], Augment(crop=0.3))
+    np.testing.assert_array_equal(before, after)
+
+
+def test_images_with_other_bytes_are_augmented_differently(noisy):
+    one = (noisy.root / noisy.paths[5]).read_bytes()
+    # The same pixels, other bytes: a comment at the end.
+    (noisy.root / noisy.paths[6]).write_bytes(one + b" ")
+    digests = list(noisy.digests)
+    digests[6] = digest_of(one + b" ")
+    same = dataclasses.replace(noisy, digests=tuple(digests))
     ((pixels, _),) = feed(same, [0, 1], Augment(crop=0.3))
     assert not np.array_equal(pixels[0], pixels[1])
 
@@ -218,9 +235,16 @@ SEEDS = np.array([0, 11, 22, 33])
 TRAIN = range(5, 13)
 
 
+def by_split(source, positions, views):
+    """Returns the views of each position, which are those of its split."""
+    return [views[source.splits[position]] for position in positions]
+
+
 def views_of(source, positions, views, augment=ALL):
     """The images of all views, float32 [n,8,8,3]."""
-    batches = view_batches(source, positions, views, **FEED, augment=augment)
+    batches = view_batches(
+        source, positions, by_split(source, positions, views), **FEED, augment=augment
+    )
     return np.concatenate(list(batches))
 
 
@@ -270,7 +294,9 @@ def test_with_flips_alone_the_second_view_is_the_mirror_image(noisy):
 
 def test_all_views_of_an_image_come_before_the_next_and_a_split_has_its_own(source):
     views = {"train": FOUR[:3], "validation": [(0, 0)]}
-    batches = view_batches(source, [6, 5, 0, 8], views, **FEED, augment=PLAIN)
+    positions = [6, 5, 0, 8]
+    shown = by_split(source, positions, views)
+    batches = view_batches(source, positions, shown, **FEED, augment=PLAIN)
     assert reds(batches) == [[6, 6, 6, 5], [5, 5, 0, 8], [8, 8]]
     assert len(batches) == 3
     assert [batch.shape for batch in batches] == [(4, 8, 8, 3)] * 2 + [(2, 8, 8, 3)]
@@ -285,7 +311,7 @@ def test_a_plain_view_of_validation_stays_plain_beside_augmented_training(noisy)
 
 
 def test_no_images_have_no_views(source):
-    batches = view_batches(source, [], {"train": FOUR}, **FEED, augment=ALL)
+    batches = view_batches(source, [], [], **FEED, augment=ALL)
     assert list(batches) == []
 
 

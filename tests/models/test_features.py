@@ -12,7 +12,7 @@ from tiny import TINY, moved, tiny_constructor, weights_by_name
 from tiny_run import FLAGS, SECOND
 
 from kerasft.activations.context import RunContext
-from kerasft.activations.keys import store_specs_at
+from kerasft.activations.keys import needs_at
 from kerasft.backbones.table import BACKBONES
 from kerasft.config.fields import Data
 from kerasft.config.load import load_config
@@ -187,46 +187,46 @@ def drawn(tmp_path_factory):
     return folder, scan_source(Data(source=str(folder)), seed=0)
 
 
-def validation_at(blocks, drawn, *sets, backbone="Tiny"):
-    """What holds the validation images at a cut."""
+def plain_at(blocks, drawn, *sets, backbone="Tiny"):
+    """What a run needs of the plain views at a cut."""
     folder, found = drawn
     flags = {**FLAGS, "data.source": str(folder), "model.backbone": backbone}
     config = load_config(None, flags=flags, sets=[*sets, "cache.engine=folded"])
     machine = Device("tensorflow", "cpu", "", 2)
     plan, net = plan_new(config, found, "cpu")
     context = RunContext(Run(folder), plan, found, silent, machine)
-    (*_, need) = store_specs_at(context, config.phases[0], net, blocks, "float16")
+    (need, *_) = needs_at(context, config.phases[0], net, blocks, "float16")
     return need
 
 
 def test_keys_tell_features_apart_where_weights_do_not(drawn):
-    pooled = validation_at(0, drawn)
-    assert pooled.key.facts["blocks"] == 0
-    assert not {"features", "leave_out"} & set(pooled.key.facts)  # as before there was a choice
-    flat = validation_at(0, drawn, "head.features=flat")
-    assert {**flat.key.facts, "features": None} == {**pooled.key.facts, "features": None}
-    assert (flat.key.facts["features"], flat.shape) == ("flat", (6, 64))
+    pooled = plain_at(0, drawn)
+    assert pooled.tensor.facts["blocks"] == 0
+    assert not {"features", "leave_out"} & set(pooled.tensor.facts)  # as before there was a choice
+    flat = plain_at(0, drawn, "head.features=flat")
+    assert {**flat.tensor.facts, "features": None} == {**pooled.tensor.facts, "features": None}
+    assert (flat.tensor.facts["features"], flat.shape) == ("flat", (64,))
     # Norms have no part in the stem's end: the same weights, another place.
-    lower = validation_at(0, drawn, "head.leave_out=1")
-    assert lower.key.facts["leave_out"] == 1
-    both = validation_at(0, drawn, "head.leave_out=1", "head.features=flat")
-    digests = {need.key.digest for need in (pooled, flat, lower, both)}
+    lower = plain_at(0, drawn, "head.leave_out=1")
+    assert lower.tensor.facts["leave_out"] == 1
+    both = plain_at(0, drawn, "head.leave_out=1", "head.features=flat")
+    digests = {need.tensor.digest for need in (pooled, flat, lower, both)}
     assert len(digests) == 4
 
 
 def test_a_cut_below_the_features_is_the_same_store_whatever_the_head_takes(drawn):
-    two = validation_at(2, drawn)
-    assert validation_at(2, drawn, "head.features=flat").key.digest == two.key.digest
-    assert validation_at(1, drawn, "head.leave_out=1").key.digest == two.key.digest
+    two = plain_at(2, drawn)
+    assert plain_at(2, drawn, "head.features=flat").tensor.digest == two.tensor.digest
+    assert plain_at(1, drawn, "head.leave_out=1").tensor.digest == two.tensor.digest
 
 
 def test_of_fully_connected_layers_every_cut_has_its_own_key(drawn):
     needs = [
-        validation_at(blocks, drawn, f"head.features={features}", backbone="Topped")
+        plain_at(blocks, drawn, f"head.features={features}", backbone="Topped")
         for features, count in (("pooled", 3), ("flat", 1), ("fc6", 4), ("fc7", 5))
         for blocks in range(count)
     ]
-    assert len({need.key.digest for need in needs}) == 13
+    assert len({need.tensor.digest for need in needs}) == 13
 
 
 # runs

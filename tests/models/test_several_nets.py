@@ -11,7 +11,7 @@ from tiny import TINY, moved, tiny_constructor, weights_by_name
 from tiny_run import FLAGS, SECOND
 
 from kerasft.activations.context import RunContext
-from kerasft.activations.keys import store_specs_at
+from kerasft.activations.keys import needs_at
 from kerasft.backbones.spec import rows_of
 from kerasft.backbones.table import BACKBONES
 from kerasft.config.load import load_config
@@ -107,7 +107,7 @@ def test_the_two_halves_compute_what_the_whole_computes(model, blocks):
 
 
 def needs_of(folder, backbone, side=32):
-    """The stores of the head: of a run with that backbone, nothing trained."""
+    """What the head needs: of a run with that backbone, nothing trained."""
     flags = {**FLAGS, "data.source": str(folder), "model.backbone": backbone}
     config = load_config(None, flags={**flags, "model.image_size": side})
     found = scan_source(config.data, seed=0)
@@ -115,19 +115,19 @@ def needs_of(folder, backbone, side=32):
     machine = Device("tensorflow", "cpu", "", 2)
     context = RunContext(Run(folder), plan, found, silent, machine)
     # The weights are random and differ; all else that a key holds is compared.
-    needs = store_specs_at(context, config.phases[0], net, 0, "float16")
-    return [{**need.key.facts, "weights": None, "net": need.net} for need in needs]
+    needs = needs_at(context, config.phases[0], net, 0, "float16")
+    return [{**need.tensor.facts, "weights": None, "net": need.net} for need in needs]
 
 
 def test_a_store_is_the_same_for_a_net_alone_and_beside_another(photos):
     alone, beside = needs_of(photos, "Tiny"), needs_of(photos, "Tiny+Little")
-    assert beside[::2] == alone
-    assert [facts["net"] for facts in beside] == [0, 1] * 3
+    assert beside[:2] == alone
+    assert [facts["net"] for facts in beside] == [0, 0, 1, 1]
     little = [{**facts, "net": 1} for facts in needs_of(photos, "Little", 24)]
-    assert [facts.pop("resized") for facts in beside[1::2]] == [24] * 3
-    assert [facts.pop("image_size") for facts in beside[1::2]] == [32] * 3
-    assert [facts.pop("image_size") for facts in little] == [24] * 3
-    assert beside[1::2] == little
+    assert [facts.pop("resized") for facts in beside[2:]] == [24] * 2
+    assert [facts.pop("image_size") for facts in beside[2:]] == [32] * 2
+    assert [facts.pop("image_size") for facts in little] == [24] * 2
+    assert beside[2:] == little
 
 
 @pytest.fixture(scope="module")

@@ -25,9 +25,9 @@ from drawing import draw_photos
 from tiny import TINY, tiny_constructor
 from tiny_run import SECOND, small
 
-from kerasft.activations import engines, store
+from kerasft.activations import engines, segments, store
 from kerasft.activations.context import RunContext
-from kerasft.activations.keys import store_specs_at
+from kerasft.activations.keys import needs_at
 from kerasft.activations.prefix_pass import activations_at
 from kerasft.backbones.table import BACKBONES
 from kerasft.cache import cache_folder
@@ -88,29 +88,28 @@ def begin(folder: Path, name: str, config: Config) -> tuple[RunContext, Net]:
     return RunContext(create_run(folder / name, resume=False), plan, photos, silent, device), net
 
 
-def drawn_pixels(positions: np.ndarray, view: int) -> np.ndarray:
-    """Draws a view of images, float32 [n,32,32,3]: noise in a colour that hints at a class."""
-
-    def draw(position: int) -> np.ndarray:
-        rng = np.random.default_rng([position, view])
-        hint = 25 * np.eye(3)[LABELS[position]]
-        return rng.uniform(0, 90, (32, 32, 3)) + rng.uniform(0, 90, 3) + hint
-
-    return np.stack([draw(int(position)) for position in positions]).astype("float32")
+def drawn_pixels(position: int, view: int) -> np.ndarray:
+    """Draws a view of an image, float32 [32,32,3]: noise in a colour that hints at a class."""
+    rng = np.random.default_rng([position, view])
+    hint = 25 * np.eye(3)[LABELS[position]]
+    noise = rng.uniform(0, 90, (32, 32, 3)) + rng.uniform(0, 90, 3)
+    return (noise + hint).astype("float32")
 
 
 def fill_stores(context: RunContext, index: int, net: Net) -> None:
     """Fills the stores of a phase as the prefix pass does, from `drawn_pixels`."""
     phase = context.plan.phases[index]
-    specs = store_specs_at(context, phase.settings, net, net.depth(phase.blocks or 0), "float32")
+    needs = needs_at(context, phase.settings, net, net.depth(phase.blocks or 0), "float32")
     prefix = net.cut(phase.blocks or 0).prefix
     assert prefix is not None
     compute = engines.build(prefix, context.plan.engine, context.plan.precision)
-    with store.filling(cache_folder(), [spec.key for spec in specs]):
-        for spec in specs:
-            positions = context.source.indices(spec.split)
-            with store.writing(cache_folder(), spec.key, spec.shape, "float32") as writer:
-                writer.append(compute(drawn_pixels(positions, spec.view[0]))[0])
+    with store.filling(cache_folder(), [need.tensor for need in needs]):
+        for need in needs:
+            pixels = [drawn_pixels(int(photo, 16), view) for photo, view in need.rows]
+            with segments.writing(
+                cache_folder(), need.tensor, need.rows, need.shape, "float32"
+            ) as writer:
+                writer.append(compute(np.stack(pixels))[0])
 
 
 def train(folder: Path) -> dict[str, Any]:
@@ -128,7 +127,9 @@ def train(folder: Path) -> dict[str, Any]:
         net = Net(outcome.model, net.rows)
     bundle.save(Bundle(net.model, NAMES, 32, "stretch"), context.run.model_path)
     saved = bundle.load(context.run.model_path)
-    scores, _ = bundle.score(saved, [drawn_pixels(context.source.indices("validation"), 0)])
+    scores, _ = bundle.score(
+        saved, [np.stack([drawn_pixels(int(i), 0) for i in context.source.indices("validation")])]
+    )
     reading = [one.name for one in threading.enumerate() if one.name.startswith("kerasft")]
     return {"lines": lines, "found": found, "scores": scores.tolist(), "reading": reading}
 
@@ -141,7 +142,7 @@ def step_live(folder: Path) -> dict[str, Any]:
     live = LiveModel(trainable.cut.prefix, trainable.cut.suffix)
     live.compile(trainable.optimizer, keras.losses.CategoricalCrossentropy(from_logits=True))
     shares = np.linspace(0.5, 1, 8, dtype="float32")
-    inputs = (drawn_pixels(positions, 0), shares)
+    inputs = (np.stack([drawn_pixels(int(i), 0) for i in positions]), shares)
     targets = np.eye(3, dtype="float32")[LABELS[positions]]
     losses = [float(live.train_on_batch(inputs, targets)) for _ in range(3)]
     steps = trainable.steps_per_epoch

@@ -6,7 +6,7 @@ import pytest
 from drawing import draw_photos
 from tiny_run import SECOND, small
 
-from kerasft.activations import engines, eviction, precision
+from kerasft.activations import engines, eviction, pace
 from kerasft.config.load import append_phase, load_config, to_toml
 from kerasft.data.scan import scan_source
 from kerasft.errors import UserError
@@ -187,9 +187,9 @@ def test_bfloat16_is_taken_where_it_is_faster_and_close(
 ):
     monkeypatch.setenv("KERASFT_CACHE", str(tmp_path))
     monkeypatch.setattr(engines, "computes_bfloat16", lambda: True)
-    monkeypatch.setattr(precision, "WORTH_MEASURING", 10)
-    measured = iter([precision.Gain(speed, difference)])
-    monkeypatch.setattr(precision, "compare_precisions", lambda *_: next(measured))
+    monkeypatch.setattr(pace, "WORTH_MEASURING", 10)
+    measured = iter([pace.Gain(speed, difference)])
+    monkeypatch.setattr(pace, "compare_precisions", lambda *_: next(measured))
     with caplog.at_level(logging.INFO, logger="kerasft"):
         planned, _ = resolved(photos)
     assert planned.precision == taken

@@ -1,0 +1,180 @@
+"""Rows of activations, found by photo: whatever run has computed them, they are not computed again.
+
+A tensor is what a prefix computes of an image: at one cut, with certain weights, in one way of
+decoding, resizing and augmenting. A row is a tensor of one photo in one view. Stores with rows of
+the same tensor are its segments: a pass appends one or more, each there whole or not at all, so an
+interrupted pass goes on after the last one. In which segment a row lies is part of no key.
+
+    tensor (a `Key` without rows) + photos and views -> segments -> rows, or those that are missing
+
+Shapes: N rows; a row has the shape of the tensor.
+"""
+
+import json
+import logging
+import zlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from kerasft.activations import store
+from kerasft.activations.store import TENSOR, Key, RowId, Rows, Writer
+from kerasft.errors import UserError
+
+log = logging.getLogger("kerasft")
+
+SMALL = 64 << 20  # segments with fewer bytes are merged
+MANY = 4  # number of small segments from which they are
+READ = 16 << 20  # bytes that are read at once where a whole segment is
+_verified: set[tuple[str, int]] = set()  # path and inode of segments whose checksum was compared
+
+
+@dataclass(frozen=True, eq=False)
+class Segments:
+    """The segments of a tensor that are there.
+
+    Attributes:
+        tensor: key of the tensor.
+        keys: keys of the segments, with their rows.
+        places: position in `keys` and in the segment of each row.
+    """
+
+    tensor: Key
+    keys: tuple[Key, ...]
+    places: dict[RowId, tuple[int, int]]
+
+    @classmethod
+    def of(cls, folder: Path, tensor: Key) -> "Segments":
+        """Looks up the segments of a tensor; their time of last use does not change."""
+        keys: list[Key] = []
+        places: dict[RowId, tuple[int, int]] = {}
+        for path in sorted(folder.glob(f"{tensor.digest[:TENSOR]}*.npy")):
+            key = _read_key(path, tensor)
+            if key is None:
+                continue
+            places |= {row: (len(keys), number) for number, row in enumerate(key.rows)}
+            keys.append(key)
+        return cls(tensor, tuple(keys), places)
+
+    def missing(self, rows: Sequence[RowId]) -> list[RowId]:
+        """Returns the rows that are in no segment, each once, in order."""
+        return [row for row in dict.fromkeys(rows) if row not in self.places]
+
+    def open(self, folder: Path, rows: Sequence[RowId]) -> Rows | None:
+        """Opens rows, memory-mapped, and marks their segments as used now.
+
+        Args:
+            folder: the cache folder.
+            rows: photos and views, at least one; a row may be named twice.
+
+        Returns:
+            The rows in this order, [N, ...]; None if any is missing. A segment whose bytes are not
+            those that were written is removed, so its rows are missing.
+        """
+        if self.missing(rows):
+            return None
+        found = np.array([self.places[row] for row in rows])
+        arrays = {}
+        for number in np.unique(found[:, 0]).tolist():
+            array = _open_whole(folder, self.keys[number])
+            if array is None:
+                return None
+            arrays[number] = array
+        which = np.searchsorted(list(arrays), found[:, 0])
+        return store.gathered(list(arrays.values()), which, found[:, 1])
+
+
+def _read_key(path: Path, tensor: Key) -> Key | None:
+    """Reads the key of a segment; None if it is damaged or of another tensor."""
+    try:
+        shape, _ = store.read_header(path)
+        record = json.loads(path.with_suffix(".json").read_text("utf-8"))
+        key = Key(tensor.facts, store.rows_from_json(record["rows"]))
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return key if (key.digest, len(key.rows)) == (path.stem, shape[0]) else None
+
+
+def _open_whole(folder: Path, key: Key) -> np.ndarray | None:
+    """Opens a segment; the first time in this process its checksum is compared."""
+    array = store.open_store(folder, key)
+    if array is None:
+        return None
+    path = store.array_path(folder, key.digest)
+    try:
+        identity = str(path), path.stat().st_ino
+        if identity not in _verified:
+            record = json.loads(path.with_suffix(".json").read_text("utf-8"))
+            if _checksum(array) != record["crc32"]:
+                raise ValueError
+            _verified.add(identity)
+    except (OSError, ValueError, KeyError, TypeError):
+        log.warning("%s is damaged, so what it holds is computed again.", path)
+        with suppress(OSError):
+            path.unlink()
+        return None
+    return array
+
+
+def _checksum(array: np.ndarray) -> int:
+    crc = 0
+    for part in _parts(array):
+        crc = zlib.crc32(np.ascontiguousarray(part).data, crc)
+    store.release(array)
+    return crc
+
+
+def _parts(array: Rows) -> Iterator[np.ndarray]:
+    """Yields rows in parts of about `READ` bytes."""
+    step = max(1, READ * max(1, len(array)) // max(1, array.nbytes))
+    for start in range(0, len(array), step):
+        yield array[start : start + step]
+
+
+@contextmanager
+def writing(
+    folder: Path, tensor: Key, rows: Sequence[RowId], shape: tuple[int, ...], dtype: str
+) -> Iterator[Writer]:
+    """Writes a segment; see `store.writing`. Call it inside `store.filling` of the tensor.
+
+    Args:
+        folder: the cache folder.
+        tensor: key of the tensor.
+        rows: photos and views of the rows to be appended, in order, at least one.
+        shape: shape of a row.
+        dtype: dtype of the tensor, "float16" or "float32".
+    """
+    key = Key(tensor.facts, tuple(rows))
+    with store.writing(folder, key, (len(rows), *shape), dtype) as writer:
+        yield writer
+
+
+def merge(folder: Path, tensor: Key) -> None:
+    """Makes one segment of many small ones. Call it inside `store.filling` of the tensor.
+
+    Rows that lie in several of them are kept once. Nothing is lost if it is interrupted: the small
+    ones are removed when the large one is there. If there is no room, they stay.
+    """
+    there = Segments.of(folder, tensor)
+    paths = [store.array_path(folder, key.digest) for key in there.keys]
+    small = [number for number, path in enumerate(paths) if path.stat().st_size < SMALL]
+    if len(small) < MANY:
+        return
+    rows = [row for row, (number, _) in there.places.items() if number in set(small)]
+    whole = there.open(folder, rows)
+    if whole is None:  # a damaged one, which is gone now
+        return
+    try:
+        with writing(folder, tensor, rows, whole.shape[1:], str(whole.dtype)) as writer:
+            for part in _parts(whole):
+                writer.append(part)
+    except UserError:  # the disk is full
+        return
+    del whole
+    for number in small:
+        for path in (paths[number], paths[number].with_suffix(".json")):
+            with suppress(OSError):  # under Windows, another process has it open
+                path.unlink()
