@@ -14,7 +14,7 @@ DIGESTS = {
     "activations.engines": "8ac23d7b6d9d2b97",
     "activations.prefix_pass": "353b4e96b7ffadd0",
     "activations.segments": "e0c5278d758c91f5",
-    "activations.store": "43a1a80d6a1fed7b",
+    "activations.store": "623fd858121daf7d",
     "backbones.table": "848f64c242425eeb",
     "data.batches": "d0e5fbbad1afbed6",
     "heads.trained": "51ef4bb85af810f7",

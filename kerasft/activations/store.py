@@ -153,8 +153,6 @@ class Gathered:
     def __getitem__(self, index: Any) -> np.ndarray:
         """Reads some rows: `index` is a slice, or positions int [B]. Returns [B, ...]."""
         which, places = self.which[index], self.places[index]
-        if len(self.stores) == 1:
-            return self.stores[0][places]
         rows = np.empty((len(which), *self.shape[1:]), self.dtype)
         for number in np.unique(which):
             here = np.flatnonzero(which == number)

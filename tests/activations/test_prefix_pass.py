@@ -13,7 +13,7 @@ from tiny_run import SECOND, small, train_head, weights, without_seconds
 
 import kerasft
 from kerasft.activations import eviction as stores_of_user
-from kerasft.activations import keys, prefix_pass
+from kerasft.activations import keys, prefix_pass, segments
 from kerasft.activations.context import RunContext
 from kerasft.activations.keys import bytes_at, passes
 from kerasft.activations.prefix_pass import activations_at
@@ -267,6 +267,15 @@ def test_an_interrupted_pass_goes_on_after_its_last_segment(drawn, filled, cache
     assert told.images == 54 - 32
     for resumed, at_once in zip(arrays(stored), arrays(filled[2]), strict=True):
         np.testing.assert_array_equal(resumed, at_once)
+
+
+def test_many_small_segments_are_merged_at_the_end_of_a_pass(drawn, filled, cache, monkeypatch):
+    monkeypatch.setattr(prefix_pass, "PIECE", 32)  # two pieces
+    monkeypatch.setattr(segments, "MANY", 2)
+    stored = at_the_head(*setting_of(drawn))
+    assert len(stores(cache)) == 4  # one of each tensor
+    for merged, at_once in zip(arrays(stored), arrays(filled[2]), strict=True):
+        np.testing.assert_array_equal(merged, at_once)
 
 
 def test_a_damaged_segment_is_said_and_computed_again(drawn, filled, cache, caplog):
