@@ -384,3 +384,16 @@ def test_who_has_a_store_open_can_read_on_after_it_is_removed(three):
     rows = open_store(three, A)
     clear(three)
     assert rows.sum() == 1000
+
+
+def test_all_stores_of_a_net_at_a_cut_are_summed_up(tmp_path):
+    facts = {"backbone": "VGG16", "blocks": 1}
+    photos = [f"{number:032x}" for number in range(15)]
+    plain = [tuple((photo, 0) for photo in photos[i : i + 10]) for i in (0, 5)]
+    keys = [Key(facts, rows) for rows in plain]
+    keys.append(Key({**facts, "augment": [True]}, tuple((photo, 1) for photo in photos[:10])))
+    for number, key in enumerate(keys):
+        fill(tmp_path, key, used=1000 + number)
+    (one,) = report(tmp_path).tensors
+    assert (one.photos, one.views, one.stores, one.bytes) == (15, 2, 3, 3 * SIZE)
+    assert (one.facts, one.used, one.dtype) == (facts, 1002, "float32")

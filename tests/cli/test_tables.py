@@ -17,8 +17,12 @@ from kerasft.activations.store import Key, holds, writing
 from kerasft.cli.main import main
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-PLAIN = Key({"backbone": "MobileNetV2", "blocks": 3, "images": 6, "view": "plain"})
-VIEW = Key({"backbone": "ResNet50", "blocks": 0, "images": 6, "view": 7})
+PHOTOS = [f"{number:032x}" for number in range(6)]
+PLAIN = Key({"backbone": "MobileNetV2", "blocks": 3}, tuple((photo, 0) for photo in PHOTOS))
+VIEW = Key(
+    {"backbone": "ResNet50", "blocks": 0, "augment": [True, 0.5, 0.0]},
+    tuple((photo, view) for photo in PHOTOS[:3] for view in (1, 2)),
+)
 COMMANDS = ["clear", "limit", "list"]
 
 
@@ -111,12 +115,12 @@ def test_sample_data_says_what_was_drawn(tmp_path):
     assert json.loads(out)["seed"] == 7
 
 
-def test_list_is_a_line_per_store_and_the_sum(filled):
+def test_list_is_a_line_per_net_and_cut_and_the_sum(filled):
     assert kerasft("cache list") == (
         0,
-        "backbone     cut             images   view  dtype       size  last used\n"
-        "ResNet50     features             6      7  float32  24.1 kB  2026-01-03 03:04\n"
-        "MobileNetV2  3 from the top       6  plain  float16  12.1 kB  2026-01-02 03:04\n"
+        "backbone     cut             photos  views  dtype       size  last used\n"
+        "ResNet50     features             3      2  float32  24.1 kB  2026-01-03 03:04\n"
+        "MobileNetV2  3 from the top       6      1  float16  12.1 kB  2026-01-02 03:04\n"
         "\n"
         f"36.3 kB of at most 20.0 GB in {filled}\n",
         "",
@@ -127,21 +131,22 @@ def test_list_as_json_has_all_facts(filled):
     exit_code, out, err = kerasft("cache list --json")
     assert (exit_code, err) == (0, "")
     result = json.loads(out)
-    assert {name: value for name, value in result.items() if name != "stores"} == {
+    assert {name: value for name, value in result.items() if name != "tensors"} == {
         "bytes": 36256,
         "limit": 20000000000,
         "folder": str(filled),
         "photos": [],
         "photo_bytes": 0,
     }
-    first = result["stores"][0]
+    first = result["tensors"][0]
     assert first.pop("made") == pytest.approx(time.time(), abs=600)
     assert first == {
-        "digest": VIEW.digest,
         "bytes": 24128,
         "used": 1767409445.0,
-        "facts": {"backbone": "ResNet50", "blocks": 0, "images": 6, "view": 7},
-        "shape": [6, 1000],
+        "facts": {"backbone": "ResNet50", "blocks": 0},
+        "photos": 3,
+        "views": 2,
+        "stores": 1,
         "dtype": "float32",
     }
 
