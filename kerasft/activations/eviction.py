@@ -66,12 +66,8 @@ class StoreInfo(Result):
 def list_stores(folder: Path) -> list[StoreInfo]:
     """Returns the stores of a cache, most recently used first; [] if there is no cache."""
     stores = []
-    for digest in sorted(_digests(folder)):
+    for digest, size, used in _files(folder):
         path = array_path(folder, digest)
-        try:
-            file = path.stat()
-        except OSError:
-            continue  # only parts of it exist, or it has just been removed
         try:
             shape, dtype = read_header(path)
         except (OSError, ValueError):
@@ -79,13 +75,28 @@ def list_stores(folder: Path) -> list[StoreInfo]:
         try:
             record = json.loads(path.with_suffix(".json").read_text("utf-8"))
             facts, made = dict(record["facts"]), float(record["made"])
-            rows = rows_from_json(record["rows"])
+            rows = rows_from_json(record["rows"]) if "rows" in record else ()
         except (OSError, ValueError, KeyError, TypeError):
-            facts, made, rows = {}, file.st_mtime, ()
-        stores.append(
-            StoreInfo(digest, file.st_size, made, file.st_mtime, facts, shape, dtype, rows)
-        )
-    return sorted(stores, key=lambda store: -store.used)
+            facts, made, rows = {}, used, ()
+        stores.append(StoreInfo(digest, size, made, used, facts, shape, dtype, rows))
+    return stores
+
+
+def digests_in(folder: Path) -> set[str]:
+    """Returns the digests of all stores of a cache."""
+    return {digest for digest, *_ in _files(folder)}
+
+
+def _files(folder: Path) -> list[tuple[str, int, float]]:
+    """Returns digest, size in bytes and last use of each store, most recently used first."""
+    files = []
+    for digest in sorted(_digests(folder)):
+        try:
+            file = array_path(folder, digest).stat()
+        except OSError:
+            continue  # only parts of it exist, or it has just been removed
+        files.append((digest, file.st_size, file.st_mtime))
+    return sorted(files, key=lambda one: -one[2])
 
 
 @dataclass(frozen=True)
@@ -178,7 +189,7 @@ def lack_of_room(folder: Path, needed: int, *, keep: Collection[str] = ()) -> st
     """
     if not needed:
         return None
-    sizes = {store.digest: store.bytes for store in list_stores(folder)}
+    sizes = {digest: size for digest, size, _ in _files(folder)}
     kept = sum(size for digest, size in sizes.items() if digest in keep)
     limit = limit_of(folder)
     if kept + needed > limit:
@@ -245,7 +256,7 @@ def make_room(folder: Path, needed: int, *, keep: Collection[str]) -> None:
 
         _evict(folder, until=fits, keep=keep)
         # Some can't be removed: they are being written, or under Windows memory-mapped.
-        left = {store.digest for store in list_stores(folder)}
+        left = digests_in(folder)
         lack = lack_of_room(folder, needed, keep=left)
     if lack is not None:
         raise UserError(no_room(lack))
@@ -253,15 +264,22 @@ def make_room(folder: Path, needed: int, *, keep: Collection[str]) -> None:
 
 def remove_earlier(folder: Path) -> None:
     """Removes stores of versions that did not know which photos a row is of, and says so."""
-    earlier = [one for one in list_stores(folder) if not one.rows]
-    removed = [_remove(folder, one.digest) for one in earlier]
-    freed = sum(size for size in removed if size)
+    earlier = [digest for digest, *_ in _files(folder) if not _names_rows(folder, digest)]
+    freed = sum(size for digest in earlier if (size := _remove(folder, digest)))
     if freed:
         log.info(
             "Removed %s of an earlier kerasft (%s): activations are found by photo now.",
             count(earlier, "store"),
             size_text(freed),
         )
+
+
+def _names_rows(folder: Path, digest: str) -> bool:
+    """Returns whether a store's description names its rows; it is not parsed, as it is long."""
+    try:
+        return '"rows"' in array_path(folder, digest).with_suffix(".json").read_text("utf-8")
+    except (OSError, ValueError):
+        return False
 
 
 def no_room(lack: str) -> str:
@@ -313,7 +331,7 @@ def _evict(
     Returns:
         The number of removed stores and their size in bytes.
     """
-    sizes = {store.digest: store.bytes for store in reversed(list_stores(folder))}
+    sizes = {digest: size for digest, size, _ in reversed(_files(folder))}
     total, number, freed = sum(sizes.values()), 0, 0
     for digest in [*sorted(_digests(folder) - set(sizes)), *sizes]:
         if until(total):

@@ -221,7 +221,7 @@ def _that_fit(own: Sequence[Need], later: list[Need]) -> list[Need]:
     """Returns what a later cut needs if it fits without evicting any store, else nothing."""
     folder = cache.cache_folder()
     size = _bytes(later)
-    there = {one.digest for one in eviction.list_stores(folder)}
+    there = eviction.digests_in(folder)
     few = size <= SHARE_FOR_LATER * eviction.limit_of(folder)
     fit = eviction.lack_of_room(folder, size + _bytes(own), keep=there) is None
     return later if few and fit else []
@@ -254,7 +254,7 @@ def _fill(
         keep = {key.digest for one in there for key in one.keys}
         eviction.make_room(folder, size, keep=keep)
         part = Part("prefix pass", 1, context.progress, phase)
-        lacking = [(need, rows) for need, rows in zip(needs, missing, strict=True) if rows]
+        lacking = [(need, set(rows)) for need, rows in zip(needs, missing, strict=True) if rows]
         difference = _compute(context, net, lacking, folder, dtype, part)
         for need, _ in lacking:
             segments.merge(folder, need.tensor)
@@ -265,7 +265,7 @@ def _fill(
 def _compute(
     context: RunContext,
     net: Net,
-    lacking: list[tuple[Need, list[RowId]]],
+    lacking: list[tuple[Need, set[RowId]]],
     folder: Path,
     dtype: str,
     part: Part,
@@ -283,7 +283,7 @@ def _compute(
     config, source = context.config, context.source
     ends = sorted({(need.blocks, need.net) for need, _ in lacking})
     prefix = _prefix(net, ends)
-    rows = _in_order(source, [row for _, missing in lacking for row in missing])
+    rows = _in_order(source, set().union(*(missing for _, missing in lacking)))
     batches = view_batches(
         source,
         *_shown(source, rows),
@@ -308,11 +308,11 @@ def _compute(
                         few = pixels[: engines.BATCH]
                         difference = _difference(prefix, few, engine(few))
                     stretch = rows[done : done + len(pixels)]
-                    for need, wanted, writer in writers:
+                    for need, missing, writer in writers:
                         fitting = outputs[ends.index((need.blocks, need.net))]
                         if fitting is None:
                             raise OverflowError(need.blocks)
-                        writer.append(fitting[[row in wanted for row in stretch]])
+                        writer.append(fitting[[row in missing for row in stretch]])
                     done += len(pixels)
                     part.step(done)
                     figures = part.figures(done)
@@ -320,8 +320,8 @@ def _compute(
     return difference
 
 
-def _in_order(source: Source, rows: list[RowId]) -> list[RowId]:
-    """Returns rows, each once, in the order of a pass: all views of a photo, then of the next."""
+def _in_order(source: Source, rows: set[RowId]) -> list[RowId]:
+    """Returns rows in the order of a pass: all views of a photo, then of the next."""
     wanted: dict[str, set[int]] = {}
     for photo, view in rows:
         wanted.setdefault(photo, set()).add(view)
@@ -343,7 +343,7 @@ def _shown(source: Source, rows: list[RowId]) -> tuple[list[int], list[list[tupl
 def _writers(
     stack: ExitStack,
     folder: Path,
-    lacking: list[tuple[Need, list[RowId]]],
+    lacking: list[tuple[Need, set[RowId]]],
     here: list[RowId],
     dtype: str,
 ) -> list[tuple[Need, set[RowId], Writer]]:
@@ -357,15 +357,14 @@ def _writers(
         dtype: dtype of the rows.
 
     Returns:
-        Triples of what is needed, the rows that its segment takes, and the writer.
+        What is needed, the rows that are missing, and the writer of each such tensor.
     """
     writers = []
     for need, missing in lacking:
-        wanted = set(missing) & set(here)
-        if wanted:
-            rows = [row for row in here if row in wanted]
+        rows = [row for row in here if row in missing]
+        if rows:
             writing = segments.writing(folder, need.tensor, rows, need.shape, dtype)
-            writers.append((need, wanted, stack.enter_context(writing)))
+            writers.append((need, missing, stack.enter_context(writing)))
     return writers
 
 

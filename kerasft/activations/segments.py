@@ -29,7 +29,7 @@ log = logging.getLogger("kerasft")
 SMALL = 64 << 20  # segments with fewer bytes are merged
 MANY = 4  # number of small segments from which they are
 READ = 16 << 20  # bytes that are read at once where a whole segment is
-_verified: set[tuple[str, int]] = set()  # path and inode of segments whose checksum was compared
+_verified: set[Path] = set()  # segments whose checksum was compared in this process
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,25 +39,30 @@ class Segments:
     Attributes:
         tensor: key of the tensor.
         keys: keys of the segments, with their rows.
+        checksums: checksum of the rows of each segment.
         places: position in `keys` and in the segment of each row.
     """
 
     tensor: Key
     keys: tuple[Key, ...]
+    checksums: tuple[int, ...]
     places: dict[RowId, tuple[int, int]]
 
     @classmethod
     def of(cls, folder: Path, tensor: Key) -> "Segments":
         """Looks up the segments of a tensor; their time of last use does not change."""
         keys: list[Key] = []
+        checksums: list[int] = []
         places: dict[RowId, tuple[int, int]] = {}
         for path in sorted(folder.glob(f"{tensor.digest[:TENSOR]}*.npy")):
-            key = _read_key(path, tensor)
-            if key is None:
+            described = _described(path, tensor)
+            if described is None:
                 continue
+            key, checksum = described
             places |= {row: (len(keys), number) for number, row in enumerate(key.rows)}
             keys.append(key)
-        return cls(tensor, tuple(keys), places)
+            checksums.append(checksum)
+        return cls(tensor, tuple(keys), tuple(checksums), places)
 
     def missing(self, rows: Sequence[RowId]) -> list[RowId]:
         """Returns the rows that are in no segment, each once, in order."""
@@ -79,7 +84,7 @@ class Segments:
         found = np.array([self.places[row] for row in rows])
         arrays = {}
         for number in np.unique(found[:, 0]).tolist():
-            array = _open_whole(folder, self.keys[number])
+            array = _open_whole(folder, self.keys[number], self.checksums[number])
             if array is None:
                 return None
             arrays[number] = array
@@ -87,36 +92,33 @@ class Segments:
         return store.gathered(list(arrays.values()), which, found[:, 1])
 
 
-def _read_key(path: Path, tensor: Key) -> Key | None:
-    """Reads the key of a segment; None if it is damaged or of another tensor."""
+def _described(path: Path, tensor: Key) -> tuple[Key, int] | None:
+    """Reads key and checksum of a segment; None if it is damaged or of another tensor."""
     try:
         shape, _ = store.read_header(path)
         record = json.loads(path.with_suffix(".json").read_text("utf-8"))
-        key = Key(tensor.facts, store.rows_from_json(record["rows"]))
+        key, checksum = Key(tensor.facts, store.rows_from_json(record["rows"])), record["crc32"]
     except (OSError, ValueError, KeyError, TypeError):
         return None
-    return key if (key.digest, len(key.rows)) == (path.stem, shape[0]) else None
+    fits = (key.digest, len(key.rows), type(checksum)) == (path.stem, shape[0], int)
+    return (key, checksum) if fits else None
 
 
-def _open_whole(folder: Path, key: Key) -> np.ndarray | None:
+def _open_whole(folder: Path, key: Key, checksum: int) -> np.ndarray | None:
     """Opens a segment; the first time in this process its checksum is compared."""
     array = store.open_store(folder, key)
-    if array is None:
+    if array is None:  # merged or evicted meanwhile
         return None
     path = store.array_path(folder, key.digest)
-    try:
-        identity = str(path), path.stat().st_ino
-        if identity not in _verified:
-            record = json.loads(path.with_suffix(".json").read_text("utf-8"))
-            if _checksum(array) != record["crc32"]:
-                raise ValueError
-            _verified.add(identity)
-    except (OSError, ValueError, KeyError, TypeError):
-        log.warning("%s is damaged, so what it holds is computed again.", path)
-        with suppress(OSError):
-            path.unlink()
-        return None
-    return array
+    if path in _verified:
+        return array
+    if _checksum(array) == checksum:
+        _verified.add(path)
+        return array
+    log.warning("%s is damaged, so what it holds is computed again.", path)
+    with suppress(OSError):
+        path.unlink()
+    return None
 
 
 def _checksum(array: np.ndarray) -> int:
