@@ -157,4 +157,4 @@ def test_weights_of_the_sample_train_a_head_and_the_run_says_with_which_net(tmp_
     )
     # All of the net is unfrozen next, so no activations are kept for that.
     stores = eviction.list_stores(tmp_path / "cache")
-    assert [store.facts["blocks"] for store in stores] == [0, 0]
+    assert [store.facts["blocks"] for store in stores] == [0]

@@ -25,7 +25,7 @@ from drawing import draw_photos
 from tiny import TINY, tiny_constructor
 from tiny_run import SECOND, small
 
-from kerasft.activations import engines, segments, store
+from kerasft.activations import engines, eviction, segments, store
 from kerasft.activations.context import RunContext
 from kerasft.activations.keys import needs_at
 from kerasft.activations.prefix_pass import activations_at
@@ -180,6 +180,8 @@ def refusals(folder: Path) -> dict[str, str]:
 
     def training() -> None:
         train_run(small(folder / "drawn", *KERAS), folder / "refused")
+
+    eviction.clear(cache_folder())  # or the pass would find all that it needs
 
     asked: dict[str, Callable[[], object]] = {
         "training": training,
