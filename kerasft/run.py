@@ -4,11 +4,13 @@ Every file appears whole or not at all, so whatever ends a run leaves nothing ha
 """
 
 import json
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 from filelock import FileLock, Timeout
@@ -214,12 +216,14 @@ def write_answers(path: Path, parts: Mapping[str, Answers]) -> None:
 
 
 def read_answers(path: Path) -> dict[str, Answers]:
-    """Reads what `write_answers` has written, by name; nothing if there is no such file."""
-    if not path.is_file():
+    """Reads what `write_answers` has written, by name; nothing if it is absent or damaged."""
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            ends = [name for name in file.files if name.endswith(".losses")]
+            names = [name.removesuffix(".losses") for name in ends]
+            return {name: Answers(file[f"{name}.losses"], file[f"{name}.right"]) for name in names}
+    except (OSError, ValueError, KeyError, EOFError, BadZipFile, zlib.error):
         return {}
-    with np.load(path, allow_pickle=False) as file:
-        names = [name.removesuffix(".losses") for name in file.files if name.endswith(".losses")]
-        return {name: Answers(file[f"{name}.losses"], file[f"{name}.right"]) for name in names}
 
 
 def _read(path: Path) -> str:

@@ -4,8 +4,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from kerasft.answers import Answers
 from kerasft.cli.options import default_run_path
 from kerasft.errors import UserError
 from kerasft.files import replacing, write_atomic
@@ -15,8 +17,10 @@ from kerasft.run import (
     create_run,
     lock,
     open_run,
+    read_answers,
     read_metrics,
     read_record,
+    write_answers,
     write_metrics,
     write_record,
 )
@@ -368,3 +372,21 @@ def test_a_damaged_line_of_metrics_is_named_by_its_number(tmp_path):
     assert str(refused.value) == (
         f"{tmp_path / 'metrics.jsonl'} is damaged: line 2, column 1: Expecting value."
     )
+
+
+def turned(content):
+    """Turns round some bytes in the middle."""
+    half = len(content) // 2
+    middle = bytes(255 - byte for byte in content[half : half + 8])
+    return content[:half] + middle + content[half + 8 :]
+
+
+@pytest.mark.parametrize("damage", [lambda _: b"", lambda c: c[: len(c) // 2], turned])
+def test_damaged_answers_are_none(tmp_path, damage):
+    path = tmp_path / "answers.npz"
+    losses = np.random.default_rng(0).normal(size=(2, 300)).astype("float32")
+    write_answers(path, {"head": Answers(losses, losses > 0)})
+    np.testing.assert_array_equal(read_answers(path)["head"].losses, losses)
+    path.write_bytes(damage(path.read_bytes()))
+    assert read_answers(path) == {}
+    assert read_answers(tmp_path / "none.npz") == {}

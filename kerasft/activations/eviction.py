@@ -209,11 +209,15 @@ def lack_of_room(folder: Path, needed: int, *, keep: Collection[str] = ()) -> st
 def _left_behind(folder: Path, whole: set[str]) -> int:
     """Returns the size of partly written stores that killed processes left."""
     size = 0
-    for digest in _digests(folder) - whole if folder.is_dir() else ():
-        guard = hold(folder, digest[:TENSOR], wait=False)
+    for path in folder.glob(".part.*.npy") if folder.is_dir() else ():
+        digest = path.name.removeprefix(".part.").removesuffix(".npy")
+        guard = None
+        if digest not in whole:
+            with suppress(UserError):  # a cache that can only be read
+                guard = hold(folder, digest[:TENSOR], wait=False)
         if guard is not None:
-            part = array_path(folder, digest).with_name(f".part.{digest}.npy")
-            size += part.stat().st_size if part.exists() else 0
+            with suppress(OSError):
+                size += path.stat().st_size
             guard.release()
     return size
 
@@ -236,13 +240,17 @@ def limit_of(folder: Path) -> int:
     return limit
 
 
-def make_room(folder: Path, needed: int, *, keep: Collection[str]) -> None:
+def make_room(
+    folder: Path, needed: int, *, keep: Collection[str], held: Collection[str] = ()
+) -> None:
     """Evicts the least recently used stores until new ones fit the limit and the disk.
 
     Args:
         folder: the cache folder.
         needed: size of the new stores in bytes.
         keep: digests of stores that must stay. A store that is being written stays anyway.
+        held: tensors whose locks this process holds (the beginnings of their digests); of these it
+            writes nothing yet.
 
     Raises:
         UserError: the new stores can't be made to fit.
@@ -254,7 +262,7 @@ def make_room(folder: Path, needed: int, *, keep: Collection[str]) -> None:
         def fits(total: int) -> bool:
             return total + needed <= limit and free_bytes(folder) >= needed + RESERVE
 
-        _evict(folder, until=fits, keep=keep)
+        _evict(folder, until=fits, keep=keep, held=held)
         # Some can't be removed: they are being written, or under Windows memory-mapped.
         left = digests_in(folder)
         lack = lack_of_room(folder, needed, keep=left)
@@ -262,9 +270,13 @@ def make_room(folder: Path, needed: int, *, keep: Collection[str]) -> None:
         raise UserError(no_room(lack))
 
 
-def remove_earlier(folder: Path) -> None:
-    """Removes stores of versions that did not know which photos a row is of, and says so."""
-    earlier = [digest for digest, *_ in _files(folder) if not _names_rows(folder, digest)]
+def tidy(folder: Path) -> None:
+    """Removes what killed processes left, and stores of versions that knew no photos of rows."""
+    there = digests_in(folder)
+    for digest in _digests(folder) - there:
+        if len(digest) > TENSOR:
+            _remove(folder, digest)
+    earlier = [digest for digest in there if not _names_rows(folder, digest)]
     freed = sum(size for digest in earlier if (size := _remove(folder, digest)))
     if freed:
         log.info(
@@ -319,7 +331,11 @@ def clear(folder: Path) -> tuple[int, int]:
 
 
 def _evict(
-    folder: Path, *, until: Callable[[int], bool], keep: Collection[str] = ()
+    folder: Path,
+    *,
+    until: Callable[[int], bool],
+    keep: Collection[str] = (),
+    held: Collection[str] = (),
 ) -> tuple[int, int]:
     """Removes leftovers of killed processes, then the least recently used stores.
 
@@ -327,6 +343,7 @@ def _evict(
         folder: the cache folder.
         until: the condition that ends the eviction, given the size of the remaining stores.
         keep: digests of stores that must stay.
+        held: tensors whose locks this process holds, see `make_room`.
 
     Returns:
         The number of removed stores and their size in bytes.
@@ -336,7 +353,7 @@ def _evict(
     for digest in [*sorted(_digests(folder) - set(sizes)), *sizes]:
         if until(total):
             break
-        removed = None if digest in keep else _remove(folder, digest)
+        removed = None if digest in keep else _remove(folder, digest, held)
         if removed is not None:
             total -= sizes.get(digest, 0)
             number += digest in sizes
@@ -344,15 +361,15 @@ def _evict(
     return number, freed
 
 
-def _remove(folder: Path, digest: str) -> int | None:
+def _remove(folder: Path, digest: str, held: Collection[str] = ()) -> int | None:
     """Removes all files of a store.
 
     Returns:
         The size of its arrays in bytes; None if nothing was removed, because the store is being
         written or, under Windows, is memory-mapped.
     """
-    guard = hold(folder, digest[:TENSOR], wait=False)
-    if guard is None:
+    guard = None if digest[:TENSOR] in held else hold(folder, digest[:TENSOR], wait=False)
+    if guard is None and digest[:TENSOR] not in held:
         return None
     path, freed = array_path(folder, digest), 0
     try:
@@ -366,9 +383,10 @@ def _remove(folder: Path, digest: str) -> int | None:
     except PermissionError:
         return None
     finally:
-        # While the lock is held: filelock notices that a file that it has just locked is gone,
-        # and makes it anew.
-        with suppress(OSError):  # Windows removes the file when the lock is released
-            Path(guard.lock_file).unlink()
-        guard.release()
+        if guard is not None:
+            # While the lock is held: filelock notices that a file that it has just locked is gone,
+            # and makes it anew.
+            with suppress(OSError):  # Windows removes the file when the lock is released
+                Path(guard.lock_file).unlink()
+            guard.release()
     return freed

@@ -44,7 +44,9 @@ from kerasft.progress import Event, Part
 
 log = logging.getLogger("kerasft")
 
-PIECE = 4096  # number of images in a segment that a pass appends; each view counts
+PIECE = 4096  # least number of images in a segment that a pass appends; each view counts
+MOST = 32  # number of segments that a pass appends at most
+TRIES = 3  # passes in a row, where segments turn out to be damaged
 SHARE_FOR_LATER = 0.1  # share of the cache's limit that the stores of a later cut may take
 
 
@@ -77,7 +79,9 @@ def _dtypes(config: Config) -> tuple[str, ...]:
     return ("float16", "float32") if wanted == "auto" else (wanted,)
 
 
-def _tell(context: RunContext, index: int, size: int, lacking: int, *, later: int = 0) -> None:
+def _tell(
+    context: RunContext, index: int, size: int, lacking: int, needed: int = 0, *, later: int = 0
+) -> None:
     """Sends the event "store": the activations were found, or are going to be stored.
 
     Args:
@@ -85,6 +89,7 @@ def _tell(context: RunContext, index: int, size: int, lacking: int, *, later: in
         index: position of the phase in the run, from 0.
         size: size of all that the phase needs, in bytes.
         lacking: number of images, each view counted, that have to be computed.
+        needed: number of images, each view counted, that the phase needs; copies count once.
         later: size of what the next phase will need, in bytes.
     """
     source = context.source
@@ -95,6 +100,7 @@ def _tell(context: RunContext, index: int, size: int, lacking: int, *, later: in
         "bytes": size,
         "later_bytes": later,
         "lacking": lacking,
+        "needed": needed,
     }
     context.progress(Event("store", 0, 1, context.config.phases[index].name, figures))
 
@@ -152,16 +158,20 @@ def _filled(context: RunContext, index: int, net: Net, blocks: int) -> Stored:
         lack = eviction.lack_of_room(cache.cache_folder(), size)
         if lack:
             raise PhaseFailed(f"Phase '{phase.name}': {eviction.no_room(lack)} {without}")
-        _tell(context, index, size, _lacking(needs), later=extra)
+        _tell(context, index, size, *_counts(needs), later=extra)
         earlier = time.perf_counter() - began  # of a pass that was given up
         try:
-            part, difference = _fill(context, net, needs + more, dtype, phase.name)
+            # A segment may turn out to be damaged when it is opened: then its rows are missing.
+            for _ in range(TRIES):
+                part, difference = _fill(context, net, needs + more, dtype, phase.name)
+                stored = find(context, phase, net, blocks, dtype)
+                if stored is not None:
+                    break
         except OverflowError as error:
             if error.args != (also,):  # at the phase's own cut
                 overflown.add(dtype)
                 log.info("%s: %s cannot hold the activations.", phase.name, dtype)
             continue
-        stored = find(context, phase, net, blocks, dtype)
         if stored is None:
             raise UserError(
                 f"{cache.cache_folder()}: activations that were just written are gone. Another "
@@ -204,13 +214,10 @@ def _later_cut(context: RunContext, index: int, net: Net) -> int | None:
     return count if trained < count < len(net.blocks) else None
 
 
-def _lacking(needs: Sequence[Need]) -> int:
-    """Returns the number of images, each view counted, that have to be computed."""
-    folder = cache.cache_folder()
-    rows: set[RowId] = set()
-    for need in needs:
-        rows.update(Segments.of(folder, need.tensor).missing(need.rows))
-    return len(rows)
+def _counts(needs: Sequence[Need]) -> tuple[int, int]:
+    """Returns the numbers of images, each view counted, that are missing and that are needed."""
+    missing = _missing(cache.cache_folder(), needs)
+    return len(set().union(*missing)), len(set().union(*(need.rows for need in needs)))
 
 
 def _bytes(needs: Sequence[Need]) -> int:
@@ -240,19 +247,17 @@ def _fill(
         OverflowError: a value does not fit the dtype. Its only argument is the cut, in blocks.
     """
     folder = cache.cache_folder()
-    eviction.remove_earlier(folder)
+    eviction.tidy(folder)
 
     def waiting() -> None:
         log.info("Waiting for another kerasft process, which is computing the same activations.")
 
     with store.filling(folder, [need.tensor for need in needs], waiting=waiting):
-        there = [Segments.of(folder, need.tensor) for need in needs]
-        missing = [one.missing(need.rows) for one, need in zip(there, needs, strict=True)]
+        missing = _missing(folder, needs)
         if not any(missing):
             return None, None
-        size = sum(need.bytes_of(len(rows)) for need, rows in zip(needs, missing, strict=True))
-        keep = {key.digest for one in there for key in one.keys}
-        eviction.make_room(folder, size, keep=keep)
+        _make_room(folder, needs, missing)
+        missing = _missing(folder, needs)  # some may have been evicted
         part = Part("prefix pass", 1, context.progress, phase)
         lacking = [(need, set(rows)) for need, rows in zip(needs, missing, strict=True) if rows]
         difference = _compute(context, net, lacking, folder, dtype, part)
@@ -260,6 +265,30 @@ def _fill(
             segments.merge(folder, need.tensor)
         part.end()
         return part, difference
+
+
+def _missing(folder: Path, needs: Sequence[Need]) -> list[list[RowId]]:
+    """Returns the rows of each need that are in no segment."""
+    return [Segments.of(folder, need.tensor).missing(need.rows) for need in needs]
+
+
+def _make_room(folder: Path, needs: Sequence[Need], missing: Sequence[Sequence[RowId]]) -> None:
+    """Evicts stores until the missing rows fit; what is needed and there stays if it can.
+
+    Its segments may hold rows of many other photos, so that there is no room beside them.
+
+    Raises:
+        UserError: all that is needed does not fit at all.
+    """
+    held = {need.tensor.digest[: store.TENSOR] for need in needs}
+    keep: set[str] = set()
+    for need in needs:
+        keep |= Segments.of(folder, need.tensor).holding(need.rows)
+    size = sum(need.bytes_of(len(rows)) for need, rows in zip(needs, missing, strict=True))
+    try:
+        eviction.make_room(folder, size, keep=keep, held=held)
+    except UserError:
+        eviction.make_room(folder, _bytes(needs), keep=(), held=held)
 
 
 def _compute(
@@ -295,7 +324,8 @@ def _compute(
     engine = engines.build(prefix, config.cache.engine, config.cache.precision, context.plan.batch)
     part.total = len(rows)
     difference, done = None, 0
-    piece = max(1, PIECE // context.plan.batch) * context.plan.batch
+    batch = context.plan.batch
+    piece = max(1, max(PIECE, len(rows) // MOST) // batch) * batch
     with explaining(source.root):
         computed = engine.over(batches, dtype)
         for first in range(0, len(rows), piece):
@@ -332,7 +362,9 @@ def _in_order(source: Source, rows: set[RowId]) -> list[RowId]:
 
 def _shown(source: Source, rows: list[RowId]) -> tuple[list[int], list[list[tuple[int, int]]]]:
     """Returns the position of each photo of some rows, and numbers and seeds of its views."""
-    position_of = {digest: position for position, digest in enumerate(source.digests)}
+    # Of copies, one that the run uses: an unused one may be gone.
+    used = np.concatenate([source.indices(name) for name in TRAIN_AND_VALIDATION])
+    position_of = {source.digests[position]: int(position) for position in used}
     seeds = views_of(1 + max(view for _, view in rows))
     views: dict[str, list[tuple[int, int]]] = {}
     for photo, view in rows:

@@ -13,9 +13,9 @@ Shapes: N rows; a row has the shape of the tensor.
 import json
 import logging
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +30,7 @@ SMALL = 64 << 20  # segments with fewer bytes are merged
 MANY = 4  # number of small segments from which they are
 READ = 16 << 20  # bytes that are read at once where a whole segment is
 _verified: set[Path] = set()  # segments whose checksum was compared in this process
+_damaged: set[Path] = set()  # those that were found damaged, and perhaps can't be removed
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,12 +42,14 @@ class Segments:
         keys: keys of the segments, with their rows.
         checksums: checksum of the rows of each segment.
         places: position in `keys` and in the segment of each row.
+        opened: segments that were opened, by position; each is opened once, for all views.
     """
 
     tensor: Key
     keys: tuple[Key, ...]
     checksums: tuple[int, ...]
     places: dict[RowId, tuple[int, int]]
+    opened: dict[int, np.ndarray] = field(default_factory=dict)
 
     @classmethod
     def of(cls, folder: Path, tensor: Key) -> "Segments":
@@ -82,18 +85,26 @@ class Segments:
         if self.missing(rows):
             return None
         found = np.array([self.places[row] for row in rows])
-        arrays = {}
-        for number in np.unique(found[:, 0]).tolist():
-            array = _open_whole(folder, self.keys[number], self.checksums[number])
-            if array is None:
-                return None
-            arrays[number] = array
-        which = np.searchsorted(list(arrays), found[:, 0])
-        return store.gathered(list(arrays.values()), which, found[:, 1])
+        numbers = np.unique(found[:, 0]).tolist()
+        for number in numbers:
+            if number not in self.opened:
+                array = _open_whole(folder, self.keys[number], self.checksums[number])
+                if array is None:
+                    return None
+                self.opened[number] = array
+        which = np.searchsorted(numbers, found[:, 0])
+        return store.gathered([self.opened[number] for number in numbers], which, found[:, 1])
+
+    def holding(self, rows: Iterable[RowId]) -> set[str]:
+        """Returns the digests of the segments that hold any of some rows."""
+        numbers = {self.places[row][0] for row in rows if row in self.places}
+        return {self.keys[number].digest for number in numbers}
 
 
 def _described(path: Path, tensor: Key) -> tuple[Key, int] | None:
     """Reads key and checksum of a segment; None if it is damaged or of another tensor."""
+    if path in _damaged:
+        return None
     try:
         shape, _ = store.read_header(path)
         record = json.loads(path.with_suffix(".json").read_text("utf-8"))
@@ -116,6 +127,8 @@ def _open_whole(folder: Path, key: Key, checksum: int) -> np.ndarray | None:
         _verified.add(path)
         return array
     log.warning("%s is damaged, so what it holds is computed again.", path)
+    _damaged.add(path)
+    del array  # Windows removes no file that is mapped
     with suppress(OSError):
         path.unlink()
     return None
@@ -152,6 +165,9 @@ def writing(
     key = Key(tensor.facts, tuple(rows))
     with store.writing(folder, key, (len(rows), *shape), dtype) as writer:
         yield writer
+    path = store.array_path(folder, key.digest)
+    _verified.discard(path)
+    _damaged.discard(path)
 
 
 def merge(folder: Path, tensor: Key) -> None:
@@ -166,17 +182,21 @@ def merge(folder: Path, tensor: Key) -> None:
     if len(small) < MANY:
         return
     rows = [row for row, (number, _) in there.places.items() if number in set(small)]
-    whole = there.open(folder, rows)
-    if whole is None:  # a damaged one, which is gone now
-        return
-    try:
-        with writing(folder, tensor, rows, whole.shape[1:], str(whole.dtype)) as writer:
-            for part in _parts(whole):
-                writer.append(part)
-    except UserError:  # the disk is full
-        return
-    del whole
+    merged = Key(tensor.facts, tuple(rows)).digest
+    # An interrupted merge may have left the merged segment, or a large one that has all the rows.
+    if rows and merged not in {there.keys[number].digest for number in small}:
+        try:
+            whole = there.open(folder, rows)
+            if whole is None:  # a damaged one, which is gone now
+                return
+            with writing(folder, tensor, rows, whole.shape[1:], str(whole.dtype)) as writer:
+                for part in _parts(whole):
+                    writer.append(part)
+        except UserError:  # the disk is full, or too many files are open
+            return
+    there.opened.clear()
     for number in small:
-        for path in (paths[number], paths[number].with_suffix(".json")):
-            with suppress(OSError):  # under Windows, another process has it open
-                path.unlink()
+        if there.keys[number].digest != merged:
+            for path in (paths[number], paths[number].with_suffix(".json")):
+                with suppress(OSError):  # under Windows, another process has it open
+                    path.unlink()

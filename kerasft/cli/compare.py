@@ -145,7 +145,7 @@ def _numbers(text: str) -> tuple[float, ...]:
         ) from None
 
 
-TITLE = ("way", "backbone", "validation", "test", "95% interval", "p", "time", "ms/image", "MB")
+TITLE = ("way", "backbone", "corrected", "test", "95% interval", "p", "time", "ms/image", "MB")
 
 
 def compare_text(result: "ComparisonResult") -> str:
@@ -158,9 +158,9 @@ def compare_text(result: "ComparisonResult") -> str:
     images = ", ".join(f"{n:,} {split}" for split, n in result.images.items())
     parts = [
         _table_text(rows),
-        f"Images: {images}. The validation split decides, by accuracies without the luck of having "
-        "been chosen on it. p is the probability of a difference to the winner as large as the "
-        "one on test if both were equally good.\n"
+        f"Images: {images}. The validation split decides: the table has the accuracy there, "
+        "corrected for the luck of having been chosen on it. p is the probability of a difference "
+        "to the winner as large as the one on test if both were equally good.\n"
         f"The frozen part took {duration_text(result.pass_seconds)}, once for all ways; time is "
         "what each way took in addition, with all the settings that it tried.",
         "\n".join(["as-is:", *(f"  {line}" for line in result.mapping)]) if result.mapping else "",

@@ -245,11 +245,11 @@ def _store_line(event: Event) -> str:
     images, views, validation = (int(figures[key]) for key in ("images", "views", "validation"))
     later = int(figures["later_bytes"])
     more = f", and {size_text(later)} for the next phase" if later else ""
-    total = images * views + validation
-    if lacking < total:
+    needed = int(figures["needed"])
+    if lacking < needed:
         return (
             f"{event.phase}: computing frozen features of {lacking:,} images; those of "
-            f"{total - lacking:,} are in the cache ({size}{more})"
+            f"{needed - lacking:,} are in the cache ({size}{more})"
         )
     by_views = "" if views == 1 else f" x {views} views"
     return (

@@ -4,16 +4,17 @@
 
 Of forty epochs or settings of equal worth, the one that validation chooses looks better there than
 it is. So the choice is repeated on resamples of the validation images, each drawn with
-replacement, and every time the chosen one is scored on the images that were not drawn. The
-difference between its accuracy on all images and the mean of these scores is the luck, which is
-subtracted. Where nothing was chosen there is none.
+replacement, and every time the chosen one is scored on the images that were not drawn. There the
+model that all images have chosen is scored as well: it is better by its luck, on average, which is
+subtracted from its accuracy. Where every resample makes the same choice there is none.
 
 The winner was chosen among the ways as well. So this choice too is repeated on each resample, by
 accuracies that are corrected with resamples of the resample.
 
 Source: Tsamardinos, Greasidou and Borboudakis, Bootstrapping the out-of-sample predictions for
     efficient and accurate cross-validation, Machine Learning 107 (2018): "BBC-CV". What is
-    resampled here are units, copies of a photo and photos of a group together.
+    resampled here are units, copies of a photo and photos of a group together. The difference is
+    taken on the same images, because units of several sizes change the mean of a ratio.
 
 Shapes: B resamples, T models that were tried, N images, U units.
 """
@@ -68,10 +69,9 @@ class Correction:
     def luck(self, trial: Trial) -> float:
         """Returns how much of a trial's accuracy comes from its own choices, -1 to 1."""
         answers = self.answers.get(trial)
-        if answers is None or len(answers.right) == 1:
+        if answers is None:
             return 0.0
-        outside = scores_outside(answers, self._drawn(RESAMPLES)[:, self.rows[trial.seed]])
-        return _difference(_accuracy(answers), outside)
+        return _luck(answers, self._drawn(RESAMPLES)[:, self.rows[trial.seed]])
 
     def luck_of_winner(self, ways: Sequence[Sequence[Trial]], winner: int) -> float:
         """Returns how much of the winner's accuracy comes from choices, that among ways included.
@@ -80,40 +80,48 @@ class Correction:
             ways: for each way that could have won its trials, one for each seed.
             winner: position of the winning way.
         """
-        scores = []
         random = np.random.default_rng(1)
+        lucky = []
         for drawn in self._drawn(OUTER):
             again = random.multinomial(self.units, drawn / drawn.sum(), INNER)
-            of_ways = [self._repeat(way, drawn, again) for way in ways]
-            scores.append(max(of_ways, key=lambda one: one[0])[1])
-        accuracies = [_accuracy(self.answers[trial]) for trial in ways[winner]]
-        return _difference(float(np.mean(accuracies)), np.array(scores))
+            best = max(ways, key=lambda way: self._corrected_inside(way, drawn, again))
+            final = self._outside(ways[winner], drawn, repeated=False)
+            lucky.append(final - self._outside(best, drawn, repeated=True))
+        return _mean_of_known(np.array(lucky))
 
-    def _repeat(
+    def _corrected_inside(
         self, way: Sequence[Trial], drawn: np.ndarray, again: np.ndarray
-    ) -> tuple[float, float]:
-        """Repeats the choices of a way on a resample.
+    ) -> float:
+        """Returns the corrected accuracy of a way on a resample, the mean over its seeds.
 
         Args:
             way: trials of the way, one for each seed.
             drawn: number of times that each unit was drawn, [U].
             again: the same for resamples of the resample, [B,U].
-
-        Returns:
-            The corrected accuracy on the resample, and the accuracy on what it left out, which is
-            NaN if that is nothing. Both are means over the seeds.
         """
-        inside, outside = [], []
+        accuracies = []
         for trial in way:
             answers, rows = self.answers[trial], self.rows[trial.seed]
-            once = drawn[rows]
-            outside.append(scores_outside(answers, once[None])[0])
-            if len(answers.right) > 1:
-                known = _known(scores_outside(answers, again[:, rows], once))
-            else:
-                known = np.repeat(answers.right[0], once)
-            inside.append(known.mean() if len(known) else 0.0)
-        return float(np.mean(inside)), float(np.mean(outside))
+            once = drawn[rows][None]
+            accuracy = accuracies_on(answers, chosen_on(answers, once), once)
+            luck = _luck(answers, again[:, rows], drawn[rows])
+            accuracies.append(_mean_of_known(accuracy) - luck)
+        return float(np.mean(accuracies))
+
+    def _outside(self, way: Sequence[Trial], drawn: np.ndarray, *, repeated: bool) -> float:
+        """Returns the accuracy of a way on what a resample left out, the mean over its seeds.
+
+        Args:
+            way: trials of the way, one for each seed.
+            drawn: number of times that each unit was drawn, [U].
+            repeated: whether its own choices are repeated on the resample.
+        """
+        accuracies = []
+        for trial in way:
+            answers, once = self.answers[trial], drawn[self.rows[trial.seed]][None]
+            chosen = chosen_on(answers, once if repeated else np.ones_like(once))
+            accuracies.append(accuracies_on(answers, chosen, once == 0))
+        return float(np.mean(accuracies))
 
     def _drawn(self, number: int) -> np.ndarray:
         """Returns how many times each unit is in each resample, [B,U], always the same numbers."""
@@ -121,43 +129,53 @@ class Correction:
         return np.random.default_rng(0).multinomial(self.units, shares, number)
 
 
-def scores_outside(
-    answers: Answers, drawn: np.ndarray, among: np.ndarray | None = None
-) -> np.ndarray:
-    """Chooses the lowest mean loss on each resample, and scores it on the images left out.
+def chosen_on(answers: Answers, drawn: np.ndarray) -> np.ndarray:
+    """Returns the model with the lowest mean loss on each resample, int [B].
 
     Args:
         answers: answers of all models that were tried.
         drawn: number of times that each image was drawn, [B,N].
-        among: number of times that each image counts when it is left out, [N]; None means once.
+    """
+    # A model that diverged is never chosen.
+    finite = np.isfinite(answers.losses).all(axis=1, keepdims=True)
+    losses = np.where(finite, answers.losses, 1e9).astype(np.float64)
+    return (drawn @ losses.T).argmin(axis=1)
+
+
+def accuracies_on(answers: Answers, chosen: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Returns the accuracy of one model on each set of images.
+
+    Args:
+        answers: answers of all models that were tried.
+        chosen: position of the model for each set, int [B].
+        weights: number of times that each image counts in each set, [B,N].
 
     Returns:
-        Accuracies [B]; NaN where all or none of the images were drawn.
+        Accuracies [B], NaN for a set without images.
     """
-    left_out = (drawn == 0) * (1.0 if among is None else among)
-    chosen = (drawn @ _losses(answers).T).argmin(axis=1)
-    hits = np.einsum("bn,bn->b", left_out, answers.right[chosen])
+    hits = np.einsum("bn,bn->b", weights, answers.right[chosen].astype(np.float64))
     with np.errstate(invalid="ignore"):
-        scores = hits / left_out.sum(axis=1)
-    return np.where(drawn.any(axis=1), scores, np.nan)
+        return hits / weights.sum(axis=1)
 
 
-def _losses(answers: Answers) -> np.ndarray:
-    """Returns the losses, infinite in effect for a model that diverged: it is never chosen."""
-    finite = np.isfinite(answers.losses).all(axis=1, keepdims=True)
-    return np.where(finite, answers.losses, 1e9).astype(np.float64)
+def _luck(answers: Answers, drawn: np.ndarray, among: np.ndarray | None = None) -> float:
+    """Returns how much better the finally chosen model is where a resample's choice has no luck.
+
+    Args:
+        answers: answers of all models that were tried.
+        drawn: number of times that each image was drawn, [B,N].
+        among: number of times that each image counts, [N]; None means once.
+    """
+    if len(answers.right) == 1:
+        return 0.0
+    counted = np.ones(drawn.shape[1]) if among is None else among
+    left_out = (drawn == 0) * counted
+    final = np.repeat(chosen_on(answers, counted[None]), len(drawn))
+    lucky = accuracies_on(answers, final, left_out)
+    return _mean_of_known(lucky - accuracies_on(answers, chosen_on(answers, drawn), left_out))
 
 
-def _accuracy(answers: Answers) -> float:
-    return float(answers.right[_losses(answers).mean(axis=1).argmin()].mean())
-
-
-def _difference(accuracy: float, outside: np.ndarray) -> float:
-    """Returns how much higher an accuracy is than on images that were left out of the choice."""
-    known = _known(outside)
-    # A single unit is in every resample. Then nothing is known, and nothing can be subtracted.
-    return accuracy - float(known.mean()) if len(known) else 0.0
-
-
-def _known(scores: np.ndarray) -> np.ndarray:
-    return scores[np.isfinite(scores)]
+def _mean_of_known(values: np.ndarray) -> float:
+    """Averages what is known; 0 if nothing is: a single unit is in every resample."""
+    known = values[np.isfinite(values)]
+    return float(known.mean()) if len(known) else 0.0

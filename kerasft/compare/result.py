@@ -86,7 +86,7 @@ class ComparisonResult:
             and {
                 "name": winner.way,
                 "backbone": winner.backbone,
-                "val_corrected": self.corrected,
+                "val_corrected_for_all": self.corrected,
             },
             "advice": self.advice,
             "classes": list(self.classes),

@@ -15,7 +15,6 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from zipfile import BadZipFile
 
 import keras
 import numpy as np
@@ -151,7 +150,7 @@ def _read_entry(path: Path) -> Entry | None:
             answers = read_answers(path.with_suffix(".npz"))
             entry = replace(entry, answers=answers[entry.trial.way])
         return entry
-    except (ValueError, KeyError, TypeError, AttributeError, BadZipFile):
+    except (ValueError, KeyError, TypeError, AttributeError):
         log.warning("%s is damaged, so this entry is made again.", path)
         path.unlink()
         return None

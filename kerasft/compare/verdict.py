@@ -325,10 +325,8 @@ def advice_of(
     """
     if winner is None or corrected is None:
         return "Nothing was finished, so there is nothing to advise."
-    best = (
-        f"{_named(winner)} (corrected validation accuracy {_accuracy(winner):.3f}, "
-        f"{corrected:.3f} after the choice among ways)"
-    )
+    among = "" if len(rows) == 1 else f", {corrected:.3f} after the choice among ways"
+    best = f"{_named(winner)} (corrected validation accuracy {_accuracy(winner):.3f}{among})"
     simpler = [
         (row, p)
         for row, p in zip(rows, p_on_validation, strict=True)

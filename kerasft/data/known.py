@@ -150,24 +150,25 @@ def _tell(name: str, run: Path, before: np.ndarray, splits: np.ndarray, *, asked
     )
     if moved:
         log.warning(
-            "%s: %s of validation or test in %s can't stay there: a run that the weights come "
-            "from was trained on %s, or on a copy or a photo of the same group.",
+            "%s: %s of validation or test in %s can't stay there: copies of a photo and photos of "
+            "a group stay together, and what the weights were trained on stays in training.",
             name,
             f"{moved:,} {'photo' if moved == 1 else 'photos'}",
             run,
-            "it" if moved == 1 else "them",
         )
 
 
 def warn_of_known_photos(config: Config, source: Source) -> None:
     """Warns of validation and test photos that a run behind the weights was trained on.
 
+    It warns of runs behind them that can't be read, too, since they may have known the photos.
+
     Args:
         config: config of a new run.
         source: photos with their splits.
     """
-    for run in _runs_behind(config.model.weights):
-        own = _of_photos(source, _splits_in(run))
+    for run in _runs_behind(config.model.weights, tell=True):
+        own = _of_photos(source, _splits_in(run, tell=True))
         known = own == "train"
         counts = {s: int(known[source.indices(s)].sum()) for s in ("validation", "test")}
         if not any(counts.values()):
@@ -184,11 +185,18 @@ def warn_of_known_photos(config: Config, source: Source) -> None:
         )
 
 
-def _splits_in(run: Run) -> dict[str, str]:
-    """Reads the splits of a run that may be gone or damaged by now: nothing is known then."""
+def _splits_in(run: Run, *, tell: bool = False) -> dict[str, str]:
+    """Reads the splits of a run that may be damaged by now: nothing is known then.
+
+    Args:
+        run: the run.
+        tell: whether a warning says so.
+    """
     try:
         return _read_splits(run)
-    except UserError:
+    except UserError as error:
+        if tell:
+            log.warning("%s So it is not known which photos %s was trained on.", error, run.path)
         return {}
 
 
@@ -206,8 +214,13 @@ def _read_splits(run: Run) -> dict[str, str]:
     return found
 
 
-def _runs_behind(weights: str) -> Iterator[Run]:
-    """Yields the runs that weights come from, the nearest first."""
+def _runs_behind(weights: str, *, tell: bool = False) -> Iterator[Run]:
+    """Yields the runs that weights come from, the nearest first.
+
+    Args:
+        weights: value of `model.weights`.
+        tell: whether a warning says where the chain of runs is broken.
+    """
     waiting, seen = [weights], set()
     while waiting:
         for one in weights_of(waiting.pop(0)):
@@ -218,5 +231,12 @@ def _runs_behind(weights: str) -> Iterator[Run]:
             yield run
             try:
                 waiting.append(load_config(run.config_path).model.weights)
-            except UserError:  # its own base is gone or damaged
+            except UserError as error:  # its own base is gone or damaged
+                if tell:
+                    log.warning(
+                        "%s\n  %s comes from it, and it is not known which photos it was trained "
+                        "on. If they are in validation or test now, the figures flatter.",
+                        error,
+                        run.path,
+                    )
                 continue

@@ -16,6 +16,7 @@ from kerasft.activations.eviction import (
     make_room,
     report,
     set_limit,
+    tidy,
 )
 from kerasft.activations.store import Key, filling, holds, open_store, writing
 from kerasft.cache import RESERVE, cache_folder, remember, remembered
@@ -397,3 +398,33 @@ def test_all_stores_of_a_net_at_a_cut_are_summed_up(tmp_path):
     (one,) = report(tmp_path).tensors
     assert (one.photos, one.views, one.stores, one.bytes) == (15, 2, 3, 3 * SIZE)
     assert (one.facts, one.used, one.dtype) == (facts, 1002, "float32")
+
+
+def test_room_is_made_of_what_this_process_holds_if_it_says_so(three):
+    set_limit(three, 3 * SIZE)
+    with filling(three, [C]):  # used least recently
+        make_room(three, SIZE, keep=[], held={C.digest[:16]})
+    assert held(three) == ["A", "B"]
+
+
+def test_a_cache_whose_locks_cannot_be_taken_can_be_planned_with(three, monkeypatch):
+    (three / f".part.{'0' * 32}.npy").write_bytes(b"half")  # a killed process left it
+
+    def denied(*args, **more):
+        raise UserError("permission denied")
+
+    monkeypatch.setattr("kerasft.activations.eviction.hold", denied)
+    assert lack_of_room(three, SIZE) is None
+
+
+def test_tidying_removes_what_killed_passes_left_and_nothing_else(three):
+    # Stores without rows count as those of an earlier version; these have them.
+    for key in (A, B, C):
+        (three / f"{key.digest}.json").write_text('{"facts": {}, "made": 0, "rows": {}}')
+    left = three / f".part.{'0' * 32}.npy"
+    left.write_bytes(b"half")
+    alone = three / f"{'1' * 32}.json"
+    alone.write_text("{}")
+    tidy(three)
+    assert not left.exists() and not alone.exists()
+    assert held(three) == ["A", "B", "C"]

@@ -297,6 +297,52 @@ def test_a_damaged_segment_is_said_and_computed_again(drawn, filled, cache, capl
         np.testing.assert_array_equal(again, whole)
 
 
+def test_a_damaged_segment_and_a_missing_photo_are_computed_in_one_run(
+    drawn, filled, cache, tmp_path
+):
+    shutil.copytree(filled[3], cache)
+    for path in cache.glob("*.npy"):
+        content = bytearray(path.read_bytes())
+        content[-1] ^= 1
+        path.write_bytes(content)
+    photos = shutil.copytree(drawn, tmp_path / "photos")
+    other = draw_photos(tmp_path / "other", per_class=1, seed=9)
+    for name in ("circle", "cross", "stripes"):
+        shutil.copy(next((other / name).iterdir()), photos / name / "new.png")
+    stored = at_the_head(*setting_of(photos))
+    assert len(stored.train[0]) >= 24 and not stored.found
+
+
+@pytest.mark.parametrize("shared", [0, 4])  # photos of each class that are among the others too
+def test_a_cache_that_is_full_of_other_photos_makes_room_for_these(shared, drawn, cache, tmp_path):
+    stores_of_user.set_limit(cache, 1000)  # bytes: 54 images take 432 and two headers
+    at_the_head(*setting_of(drawn))
+    assert found(*setting_of(drawn))
+    others = draw_photos(tmp_path / "others", seed=9)
+    for name in ("circle", "cross", "stripes"):
+        for path in sorted((drawn / name).iterdir())[:shared]:
+            shutil.copy(path, others / name)
+    assert not at_the_head(*setting_of(others)).found
+    assert found(*setting_of(others)) and found(*setting_of(drawn)) is None
+
+
+def test_a_copy_that_the_run_does_not_use_is_not_read(drawn, cache):
+    context, model = setting_of(drawn)
+    source = context.source
+    # A copy of a training photo in a split that is not used, and gone.
+    digest = source.digests[int(source.indices("train")[0])]
+    more = dataclasses.replace(
+        source,
+        paths=(*source.paths, "gone/copy.png"),
+        labels=np.append(source.labels, 0).astype(source.labels.dtype),
+        splits=np.append(source.splits, "unused"),
+        digests=(*source.digests, digest),
+        pixels=(*source.pixels, source.pixels[0]),
+    )
+    stored = at_the_head(dataclasses.replace(context, source=more), model)
+    assert len(stored.train[0]) == 24
+
+
 def test_stores_of_an_earlier_version_are_removed_with_a_sentence(drawn, cache, caplog):
     cache.mkdir()
     old = cache / f"{'0' * 32}.npy"

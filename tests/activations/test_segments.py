@@ -175,6 +175,68 @@ def test_a_large_segment_stays_when_small_ones_are_merged(tmp_path, monkeypatch)
     np.testing.assert_array_equal(opened(tmp_path, wanted)[:], values(wanted))
 
 
+def merged_now(folder):
+    with filling(folder, [TENSOR]):
+        merge(folder, TENSOR)
+    return Segments.of(folder, TENSOR)
+
+
+@pytest.mark.parametrize("seed", range(8))  # the files sort in another order each time
+def test_a_merge_that_was_interrupted_before_the_small_ones_went_loses_nothing(
+    tmp_path, seed, monkeypatch
+):
+    numbers = np.random.default_rng(seed).permutation(1000)[:12].tolist()
+    parts = [rows(*numbers[i : i + 3]) for i in range(0, 12, 3)]
+    for part in parts:
+        append(tmp_path, part)
+    copies = shutil.copytree(tmp_path, tmp_path / "before")
+    merged_now(tmp_path)
+    for path in copies.glob("*.*"):
+        shutil.copy(path, tmp_path)  # as if it had been killed
+    there = merged_now(tmp_path)
+    assert len(there.keys) == 1
+    np.testing.assert_array_equal(there.open(tmp_path, rows(*numbers))[:], values(rows(*numbers)))
+
+
+def test_small_segments_that_a_large_one_covers_are_removed(tmp_path, monkeypatch):
+    append(tmp_path, rows(*range(50)))
+    large = path_of(tmp_path)
+    monkeypatch.setattr(segments, "SMALL", large.stat().st_size)
+    for number in range(4):
+        append(tmp_path, rows(number))
+    # Let the large one be the last, whose rows count.
+    monkeypatch.setattr(Segments, "of", classmethod(large_last(Segments.of.__func__)))
+    there = merged_now(tmp_path)
+    assert len(there.keys) == 1 and large.exists()
+
+
+def large_last(of):
+    def sorted_by_size(cls, folder, tensor):
+        found = of(cls, folder, tensor)
+        order = sorted(range(len(found.keys)), key=lambda n: len(found.keys[n].rows))
+        keys = tuple(found.keys[n] for n in order)
+        places = {row: (n, i) for n, key in enumerate(keys) for i, row in enumerate(key.rows)}
+        return cls(tensor, keys, tuple(found.checksums[n] for n in order), places)
+
+    return sorted_by_size
+
+
+def test_a_segment_is_opened_once_for_all_views(tmp_path):
+    wanted = [(photo(1), view) for view in range(3)]
+    append(tmp_path, wanted)
+    there = Segments.of(tmp_path, TENSOR)
+    for row in wanted:
+        there.open(tmp_path, [row])
+    assert list(there.opened) == [0]
+
+
+def test_the_segments_that_hold_some_rows_are_named(tmp_path):
+    append(tmp_path, rows(1, 2))
+    append(tmp_path, rows(3))
+    there = Segments.of(tmp_path, TENSOR)
+    assert there.holding(rows(2, 9)) == {key.digest for key in there.keys if rows(1)[0] in key.rows}
+
+
 def test_without_room_small_segments_stay_as_they_are(tmp_path, monkeypatch):
     for number in range(4):
         append(tmp_path, rows(number))

@@ -47,6 +47,7 @@ def test_a_phase_says_what_it_trains(blocks, said):
 
 STORE = {
     "lacking": 4421,
+    "needed": 4421,
     "images": 1049,
     "views": 4,
     "validation": 225,
@@ -64,7 +65,7 @@ STORE = {
             "(11.3 MB)",
         ),
         (
-            {"views": 1, "later_bytes": 20_000_000, "lacking": 1274},
+            {"views": 1, "later_bytes": 20_000_000, "lacking": 1274, "needed": 1274},
             "head: computing frozen features once: 1,049 images + 225 validation images "
             "(11.3 MB, and 20.0 MB for the next phase)",
         ),

@@ -164,7 +164,10 @@ def test_what_is_finished_is_not_done_again_and_ways_can_be_added(compared):
         assert replace(rows[row.way], p_vs_best=None) == replace(row, p_vs_best=None)
 
 
-@pytest.mark.parametrize("damage", [Path.unlink, lambda path: path.write_bytes(b"PK")])
+@pytest.mark.parametrize(
+    "damage",
+    [Path.unlink, lambda path: path.write_bytes(b"PK"), lambda path: path.write_bytes(b"")],
+)
 def test_an_entry_without_its_answers_is_made_again(compared, caplog, damage):
     folder, _, _ = compared
     answers = folder / "out" / "entries" / "Tiny-linear-seed0-1.npz"

@@ -9,7 +9,7 @@ from PIL import Image
 from kerasft.answers import Answers
 from kerasft.compare import verdict
 from kerasft.compare.compare import run_request
-from kerasft.compare.correction import Correction, scores_outside
+from kerasft.compare.correction import Correction, accuracies_on, chosen_on
 from kerasft.compare.entry import Entry, SplitResult
 from kerasft.compare.request import Request, Trial
 from kerasft.heads.methods import METHODS
@@ -26,42 +26,58 @@ def answers(*models):
     return Answers(np.array(losses, np.float32), np.array(right, bool))
 
 
-def corrected(*models):
+def luck_of(*models):
     tried = answers(*models)
     one = entry("bayes", tried)
     return Correction.of([one], {0: np.arange(3)}).luck(one.trial)
 
 
-def test_each_resample_chooses_by_loss_and_scores_what_it_left_out():
-    drawn = np.array([[3, 0, 0], [0, 0, 3], [1, 1, 1]])
-    # A, then B; the last resample leaves nothing out.
-    np.testing.assert_allclose(scores_outside(answers(A, B), drawn), [0.5, 0, np.nan])
+def test_each_resample_chooses_by_loss_and_is_scored_on_what_it_left_out():
+    tried, drawn = answers(A, B), np.array([[3, 0, 0], [0, 0, 3], [1, 1, 1]])
+    chosen = chosen_on(tried, drawn)
+    assert chosen.tolist() == [0, 1, 1]  # A, B, and B by a mean loss of 0.7
+    np.testing.assert_allclose(accuracies_on(tried, chosen, drawn == 0), [0.5, 0, np.nan])
     # Of the images left out by the first one, image 1 counts three times.
-    among = np.array([1, 3, 1])
-    np.testing.assert_allclose(scores_outside(answers(A, B), drawn[:1], among), [0.75])
+    weights = np.array([[0, 3, 1]])
+    np.testing.assert_allclose(accuracies_on(tried, chosen[:1], weights), [0.75])
 
 
 def test_an_epoch_that_diverged_is_never_chosen():
     diverged = ([np.nan, 0.0, 0.0], [1, 1, 1])
-    (score,) = scores_outside(answers(diverged, B), np.array([[0, 3, 0]]))
-    assert score == 0.5  # B on images 0 and 2
+    assert chosen_on(answers(diverged, B), np.array([[0, 3, 0]])).tolist() == [1]
 
 
 def test_where_nothing_was_chosen_nothing_is_subtracted():
-    assert corrected(A) == 0
+    assert luck_of(A) == 0
 
 
-def test_the_luck_is_the_accuracy_beyond_that_on_images_left_out():
-    # B has the lower mean loss, 0.7 and not 0.733, and is right on 1 of 3. Of the 27 resamples, 21
-    # leave an image out: those with image 0 or 1 more often choose A, else B.
-    scores = []
+def test_the_luck_is_the_lead_on_the_images_left_out():
+    # B has the lower mean loss, 0.7 and not 0.733. Of the 27 resamples, 21 leave an image out;
+    # with image 0 or 1 in it they more often choose A, else B.
+    leads = []
     for one in itertools.product(range(3), repeat=3):
         drawn = np.bincount(one, minlength=3)
         _, right = A if drawn @ A[0] <= drawn @ B[0] else B
-        left_out = np.flatnonzero(drawn == 0)
-        scores += [np.mean(np.array(right)[left_out])] if len(left_out) else []
-    assert len(scores) == 21
-    assert corrected(A, B) == pytest.approx(1 / 3 - np.mean(scores), abs=0.04)
+        out = np.flatnonzero(drawn == 0)
+        if len(out):
+            leads.append(np.mean(np.array(B[1])[out]) - np.mean(np.array(right)[out]))
+    assert len(leads) == 21
+    assert luck_of(A, B) == pytest.approx(np.mean(leads), abs=0.04)
+
+
+def test_where_every_resample_chooses_alike_there_is_no_luck_whatever_the_sizes_of_units():
+    units = np.repeat(np.arange(10), [40, 20, 10, 5, 5, 3, 2, 2, 2, 1])
+    right = np.random.default_rng(0).random(90) < 0.8
+    same = Answers(np.zeros((2, 90), np.float32), np.stack([right, right]))
+    entries = [entry("linear", same), entry("knn", Answers(same.losses[:1], same.right[:1]))]
+    correction = Correction.of(entries, {0: units})
+    assert [correction.luck(one.trial) for one in entries] == [0.0, 0.0]
+    assert correction.luck_of_winner([[one.trial] for one in entries], 0) == 0.0
+
+
+def test_one_way_without_a_choice_wins_without_luck():
+    one = entry("svm", answers(A))
+    assert Correction.of([one], {0: np.arange(3)}).luck_of_winner([[one.trial]], 0) == 0.0
 
 
 def entry(way, tried, *, seed=0):

@@ -173,10 +173,13 @@ def test_a_winner_that_is_sure_is_advised():
 
 
 def test_the_advice_tells_what_remains_after_each_choice():
-    (row,) = rows_of([entry("svm", HALF)])
-    assert advice_of([row], row, 0.4, [None], ()) == (
+    row, other = rows_of([entry("svm", HALF), entry("knn", NONE)])
+    assert advice_of([row, other], row, 0.4, [None, 0.01], ()).startswith(
         "Take svm on MobileNetV2 (corrected validation accuracy 0.500, "
-        "0.400 after the choice among ways)."
+        "0.400 after the choice among ways): on validation it is better"
+    )
+    assert advice_of([row], row, 0.5, [None], ()) == (
+        "Take svm on MobileNetV2 (corrected validation accuracy 0.500)."
     )
 
 

@@ -120,9 +120,9 @@ def test_a_chain_of_bases_keeps_what_each_was_trained_on_in_training(photos, tmp
     assert caplog.messages == [
         f"{photos}: 30 photos keep the split that they have in {tmp_path / 'second'}, whose "
         "weights are taken; 0 are new.",
-        f"{photos}: 6 photos of validation or test in {tmp_path / 'second'} can't stay there: a "
-        "run that the weights come from was trained on them, or on a copy or a photo of the same "
-        "group.",
+        f"{photos}: 6 photos of validation or test in {tmp_path / 'second'} can't stay there: "
+        "copies of a photo and photos of a group stay together, and what the weights were trained "
+        "on stays in training.",
     ]
     # The recorded name gives the same splits again.
     again = scan(photos, weights, seed=3, splits_from=str(tmp_path / "second"))
@@ -210,8 +210,8 @@ def test_a_group_with_a_photo_of_training_is_for_training(photos, tmp_path, capl
     assert [source.splits[i] for i in of_group] == ["train"] * 3
     assert caplog.messages == [
         f"{photos / 'photos.csv'}: 1 photo of validation or test in {tmp_path / 'first'} can't "
-        "stay there: a run that the weights come from was trained on it, or on a copy or a photo "
-        "of the same group."
+        "stay there: copies of a photo and photos of a group stay together, and what the weights "
+        "were trained on stays in training."
     ]
 
 
