@@ -40,7 +40,7 @@ def test_a_comparison_prints_its_result_and_says_what_is_done(tmp_path):
     assert [line.partition(":")[0] for line in lines[1:]] == ["1/2 knn on Tiny", "2/2 lda on Tiny"]
     again = run(photos, *SMALL, "--ways", "lda,knn", "--out", tmp_path / "out")
     assert again.exit_code == 0
-    assert again.stdout.startswith("way  backbone  validation")
+    assert again.stdout.startswith("way  backbone  corrected")
     assert result["advice"] in again.stdout
 
 
