@@ -79,7 +79,8 @@ def test_a_run_with_the_compiled_engine_trains_alike(photos):
     assert len(ours["lines"]) == len(theirs["lines"]) == 4
     for one, other in zip(ours["lines"], theirs["lines"], strict=True):
         assert one["val_loss"] == pytest.approx(other["val_loss"], abs=1e-4)
-    assert ours["weights"] != theirs["weights"]  # stores of its own, that it did not find
+    # It computes rows of its own; the pass of the first phase serves the second.
+    assert ours["found"] == theirs["found"] == [False, True]
 
 
 @pytest.fixture(scope="module")

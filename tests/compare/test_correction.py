@@ -185,7 +185,7 @@ def noise_photos(folder, seed):
 
 @pytest.mark.slow
 def test_on_noise_the_corrected_accuracy_of_trained_ways_is_that_of_chance(tiny_backbone, tmp_path):
-    rows, plain = [], []
+    rows = []
     for seed in range(20):
         photos = noise_photos(tmp_path / f"photos{seed}", seed)
         request = Request(
@@ -204,7 +204,5 @@ def test_on_noise_the_corrected_accuracy_of_trained_ways_is_that_of_chance(tiny_
         result = run_request(request, tmp_path / f"out{seed}")
         assert result.images == {"train": 100, "validation": 40, "test": 0}
         rows.append([*(row.means.val_corrected for row in result.ways), result.corrected])
-        plain.append([row.means.val_accuracy for row in result.ways])
-    assert np.mean(plain) > 0.12  # there was luck to subtract
     for column in np.transpose(rows):
         assert within_chance(column, 0.1)

@@ -15,7 +15,7 @@ from typing import Any
 import keras
 import numpy as np
 from tiny import TINY, batch, moved, tiny_constructor, tiny_model, weights_by_name
-from tiny_run import SECOND, small, weights
+from tiny_run import SECOND, small
 
 from kerasft.activations import engines, store
 from kerasft.activations.whole_epochs import WholeEpochs
@@ -153,7 +153,7 @@ def run(folder: Path) -> dict[str, Any]:
         found[engine] = {
             "lines": read_metrics(opened),
             "engines": [phase.activations.engine for phase in record.phases],
-            "weights": weights(opened.path),
+            "found": [phase.activations.found for phase in record.phases],
         }
     return found
 
