@@ -15,9 +15,9 @@ from zipfile import BadZipFile
 import numpy as np
 from filelock import FileLock, Timeout
 
-from kerasft.answers import Answers
 from kerasft.errors import UserError
 from kerasft.files import reason_of, replacing, write_atomic
+from kerasft.metrics import Answers
 from kerasft.record import SCHEMA, RunRecord, refuse_later
 
 CONFIG = "config.toml"
@@ -68,7 +68,7 @@ class Run:
 
     @property
     def answers_path(self) -> Path:
-        """The validation answers of each epoch or setting (`answers.py`), by name of the phase."""
+        """The validation answers (`metrics.Answers`) of each epoch or setting, by phase."""
         return self.path / ANSWERS
 
     @property

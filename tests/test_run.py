@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from kerasft.answers import Answers
 from kerasft.cli.options import default_run_path
 from kerasft.errors import UserError
 from kerasft.files import replacing, write_atomic
+from kerasft.metrics import Answers
 from kerasft.record import Device, RunRecord
 from kerasft.run import (
     Run,

@@ -99,6 +99,10 @@ def _files(folder: Path) -> list[tuple[str, int, float]]:
     return sorted(files, key=lambda one: -one[2])
 
 
+def _of_all_views(facts: Mapping[str, Any]) -> Mapping[str, Any]:
+    return {key: fact for key, fact in facts.items() if key != "augment"}
+
+
 @dataclass(frozen=True)
 class HeldTensors(Result):
     """What the cache holds of one net at one cut: a plain view and others, in all their stores.
@@ -127,7 +131,7 @@ class HeldTensors(Result):
         """Sums up stores, at least one, of the same net and cut."""
         rows = {row for one in stores for row in one.rows}
         return cls(
-            facts={key: fact for key, fact in stores[0].facts.items() if key != "augment"},
+            facts=_of_all_views(stores[0].facts),
             photos=len({photo for photo, _ in rows}),
             views=len({view for _, view in rows}),
             stores=len(stores),
@@ -160,8 +164,8 @@ def report(folder: Path) -> StoreReport:
     stores = list_stores(folder)
     groups: dict[str, list[StoreInfo]] = {}
     for one in stores:
-        facts = {key: fact for key, fact in one.facts.items() if key != "augment"}
-        groups.setdefault(json.dumps(facts, sort_keys=True), []).append(one)
+        shared = json.dumps(_of_all_views(one.facts), sort_keys=True)
+        groups.setdefault(shared, []).append(one)
     held = tuple(HeldTensors.of(group) for group in groups.values())
     return StoreReport(held, sum(one.bytes for one in stores), limit_of(folder), folder)
 

@@ -47,6 +47,11 @@ class Need:
     net: int
     shape: tuple[int, ...]
 
+    @property
+    def plain(self) -> bool:
+        """Whether the tensor is of the plain view."""
+        return "augment" not in self.tensor.facts
+
     def bytes_of(self, rows: int) -> int:
         """Returns the size of a number of rows in bytes."""
         return rows * math.prod(self.shape) * np.dtype(str(self.tensor.facts["dtype"])).itemsize

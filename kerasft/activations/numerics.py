@@ -12,8 +12,8 @@ NUMERICS = 2  # raise it when the same photo, view and weights give other activa
 DIGESTS = {
     "activations.compiled": "f969de206650a4e2",
     "activations.engines": "8ac23d7b6d9d2b97",
-    "activations.prefix_pass": "f65ebe7175b670c0",
-    "activations.segments": "326e63b352fca3bb",
+    "activations.prefix_pass": "386cae27b21f774a",
+    "activations.segments": "f2e93150d4480711",
     "activations.store": "623fd858121daf7d",
     "backbones.table": "848f64c242425eeb",
     "data.batches": "d0e5fbbad1afbed6",

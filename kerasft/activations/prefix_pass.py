@@ -31,7 +31,7 @@ from kerasft.activations.keys import (
     views_taken,
 )
 from kerasft.activations.segments import Segments
-from kerasft.activations.store import RowId, Rows, Stored, Writer
+from kerasft.activations.store import RowId, Stored, Writer
 from kerasft.backbones.spec import default_blocks
 from kerasft.config.fields import AnyPhase, Config, Solved
 from kerasft.config.load import unfreeze_defaults
@@ -119,24 +119,21 @@ def find(context: RunContext, phase: AnyPhase, net: Net, blocks: int, dtype: str
         The stores, or None if any of them is missing.
     """
     folder, source = cache.cache_folder(), context.source
-    nets: list[list[Rows]] = []  # for each backbone its training views, then validation
+    there: dict[tuple[int, bool], Segments] = {}  # by backbone, of the plain view or the others
     for need in needs_at(context, phase, net, blocks, dtype):
-        there = Segments.of(folder, need.tensor)
-        if there.missing(need.rows):
+        there[need.net, need.plain] = Segments.of(folder, need.tensor)
+        if there[need.net, need.plain].missing(need.rows):
             return None
-        plain = "augment" not in need.tensor.facts
-        if plain:
-            nets.append([])
-            views = [("train", 0), ("validation", 0)]
-        else:
-            views = [("train", v) for v in range(1, views_taken(phase, context.plan.views))]
-        for split, view in views:
-            rows = there.open(folder, rows_of(source, split, view))
-            if rows is None:
-                return None
-            # The plain view first, validation last.
-            nets[-1].insert(len(nets[-1]) if plain else len(nets[-1]) - 1, rows)
-    whole = [store.concatenated(of_nets) for of_nets in zip(*nets, strict=True)]
+    nets = 1 + max(number for number, _ in there)
+    kinds = [("train", view) for view in range(views_taken(phase, context.plan.views))]
+    whole = []
+    for split, view in [*kinds, ("validation", 0)]:
+        wanted = rows_of(source, split, view)
+        rows = [there[number, view == 0].open(folder, wanted) for number in range(nets)]
+        opened = [one for one in rows if one is not None]
+        if len(opened) < nets:
+            return None
+        whole.append(store.concatenated(opened))
     return Stored(tuple(whole[:-1]), whole[-1], found=True)
 
 
@@ -253,10 +250,10 @@ def _fill(
         log.info("Waiting for another kerasft process, which is computing the same activations.")
 
     with store.filling(folder, [need.tensor for need in needs], waiting=waiting):
-        missing = _missing(folder, needs)
-        if not any(missing):
+        there = [Segments.of(folder, need.tensor) for need in needs]
+        if not any(one.missing(need.rows) for one, need in zip(there, needs, strict=True)):
             return None, None
-        _make_room(folder, needs, missing)
+        _make_room(folder, needs, there)
         missing = _missing(folder, needs)  # some may have been evicted
         part = Part("prefix pass", 1, context.progress, phase)
         lacking = [(need, set(rows)) for need, rows in zip(needs, missing, strict=True) if rows]
@@ -272,19 +269,25 @@ def _missing(folder: Path, needs: Sequence[Need]) -> list[list[RowId]]:
     return [Segments.of(folder, need.tensor).missing(need.rows) for need in needs]
 
 
-def _make_room(folder: Path, needs: Sequence[Need], missing: Sequence[Sequence[RowId]]) -> None:
+def _make_room(folder: Path, needs: Sequence[Need], there: Sequence[Segments]) -> None:
     """Evicts stores until the missing rows fit; what is needed and there stays if it can.
 
     Its segments may hold rows of many other photos, so that there is no room beside them.
+
+    Args:
+        folder: the cache folder.
+        needs: what is needed.
+        there: the segments of each tensor.
 
     Raises:
         UserError: all that is needed does not fit at all.
     """
     held = {need.tensor.digest[: store.TENSOR] for need in needs}
     keep: set[str] = set()
-    for need in needs:
-        keep |= Segments.of(folder, need.tensor).holding(need.rows)
-    size = sum(need.bytes_of(len(rows)) for need, rows in zip(needs, missing, strict=True))
+    size = 0
+    for need, one in zip(needs, there, strict=True):
+        keep |= one.holding(need.rows)
+        size += need.bytes_of(len(one.missing(need.rows)))
     try:
         eviction.make_room(folder, size, keep=keep, held=held)
     except UserError:

@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 
 from kerasft.activations import store
-from kerasft.activations.store import TENSOR, Key, RowId, Rows, Writer
+from kerasft.activations.store import TENSOR, Gathered, Key, RowId, Rows, Writer
 from kerasft.errors import UserError
 
 log = logging.getLogger("kerasft")
@@ -71,7 +71,7 @@ class Segments:
         """Returns the rows that are in no segment, each once, in order."""
         return [row for row in dict.fromkeys(rows) if row not in self.places]
 
-    def open(self, folder: Path, rows: Sequence[RowId]) -> Rows | None:
+    def open(self, folder: Path, rows: Sequence[RowId]) -> np.ndarray | Gathered | None:
         """Opens rows, memory-mapped, and marks their segments as used now.
 
         Args:

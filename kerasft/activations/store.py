@@ -165,7 +165,9 @@ class Gathered:
         return self[:].astype(dtype or self.dtype, copy=False)
 
 
-def gathered(stores: Sequence[np.ndarray], which: np.ndarray, places: np.ndarray) -> Rows:
+def gathered(
+    stores: Sequence[np.ndarray], which: np.ndarray, places: np.ndarray
+) -> np.ndarray | Gathered:
     """Returns rows of some stores as one array; a stretch of a single store as it lies there."""
     used, which = np.unique(which, return_inverse=True)
     stores = [stores[number] for number in used]

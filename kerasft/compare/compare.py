@@ -38,7 +38,7 @@ from kerasft.compare.verdict import WayResult
 from kerasft.compare.ways import AS_IS, WAYS, rates_of
 from kerasft.config.load import load_config, to_toml, unfreeze_defaults
 from kerasft.config.weights_names import file_for
-from kerasft.data.splits import units_of
+from kerasft.data.splits import unit_numbers
 from kerasft.errors import UserError
 from kerasft.files import write_atomic
 from kerasft.progress import Event, Progress, silent
@@ -367,14 +367,12 @@ def _p_values(
 
 def _units(comparison: Comparison, fraction: float) -> dict[int, np.ndarray]:
     """Returns the numbers of the validation images' units by seed, the same in all seeds."""
-    units = {}
-    for (seed, share), photos in comparison.sources.items():
-        if share == fraction:  # the validation images are the same with every fraction
-            number = np.empty(len(photos.paths), int)
-            for position, unit in enumerate(units_of(photos.pictures(), photos.groups)):
-                number[unit] = position
-            units[seed] = number[photos.indices("validation")]
-    return units
+    # The validation images are the same with every fraction.
+    of_seeds = {seed: one for (seed, share), one in comparison.sources.items() if share == fraction}
+    return {
+        seed: unit_numbers(photos.pictures(), photos.groups)[photos.indices("validation")]
+        for seed, photos in of_seeds.items()
+    }
 
 
 def _keep(comparison: Comparison, winner: WayResult) -> Path | None:

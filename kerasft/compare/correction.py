@@ -21,12 +21,13 @@ Shapes: B resamples, T models that were tried, N images, U units.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
-from kerasft.answers import Answers
 from kerasft.compare.entry import Entry
 from kerasft.compare.request import Trial
+from kerasft.metrics import Answers
 
 RESAMPLES = 1000  # for the choice within a way
 OUTER, INNER = 200, 40  # for the choice among ways: resamples, and resamples of each
@@ -71,7 +72,7 @@ class Correction:
         answers = self.answers.get(trial)
         if answers is None:
             return 0.0
-        return _luck(answers, self._drawn(RESAMPLES)[:, self.rows[trial.seed]])
+        return _luck(answers, self._drawn[:, self.rows[trial.seed]])
 
     def luck_of_winner(self, ways: Sequence[Sequence[Trial]], winner: int) -> float:
         """Returns how much of the winner's accuracy comes from choices, that among ways included.
@@ -82,7 +83,7 @@ class Correction:
         """
         random = np.random.default_rng(1)
         lucky = []
-        for drawn in self._drawn(OUTER):
+        for drawn in self._drawn[:OUTER]:
             again = random.multinomial(self.units, drawn / drawn.sum(), INNER)
             best = max(ways, key=lambda way: self._corrected_inside(way, drawn, again))
             final = self._outside(ways[winner], drawn, repeated=False)
@@ -123,10 +124,11 @@ class Correction:
             accuracies.append(accuracies_on(answers, chosen, once == 0))
         return float(np.mean(accuracies))
 
-    def _drawn(self, number: int) -> np.ndarray:
-        """Returns how many times each unit is in each resample, [B,U], always the same numbers."""
+    @cached_property
+    def _drawn(self) -> np.ndarray:
+        """How many times each unit is in each resample, [B,U], always the same numbers."""
         shares = np.full(self.units, 1 / self.units)
-        return np.random.default_rng(0).multinomial(self.units, shares, number)
+        return np.random.default_rng(0).multinomial(self.units, shares, RESAMPLES)
 
 
 def chosen_on(answers: Answers, drawn: np.ndarray) -> np.ndarray:

@@ -10,9 +10,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from kerasft.answers import Answers
 from kerasft.compare.request import Trial
-from kerasft.metrics import Figures
+from kerasft.metrics import Answers, Figures
 from kerasft.results import Result
 
 Split = Literal["validation", "test"]

@@ -21,7 +21,6 @@ import numpy as np
 from sklearn.metrics import f1_score
 
 from kerasft.activations.context import SCORING_BATCH
-from kerasft.answers import Answers
 from kerasft.backbones.imagenet_classes import Matches, match_classes, scores_of
 from kerasft.compare.entry import Entry, SplitResult, TriedSetting
 from kerasft.compare.request import (
@@ -39,6 +38,7 @@ from kerasft.data.source import Source
 from kerasft.errors import OutOfTime, TooFewPhotos
 from kerasft.evaluation.evaluate import batches_of
 from kerasft.files import write_atomic
+from kerasft.metrics import Answers
 from kerasft.models import bundle, target
 from kerasft.models.bundle import Bundle, score
 from kerasft.progress import Event, Progress

@@ -56,6 +56,14 @@ def units_of(pictures: Sequence[str], groups: Sequence[str] = ()) -> list[list[i
     return list(units.values())
 
 
+def unit_numbers(pictures: Sequence[str], groups: Sequence[str] = ()) -> np.ndarray:
+    """Returns the number of each image's unit, int [N]; the arguments are those of `units_of`."""
+    numbers = np.empty(len(pictures), int)
+    for number, unit in enumerate(units_of(pictures, groups)):
+        numbers[unit] = number
+    return numbers
+
+
 def without_copies(splits: np.ndarray, pictures: Sequence[str]) -> np.ndarray:
     """Marks images as unused that are in a later split as well.
 

@@ -48,7 +48,7 @@ class Prediction:
     error: str = ""
 
     def to_json(self) -> dict[str, Any]:
-        """Returns the object that `kerasft predict --json` prints for the file."""
+        """Returns the object that stands for the file in the JSON result of `kerasft predict`."""
         if self.error:
             return {"file": self.file, "error": self.error}
         return {"file": self.file, "predictions": plain(self.labels)}

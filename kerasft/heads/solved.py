@@ -9,7 +9,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from kerasft.answers import Answers
+from kerasft.metrics import Answers
 from kerasft.results import Result
 
 

@@ -14,11 +14,11 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 from threadpoolctl import threadpool_limits
 
-from kerasft.answers import Answers
 from kerasft.errors import TooFewPhotos, UserError, did_you_mean
 from kerasft.heads.estimators import Folds, Setting, Solver, Task, fit_calibrated
 from kerasft.heads.methods import METHODS
 from kerasft.heads.solved import Examples, Solution, Tried
+from kerasft.metrics import Answers
 
 FOLDS = 5
 SMALLEST = 1e-15  # smallest score in a log loss, since Bayes gives scores of 0

@@ -22,9 +22,9 @@ from typing import Any
 import keras
 import numpy as np
 
-from kerasft.answers import Answers
 from kerasft.errors import UserError
 from kerasft.files import replacing, write_atomic
+from kerasft.metrics import Answers
 from kerasft.seeds import derive_seed
 
 KINDS = ("weight", "slot", "seed", "mean", "answer")  # of the arrays of a state

@@ -13,14 +13,13 @@ from kerasft.activations.context import SCORING_BATCH, RunContext
 from kerasft.activations.keys import TRAIN_AND_VALIDATION
 from kerasft.activations.prefix_pass import activations_at
 from kerasft.activations.store import Stored
-from kerasft.answers import Answers
 from kerasft.config.fields import Solved
 from kerasft.data.source import Source
-from kerasft.data.splits import units_of
+from kerasft.data.splits import unit_numbers
 from kerasft.heads import methods, solved, solver
 from kerasft.heads.solved import Examples
 from kerasft.heads.trained import STANDARD, set_standard
-from kerasft.metrics import Figures
+from kerasft.metrics import Answers, Figures
 from kerasft.models import bundle
 from kerasft.models.cut import digest_of, fingerprint, may_change, thaw
 from kerasft.models.live import restore_precision, set_precision
@@ -213,9 +212,7 @@ def _examples(source: Source, name: str, features: np.ndarray) -> Examples:
     positions = source.indices(name)
     pictures = source.pictures()
     groups = [source.groups[i] for i in positions] if source.groups else ()
-    units = np.empty(len(positions), int)
-    for number, unit in enumerate(units_of([pictures[i] for i in positions], groups)):
-        units[unit] = number
+    units = unit_numbers([pictures[i] for i in positions], groups)
     return Examples(features, source.labels[positions], units)
 
 

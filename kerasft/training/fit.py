@@ -11,11 +11,10 @@ import numpy as np
 
 from kerasft.activations.context import SCORING_BATCH, RunContext
 from kerasft.activations.store import Rows, Stored, release
-from kerasft.answers import Answers
 from kerasft.config.fields import Phase
 from kerasft.data.batches import explaining
 from kerasft.errors import PhaseFailed, UserError
-from kerasft.metrics import Figures
+from kerasft.metrics import Answers, Figures
 from kerasft.models import bundle
 from kerasft.progress import Event, Part
 from kerasft.run import read_metrics, write_metrics

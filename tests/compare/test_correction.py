@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from kerasft.answers import Answers
 from kerasft.compare import verdict
 from kerasft.compare.compare import run_request
 from kerasft.compare.correction import Correction, accuracies_on, chosen_on
@@ -15,7 +14,7 @@ from kerasft.compare.request import Request, Trial
 from kerasft.heads.methods import METHODS
 from kerasft.heads.solved import Examples
 from kerasft.heads.solver import solve
-from kerasft.metrics import Figures
+from kerasft.metrics import Answers, Figures
 
 A = ([0.1, 0.1, 2.0], [1, 1, 0])  # losses and hits on three images
 B = ([1.0, 1.0, 0.1], [0, 0, 1])

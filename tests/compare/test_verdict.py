@@ -5,7 +5,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from kerasft.answers import Answers
 from kerasft.compare import verdict
 from kerasft.compare.correction import Correction
 from kerasft.compare.entry import Entry, SplitResult
@@ -18,7 +17,7 @@ from kerasft.compare.verdict import (
     p_values,
     winner_of,
 )
-from kerasft.metrics import Figures
+from kerasft.metrics import Answers, Figures
 
 UNITS = {0: np.arange(10), 1: np.arange(5, 15), 2: np.arange(10)}  # the images of each seed
 IMAGES = {0: [f"{i}.jpg" for i in range(10)], 1: [f"{i}.jpg" for i in range(5, 15)]}
