@@ -1,7 +1,11 @@
+import gc
+import subprocess
+import sys
+
 import pytest
 
 from kerasft.errors import UserError
-from kerasft.processes import run_fresh
+from kerasft.processes import importing, run_fresh
 
 
 def test_jobs_run_beside_each_other_and_are_told(tmp_path):
@@ -27,3 +31,28 @@ def test_a_process_sees_kerasft_and_computes_with_tensorflow_on_the_cpu(tmp_path
     assert str(error.value) == (
         "The test failed: the process that looks ended with status 1: tensorflow -1"
     )
+
+
+def test_what_is_imported_is_no_longer_looked_through_for_garbage():
+    # In a process of its own: this one's garbage is collected on.
+    code = (
+        "import gc\nfrom kerasft.processes import importing\n"
+        "print(gc.get_freeze_count())\n"
+        "with importing():\n"
+        "    print(gc.isenabled())\n"
+        "    kept = [[number] for number in range(10_000)]\n"
+        "print(gc.isenabled(), gc.get_freeze_count() > 10_000)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "0\nFalse\nTrue True\n"
+
+
+def test_garbage_is_collected_again_after_an_import_that_failed():
+    before = gc.get_freeze_count()
+    try:
+        with pytest.raises(ModuleNotFoundError), importing():
+            import there_is_no_such_module  # noqa: F401
+        assert gc.isenabled()
+    finally:
+        if not before:
+            gc.unfreeze()

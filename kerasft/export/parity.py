@@ -22,7 +22,7 @@ import numpy as np
 from kerasft.errors import UserError
 from kerasft.export.formats import EXPORTERS
 from kerasft.lazy_tensorflow import tf
-from kerasft.processes import run_fresh
+from kerasft.processes import importing, run_fresh
 from kerasft.progress import Progress, silent
 from kerasft.results import Result
 
@@ -176,7 +176,8 @@ def max_difference(pairs: Iterable[tuple[np.ndarray, np.ndarray]]) -> float:
 
 def compute_export(export: Path, task: dict) -> dict[str, np.ndarray]:
     """Computes the argument `export` of `compare`, with an export that its format opens."""
-    scorer = EXPORTERS[task["format"]].open_scorer(export)
+    with importing():  # the packages that the format needs
+        scorer = EXPORTERS[task["format"]].open_scorer(export)
     encoded = [Path(path).read_bytes() for path in task["inputs"]]
     noise = noise_pixels(task["image_size"])
     outputs: dict[str, np.ndarray] = {}
@@ -204,9 +205,10 @@ def compute_export(export: Path, task: dict) -> dict[str, np.ndarray]:
 def compute_reference(model: Path, task: dict) -> dict[str, np.ndarray]:
     """Computes the argument `reference` of `compare`, with model.keras and `pixels/images.py`."""
     # Imported here, so that the process of the export loads neither.
-    import keras
+    with importing():
+        import keras
 
-    from kerasft.pixels import images
+        from kerasft.pixels import images
 
     whole = keras.models.load_model(model)
     both = keras.Model(whole.inputs[0], [whole.outputs[0], whole.get_layer("logits").output])
