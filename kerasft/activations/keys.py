@@ -14,16 +14,17 @@ import keras
 import numpy as np
 
 from kerasft.activations import engines
-from kerasft.activations.context import RunContext
 from kerasft.activations.numerics import NUMERICS
 from kerasft.activations.store import Key, RowId
 from kerasft.backbones import compatibility
 from kerasft.backbones.spec import nets_of
 from kerasft.config.fields import AnyPhase, Config, Solved
+from kerasft.config.settled import USUAL_BATCH
 from kerasft.data.source import Source
 from kerasft.lazy_tensorflow import is_installed
 from kerasft.models.cut import Cut, digest_of, fingerprint
 from kerasft.models.net import Net
+from kerasft.record import Device
 from kerasft.seeds import derive_seed
 
 TRAIN_AND_VALIDATION = ("train", "validation")  # the splits whose activations a phase needs
@@ -108,20 +109,31 @@ def rows_of(source: Source, split: str, view: int) -> list[RowId]:
     return [(source.digests[position], view) for position in source.indices(split)]
 
 
-def needs_at(context: RunContext, phase: AnyPhase, net: Net, blocks: int, dtype: str) -> list[Need]:
+def needs_at(
+    config: Config,
+    source: Source,
+    machine: Device,
+    phase: AnyPhase,
+    net: Net,
+    blocks: int,
+    dtype: str,
+) -> list[Need]:
     """Lists what a phase needs at a cut: for each backbone the plain view, then the others.
 
     The plain view is a tensor of its own, which does not depend on how the others are made.
 
     Args:
-        context: the run.
+        config: the config; of what a run settles, the image size, the views, the engine, its batch
+            and its precision have to be settled.
+        source: the photos.
+        machine: what computes.
         phase: the phase, which decides the views.
         net: the whole net.
         blocks: number of blocks above the cut.
         dtype: dtype of the stores, "float16" or "float32".
     """
-    config, source, side = context.config, context.source, context.plan.image_size
-    views = range(1, views_taken(phase, context.plan.views))
+    side, batch = net.model.input_shape[1], config.cache.batch or USUAL_BATCH
+    views = range(1, views_taken(phase, config.augment.views or 0))
     plain = [*rows_of(source, "train", 0), *rows_of(source, "validation", 0)]
     # All views of a photo follow each other, as a pass computes them.
     others = [(photo, view) for photo, _ in rows_of(source, "train", 0) for view in views]
@@ -137,10 +149,10 @@ def needs_at(context: RunContext, phase: AnyPhase, net: Net, blocks: int, dtype:
         "engine": config.cache.engine,
         "precision": config.cache.precision,
         "versions": _versions(),
-        "machine": [*engines.processor(), *map(str, context.machine.to_json().values())],
+        "machine": [*engines.processor(), *map(str, machine.to_json().values())],
     }
-    if context.plan.batch != engines.BATCH:  # another batch may round in another way
-        common["batch"] = context.plan.batch
+    if batch != engines.BATCH:  # another batch may round in another way
+        common["batch"] = batch
     if dtype == "float32" and config.cache.dtype == "auto":
         common["overflow"] = True  # not the same store as with cache.dtype = "float32"
     nets = nets_of(config.model.backbone, side)

@@ -66,7 +66,7 @@ def choose_precision(
         source: the photos.
         prefix: the prefix, pixels to the activations at the first stored cut.
         blocks: number of blocks above that cut, or "all".
-        passes: number of images that will go through the prefix.
+        passes: number of images that will go through the prefix, because no store has them.
 
     Returns:
         "bfloat16" if the processor has it and the measured gain is worth it, else "float32".
@@ -84,20 +84,39 @@ def choose_precision(
     return "bfloat16" if gain.is_worth_it else "float32"
 
 
-def _measured_once(config: Config, source: Source, prefix: keras.Model, blocks: int | str) -> Gain:
+def bfloat16_pays(config: Config, prefix: keras.Model, blocks: int | str) -> bool:
+    """Returns whether an earlier run has measured that bfloat16 is worth it.
+
+    Args:
+        config: the config, its engine settled.
+        prefix: the prefix, pixels to the activations at the cut.
+        blocks: number of blocks above that cut, or "all".
+    """
+    if not engines.computes_bfloat16():
+        return False
+    key = _key_of_gain(config, prefix, blocks)
+    numbers = cache.remembered(cache.cache_folder(), key, ("speed", "difference"))
+    return numbers is not None and Gain(**numbers).is_worth_it
+
+
+def _key_of_gain(config: Config, prefix: keras.Model, blocks: int | str) -> str:
     side = prefix.input_shape[1]
     of_net = [config.model.backbone, side, config.model.weights, blocks]
     chosen = [config.head.features, config.head.leave_out]
     of_net += chosen if chosen != ["pooled", 0] else []
     of_machine = [keras.backend.backend(), config.cache.engine, *engines.processor()]
-    key = " ".join(map(str, [*of_net, *of_machine]))
+    return " ".join(map(str, [*of_net, *of_machine]))
+
+
+def _measured_once(config: Config, source: Source, prefix: keras.Model, blocks: int | str) -> Gain:
+    key = _key_of_gain(config, prefix, blocks)
     numbers = cache.remembered(cache.cache_folder(), key, ("speed", "difference"))
     if numbers:
         return Gain(**numbers)
     batches = split_batches(
         source,
         "train",
-        image_size=side,
+        image_size=prefix.input_shape[1],
         resize=config.data.resize,
         batch_size=engines.BATCH,
     )

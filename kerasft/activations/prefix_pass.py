@@ -41,6 +41,7 @@ from kerasft.errors import PhaseFailed, UserError
 from kerasft.models.cut import Cut
 from kerasft.models.net import Net
 from kerasft.progress import Event, Part
+from kerasft.record import Device
 
 log = logging.getLogger("kerasft")
 
@@ -71,6 +72,31 @@ def activations_at(context: RunContext, index: int, net: Net, cut: Cut) -> Store
             _tell(context, index, found.bytes, 0)
             return found
     return _filled(context, index, net, blocks)
+
+
+def _needs(context: RunContext, phase: AnyPhase, net: Net, blocks: int, dtype: str) -> list[Need]:
+    return needs_at(context.config, context.source, context.machine, phase, net, blocks, dtype)
+
+
+def stored_already(
+    config: Config, source: Source, machine: Device, phase: AnyPhase, net: Net, blocks: int
+) -> int:
+    """Counts what an earlier phase or run has computed of what a phase needs.
+
+    Args:
+        config, source, machine, phase, net, blocks: see `keys.needs_at`.
+
+    Returns:
+        The number of images, each view counted, whose activations are stored.
+    """
+    folder = cache.cache_folder()
+    most = 0
+    for dtype in _dtypes(config):
+        needs = needs_at(config, source, machine, phase, net, blocks, dtype)
+        missing = set().union(*_missing(folder, needs))
+        of_one_net = [row for need in needs if need.net == 0 for row in need.rows]
+        most = max(most, sum(row not in missing for row in of_one_net))
+    return most
 
 
 def _dtypes(config: Config) -> tuple[str, ...]:
@@ -120,7 +146,7 @@ def find(context: RunContext, phase: AnyPhase, net: Net, blocks: int, dtype: str
     """
     folder, source = cache.cache_folder(), context.source
     there: dict[tuple[int, bool], Segments] = {}  # by backbone, of the plain view or the others
-    for need in needs_at(context, phase, net, blocks, dtype):
+    for need in _needs(context, phase, net, blocks, dtype):
         there[need.net, need.plain] = Segments.of(folder, need.tensor)
         if there[need.net, need.plain].missing(need.rows):
             return None
@@ -148,8 +174,8 @@ def _filled(context: RunContext, index: int, net: Net, blocks: int) -> Stored:
     for dtype, also in dict.fromkeys(tries):
         if dtype in overflown:
             continue
-        needs = needs_at(context, phase, net, blocks, dtype)
-        more = [] if also is None else needs_at(context, phase, net, also, dtype)
+        needs = _needs(context, phase, net, blocks, dtype)
+        more = [] if also is None else _needs(context, phase, net, also, dtype)
         more = _that_fit(needs, more)
         size, extra = _bytes(needs), _bytes(more)
         lack = eviction.lack_of_room(cache.cache_folder(), size)

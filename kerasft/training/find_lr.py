@@ -168,7 +168,7 @@ def _first_phase(
     config = for_device(config, device)
     found = open_photos(run, config.data, progress)
     net = initial_net(config, len(found.class_names))
-    plan = settle(config, found, net, device.device)
+    plan = settle(config, found, net, device)
     return RunContext(run, plan, found, progress, device), net
 
 

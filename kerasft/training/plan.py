@@ -14,7 +14,8 @@ import keras
 from kerasft import cache
 from kerasft.activations import engines, eviction
 from kerasft.activations.keys import TRAIN_AND_VALIDATION, bytes_at, passes
-from kerasft.activations.pace import Pace, choose_precision, measured_pace
+from kerasft.activations.pace import Pace, bfloat16_pays, choose_precision, measured_pace
+from kerasft.activations.prefix_pass import stored_already
 from kerasft.backbones.spec import default_blocks
 from kerasft.config.fields import AnyPhase, Config, Solved, distinct_views
 from kerasft.config.settled import Plan, Storing
@@ -32,13 +33,13 @@ log = logging.getLogger("kerasft")
 DEFAULT_VIEWS = 4
 
 
-def plan_new(config: Config, source: Source, device: str) -> tuple[Plan, Net]:
+def plan_new(config: Config, source: Source, machine: Device) -> tuple[Plan, Net]:
     """Settles the config of a new run.
 
     Args:
         config: the config as it was typed.
         source: the photos.
-        device: the device that computes, "cpu" or "gpu:N".
+        machine: the device that computes, from `devices.prepare`.
 
     Returns:
         The plan, and the net that the run begins with.
@@ -52,17 +53,17 @@ def plan_new(config: Config, source: Source, device: str) -> tuple[Plan, Net]:
     if source.splits_from is not None:
         data = config.data.model_copy(update={"splits_from": str(source.splits_from)})
         config = config.model_copy(update={"data": data})
-    return settle(config, source, net, device), net
+    return settle(config, source, net, machine), net
 
 
-def settle(config: Config, source: Source, net: Net, device: str, *, done: int = 0) -> Plan:
+def settle(config: Config, source: Source, net: Net, machine: Device, *, done: int = 0) -> Plan:
     """Settles what a config leaves open; what is settled already stays.
 
     Args:
         config: a config, new or with phases appended.
         source: the photos.
         net: the net that the first unfinished phase begins with.
-        device: the device that computes, "cpu" or "gpu:N".
+        machine: the device that computes, from `devices.prepare`.
         done: number of finished phases; they stay as they are.
 
     Raises:
@@ -73,16 +74,25 @@ def settle(config: Config, source: Source, net: Net, device: str, *, done: int =
         _refuse_idle_epochs(config.phases[index], index, len(source.indices("train")))
     blocks = _settle_blocks(config.phases, net, default_blocks(config.model.backbone))
     views = _settle_views(config, blocks)
+    device = machine.device
     phases, storing = list(config.phases[:done]), []
-    first_stored: tuple[keras.Model, int | str, int] | None = None
+    first: tuple[keras.Model, int | str, int, int, str] | None = (
+        None  # the first phase with a store
+    )
+    trained = 0  # number of blocks whose weights an earlier phase of this process will change
     for index in range(done, len(config.phases)):
         phase, cut = config.phases[index], net.cut(blocks[index])
-        decided = decide_storing(config, views, source, index, cut, device)
+        precision, there = "float32", 0
+        if len(cut.blocks) >= trained:
+            precision, there = _there(config, views, source, index, net, blocks[index], machine)
+        trained = max(trained, 0 if isinstance(phase, Solved) else len(cut.blocks))
+        decided = decide_storing(config, views, source, index, cut, device, there)
         storing.append(decided)
         if phase.stored is None and decided.passes and not decided.stored:
             log.info("%s: the activations are not stored: %s.", phase.name, decided.why)
-        if decided.stored and first_stored is None and cut.prefix is not None:
-            first_stored = cut.prefix, blocks[index], passes(phase, views, source)
+        if decided.stored and first is None and cut.prefix is not None:
+            needed = passes(phase, views, source)
+            first = cut.prefix, blocks[index], needed, decided.passes, precision
         settled: dict[str, object] = {"stored": decided.stored}
         if not isinstance(phase, Solved):
             settled["blocks"] = blocks[index]
@@ -94,14 +104,13 @@ def settle(config: Config, source: Source, net: Net, device: str, *, done: int =
             "phases": tuple(phases),
         }
     )
-    if first_stored is not None:
-        prefix, above, images = first_stored
+    if first is not None:
+        prefix, above, needed, lacking, precision = first
         config = _with_cache(config, engine=_settle_engine(config, device))
-        config = _settle_batch(config, prefix, images)
+        config = _settle_batch(config, prefix, needed)
         if config.cache.precision == "auto":
-            precision = "float32"
-            if device == "cpu":
-                precision = choose_precision(config, source, prefix, blocks=above, passes=images)
+            if device == "cpu" and precision == "float32":
+                precision = choose_precision(config, source, prefix, blocks=above, passes=lacking)
             config = _with_cache(config, precision=precision)
     return Plan.of(config, storing)
 
@@ -175,13 +184,57 @@ def _settle_views(config: Config, blocks: Sequence[int | str]) -> int:
     return int(min(DEFAULT_VIEWS, distinct_views(augment.flip, augment.crop, augment.color)))
 
 
+def _there(
+    config: Config,
+    views: int,
+    source: Source,
+    index: int,
+    net: Net,
+    blocks: int | str,
+    machine: Device,
+) -> tuple[str, int]:
+    """Counts the images, each view counted, whose activations at a phase's cut are stored already.
+
+    Returns:
+        The precision in which most of them were computed, float32 if the numbers are equal; and
+        their number. Stores in bfloat16 count if it was measured to be worth it, or is asked for.
+    """
+    phase, cut = config.phases[index], net.cut(blocks)
+    if cut.prefix is None or config.cache.mode == "off" or phase.stored is False:
+        return "float32", 0
+    augment = config.augment.model_copy(update={"views": views})
+    config = config.model_copy(update={"augment": augment})
+    if config.cache.engine == "auto":
+        config = _with_cache(config, engine=_usual_engine(machine.device))
+    config = _settle_batch(config, cut.prefix, passes(phase, views, source))
+    precisions = [config.cache.precision]
+    if precisions == ["auto"]:
+        precisions = ["float32"]
+        if machine.device == "cpu" and bfloat16_pays(config, cut.prefix, blocks):
+            precisions.append("bfloat16")
+    most = "float32", 0
+    for precision in precisions:
+        asked = _with_cache(config, precision=precision)
+        there = stored_already(asked, source, machine, phase, net, len(cut.blocks))
+        if there > most[1]:
+            most = precision, there
+    return most
+
+
 def decide_storing(
-    config: Config, views: int, source: Source, index: int, cut: Cut, device: str = "cpu"
+    config: Config,
+    views: int,
+    source: Source,
+    index: int,
+    cut: Cut,
+    device: str = "cpu",
+    there: int = 0,
 ) -> Storing:
     """Decides whether a phase trains on stored activations.
 
     The cost that is compared is the number of images that go through the prefix: with a store,
-    each view once; without one, every image in every epoch. The suffix costs the same either way.
+    each view that is not there yet once; without one, every image in every epoch. The suffix costs
+    the same either way.
     On a GPU, the time to read a store that its memory does not hold counts too.
 
     Args:
@@ -191,6 +244,7 @@ def decide_storing(
         index: position of the phase in the run, from 0.
         cut: the cut at which the phase trains.
         device: the device that computes, "cpu" or "gpu:N".
+        there: number of images, each view counted, whose activations are stored already.
 
     Raises:
         UserError: a store was asked for, but there is no room for it, or nothing to store.
@@ -214,8 +268,8 @@ def decide_storing(
         asked = phase.stored
     if asked is False:
         return Storing(False, "switched off", live, 0)
-    once = passes(phase, views, source)
-    size = bytes_at(cut, once, config.cache.dtype)
+    needed = passes(phase, views, source)
+    once, size = needed - there, bytes_at(cut, needed, config.cache.dtype)
     lack = eviction.lack_of_room(cache.cache_folder(), size)
     if lack and asked:
         raise UserError(
@@ -239,6 +293,8 @@ def decide_storing(
     why = f"{once:,} images through the frozen part instead of {live:,}"
     if solved:
         why = f"{once:,} images through the frozen part, for other methods too"
+    if there:
+        why += f"; {there:,} are stored already"
     return Storing(True, why, once, size)
 
 
@@ -277,6 +333,10 @@ def _settle_engine(config: Config, device: str) -> str:
         )
     if engine != "auto":
         return engine
+    return _usual_engine(device)
+
+
+def _usual_engine(device: str) -> str:
     if device != "cpu" and engines.compiles():
         return "compiled"
     return "folded" if engines.folds(device) else "keras"

@@ -60,7 +60,7 @@ def next_phase(
     found = found or open_photos(run, config.data, progress)
     net = Net.of(trained_part(load_bundle(run.model_path).model), config.model.backbone)
     done = len(record.phases)
-    plan = settle(longer, found, net, device.device, done=done)
+    plan = settle(longer, found, net, device, done=done)
     return RunContext(run, plan, found, progress, device), net
 
 

@@ -97,7 +97,7 @@ def train_run(
             device = devices.prepare(config.device)
             if found is None:
                 found = _scan(config, progress)
-            plan, net = plan_new(config, found, device.device)
+            plan, net = plan_new(config, found, device)
             _write_new(run, plan.config, found, device)
         context = RunContext(run, plan, found, progress, device)
         return _run_phases(context, began, net, score_test=score_test)
@@ -220,7 +220,7 @@ def plan_run(config: Config, *, progress: Progress = silent) -> DryRun:
     """
     device = devices.prepare(config.device)
     source = _scan(config, progress)
-    plan, net = plan_new(config, source, device.device)
+    plan, net = plan_new(config, source, device)
     images = len(source.indices("train"))
     phases = tuple(
         None if isinstance(phase.settings, Solved) else open_trainable(plan, index, net, images)

@@ -17,6 +17,7 @@ from kerasft.record import Device
 from kerasft.run import Run
 from kerasft.training.plan import plan_new
 
+CPU = Device("tensorflow", "cpu", "", 2)
 pytestmark = pytest.mark.usefixtures("tiny_backbone")
 
 
@@ -25,19 +26,21 @@ def context_and_net(tiny_backbone, tmp_path_factory):
     photos = draw_photos(tmp_path_factory.mktemp("needs") / "photos")
     config = small(photos, "augment.views=3", "cache.mode=on")
     found = scan_source(config.data, seed=0)
-    plan, net = plan_new(config, found, "cpu")
+    plan, net = plan_new(config, found, CPU)
     machine = Device("tensorflow", "cpu", "", 2)
     return RunContext(Run(photos), plan, found, silent, machine), net
 
 
 def needs_of_head(context, net):
-    return needs_at(context, context.config.phases[0], net, 0, "float16")
+    return needs_at(
+        context.config, context.source, context.machine, context.config.phases[0], net, 0, "float16"
+    )
 
 
 def test_a_solved_head_needs_the_plain_view_alone(context_and_net):
     context, net = context_and_net
     phase = Solved(name="svm", method="svm")
-    (need,) = needs_at(context, phase, net, 0, "float16")
+    (need,) = needs_at(context.config, context.source, context.machine, phase, net, 0, "float16")
     assert need == needs_of_head(context, net)[0]
     assert {view for _, view in need.rows} == {0}
     assert passes(phase, 3, context.source) == 24 + 6
@@ -53,7 +56,9 @@ def test_the_first_view_is_plain_and_the_others_have_seeds_of_their_own():
 
 def test_a_cut_needs_the_plain_view_and_the_others_of_training(context_and_net):
     context, net = context_and_net
-    plain, others = needs_at(context, context.config.phases[0], net, 1, "float16")
+    plain, others = needs_at(
+        context.config, context.source, context.machine, context.config.phases[0], net, 1, "float16"
+    )
     digests, train, validation = (
         context.source.digests,
         context.source.indices("train"),

@@ -8,8 +8,10 @@ from kerasft.activations import pace
 from kerasft.activations.pace import Pace, disk_rate, measured_pace
 from kerasft.data.scan import scan_source
 from kerasft.errors import UserError
+from kerasft.record import Device
 from kerasft.training.plan import decide_storing, plan_new
 
+CPU = Device("tensorflow", "cpu", "", 2)
 pytestmark = pytest.mark.usefixtures("tiny_backbone")
 
 GB = 10**9
@@ -48,7 +50,7 @@ def test_a_slow_disk_is_told_with_both_times(photos, tmp_path, monkeypatch):
     monkeypatch.setattr(pace, "PROBE", 1 << 20)
     config = small(photos, "cache.engine=keras")
     source = scan_source(config.data, seed=0)
-    plan, net = plan_new(config, source, "cpu")
+    plan, net = plan_new(config, source, CPU)
     cut = net.cut(0)
     measured = measured_pace(plan.config, source, cut.prefix, "gpu:0")
     assert measured.images > 1 and measured.disk > 1e6

@@ -75,7 +75,7 @@ def stores(folder):
 def setting_of(photos, *sets, **machine):
     config = small(photos, *sets)
     found = scan_source(config.data, seed=0)
-    plan, net = plan_new(config, found, "cpu")
+    plan, net = plan_new(config, found, CPU)
     return RunContext(
         Run(photos), plan, found, silent, dataclasses.replace(CPU, **machine)
     ), net.model
@@ -373,7 +373,9 @@ def test_another_version_of_a_library_or_of_the_numerics_misses(part, filled, kn
 def test_a_key_names_the_versions_of_what_computes_and_not_that_of_kerasft(filled):
     context, model = filled[:2]
     net, phase = Net.of(model, "Tiny"), context.config.phases[0]
-    need = keys.needs_at(context, phase, net, 0, "float16")[0]
+    need = keys.needs_at(context.config, context.source, context.machine, phase, net, 0, "float16")[
+        0
+    ]
     assert need.tensor.facts["versions"] == [
         *("tensorflow", keras.__version__, tf.__version__, tf.__version__, np.__version__)
     ]

@@ -29,6 +29,7 @@ from kerasft.run import Run
 from kerasft.training.plan import plan_new
 from kerasft.training.train import continue_run, plan_run, train_run
 
+CPU = Device("tensorflow", "cpu", "", 2)
 PIXELS = np.random.default_rng(0).uniform(0, 255, (2, 32, 32, 3)).astype("float32")
 TOPPED = replace(TINY, name="Topped", block_key=r"^(?:block_|fc)\d", fully_connected=("fc1", "fc2"))
 
@@ -193,9 +194,11 @@ def plain_at(blocks, drawn, *sets, backbone="Tiny"):
     flags = {**FLAGS, "data.source": str(folder), "model.backbone": backbone}
     config = load_config(None, flags=flags, sets=[*sets, "cache.engine=folded"])
     machine = Device("tensorflow", "cpu", "", 2)
-    plan, net = plan_new(config, found, "cpu")
+    plan, net = plan_new(config, found, CPU)
     context = RunContext(Run(folder), plan, found, silent, machine)
-    (need, *_) = needs_at(context, config.phases[0], net, blocks, "float16")
+    (need, *_) = needs_at(
+        context.config, context.source, context.machine, config.phases[0], net, blocks, "float16"
+    )
     return need
 
 

@@ -29,6 +29,7 @@ from kerasft.seeds import derive_seed
 from kerasft.training.plan import plan_new
 from kerasft.training.train import continue_run, train_run
 
+CPU = Device("tensorflow", "cpu", "", 2)
 BOTH = "Tiny+Little"
 PIXELS = np.random.default_rng(0).uniform(0, 255, (2, 32, 32, 3)).astype("float32")
 
@@ -111,11 +112,13 @@ def needs_of(folder, backbone, side=32):
     flags = {**FLAGS, "data.source": str(folder), "model.backbone": backbone}
     config = load_config(None, flags={**flags, "model.image_size": side})
     found = scan_source(config.data, seed=0)
-    plan, net = plan_new(config, found, "cpu")
+    plan, net = plan_new(config, found, CPU)
     machine = Device("tensorflow", "cpu", "", 2)
     context = RunContext(Run(folder), plan, found, silent, machine)
     # The weights are random and differ; all else that a key holds is compared.
-    needs = needs_at(context, config.phases[0], net, 0, "float16")
+    needs = needs_at(
+        context.config, context.source, context.machine, config.phases[0], net, 0, "float16"
+    )
     return [{**need.tensor.facts, "weights": None, "net": need.net} for need in needs]
 
 

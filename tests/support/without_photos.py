@@ -84,7 +84,7 @@ def begin(folder: Path, name: str, config: Config) -> tuple[RunContext, Net]:
     )
     device = prepare("cpu")
     net = Net.of(bundle.load(folder / "start.keras").model, "Tiny")
-    plan = settle(config, photos, net, device.device)
+    plan = settle(config, photos, net, device)
     return RunContext(create_run(folder / name, resume=False), plan, photos, silent, device), net
 
 
@@ -99,7 +99,15 @@ def drawn_pixels(position: int, view: int) -> np.ndarray:
 def fill_stores(context: RunContext, index: int, net: Net) -> None:
     """Fills the stores of a phase as the prefix pass does, from `drawn_pixels`."""
     phase = context.plan.phases[index]
-    needs = needs_at(context, phase.settings, net, net.depth(phase.blocks or 0), "float32")
+    needs = needs_at(
+        context.config,
+        context.source,
+        context.machine,
+        phase.settings,
+        net,
+        net.depth(phase.blocks or 0),
+        "float32",
+    )
     prefix = net.cut(phase.blocks or 0).prefix
     assert prefix is not None
     compute = engines.build(prefix, context.plan.engine, context.plan.precision)

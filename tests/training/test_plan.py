@@ -2,11 +2,14 @@
 
 import logging
 
+import numpy as np
 import pytest
 from drawing import draw_photos
 from tiny_run import SECOND, small
 
-from kerasft.activations import engines, eviction, pace
+from kerasft import cache
+from kerasft.activations import engines, eviction, pace, segments
+from kerasft.activations.keys import needs_at
 from kerasft.config.load import append_phase, load_config, to_toml
 from kerasft.data.scan import scan_source
 from kerasft.errors import UserError
@@ -14,6 +17,7 @@ from kerasft.record import Device
 from kerasft.training import plan
 from kerasft.training.plan import plan_new, settle
 
+CPU = Device("tensorflow", "cpu", "", 2)
 pytestmark = pytest.mark.usefixtures("tiny_backbone")
 
 
@@ -24,7 +28,7 @@ def photos(tmp_path_factory):
 
 def resolved(photos, *sets, **flags):
     config = small(photos, *sets, **flags)
-    return plan_new(config, scan_source(config.data, seed=0), "cpu")
+    return plan_new(config, scan_source(config.data, seed=0), CPU)
 
 
 def why(photos, *sets, **flags):
@@ -49,7 +53,7 @@ def test_as_many_views_as_differ_at_most_four(photos, sets, views):
 def test_side_and_blocks_come_from_the_backbone(photos):
     config = small(photos, **{"model.image_size": None})
     config = append_phase(append_phase(config, flags={"phases.-1.epochs": 1}))
-    planned, net = plan_new(config, scan_source(config.data, seed=0), "cpu")
+    planned, net = plan_new(config, scan_source(config.data, seed=0), CPU)
     assert planned.image_size == planned.config.model.image_size == 224
     assert [phase.blocks for phase in planned.phases] == [0, 1, 2]
     assert net.model.input_shape == (None, 224, 224, 3)
@@ -63,6 +67,61 @@ def test_a_store_pays_where_it_saves_passes(photos):
         "78 images would go through the frozen part to fill the store, only 60 without one",
         60,
     )
+
+
+def store_rows(photos, count=None, blocks=0, **settled):
+    """Stores zeros for what the first phase needs at a cut, or for its first `count` rows."""
+    planned, net = resolved(photos, "cache.mode=on", *(f"{k}={v}" for k, v in settled.items()))
+    config = planned.config
+    found = scan_source(config.data, seed=0)
+    for need in needs_at(config, found, CPU, config.phases[0], net, blocks, "float16"):
+        rows = need.rows[:count]
+        with segments.writing(
+            cache.cache_folder(), need.tensor, rows, need.shape, "float16"
+        ) as writer:
+            writer.append(np.zeros((len(rows), *need.shape), "float16"))
+    return planned, net
+
+
+def test_what_is_stored_already_costs_nothing(photos, tmp_path, monkeypatch):
+    monkeypatch.setenv("KERASFT_CACHE", str(tmp_path))
+    store_rows(photos, **{"augment.views": 3})
+    # With three views it would not pay if nothing were there, see above.
+    assert why(photos, "augment.views=3") == (
+        True,
+        "0 images through the frozen part instead of 60; 78 are stored already",
+        0,
+    )
+    assert why(photos, "augment.views=4")[1] == (  # of the fourth, the 24 are missing
+        "24 images through the frozen part instead of 60; 78 are stored already"
+    )
+    assert why(photos, "augment.views=3", "augment.color=0.2")[1] == (  # other views, same photos
+        "48 images through the frozen part instead of 60; 30 are stored already"
+    )
+
+
+def test_stores_of_weights_that_will_change_before_do_not_count(photos, tmp_path, monkeypatch):
+    monkeypatch.setenv("KERASFT_CACHE", str(tmp_path))
+    store_rows(photos)
+    config = append_phase(
+        small(photos, "phases.0.blocks=1"),
+        flags={"phases.-1.blocks": 0, "phases.-1.epochs": 2},
+    )
+    planned, _ = plan_new(config, scan_source(config.data, seed=0), CPU)
+    assert planned.phases[1].storing.passes == 54  # the first phase trains the block below it
+
+
+def test_stores_in_bfloat16_are_used_where_bfloat16_pays(photos, tmp_path, monkeypatch):
+    monkeypatch.setenv("KERASFT_CACHE", str(tmp_path))
+    monkeypatch.setattr(engines, "computes_bfloat16", lambda: True)
+    planned, net = store_rows(photos, **{"cache.precision": "bfloat16"})
+    key = pace._key_of_gain(planned.config, net.cut(0).prefix, 0)
+    for difference, precision, lacking in ((0.1, "float32", 54), (0.01, "bfloat16", 0)):
+        cache.remember(tmp_path, key, {"speed": 2.0, "difference": difference})
+        found = resolved(photos)[0]
+        assert (found.precision, found.phases[0].storing.passes) == (precision, lacking)
+    store_rows(photos, **{"cache.precision": "float32"})  # then that is taken
+    assert resolved(photos)[0].precision == "float32"
 
 
 def test_what_is_asked_for_comes_before_what_pays(photos):
@@ -109,13 +168,13 @@ def test_a_settled_config_is_settled_the_same_again(photos, tmp_path):
     (tmp_path / "config.toml").write_text(to_toml(planned.config, tmp_path))
     again = load_config(tmp_path / "config.toml")
     assert again == planned.config
-    assert settle(again, scan_source(again.data, seed=0), net, "cpu") == planned
+    assert settle(again, scan_source(again.data, seed=0), net, CPU) == planned
 
 
 def test_a_new_phase_leaves_what_was_settled(photos):
     planned, net = resolved(photos, "cache.engine=keras")
     longer = append_phase(planned.config, flags={**SECOND, "phases.-1.epochs": 9})
-    settled = settle(longer, scan_source(longer.data, seed=0), net, "cpu", done=1)
+    settled = settle(longer, scan_source(longer.data, seed=0), net, CPU, done=1)
     assert settled.config.cache == planned.config.cache
     assert settled.phases[0].storing is None
     assert settled.phases[1].storing.stored
@@ -126,7 +185,7 @@ def test_a_finished_phase_is_not_decided_again(photos, tmp_path, monkeypatch):
     monkeypatch.setenv("KERASFT_CACHE", str(tmp_path))
     eviction.set_limit(tmp_path, 100)  # too small for the head by now
     longer = append_phase(planned.config, flags=SECOND)
-    settled = settle(longer, scan_source(longer.data, seed=0), net, "cpu", done=1)
+    settled = settle(longer, scan_source(longer.data, seed=0), net, CPU, done=1)
     assert [phase.stored for phase in settled.phases] == [True, False]
     assert settled.phases[1].storing.why.startswith(
         "27.6 kB are needed, but the cache's limit is 100 bytes"
@@ -150,7 +209,7 @@ def test_a_store_that_cannot_be_is_refused_where_the_phase_asks_for_it(photos, s
 def test_the_folded_engine_is_refused_where_it_cannot_run(photos):
     config = small(photos, "cache.engine=folded")
     with pytest.raises(UserError) as caught:
-        plan_new(config, scan_source(config.data, seed=0), "gpu:0")
+        plan_new(config, scan_source(config.data, seed=0), Device("tensorflow", "gpu:0", "", 2))
     assert str(caught.value) == (
         "cache.engine: 'folded' needs Keras on TensorFlow and a CPU, got tensorflow on gpu:0. "
         "Leave it out, or use 'keras'."
@@ -251,7 +310,7 @@ def test_an_appended_phase_is_refused_and_a_finished_one_is_left_alone(photos):
     found = scan_source(planned.config.data, seed=0)
     longer = append_phase(planned.config, flags={**SECOND, "phases.-1.accumulate": 4})
     with pytest.raises(UserError, match=r"^phases\.1\.accumulate: expected at most 3"):
-        settle(longer, found, net, "cpu", done=1)
+        settle(longer, found, net, CPU, done=1)
     first = planned.config.phases[0].model_copy(update={"accumulate": 4})
     older = planned.config.model_copy(update={"phases": (first,)})  # before it was refused
-    settle(append_phase(older, flags=SECOND), found, net, "cpu", done=1)
+    settle(append_phase(older, flags=SECOND), found, net, CPU, done=1)

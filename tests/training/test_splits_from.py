@@ -11,9 +11,11 @@ from tiny_run import presplit, small
 
 from kerasft.config.load import load_config
 from kerasft.data.scan import scan_source
+from kerasft.record import Device
 from kerasft.training.plan import plan_new
 from kerasft.training.train import plan_run, train_run
 
+CPU = Device("tensorflow", "cpu", "", 2)
 pytestmark = pytest.mark.usefixtures("tiny_backbone")
 
 
@@ -102,7 +104,7 @@ def warned(caplog, config):
     caplog.clear()
     with caplog.at_level(logging.WARNING, logger="kerasft"):
         source = scan_source(config.data, seed=config.seed, weights=config.model.weights)
-        plan_new(config, source, "cpu")
+        plan_new(config, source, CPU)
     return ours(caplog), source
 
 
