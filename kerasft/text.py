@@ -1,7 +1,7 @@
 """Text for people: sizes in bytes, counts, lists, and names out of files."""
 
 import re
-from collections.abc import Sized
+from collections.abc import Mapping, Sized
 
 from kerasft.errors import UserError
 
@@ -61,6 +61,32 @@ def listing(lines: list[str], most: int) -> str:
     """Lists the first lines, each on its own line, and the number of further ones."""
     more = [f"and {len(lines) - most:,} more"] if len(lines) > most else []
     return "".join(f"\n  {line}" for line in [*lines[:most], *more])
+
+
+MOST_CLASSES = 20
+"""Largest number of classes for which a table has a line each."""
+
+
+def class_table(counts: Mapping[str, Mapping[str, int]]) -> list[str]:
+    """Writes the number of images of each class in each split, as lines with a header.
+
+    Args:
+        counts: class -> split -> number. Of more than `MOST_CLASSES` classes, those after the
+            first ones are added up in the last line.
+    """
+    names = list(counts)
+    most = MOST_CLASSES if len(names) <= MOST_CLASSES else MOST_CLASSES - 1
+    rows = {printable(name): counts[name] for name in names[:most]}
+    if names[most:]:
+        rows[f"{len(names) - most:,} more"] = {
+            split: sum(counts[name][split] for name in names[most:])
+            for split in ("train", "validation", "test")
+        }
+    width = max(len("class"), *map(len, rows))
+    return [f"{'class':<{width}}   train  validation    test"] + [
+        f"{name:<{width}}  {n['train']:>6,}  {n['validation']:>10,}  {n['test']:>6,}"
+        for name, n in rows.items()
+    ]
 
 
 def cell(value: object) -> object:

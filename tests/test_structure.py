@@ -329,6 +329,7 @@ SETTINGS = {
     "device": ["device=cpu"],
     "data.source": ["data.source=elsewhere"],
     "data.data_dir": ["data.data_dir=sets", "data.source=tfds:mnist"],
+    "data.layout": ["data.layout=splits"],
     "data.validation": ["data.validation=0.2"],
     "data.test": ["data.test=0"],
     "data.fraction": ["data.fraction=0.5"],

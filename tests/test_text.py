@@ -1,7 +1,7 @@
 import pytest
 
 from kerasft.errors import UserError
-from kerasft.text import cell, parse_size, size_text
+from kerasft.text import cell, class_table, parse_size, size_text
 
 
 @pytest.mark.parametrize(
@@ -64,3 +64,16 @@ def test_a_text_in_a_table_is_never_a_formula(text):
 @pytest.mark.parametrize("value", ["svm", "1-2", "", -1.5, 0, None, True])
 def test_other_values_stay_as_they_are(value):
     assert cell(value) is value
+
+
+def test_a_table_of_classes_has_a_line_for_each_and_adds_up_those_after_the_nineteenth():
+    counts = {f"c{n:02}": {"train": 1000, "validation": n, "test": 0} for n in range(22)}
+    assert class_table({name: counts[name] for name in ("c00", "c12")}) == [
+        "class   train  validation    test",
+        "c00     1,000           0       0",
+        "c12     1,000          12       0",
+    ]
+    lines = class_table(counts)
+    assert (len(lines), lines[-2]) == (21, "c18      1,000          18       0")
+    assert lines[-1] == "3 more   3,000          60       0"
+    assert len(class_table(dict(list(counts.items())[:20]))) == 21

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from kerasft.cli.options import json_option, print_result, set_option
+from kerasft.cli.options import json_option, print_result, reading_options, set_option
 from kerasft.cli.terminal import duration_text, loading, showing
 from kerasft.cli.wording import as_typed, field_option, fields_typed
 from kerasft.errors import UserError
@@ -26,6 +26,7 @@ EARLIER_NAMES = {"methods": "ways"}
     context_settings={"token_normalize_func": lambda name: EARLIER_NAMES.get(name, name)}
 )
 @click.argument("source", metavar="SRC")
+@reading_options
 @field_option(
     "--backbones",
     "model.backbone",
@@ -96,6 +97,7 @@ def compare(
     keep: bool,
     sets: tuple[str, ...],
     as_json: bool,
+    **reading: object,
 ) -> None:
     """Tries all ways to use a pretrained net on SRC, and recommends one.
 
@@ -115,7 +117,7 @@ def compare(
     with loading():
         from kerasft.compare.compare import compare_ways
 
-    typed = fields_typed({"weights": weights, "image_size": image_size})
+    typed = fields_typed({"weights": weights, "image_size": image_size, **reading})
     again = "Continue with the same command."
     click.get_current_context().meta["kerasft.again"] = lambda: again
     with showing() as progress:

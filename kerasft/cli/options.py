@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 
+from kerasft.cli.wording import field_option
 from kerasft.config.source_names import photos_help, short_name
 from kerasft.results import plain
 
@@ -26,6 +27,23 @@ SOURCE_HELP = f"Photos: {photos_help()}"
 data_option = click.option(
     "--data", metavar="SRC", help="New place of the run's photos, if they were moved."
 )
+
+_READING = (
+    field_option(
+        "--layout",
+        "data.layout",
+        metavar="auto|classes|splits",
+        help="What the folders of SRC are, if their names leave it open: classes, or splits with a "
+        "folder per class in each.",
+    ),
+)
+
+
+def reading_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Adds the options that say how a source is read."""
+    for option in reversed(_READING):
+        command = option(command)
+    return command
 
 
 def print_result(result: Any, to_text: Callable[[Any], str], *, as_json: bool) -> None:

@@ -11,6 +11,7 @@ from kerasft.cli.options import (
     data_option,
     json_option,
     print_result,
+    reading_options,
     set_option,
 )
 from kerasft.cli.terminal import (
@@ -24,12 +25,13 @@ from kerasft.cli.terminal import (
 from kerasft.cli.wording import as_typed, field_option, fields_typed
 from kerasft.errors import UserError
 from kerasft.heads.methods import METHODS
-from kerasft.text import size_text
+from kerasft.text import class_table, size_text
 
 
 @click.command()
-@click.argument("config", required=False, type=click.Path(path_type=Path))
+@click.argument("given", metavar="[SRC|CONFIG]", required=False)
 @field_option("--data", "data.source", metavar="SRC", help=f"{SOURCE_HELP}.")
+@reading_options
 @field_option(
     "--backbone",
     "model.backbone",
@@ -108,7 +110,7 @@ from kerasft.text import size_text
 )
 @json_option
 def train(
-    config: Path | None,
+    given: str | None,
     run_dir: Path | None,
     sets: tuple[str, ...],
     resume: bool,
@@ -118,17 +120,19 @@ def train(
 ) -> None:
     """Trains a new head on photos.
 
-    CONFIG is a TOML file; options override its settings. Without CONFIG, the net is MobileNetV2
-    with ImageNet weights, and the defaults suit a few hundred to a few thousand photos.
+    SRC is the same as --data SRC. CONFIG is a TOML file; options override its settings. Without
+    CONFIG, the net is MobileNetV2 with ImageNet weights, and the defaults suit a few hundred to a
+    few thousand photos.
 
     \b
     Example:
-        kerasft train --data photos/ --run runs/photos
+        kerasft train photos/ --run runs/photos
     """
     from kerasft.cli.options import default_run_path
     from kerasft.config.load import load_config
     from kerasft.run import Run
 
+    config, flags["data"] = _config_or_photos(given, flags["data"])
     if resume and run_dir is None:
         raise UserError("--resume needs --run DIR, the run to continue.", exit_code=2)
     if resume and run_dir is not None and config is None and Run(run_dir).config_path.exists():
@@ -147,6 +151,45 @@ def train(
     with showing() as progress:
         result = train_run(loaded, run_dir, resume=resume, progress=progress)
     print_result(result.to_json(), summary_text, as_json=as_json)
+
+
+def _config_or_photos(given: str | None, data: object) -> tuple[Path | None, object]:
+    """Tells the two meanings of the argument of `train` apart.
+
+    Args:
+        given: the argument: photos, a TOML file, or None.
+        data: value of --data, or None.
+
+    Returns:
+        Path of the config file, or None; value of --data, or None.
+    """
+    from kerasft.config.source_names import is_path, kind_of
+    from kerasft.run import Run
+
+    if given is None:
+        return None, data
+    if Path(given).is_dir() and Run(Path(given)).record_path.is_file():
+        run = as_typed(given)
+        raise UserError(
+            f"{given}: is a run, and not photos or a config file. `kerasft train --run {run} "
+            f"--resume` finishes it if it was interrupted; `kerasft unfreeze-and-continue {run}` "
+            f"goes on with it; `kerasft train {as_typed(str(Run(Path(given)).config_path))}` "
+            "repeats it.",
+            exit_code=2,
+        )
+    is_folder = Path(given).is_dir()
+    if not is_folder and is_path(given) and kind_of(given) == "folder":  # no ending of a source
+        if not Path(given).exists():
+            raise UserError(
+                f"{given}: no such file or folder. Expected photos or a TOML file.", exit_code=2
+            )
+        return Path(given), data
+    if data is not None:
+        raise UserError(
+            f"--data: the photos are named twice, as {given} and as {data}. Leave out one of them.",
+            exit_code=2,
+        )
+    return None, given
 
 
 # What unfreeze-and-continue trains, and find-lr tries.
@@ -332,17 +375,12 @@ def plan_text(plan: Mapping[str, Any]) -> str:
     Args:
         plan: JSON value that `train --dry-run --json` prints.
     """
-    width = max(len("class"), *(len(name) for name in plan["images"]))
     lines = [
         f"{plan['backbone']}, weights {plan['weights']}, {plan['image_size']} x "
         f"{plan['image_size']} pixels, {plan['parameters']:,} parameters in "
         f"{len(plan['blocks'])} blocks",
         "",
-        f"{'class':<{width}}   train  validation    test",
-    ]
-    lines += [
-        f"{name:<{width}}  {n['train']:>6,}  {n['validation']:>10,}  {n['test']:>6,}"
-        for name, n in plan["images"].items()
+        *class_table(plan["images"]),
     ]
     if plan["splits_from"]:
         lines.append(f"Photos that {plan['splits_from']} knows keep their splits")

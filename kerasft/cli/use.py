@@ -6,9 +6,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from kerasft.cli.options import SOURCE_HELP, data_option, json_option, print_result
+from kerasft.cli.options import (
+    SOURCE_HELP,
+    data_option,
+    json_option,
+    print_result,
+    reading_options,
+)
 from kerasft.cli.terminal import loading, showing
-from kerasft.cli.wording import as_typed
+from kerasft.cli.wording import as_typed, fields_typed
 from kerasft.export.formats import DEFAULT, EXPORTERS
 
 if TYPE_CHECKING:  # TensorFlow would start with every command
@@ -34,6 +40,7 @@ LARGEST_TABLE = 20
     metavar="SRC",
     help=f"{SOURCE_HELP}. Required for a MODEL.keras; for a RUN, only if its photos were moved.",
 )
+@reading_options
 @click.option(
     "--relabel",
     is_flag=True,
@@ -41,7 +48,9 @@ LARGEST_TABLE = 20
     "The RUN stays as it is.",
 )
 @json_option
-def evaluate(target: str, split: str, data: str | None, relabel: bool, as_json: bool) -> None:
+def evaluate(
+    target: str, split: str, data: str | None, relabel: bool, as_json: bool, **reading: object
+) -> None:
     """Measures a model on one split of its run, or on other photos.
 
     For a MODEL.keras, all images of --data are scored, unless they have splits of their own.
@@ -54,7 +63,14 @@ def evaluate(target: str, split: str, data: str | None, relabel: bool, as_json: 
         from kerasft.evaluation.evaluate import evaluate_run
 
     with showing() as progress:
-        report = evaluate_run(target, split=split, data=data, relabel=relabel, progress=progress)
+        report = evaluate_run(
+            target,
+            split=split,
+            data=data,
+            flags=fields_typed(reading),
+            relabel=relabel,
+            progress=progress,
+        )
     print_result(report, report_text, as_json=as_json)
 
 

@@ -7,6 +7,7 @@
     overrides        reads TOML files, and puts options over them
     problems         turns pydantic's errors into sentences, all in one message
     source_names     recognizes the kind of a source by its name
+    photo_names      reads splits and parts out of the names of folders
     weights_names    finds backbone and image size that belong to weights
 
 Example:

@@ -262,6 +262,12 @@ class Data(Section):
         description='Folder in which TensorFlow Datasets keeps its data, only with "tfds:NAME". '
         "Not set: the environment variable TFDS_DATA_DIR, or else the default of TFDS.",
     )
+    layout: Literal["auto", "classes", "splits"] = Field(
+        default="auto",
+        description='What the folders of the source are: a folder per class ("classes"), or '
+        'folders of splits with a folder per class in each ("splits"). "auto": their names and '
+        "contents say it, and where both are possible the run does not start.",
+    )
     validation: StrictFloat = Field(
         default=0.15,
         gt=0,

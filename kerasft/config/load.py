@@ -185,7 +185,9 @@ def append_phase(
     return _validated(raw, origins, problems + wrong, None)
 
 
-def data_at(source: str | Path, data: Data | None = None) -> Data:
+def data_at(
+    source: str | Path, data: Data | None = None, flags: Mapping[str, object] | None = None
+) -> Data:
     """Returns the section `data` for photos that are in another place now.
 
     Args:
@@ -193,17 +195,23 @@ def data_at(source: str | Path, data: Data | None = None) -> Data:
             dataset. `data.data_dir` is dropped, because another machine may keep its datasets
             elsewhere; the environment decides.
         data: section with the other settings; None means the defaults.
+        flags: values of fields of the section by dotted key, such as
+            `{"data.layout": "classes"}`, which replace those of `data`.
 
     Raises:
         UserError: not the name of a source, or it does not exist. Exit code 2.
     """
     raw = data.model_dump(exclude_unset=True) if data else {}
     raw |= {"source": absolute(source, Path()) if source else source, "data_dir": None}
+    raw |= {key.removeprefix("data."): value for key, value in (flags or {}).items()}
     try:
         moved = Data.model_validate(raw)
     except ValidationError as error:
         found = from_pydantic(error, Data, origins={})
-        problems = [Problem(("data", *one.place), one.text, "data") for one in found]
+        problems = [
+            Problem(("data", *one.place), one.text, "data" if "source" in one.place else "flags")
+            for one in found
+        ]
         raise UserError(report(problems, None), exit_code=2) from error
     if is_path(moved.source) and not os.path.exists(moved.source):
         raise UserError(f"{source}: no such file or folder.", field="data", exit_code=2)

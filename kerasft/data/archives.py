@@ -25,7 +25,8 @@ from typing import NamedTuple
 
 from kerasft.config.fields import Data
 from kerasft.config.source_names import ending_of
-from kerasft.data.folders import MAX_BYTES, is_image_name, is_left_behind, place_of_folder
+from kerasft.data.folders import MAX_BYTES, is_image_name, is_left_behind
+from kerasft.data.layouts import place_of_folder
 from kerasft.data.source import PhotoFolder
 from kerasft.errors import UserError
 from kerasft.progress import Event, Progress
@@ -59,7 +60,7 @@ _DAMAGE = (
 
 
 def find_archive(data: Data, progress: Progress) -> PhotoFolder:
-    """Unpacks a zip or tar file that holds a folder of photos in one of the two layouts.
+    """Unpacks a zip or tar file that holds a folder of photos in one of the layouts.
 
     A single folder at the top is entered, so `photos/daisy/1.jpg` and `daisy/1.jpg` are
     equivalent.
@@ -83,7 +84,7 @@ def find_archive(data: Data, progress: Progress) -> PhotoFolder:
     folder, held = unpacked(
         str(path), {"archive": key, "rules": RULES}, lambda to: unpack(path, to, progress)
     )
-    return place_of_folder(str(path), _top(folder), held)
+    return place_of_folder(str(path), _top(folder), data, held)
 
 
 def _top(folder: Path) -> Path:

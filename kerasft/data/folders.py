@@ -1,155 +1,30 @@
-"""Folders of photos: which files they hold, of which class, and whether they are images.
+"""Files of photos: listed below a folder, read and checked once, and found again.
 
-There are two layouts. Either the folder holds a folder per class, `photos/daisy/1.jpg`; or it
-holds folders of splits with a folder per class in each, `photos/train/daisy/1.jpg`, where
-`train` is required and `validation` (also `val`, `valid`) and `test` are optional. Folders
-inside a class folder belong to that class. Hidden files and the metadata files of operating
-systems are ignored; every other file in a class folder must be an image.
+Hidden files and the metadata files of operating systems are ignored. What folders mean, such as
+classes and splits, is in `layouts.py`.
 """
 
 import hashlib
 import logging
 import os
-import re
 import stat
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple, TypeVar
 
-from kerasft.config.fields import Data
-from kerasft.config.source_names import TFDS
-from kerasft.data.source import Listing, Photo, PhotoFolder
+from kerasft.data.source import PhotoFolder
 from kerasft.data.threads import in_order
 from kerasft.errors import UserError
 from kerasft.files import digest_of
 from kerasft.pixels import images
 from kerasft.progress import Event, Progress
-from kerasft.text import count, is_writable, listing, printable
+from kerasft.text import count, is_writable, listing
 
 log = logging.getLogger(__name__)
 Result = TypeVar("Result")
 
-SPLIT_FOLDERS = {
-    "train": "train",
-    "validation": "validation",
-    "val": "validation",
-    "valid": "validation",
-    "test": "test",
-}
 LEFT_BEHIND = {"thumbs.db", "desktop.ini", "__macosx", "icon\r"}
 MAX_BYTES = 1 << 29  # room for headers.MAX_PIXELS pixels of four bytes, but not for a video
-
-
-def find_folder(data: Data, progress: Progress) -> PhotoFolder:
-    """Opens a folder of photos in one of the two layouts; `read` raises as `find_classes` does."""
-    return place_of_folder(data.source, Path(data.source))
-
-
-def place_of_folder(name: str, root: Path, held: object = None) -> PhotoFolder:
-    """Opens a folder of photos, such as an unpacked archive, under the source's own name.
-
-    Args:
-        name: name for messages, as the user wrote it.
-        root: folder in one of the two layouts.
-        held: lock on the folder, see `PhotoFolder`.
-    """
-
-    def read() -> Listing:
-        folders = find_classes(root)
-        photos = [
-            Photo(path, class_name, split)
-            for split, classes in folders.items()
-            for class_name, paths in classes.items()
-            for path in paths
-        ]
-        return Listing(photos, {split: tuple(sorted(names)) for split, names in folders.items()})
-
-    return PhotoFolder(name, root, read, held)
-
-
-def find_classes(root: Path) -> dict[str, dict[str, list[str]]]:
-    """Lists the files of every class.
-
-    Args:
-        root: folder of photos.
-
-    Returns:
-        split -> class name -> posix paths of files relative to `root`, unsorted. Classes without
-        files are included. If the folders of `root` are the classes, the only split is `""`.
-
-    Raises:
-        UserError: no such folder (exit code 2); no folders in it; images outside class folders;
-            folders of splits without `train`, or mixed with other folders.
-    """
-    folders = _class_folders(root)
-    by_split: dict[str, list[str]] = {}
-    for name in folders:
-        by_split.setdefault(SPLIT_FOLDERS.get(name.lower(), ""), []).append(name)
-    others = by_split.pop("", [])
-    if others and not ("train" in by_split and len(by_split) > 1):
-        return {"": {name: list(walk(root, name)) for name in folders}}
-    _check_split_folders(root, by_split, others)
-    return {
-        split: {
-            name: list(walk(root, f"{folder}/{name}")) for name in _class_folders(root / folder)
-        }
-        for split, (folder,) in by_split.items()
-    }
-
-
-def _class_folders(folder: Path) -> list[str]:
-    """Returns the sorted names of the folders in `folder`; refuses images beside them."""
-    expected = "Expected a folder that holds a folder of images per class"
-    if not folder.exists():
-        hint = f" TFDS datasets are named {TFDS}NAME." if re.match(r"\w+:\w", folder.name) else ""
-        raise UserError(f"{folder}: no such folder. {expected}.{hint}", exit_code=2)
-    if not folder.is_dir():
-        raise UserError(
-            f"{folder}: is a file. {expected}, or a table (.csv, .tsv, .parquet) or an archive "
-            "(.zip, .tar, .tar.gz) of photos.",
-            exit_code=2,
-        )
-    entries = _entries(folder)
-    stray = [e.name for e in entries if not e.is_dir() and is_image_name(e.name)]
-    if stray:
-        raise UserError(
-            f"{folder}: holds {count(stray, 'image')} outside of class folders, such as "
-            f"{printable(stray[0])}. Expected a folder of images per class.\n"
-            f"  Move them into folders named after their classes, or away."
-        )
-    names = [entry.name for entry in entries if entry.is_dir()]
-    if not names:
-        raise UserError(
-            f"{folder}: is empty. Expected a folder of images per class, such as "
-            f"{folder.name}/daisy/1.jpg."
-        )
-    unwritable = [name for name in names if not is_writable(name)]
-    if unwritable:
-        raise UserError(
-            f"{folder}: the names of {count(unwritable, 'folder')} hold control characters or "
-            f"are not UTF-8. Rename: {', '.join(printable(name) for name in unwritable)}."
-        )
-    return names
-
-
-def _check_split_folders(root: Path, by_split: dict[str, list[str]], others: list[str]) -> None:
-    there = [name for names in by_split.values() for name in names]
-    if others:
-        raise UserError(
-            f"{root}: holds folders of splits ({', '.join(there)}) and others beside them "
-            f"({', '.join(others[:5])}{', ...' if len(others) > 5 else ''}). Expected either "
-            f"a folder per class or only train, validation and test.\n  Move the others away."
-        )
-    if "train" not in by_split:
-        raise UserError(
-            f"{root}: holds {', '.join(there)} but no folder train. Expected the training images "
-            f"in {root.name}/train, a folder per class."
-        )
-    for split, names in by_split.items():
-        if len(names) > 1:
-            raise UserError(
-                f"{root}: holds {' and '.join(names)}, which both mean the {split} split. Keep one."
-            )
 
 
 def walk(root: Path, below: str = "") -> Iterator[str]:
@@ -170,18 +45,22 @@ def _walk(folder: Path, prefix: str, above: tuple[tuple[int, int], ...]) -> Iter
     if (here.st_dev, here.st_ino) in above:  # a link to one of the folders that it lies in
         return
     above = (*above, (here.st_dev, here.st_ino))
-    for entry in _entries(folder):
+    for entry in entries(folder):
         if entry.is_dir():
             yield from _walk(folder / entry.name, f"{prefix}{entry.name}/", above)
         else:
             yield prefix + entry.name
 
 
-def _entries(folder: Path) -> list[os.DirEntry[str]]:
-    """Lists a folder, sorted by name, without hidden files and those of operating systems."""
+def entries(folder: Path) -> list[os.DirEntry[str]]:
+    """Lists a folder, sorted by name, without hidden files and those of operating systems.
+
+    Raises:
+        UserError: the folder cannot be listed.
+    """
     try:
-        with os.scandir(folder) as entries:
-            found = [entry for entry in entries if not is_left_behind(entry.name)]
+        with os.scandir(folder) as listed:
+            found = [entry for entry in listed if not is_left_behind(entry.name)]
     except OSError as error:
         raise UserError(f"{folder}: cannot be listed: {error.strerror}.") from error
     return sorted(found, key=lambda entry: entry.name)

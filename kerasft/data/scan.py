@@ -19,8 +19,9 @@ from kerasft.config.load import data_at, load_config
 from kerasft.config.source_names import kind_of
 from kerasft.data import checks
 from kerasft.data.archives import find_archive
-from kerasft.data.folders import examine, find_files, find_folder, for_each_file
+from kerasft.data.folders import examine, find_files, for_each_file
 from kerasft.data.known import keep_splits
+from kerasft.data.layouts import find_folder
 from kerasft.data.source import UNUSED, Listing, PhotoFolder, Source
 from kerasft.data.splits import (
     read_rows,
@@ -259,7 +260,7 @@ def open_source(
     Returns:
         The Source as it was written, with the present paths of the images. The order is that of
         splits.csv, so that training feeds the images in the same order. Labels are those of the
-        run, also of images that lie in another class now, see `relabel.py`.
+        run, also of images that lie in another class now, see `known.py`.
 
     Raises:
         UserError: no such source (exit code 2); images that are missing or have changed, all at

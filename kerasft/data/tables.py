@@ -21,8 +21,9 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from kerasft.config.fields import Data
-from kerasft.data.folders import SPLIT_FOLDERS, walk
-from kerasft.data.source import Listing, Photo, PhotoFolder
+from kerasft.config.photo_names import WORDS, split_of
+from kerasft.data.folders import walk
+from kerasft.data.source import SPLITS, Listing, Photo, PhotoFolder
 from kerasft.errors import UserError, did_you_mean
 from kerasft.progress import Progress
 from kerasft.text import is_writable, listing, printable
@@ -292,13 +293,14 @@ class _Rows:
         cells = {column: self._same.setdefault(t, t) for column, t in _texts(row)}
         path, problem = _below(_text(row["path"]), self.root)
         label, split = cells["label"], cells.get("split", "")
-        known = SPLIT_FOLDERS.get(split.lower(), "")
+        known = split_of(split)
+        known = known if known in SPLITS else ""
         if not label:
             problem = problem or "has no label"
         if not is_writable(label + cells.get("group", "")):
             problem = problem or "has control characters"
         if split and not known:
-            near = did_you_mean(split, SPLIT_FOLDERS)
+            near = did_you_mean(split, [word for word, of in WORDS.items() if of in SPLITS])
             problem = problem or f"split: expected train, validation or test, got '{split}'.{near}"
         other = self._position.get(path)
         if other is not None and not problem:

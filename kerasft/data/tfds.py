@@ -19,8 +19,8 @@ from typing import Any
 import numpy as np
 
 from kerasft.config.fields import Data
+from kerasft.config.photo_names import WORDS
 from kerasft.config.source_names import tfds_name
-from kerasft.data.folders import SPLIT_FOLDERS
 from kerasft.data.source import Listing, Photo, PhotoFolder
 from kerasft.errors import UserError, did_you_mean
 from kerasft.progress import Event, Progress
@@ -31,6 +31,7 @@ log = logging.getLogger(__name__)
 
 INDEX = "photos.csv"
 RULES = 1  # version of these rules; raise it when the same dataset gives different files
+OURS = {name: WORDS[name] for name in ("train", "validation", "val", "valid", "test")}
 _SIGNATURES = (
     (b"\xff\xd8\xff", ".jpg"),
     (b"\x89PNG", ".png"),
@@ -210,7 +211,7 @@ def _features(name: str, info: Any) -> tuple[str, str]:
 
 def _splits(name: str, info: Any) -> dict[str, str]:
     """Maps TFDS' splits to ours. A single split with another name maps to "", no split."""
-    known = {split: SPLIT_FOLDERS[split] for split in info.splits if split in SPLIT_FOLDERS}
+    known = {split: OURS[split] for split in info.splits if split in OURS}
     if not known and len(info.splits) == 1:
         return dict.fromkeys(info.splits, "")
     others = [split for split in info.splits if split not in known]

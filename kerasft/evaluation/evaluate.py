@@ -3,7 +3,7 @@
 Shapes: N images, K classes, B images in a batch, S side of the model's square input.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from kerasft import run
 from kerasft.config.load import data_at
 from kerasft.data import scan
 from kerasft.data.batches import split_batches
-from kerasft.data.relabel import relabelled, warn_about_moves
+from kerasft.data.known import relabelled, warn_about_moves
 from kerasft.data.source import SPLITS, Source
 from kerasft.errors import UserError
 from kerasft.metrics import calibration_error, log_loss, wilson
@@ -70,6 +70,7 @@ def evaluate_run(
     *,
     split: str = "test",
     data: str | Path | None = None,
+    flags: Mapping[str, object] | None = None,
     relabel: bool = False,
     progress: Progress = silent,
 ) -> Report:
@@ -84,6 +85,8 @@ def evaluate_run(
             run, "test" scores all of them, and the report's split is "all".
         data: source of photos. For a run, their present place if they were moved; for any other
             target it is required, and its classes are named like the model's.
+        flags: fields that say how `data` is read, by dotted key, such as
+            `{"data.layout": "classes"}`. The photos of a run are read as when it was made.
         relabel: whether photos of a run are measured by the classes that they have now, for this
             report only: nothing is written into the run, not even that its test split was
             scored. Photos in a class that the run does not
@@ -102,6 +105,12 @@ def evaluate_run(
             exit_code=2,
         )
     of_run = run.open_run(Path(target)) if Path(target).is_dir() else None
+    if of_run and flags:
+        raise UserError(
+            f"{target}: is a run, whose photos are read as when it was made. Leave out "
+            f"{', '.join(f'`{key}`' for key in flags)}.",
+            exit_code=2,
+        )
     if relabel and not of_run:
         raise UserError(
             f"{target}: is not a run, so its photos are measured by their present classes anyway. "
@@ -123,7 +132,9 @@ def evaluate_run(
             exit_code=2,
         )
     else:
-        found = scan.scan_for_model(data_at(data), opened.class_names, progress=progress)
+        found = scan.scan_for_model(
+            data_at(data, flags=flags), opened.class_names, progress=progress
+        )
         if split == "test" and set(found.splits) == {"all"}:
             split = "all"
     positions = found.indices(split)

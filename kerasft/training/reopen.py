@@ -13,7 +13,7 @@ from kerasft.activations.numerics import NUMERICS
 from kerasft.config.fields import Config, Data
 from kerasft.config.load import append_phase, data_at, load_config
 from kerasft.data import scan
-from kerasft.data.relabel import warn_about_moves
+from kerasft.data.known import warn_about_moves
 from kerasft.data.source import Source
 from kerasft.errors import UserError
 from kerasft.lazy_tensorflow import is_installed

@@ -41,6 +41,7 @@ from kerasft.run import (
     write_metrics,
     write_record,
 )
+from kerasft.text import class_table
 from kerasft.training import checkpoint, phase
 from kerasft.training.phase import run_phase
 from kerasft.training.plan import for_device, plan_new
@@ -97,6 +98,7 @@ def train_run(
             device = devices.prepare(config.device)
             if found is None:
                 found = _scan(config, progress)
+            log.info("%s", "\n".join(class_table(found.counts())))
             plan, net = plan_new(config, found, device)
             _write_new(run, plan.config, found, device)
         context = RunContext(run, plan, found, progress, device)

@@ -158,6 +158,44 @@ def test_a_flag_that_was_not_typed_leaves_the_file_alone(replace):
     assert (config.phases[0].epochs, config.phases[0].batch_size) == (9, 8)
 
 
+@pytest.mark.parametrize("given", ["photos", "labels.csv", "photos.zip", "tfds:mnist"])
+def test_the_argument_of_train_may_be_the_photos(replace, given):
+    Path("photos").mkdir()
+    calls = replace("training.train.train_run", RESULT)
+    assert kerasft(f"train {given} --layout classes").exit_code == 0
+    data = calls.arguments[0].data
+    assert data.source == (given if ":" in given else str(Path(given).absolute()))
+    assert data.layout == "classes"
+
+
+@pytest.mark.parametrize(
+    ("line", "wrong"),
+    [
+        (
+            "train photos --data other",
+            "--data: the photos are named twice, as photos and as other. Leave out one of them.",
+        ),
+        (
+            "train fotos",
+            "fotos: no such file or folder. Expected photos or a TOML file.",
+        ),
+        (
+            "train run",
+            "run: is a run, and not photos or a config file. `kerasft train --run run --resume` "
+            "finishes it if it was interrupted; `kerasft unfreeze-and-continue run` goes on with "
+            "it; `kerasft train run/config.toml` repeats it.",
+        ),
+    ],
+)
+def test_an_argument_of_train_that_means_nothing_or_too_much_is_refused(line, wrong):
+    Path("photos").mkdir()
+    Path("run").mkdir()
+    Path("run/run.json").touch()
+    done = kerasft(line)
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert done.stderr == f"Error: {wrong}\n"
+
+
 def test_train_without_config_and_data_says_what_to_pass():
     done = kerasft("train")
     assert done.exit_code == 2
@@ -649,6 +687,7 @@ def test_the_examples_of_the_help_run(command, replace):
     replace("importers.caffe.import_caffe", IMPORTED)
     replace("importers.torchvision.import_torch", IMPORTED)
     replace("sample.draw.draw_sample", Sample(Path("flowers"), 0, 5, {"lily": 5}))
+    Path("photos").mkdir()
     for line in examples(command):
         program, _, rest = line.partition(" ")
         assert program == "kerasft"
@@ -734,7 +773,9 @@ def test_train_leaves_a_run_that_its_json_describes(walk):
 def test_progress_of_a_real_training_is_a_line_per_epoch(walk):
     lines = walk[1]["train"].stderr.splitlines()
     assert lines[0] == "36 images read"
-    assert re.match(r"scratch: training the head and 3 blocks, [1-9][\d,]+ parameters", lines[1])
+    assert lines[1] == "class     train  validation    test"
+    assert lines[2] == "circle        8           2       2"
+    assert re.match(r"scratch: training the head and 3 blocks, [1-9][\d,]+ parameters", lines[5])
     epochs = [line for line in lines if line.startswith("scratch epoch")]
     assert [line.partition(":")[0] for line in epochs] == [
         "scratch epoch 1/2",

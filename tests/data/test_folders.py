@@ -2,15 +2,8 @@ import os
 
 import pytest
 
-from kerasft.data.folders import (
-    digest,
-    examine,
-    find_classes,
-    find_files,
-    for_each_file,
-    place_of_folder,
-    walk,
-)
+from kerasft.data.folders import digest, examine, find_files, for_each_file, walk
+from kerasft.data.layouts import place_of_folder
 from kerasft.errors import UserError
 from kerasft.progress import silent
 from kerasft.text import listing
@@ -34,89 +27,12 @@ def message_of(call, *arguments):
     return str(error.value)
 
 
-def test_folders_are_classes(tmp_path):
-    make(tmp_path, "cat/1.jpg", "dog/2.png", "README.txt")
-    (tmp_path / "empty").mkdir()
-    assert find_classes(tmp_path) == {"": {"cat": ["cat/1.jpg"], "dog": ["dog/2.png"], "empty": []}}
-
-
-def test_folders_inside_a_class_belong_to_it(tmp_path):
-    make(tmp_path, "cat/b/c/1.jpg", "cat/a.jpg", "dog/1.jpg")
-    assert find_classes(tmp_path)[""]["cat"] == ["cat/a.jpg", "cat/b/c/1.jpg"]
-
-
-@pytest.mark.parametrize("name", ["validation", "val", "valid", "Val"])
-def test_folders_of_splits_are_respected(tmp_path, name):
-    make(tmp_path, "train/cat/1.jpg", f"{name}/cat/2.jpg", "test/cat/3.jpg")
-    assert find_classes(tmp_path) == {
-        "train": {"cat": ["train/cat/1.jpg"]},
-        "validation": {"cat": [f"{name}/cat/2.jpg"]},
-        "test": {"cat": ["test/cat/3.jpg"]},
-    }
-
-
-def test_a_class_may_be_called_train(tmp_path):
-    make(tmp_path, "car/1.jpg", "train/1.jpg", "ship/1.jpg")
-    assert sorted(find_classes(tmp_path)[""]) == ["car", "ship", "train"]
-
-
-def test_folders_of_splits_with_others_beside_them_are_ambiguous(tmp_path):
-    make(tmp_path, "train/cat/1.jpg", "test/cat/1.jpg", "unlabelled/cat/1.jpg")
-    assert message_of(find_classes, tmp_path) == (
-        f"{tmp_path}: holds folders of splits (test, train) and others beside them (unlabelled). "
-        "Expected either a folder per class or only train, validation and test.\n"
-        "  Move the others away."
-    )
-
-
-def test_a_test_folder_alone_and_two_validation_folders_are_refused(tmp_path):
-    make(tmp_path / "a", "test/cat/1.jpg", "val/cat/1.jpg")
-    assert "holds test, val but no folder train" in message_of(find_classes, tmp_path / "a")
-    make(tmp_path / "b", "train/cat/1.jpg", "val/cat/1.jpg", "valid/cat/1.jpg")
-    assert "val and valid, which both mean the validation split" in message_of(
-        find_classes, tmp_path / "b"
-    )
-
-
-def test_what_systems_leave_behind_is_passed_over(tmp_path):
-    make(tmp_path, "cat/1.jpg", "cat/.DS_Store", "cat/Thumbs.db", "cat/Desktop.ini", "cat/Icon\r")
-    make(tmp_path, ".cache/1.jpg", "__MACOSX/cat/1.jpg", "dog/notes.txt")
-    assert find_classes(tmp_path) == {"": {"cat": ["cat/1.jpg"], "dog": ["dog/notes.txt"]}}
-
-
 def test_links_are_followed_and_circles_end(tmp_path):
     make(tmp_path, "photos/cat/1.jpg", "elsewhere/2.jpg")
     (tmp_path / "photos/dog").symlink_to(tmp_path / "elsewhere")
     (tmp_path / "photos/cat/3.jpg").symlink_to(tmp_path / "elsewhere/2.jpg")
     (tmp_path / "photos/cat/again").symlink_to(tmp_path / "photos")
     assert list(walk(tmp_path / "photos")) == ["cat/1.jpg", "cat/3.jpg", "dog/2.jpg"]
-
-
-def test_a_path_that_is_no_folder_is_a_mistake_in_typing(tmp_path):
-    make(tmp_path, "file")
-    for name, problem in [("nowhere", "no such folder"), ("file", "is a file")]:
-        with pytest.raises(UserError, match=problem) as error:
-            find_classes(tmp_path / name)
-        assert error.value.exit_code == 2
-    with pytest.raises(UserError, match=r"no such folder.*TFDS datasets are named tfds:NAME\."):
-        find_classes(tmp_path / "tdfs:mnist")
-
-
-def test_an_empty_folder_is_refused(tmp_path):
-    assert message_of(find_classes, tmp_path).startswith(f"{tmp_path}: is empty. Expected a folder")
-
-
-def test_images_beside_the_class_folders_are_refused(tmp_path):
-    make(tmp_path, "1.JPG", "2.png", "cat/3.jpg", "dog/4.jpg")
-    assert message_of(find_classes, tmp_path) == (
-        f"{tmp_path}: holds 2 images outside of class folders, such as 1.JPG. Expected a folder "
-        "of images per class.\n  Move them into folders named after their classes, or away."
-    )
-
-
-def test_a_class_whose_name_no_line_can_hold_is_refused(tmp_path):
-    make(tmp_path, "cat\nfish/1.jpg", "dog/2.jpg")
-    assert message_of(find_classes, tmp_path).endswith("are not UTF-8. Rename: cat\\nfish.")
 
 
 def test_an_image_has_a_digest_and_no_fault(tmp_path):

@@ -6,7 +6,7 @@ from drawing import draw_photos
 
 from kerasft.config.fields import Data
 from kerasft.data import scan
-from kerasft.data.relabel import Move, find_moves, relabelled, warn_about_moves
+from kerasft.data.known import Move, find_moves, relabelled, warn_about_moves
 from kerasft.errors import UserError
 
 
@@ -119,6 +119,8 @@ def test_a_source_that_tells_no_classes_is_refused_only_where_they_are_needed(
 
 
 def test_a_folder_without_any_class_of_the_run_is_another_layout(photos, opened, caplog):
+    (photos.parent / "more").mkdir()
+    (photos.parent / "more/1.jpg").touch()
     warn_about_moves("runs/pets", opened(photos.parent), "test")
     assert not [record for record in caplog.records if record.levelno == logging.WARNING]
     with pytest.raises(UserError, match=r"none of the run's classes. Expected some of: cat, dog\."):

@@ -1,0 +1,107 @@
+"""What the names of folders and of values in tables say: a split, or a part of a set.
+
+Only names are read here. A name says a split if nothing is left of it without the words for the
+split, fillers such as "set" or "images", numbers, and words that its neighbours have too:
+"Training", "test_set", "seg_train" beside "seg_test". "test tubes" and "training shoes" say none.
+"""
+
+import re
+import unicodedata
+from collections.abc import Collection, Iterable
+
+UNLABELLED = "unlabelled"
+"""Role of folders with photos that nobody has labelled; they are for `predict`."""
+
+WORDS = {
+    **dict.fromkeys(("train", "training", "trn"), "train"),
+    **dict.fromkeys(("validation", "val", "valid", "validate", "validating", "dev"), "validation"),
+    **dict.fromkeys(("test", "testing", "tst", "eval", "evaluation", "holdout"), "test"),
+    **dict.fromkeys(
+        ("unlabelled", "unlabeled", "unlabel", "pred", "predict", "prediction", "predictions"),
+        UNLABELLED,
+    ),
+    **dict.fromkeys(("inference", "submission", "unknown", "unsorted"), UNLABELLED),
+}
+"""Words for a split, in lower case -> the split, or UNLABELLED."""
+
+FILLERS = {
+    *("set", "sets", "data", "dataset", "split", "folder", "dir", "files", "samples", "examples"),
+    *("image", "images", "img", "imgs", "photo", "photos", "picture", "pictures", "pic", "pics"),
+    *("jpg", "jpeg", "png", "resized", "cropped", "clean", "only", "the", "of", "for", "my"),
+}
+"""Words that say nothing beside a word for a split."""
+
+PART_WORDS = {
+    *("part", "parts", "batch", "chunk", "shard", "fold", "split", "subset"),
+    *("image", "images", "img", "imgs", "photo", "photos", "picture", "pictures", "pics"),
+    *("data", "dataset", "set", "folder", "dcim", "jpg", "jpeg", "png", "raw", "all"),
+}
+"""Words of which the names of parts of a set consist, besides numbers: "images_part_1"."""
+
+
+def same_form(name: str) -> str:
+    """Returns a name in Unicode form NFC, so that names that look the same are the same."""
+    return unicodedata.normalize("NFC", name)
+
+
+def split_of(name: str, shared: Collection[str] = ()) -> str:
+    """Returns the split that a name says: one of `source.SPLITS`, UNLABELLED, or "" for none.
+
+    Args:
+        name: name of a folder, or value in a table.
+        shared: words that say nothing because neighbours have them too, see `shared_words`.
+    """
+    roles = set()
+    for word in _words(name):
+        role = _role(word)
+        if role:
+            roles.add(role)
+        elif not (word.isdigit() or word in FILLERS or word in shared):
+            return ""
+    return roles.pop() if len(roles) == 1 else ""
+
+
+def splits_of(names: Iterable[str]) -> dict[str, str]:
+    """Returns the split that each name of neighbouring folders says, see `split_of`."""
+    names = list(names)
+    shared = shared_words(names)
+    return {name: split_of(name, shared) for name in names}
+
+
+def shared_words(names: Iterable[str]) -> set[str]:
+    """Returns the words that all names with a word for a split have in common.
+
+    If they do not name at least two splits, nothing is shared: "test tubes" alone says no split.
+    """
+    of_splits = [words for words in map(_words, names) if any(map(_role, words))]
+    roles = {_role(word) for words in of_splits for word in words} - {""}
+    if len(of_splits) < 2 or len(roles) < 2:
+        return set()
+    return {word for word in set.intersection(*map(set, of_splits)) if not _role(word)}
+
+
+def _words(name: str) -> list[str]:
+    """Splits a name into words and numbers, in lower case: "TestData1" is test, data, 1."""
+    apart = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", unicodedata.normalize("NFKC", name))
+    return re.findall(r"[^\W\d_]+|\d+", apart.lower())
+
+
+def _role(word: str) -> str:
+    """Returns the split that a word says, alone or joined with a filler, as in "trainset"."""
+    if word in WORDS:
+        return WORDS[word]
+    for known in sorted(WORDS, key=len, reverse=True):
+        if word.startswith(known) and word[len(known) :] in FILLERS:
+            return WORDS[known]
+        if word.endswith(known) and word[: -len(known)] in FILLERS:
+            return WORDS[known]
+    return ""
+
+
+def are_parts(names: Collection[str]) -> bool:
+    """Returns whether names look like parts of one set: images_part_1 and images_part_2, or images.
+
+    All of them consist of `PART_WORDS` and numbers, and are equal without the numbers.
+    """
+    plain = {tuple(word for word in _words(name) if not word.isdigit()) for name in names}
+    return len(plain) == 1 and (words := plain.pop()) != () and set(words) <= PART_WORDS

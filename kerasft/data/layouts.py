@@ -1,0 +1,408 @@
+"""What a folder of photos means: which of its folders are classes, and which are splits.
+
+A folder may hold a folder per class, `photos/daisy/1.jpg`; or folders of splits with a folder per
+class in each, `photos/Training/daisy/1.jpg`, under any usual names. One more folder around either
+of them is entered. Folders inside a class folder belong to that class.
+
+The walk: `read_tree` lists the folder once, `_begin` enters lone folders, and one of `LAYOUTS`
+makes class folders of the rest. `_choose` picks the layout by names and contents; if two are
+possible it picks none, and the error names both. What was guessed or left out is logged.
+"""
+
+import logging
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import NoReturn
+
+from kerasft.config.fields import Data
+from kerasft.config.photo_names import UNLABELLED, are_parts, split_of, splits_of
+from kerasft.config.source_names import KINDS, TFDS, ending_of
+from kerasft.data.folders import entries, is_image_name
+from kerasft.data.source import SPLITS, Listing, Photo, PhotoFolder
+from kerasft.errors import UserError
+from kerasft.progress import Progress
+from kerasft.text import is_writable, listing, printable
+
+log = logging.getLogger(__name__)
+
+MOST = 5
+"""Largest number of folders that a sentence names."""
+
+PLAIN = ("train", "validation", "val", "valid", "test")
+"""Names of split folders that leave no doubt."""
+
+Classes = dict[str, dict[str, list[str]]]
+"""Split -> name of a class -> posix paths of its files; the only split is "" if there are none."""
+
+
+@dataclass
+class Folder:
+    """A folder as it is listed, with all that is below it.
+
+    Attributes:
+        path: posix path relative to the source; "" for the source itself.
+        folders: folders in it by name, sorted.
+        files: names of its files, sorted.
+    """
+
+    path: str
+    folders: dict[str, "Folder"] = field(default_factory=dict)
+    files: list[str] = field(default_factory=list)
+
+    @property
+    def name(self) -> str:
+        """Last part of the path."""
+        return self.path.rpartition("/")[2]
+
+    @cached_property
+    def images(self) -> list[str]:
+        """Names of the image files directly in it."""
+        return [name for name in self.files if is_image_name(name)]
+
+    @cached_property
+    def number(self) -> int:
+        """Number of image files in it and below it."""
+        return len(self.images) + sum(folder.number for folder in self.folders.values())
+
+    @property
+    def filled(self) -> list["Folder"]:
+        """Folders directly in it that hold images, themselves or further below."""
+        return [folder for folder in self.folders.values() if folder.number]
+
+    def below(self) -> list[str]:
+        """Returns the paths of all files in it and below it, sorted by folder."""
+        start = f"{self.path}/" if self.path else ""
+        inner: dict[str, list[str]] = {name: one.below() for name, one in self.folders.items()}
+        own = {name: [start + name] for name in self.files}
+        return [path for _, paths in sorted((inner | own).items()) for path in paths]
+
+
+def find_folder(data: Data, progress: Progress) -> PhotoFolder:
+    """Opens a folder of photos; `read` raises as `find_classes` does."""
+    return place_of_folder(data.source, Path(data.source), data)
+
+
+def place_of_folder(
+    name: str, root: Path, data: Data | None = None, held: object = None
+) -> PhotoFolder:
+    """Opens a folder of photos, such as an unpacked archive, under the source's own name.
+
+    Args:
+        name: name for messages, as the user wrote it.
+        root: folder of photos.
+        data: section `data` of the config, which may say the layout; None says nothing.
+        held: lock on the folder, see `PhotoFolder`.
+    """
+
+    def read() -> Listing:
+        folders = find_classes(root, "auto" if data is None else data.layout)
+        photos = [
+            Photo(path, class_name, split)
+            for split, classes in folders.items()
+            for class_name, paths in classes.items()
+            for path in paths
+        ]
+        return Listing(photos, {split: tuple(sorted(names)) for split, names in folders.items()})
+
+    return PhotoFolder(name, root, read, held)
+
+
+def find_classes(root: Path, layout: str = "auto") -> Classes:
+    """Lists the files of every class.
+
+    Args:
+        root: folder of photos.
+        layout: value of `data.layout`: "auto", or a key of `LAYOUTS`.
+
+    Returns:
+        Files by split and class. Classes without files are included.
+
+    Raises:
+        UserError: no such folder (exit code 2); no folders in it; images outside class folders;
+            folders that may be classes or splits; folders of splits without one for training, or
+            with two for the same split.
+    """
+    found = Found(root, _begin(root, read_tree(root)))
+    _class_folders(found.here, found.top)  # refuses photos beside the folders
+    return LAYOUTS[layout if layout in LAYOUTS else _choose(found)](found)
+
+
+def read_tree(root: Path) -> Folder:
+    """Lists a folder with all that is below it, following links but no circle of them.
+
+    Raises:
+        UserError: no such folder, or a file (exit code 2); a folder that cannot be listed.
+    """
+    expected = "Expected a folder that holds a folder of images per class"
+    if not root.exists():
+        hint = f" TFDS datasets are named {TFDS}NAME." if re.match(r"\w+:\w", root.name) else ""
+        raise UserError(f"{root}: no such folder. {expected}.{hint}", exit_code=2)
+    if not root.is_dir():
+        raise UserError(
+            f"{root}: is a file. {expected}, or a table (.csv, .tsv, .parquet) or an archive "
+            "(.zip, .tar, .tar.gz) of photos.",
+            exit_code=2,
+        )
+    return _read(root, "", ())
+
+
+def _read(folder: Path, path: str, above: tuple[tuple[int, int], ...]) -> Folder:
+    here, tree = folder.stat(), Folder(path)
+    if (here.st_dev, here.st_ino) in above:  # a link to one of the folders that it lies in
+        return tree
+    above = (*above, (here.st_dev, here.st_ino))
+    for entry in entries(folder):
+        if entry.is_dir():
+            inner = f"{path}/{entry.name}" if path else entry.name
+            tree.folders[entry.name] = _read(folder / entry.name, inner, above)
+        else:
+            tree.files.append(entry.name)
+    return tree
+
+
+def _begin(root: Path, tree: Folder) -> Folder:
+    """Enters folders that hold one folder with photos only, up to that of the classes or splits."""
+    while not tree.images and len(tree.filled) == 1:
+        inner = tree.filled[0]
+        if split_of(inner.name) not in ("", UNLABELLED) or inner.images or not inner.filled:
+            break
+        log.info("%s: its photos lie in %s, which is entered.", root, printable(inner.path))
+        tree = inner
+    return tree
+
+
+class Found:
+    """A folder of photos, with the split that the name of each of its folders says.
+
+    Attributes:
+        root: the source.
+        top: folder of the class folders or split folders.
+        splits: folders by the split that their names say; UNLABELLED is one of the keys.
+        others: folders whose names say no split.
+    """
+
+    def __init__(self, root: Path, top: Folder) -> None:
+        self.root, self.top = root, top
+        self.splits: dict[str, list[Folder]] = {}
+        self.others: list[Folder] = []
+        for name, split in splits_of(top.folders).items():
+            (self.splits.setdefault(split, []) if split else self.others).append(top.folders[name])
+        if not any(split in SPLITS for split in self.splits):  # "unknown" may be a class
+            self.others, self.splits = list(top.folders.values()), {}
+
+    @property
+    def here(self) -> Path:
+        """Path of the folder of the class folders or split folders."""
+        return self.root / self.top.path
+
+    def labelled(self, split: str) -> list[Folder]:
+        """Returns the folders of a split that hold folders; photos alone have no labels."""
+        folders = self.splits.get(split, [])
+        return [one for one in folders if one.folders or not one.images]
+
+
+def _choose(found: Found) -> str:
+    """Chooses a layout by the names and contents of the folders; raises if two are possible."""
+    named = [folder for split in SPLITS for folder in found.splits.get(split, [])]
+    others = [folder for folder in found.others if folder.number]
+    if not named:
+        _refuse_parts(found)
+        return "classes"
+    if not others:
+        if any(folder.filled for folder in found.splits.get("train", [])):
+            return "splits"
+        if "train" not in found.splits or not any(folder.number for folder in named):
+            return "splits"  # which is refused there, with the reason
+        _refuse_unsure(found)
+    flat = not any(folder.filled for folder in [*named, *others])
+    plain = [folder.name.lower() for folder in named]
+    if flat and plain in (["train"], ["valid"]) and UNLABELLED not in found.splits:
+        log.info(
+            "%s: %s is a class, since it holds photos as its neighbours do, and no folders.",
+            found.root,
+            named[0].name,
+        )
+        return "classes"
+    _refuse_unsure(found)
+
+
+def _refuse_parts(found: Found) -> None:
+    names = [folder.name for folder in found.top.filled]
+    if len(names) > 1 and are_parts(names):
+        raise UserError(
+            f"{found.here}: {_named(found.top.filled)} look like parts of one set, by their names. "
+            "There are two readings:\n"
+            f"  Parts of one set, whose labels a table says: pass {_table_in(found)}.\n"
+            f"  {len(names)} classes: pass `data.layout=classes`.",
+        )
+
+
+def _table_in(found: Found) -> str:
+    """Returns the path of the table in a folder, for messages; "the table" if none is sure."""
+    endings = (*KINDS["csv"].endings, *KINDS["parquet"].endings)
+    tables = [name for name in found.top.files if ending_of(name) in endings]
+    return str(found.here / tables[0]) if len(tables) == 1 else "the table"
+
+
+def _refuse_unsure(found: Found) -> NoReturn:
+    """Stops, with both readings of the folders."""
+    rows = [
+        f"{split}: {_named(folders)}{_contents(folders)}"
+        for split in (*SPLITS, UNLABELLED)
+        if (folders := found.splits.get(split))
+    ]
+    beside = f", {_named(found.others)} left out" if found.others else ""
+    everything = list(found.top.folders.values())
+    can_train = any(folder.filled for folder in found.splits.get("train", []))
+    first = f"Splits{beside}: pass `data.layout=splits`."
+    if not can_train:
+        first = "Splits: put the photos for training into a folder train, a folder per class."
+    raise UserError(
+        f"{found.here}: {_named(everything)} may be splits or classes:{listing(rows, 4)}\n"
+        "  There are two readings:\n"
+        f"  {first}\n"
+        f"  {len(everything)} classes: pass `data.layout=classes`.",
+    )
+
+
+def _named(folders: list[Folder]) -> str:
+    """Lists the names of the first folders."""
+    names = [printable(folder.name) for folder in folders[:MOST]]
+    if len(folders) > MOST:
+        return f"{', '.join(names)}, ..."
+    return " and ".join(names) if len(names) < 3 else f"{', '.join(names[:-1])} and {names[-1]}"
+
+
+def _contents(folders: list[Folder]) -> str:
+    """Says what folders hold: " (with the folders cat and dog)", " (with 5 photos)"."""
+    inner = [one for folder in folders for one in folder.filled]
+    if inner:
+        return f" (with the folder{'s' if len(inner) > 1 else ''} {_named(inner)})"
+    number = sum(folder.number for folder in folders)
+    return f" (with {number:,} photo{'' if number == 1 else 's'})"
+
+
+def _read_classes(found: Found) -> Classes:
+    """Takes each folder for a class."""
+    return {"": _class_folders(found.here, found.top)}
+
+
+def _read_splits(found: Found) -> Classes:
+    """Takes the folders with names of splits for splits, and leaves out the others."""
+    training = found.labelled("train")
+    if not training:
+        there = [one for split in SPLITS for one in found.splits.get(split, [])]
+        raise UserError(
+            f"{found.here}: holds {_named(there) or 'no folders of splits'} but no folder train. "
+            f"Expected the training images in {found.here.name}/train, a folder per class.\n"
+            "  If the folders are classes, pass `data.layout=classes`.",
+        )
+    classes: Classes = {}
+    for split in SPLITS:
+        folders = found.labelled(split)
+        if len(folders) > 1:
+            each = "both" if len(folders) == 2 else "all"
+            raise UserError(
+                f"{found.here}: holds {_named(folders)}, which {each} mean the {split} split. "
+                "Keep one."
+            )
+        if not folders:
+            continue
+        folder = _enter(found, folders[0], split, classes.get("train", {}))
+        inner = _class_folders(found.root / folder.path, folder)
+        if split != "train" and _is_unlabelled(inner, classes["train"]):
+            found.splits.setdefault(UNLABELLED, []).append(folder)
+        else:
+            classes[split] = inner
+    _tell_splits(found, classes)
+    return classes
+
+
+def _enter(found: Found, folder: Folder, split: str, known: Mapping[str, object]) -> Folder:
+    """Enters a folder of a split that holds one folder only, if that is not a class.
+
+    Args:
+        found: the folder of photos.
+        folder: folder of the split.
+        split: name of the split.
+        known: names of the classes of the training split; {} for the training split itself.
+    """
+    while len(folder.filled) == 1 and not folder.images:
+        inner = folder.filled[0]
+        again = split_of(inner.name) in (split, UNLABELLED) or inner.name == folder.name
+        has_classes = bool(set(inner.folders) & set(known)) if known else len(inner.filled) > 1
+        if inner.name in known or inner.images or not ((again and inner.filled) or has_classes):
+            break
+        log.info("%s: its photos lie in %s, which is entered.", found.root, printable(inner.path))
+        folder = inner
+    return folder
+
+
+def _is_unlabelled(classes: Mapping[str, list[str]], known: Mapping[str, object]) -> bool:
+    """Returns whether the only folder of a split is no class, but one such as test/unknown."""
+    if len(classes) != 1 or set(classes) & set(known):
+        return False
+    (name,) = classes
+    return split_of(name) in (UNLABELLED, "test") or are_parts([name])
+
+
+def _tell_splits(found: Found, classes: Classes) -> None:
+    """Logs which folder is which split, where names leave a doubt, and what is left out."""
+    taken = {split: found.labelled(split)[0].name for split in classes}
+    if any(name.lower() not in PLAIN for name in taken.values()):
+        said = ", ".join(f"{split} = {printable(name)}" for split, name in taken.items())
+        log.info("%s: folders of splits: %s", found.root, said)
+    for split in ("validation", "test", UNLABELLED):
+        flat = [
+            folder
+            for folder in found.splits.get(split, [])
+            if folder.number and (split == UNLABELLED or folder not in found.labelled(split))
+        ]
+        for folder in flat:
+            log.log(
+                logging.WARNING if split == "validation" else logging.INFO,
+                "%s: left out %s without classes in %s; `predict` is for them.",
+                found.root,
+                f"{folder.number:,} photo{'' if folder.number == 1 else 's'}",
+                printable(folder.path),
+            )
+    others = [folder for folder in found.others if folder.number]
+    if others:
+        log.warning("%s: left out, beside the splits: %s", found.root, _named(others))
+
+
+def _class_folders(path: Path, folder: Folder) -> dict[str, list[str]]:
+    """Returns the files of each folder in a folder; refuses images beside them."""
+    if folder.images:
+        raise UserError(
+            f"{path}: holds {_images(folder)} outside of class folders, such as "
+            f"{printable(folder.images[0])}. Expected a folder of images per class.\n"
+            "  Move them into folders named after their classes, or away."
+        )
+    if not folder.folders:
+        raise UserError(
+            f"{path}: is empty. Expected a folder of images per class, such as "
+            f"{path.name}/daisy/1.jpg."
+        )
+    unwritable = [name for name in folder.folders if not is_writable(name)]
+    if unwritable:
+        raise UserError(
+            f"{path}: the names of {len(unwritable):,} folder{'s' if len(unwritable) > 1 else ''} "
+            "hold control characters or are not UTF-8. Rename: "
+            f"{', '.join(printable(name) for name in unwritable)}."
+        )
+    return {name: inner.below() for name, inner in folder.folders.items()}
+
+
+def _images(folder: Folder) -> str:
+    return f"{len(folder.images):,} image{'' if len(folder.images) == 1 else 's'}"
+
+
+# The layouts that `data.layout` names, and the function that reads each.
+LAYOUTS: dict[str, Callable[[Found], Classes]] = {
+    "classes": _read_classes,
+    "splits": _read_splits,
+}

@@ -1,0 +1,267 @@
+"""What a folder of photos means: classes, splits, or neither with both readings."""
+
+import contextlib
+import logging
+import tempfile
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from kerasft.data.layouts import LAYOUTS, find_classes
+from kerasft.errors import UserError
+
+
+def make(root, *paths):
+    for path in paths:
+        (root / path).parent.mkdir(parents=True, exist_ok=True)
+        (root / path).write_bytes(path.encode())
+    return root
+
+
+def message_of(call, *arguments):
+    with pytest.raises(UserError) as error:
+        call(*arguments)
+    return str(error.value)
+
+
+def test_folders_are_classes(tmp_path):
+    make(tmp_path, "cat/1.jpg", "dog/2.png", "README.txt")
+    (tmp_path / "empty").mkdir()
+    assert find_classes(tmp_path) == {"": {"cat": ["cat/1.jpg"], "dog": ["dog/2.png"], "empty": []}}
+
+
+def test_folders_inside_a_class_belong_to_it(tmp_path):
+    make(tmp_path, "cat/b/c/1.jpg", "cat/a.jpg", "dog/1.jpg")
+    assert find_classes(tmp_path)[""]["cat"] == ["cat/a.jpg", "cat/b/c/1.jpg"]
+
+
+@pytest.mark.parametrize("name", ["validation", "val", "valid", "Val"])
+def test_folders_of_splits_are_respected(tmp_path, name):
+    make(tmp_path, "train/cat/1.jpg", f"{name}/cat/2.jpg", "test/cat/3.jpg")
+    assert find_classes(tmp_path) == {
+        "train": {"cat": ["train/cat/1.jpg"]},
+        "validation": {"cat": [f"{name}/cat/2.jpg"]},
+        "test": {"cat": ["test/cat/3.jpg"]},
+    }
+
+
+def test_a_class_may_be_called_train(tmp_path):
+    make(tmp_path, "car/1.jpg", "train/1.jpg", "ship/1.jpg")
+    assert sorted(find_classes(tmp_path)[""]) == ["car", "ship", "train"]
+
+
+def test_folders_of_splits_with_others_beside_them_are_ambiguous(tmp_path):
+    make(tmp_path, "train/cat/1.jpg", "test/cat/1.jpg", "more/cat/1.jpg")
+    assert message_of(find_classes, tmp_path) == (
+        f"{tmp_path}: more, test and train may be splits or classes:\n"
+        "  train: train (with the folder cat)\n"
+        "  test: test (with the folder cat)\n"
+        "  There are two readings:\n"
+        "  Splits, more left out: pass `data.layout=splits`.\n"
+        "  3 classes: pass `data.layout=classes`."
+    )
+    assert find_classes(tmp_path, "splits") == {
+        "train": {"cat": ["train/cat/1.jpg"]},
+        "test": {"cat": ["test/cat/1.jpg"]},
+    }
+    assert find_classes(tmp_path, "classes") == {
+        "": {name: [f"{name}/cat/1.jpg"] for name in ("more", "test", "train")}
+    }
+
+
+def test_a_test_folder_alone_and_two_validation_folders_are_refused(tmp_path):
+    make(tmp_path / "a", "test/cat/1.jpg", "val/cat/1.jpg")
+    assert "holds val and test but no folder train" in message_of(find_classes, tmp_path / "a")
+    make(tmp_path / "b", "train/cat/1.jpg", "val/cat/1.jpg", "valid/cat/1.jpg")
+    assert "val and valid, which both mean the validation split" in message_of(
+        find_classes, tmp_path / "b"
+    )
+
+
+def test_what_systems_leave_behind_is_passed_over(tmp_path):
+    make(tmp_path, "cat/1.jpg", "cat/.DS_Store", "cat/Thumbs.db", "cat/Desktop.ini", "cat/Icon\r")
+    make(tmp_path, ".cache/1.jpg", "__MACOSX/cat/1.jpg", "dog/notes.txt")
+    assert find_classes(tmp_path) == {"": {"cat": ["cat/1.jpg"], "dog": ["dog/notes.txt"]}}
+
+
+def test_a_path_that_is_no_folder_is_a_mistake_in_typing(tmp_path):
+    make(tmp_path, "file")
+    for name, problem in [("nowhere", "no such folder"), ("file", "is a file")]:
+        with pytest.raises(UserError, match=problem) as error:
+            find_classes(tmp_path / name)
+        assert error.value.exit_code == 2
+    with pytest.raises(UserError, match=r"no such folder.*TFDS datasets are named tfds:NAME\."):
+        find_classes(tmp_path / "tdfs:mnist")
+
+
+def test_an_empty_folder_is_refused(tmp_path):
+    assert message_of(find_classes, tmp_path).startswith(f"{tmp_path}: is empty. Expected a folder")
+
+
+def test_images_beside_the_class_folders_are_refused(tmp_path):
+    make(tmp_path, "1.JPG", "2.png", "cat/3.jpg", "dog/4.jpg")
+    assert message_of(find_classes, tmp_path) == (
+        f"{tmp_path}: holds 2 images outside of class folders, such as 1.JPG. Expected a folder "
+        "of images per class.\n  Move them into folders named after their classes, or away."
+    )
+
+
+def test_a_class_whose_name_no_line_can_hold_is_refused(tmp_path):
+    make(tmp_path, "cat\nfish/1.jpg", "dog/2.jpg")
+    assert message_of(find_classes, tmp_path).endswith("are not UTF-8. Rename: cat\\nfish.")
+
+
+SPELLINGS = [
+    ("Training", "Testing"),
+    ("training_set", "test_set"),
+    ("train", "test1"),
+    ("TrainData", "TestData"),
+    ("Train Images", "Test Images"),
+    ("trainset", "testset"),
+    ("seg_train", "seg_test"),
+    ("asl_alphabet_train", "asl_alphabet_test"),
+    ("01-train", "02-holdout"),
+]
+
+
+@pytest.mark.parametrize(("train", "test"), SPELLINGS)
+def test_splits_have_many_names_and_it_is_told_which_is_which(tmp_path, train, test, caplog):
+    caplog.set_level(logging.INFO)
+    make(tmp_path, f"{train}/cat/1.jpg", f"{train}/dog/1.jpg", f"{test}/cat/3.jpg")
+    assert find_classes(tmp_path) == {
+        "train": {"cat": [f"{train}/cat/1.jpg"], "dog": [f"{train}/dog/1.jpg"]},
+        "test": {"cat": [f"{test}/cat/3.jpg"]},
+    }
+    assert caplog.messages == [f"{tmp_path}: folders of splits: train = {train}, test = {test}"]
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("test tubes", "training shoes", "boots"),
+        ("valid", "invalid"),
+        ("valid", "expired", "forged"),
+        ("train", "car", "ship"),
+        ("model train", "train station"),
+        ("unknown", "cat"),
+        ("1", "2", "3"),
+        ("set a", "set b"),
+        ("Testarossa", "Validus"),
+    ],
+)
+def test_classes_may_have_names_like_splits(tmp_path, names):
+    make(tmp_path, *(f"{name}/1.jpg" for name in names))
+    assert find_classes(tmp_path) == {"": {name: [f"{name}/1.jpg"] for name in sorted(names)}}
+
+
+@pytest.mark.parametrize(
+    "paths",
+    [
+        ("train/1.jpg", "test/1.jpg"),
+        ("cat/1.jpg", "dog/1.jpg", "test/1.jpg"),
+        ("cat/1.jpg", "dog/1.jpg", "test/cat/1.jpg", "test/dog/1.jpg"),
+        ("train/cat/1.jpg", "train/dog/1.jpg", "cat/2.jpg", "dog/2.jpg"),
+        ("train/steam/1.jpg", "train/diesel/1.jpg", "car/red/1.jpg", "car/blue/1.jpg"),
+        ("val/1.jpg", "cat/1.jpg", "train/1.jpg"),
+    ],
+)
+def test_what_may_be_splits_or_classes_is_neither(tmp_path, paths):
+    make(tmp_path, *paths)
+    message = message_of(find_classes, tmp_path)
+    assert "may be splits or classes:\n" in message
+    assert message.endswith("classes: pass `data.layout=classes`.")
+    names = {path.partition("/")[0] for path in paths}
+    assert find_classes(tmp_path, "classes")[""].keys() == names
+
+
+@pytest.mark.parametrize("names", [("images_part_1", "images_part_2"), ("fold1", "fold2")])
+def test_parts_of_one_set_are_no_classes(tmp_path, names):
+    make(tmp_path, *(f"{name}/1.jpg" for name in names), "metadata.csv")
+    assert message_of(find_classes, tmp_path) == (
+        f"{tmp_path}: {' and '.join(names)} look like parts of one set, by their names. There are "
+        "two readings:\n"
+        f"  Parts of one set, whose labels a table says: pass {tmp_path / 'metadata.csv'}.\n"
+        "  2 classes: pass `data.layout=classes`."
+    )
+    assert find_classes(tmp_path, "classes") == {"": {name: [f"{name}/1.jpg"] for name in names}}
+
+
+def test_one_more_folder_around_all_or_around_a_split_is_entered(tmp_path, caplog):
+    caplog.set_level(logging.INFO)
+    make(tmp_path / "a", "flowers/rose/1.jpg", "flowers/lily/1.jpg", "notes/readme.txt")
+    assert find_classes(tmp_path / "a") == {
+        "": {"lily": ["flowers/lily/1.jpg"], "rose": ["flowers/rose/1.jpg"]}
+    }
+    make(tmp_path / "b", "seg_train/seg_train/sea/1.jpg", "seg_train/seg_train/ice/1.jpg")
+    make(tmp_path / "b", "seg_test/seg_test/sea/1.jpg", "seg_pred/seg_pred/1.jpg")
+    assert find_classes(tmp_path / "b") == {
+        "train": {
+            "ice": ["seg_train/seg_train/ice/1.jpg"],
+            "sea": ["seg_train/seg_train/sea/1.jpg"],
+        },
+        "test": {"sea": ["seg_test/seg_test/sea/1.jpg"]},
+    }
+    assert caplog.messages == [
+        f"{tmp_path / 'a'}: its photos lie in flowers, which is entered.",
+        f"{tmp_path / 'b'}: its photos lie in seg_train/seg_train, which is entered.",
+        f"{tmp_path / 'b'}: its photos lie in seg_test/seg_test, which is entered.",
+        f"{tmp_path / 'b'}: folders of splits: train = seg_train, test = seg_test",
+        f"{tmp_path / 'b'}: left out 1 photo without classes in seg_pred; `predict` is for them.",
+    ]
+
+
+def test_the_only_class_of_a_split_is_not_entered(tmp_path):
+    make(tmp_path, "train/cat/1.jpg", "train/dog/1.jpg", "val/cat/a/1.jpg", "val/cat/b/2.jpg")
+    assert find_classes(tmp_path)["validation"] == {"cat": ["val/cat/a/1.jpg", "val/cat/b/2.jpg"]}
+
+
+@pytest.mark.parametrize(
+    "path", ["test/1.jpg", "test1/1.jpg", "test/unknown/1.jpg", "test/images/1.jpg", "pred/a/1.jpg"]
+)
+def test_photos_that_nobody_has_labelled_are_left_out_and_told(tmp_path, path, caplog):
+    caplog.set_level(logging.INFO)
+    make(tmp_path, "train/cat/1.jpg", "train/dog/1.jpg", path)
+    assert find_classes(tmp_path).keys() == {"train"}
+    assert caplog.messages[-1] == (
+        f"{tmp_path}: left out 1 photo without classes in {path.partition('/')[0]}; `predict` is "
+        "for them."
+    )
+
+
+def test_a_class_of_the_test_split_alone_is_not_taken_for_unlabelled(tmp_path):
+    make(tmp_path, "train/cat/1.jpg", "train/dog/1.jpg", "test/wolf/1.jpg")
+    assert find_classes(tmp_path)["test"] == {"wolf": ["test/wolf/1.jpg"]}
+
+
+def test_folders_without_photos_beside_the_splits_do_not_matter(tmp_path):
+    make(tmp_path, "train/cat/1.jpg", "train/dog/1.jpg", "annotations/1.xml", "train.csv")
+    assert find_classes(tmp_path).keys() == {"train"}
+
+
+NAMES = st.sampled_from(
+    ["train", "Test", "val", "valid", "cat", "dog", "images", "part_1", "pred", "1.jpg", "x.txt"]
+) | st.text(min_size=1, max_size=4).filter(lambda t: not set("/\0") & set(t) and t not in "..")
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    st.lists(st.lists(NAMES, min_size=1, max_size=4), max_size=8),
+    st.sampled_from(("auto", *LAYOUTS)),
+)
+def test_whatever_a_folder_holds_it_is_classes_of_its_own_files_or_one_refusal(paths, layout):
+    with tempfile.TemporaryDirectory() as name:
+        root = Path(name)
+        for parts in paths:
+            with contextlib.suppress(OSError, UnicodeEncodeError):
+                root.joinpath(*parts[:-1]).mkdir(parents=True, exist_ok=True)
+                root.joinpath(*parts).touch()
+        try:
+            found = find_classes(root, layout)
+        except UserError as error:
+            assert str(error).startswith(name)
+        else:
+            listed = [path for of in found.values() for files in of.values() for path in files]
+            assert len(listed) == len(set(listed))
+            assert all((root / path).is_file() for path in listed)
