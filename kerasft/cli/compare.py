@@ -122,6 +122,8 @@ def compare(
     click.get_current_context().meta["kerasft.again"] = lambda: again
     with showing() as progress:
         logging.getLogger("kerasft").setLevel(logging.WARNING)  # dozens of runs log the same
+        for name in ("layouts", "tables"):  # what was guessed about the photos is said all the same
+            logging.getLogger(f"kerasft.data.{name}").setLevel(logging.INFO)
         result = compare_ways(
             {"data.source": source, **typed},
             out,

@@ -36,6 +36,20 @@ _READING = (
         help="What the folders of SRC are, if their names leave it open: classes, or splits with a "
         "folder per class in each.",
     ),
+    field_option(
+        "--column",
+        "data.columns",
+        multiple=True,
+        callback=lambda _, __, values: list(values) or None,
+        metavar="ROLE=NAME",
+        help="Role of a column of a table: path, label, split, group or ignore. Can be repeated.",
+    ),
+    field_option(
+        "--label-from",
+        "data.label_from",
+        metavar="REGEX",
+        help="Takes labels from the paths of photos: the group of this regular expression.",
+    ),
 )
 
 

@@ -7,6 +7,7 @@ writes them.
 import math
 import os
 import re
+from collections.abc import Mapping
 from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
@@ -253,6 +254,10 @@ AnyPhase = Annotated[
 ]
 
 
+ROLES = ("path", "label", "split", "group", "ignore")
+"""Roles of the columns of a table."""
+
+
 class Data(Section):
     """The photos, and how they are split."""
 
@@ -267,6 +272,18 @@ class Data(Section):
         description='What the folders of the source are: a folder per class ("classes"), or '
         'folders of splits with a folder per class in each ("splits"). "auto": their names and '
         "contents say it, and where both are possible the run does not start.",
+    )
+    columns: tuple[StrictStr, ...] = Field(
+        default=(),
+        description='Roles of columns of a table, each as "ROLE=NAME", e.g. ["label=breed"]. '
+        'ROLE is path, label, split, group or ignore; "label=A,B,C" are columns of 0 and 1. A role '
+        "that is not named is found by what the columns hold.",
+    )
+    label_from: StrictStr | None = Field(
+        default=None,
+        description="Regular expression that finds the label in the path of each photo: its "
+        'group "label", or its first one. Not set: labels are those of folders or tables; for a '
+        "folder of photos alone, the start or end of the names of the files, where that is sure.",
     )
     validation: StrictFloat = Field(
         default=0.15,
@@ -318,6 +335,32 @@ class Data(Section):
             except UserError as error:
                 raise ValueError(str(error).removeprefix(f"{name}: ")) from None
         return str(name) if isinstance(name, Path) else name
+
+    @field_validator("columns", mode="before")
+    @classmethod
+    def _are_roles(cls, columns: object) -> object:
+        if isinstance(columns, str):
+            columns = (columns,)
+        if isinstance(columns, Mapping):
+            columns = tuple(f"{role}={name}" for role, name in columns.items())
+        if isinstance(columns, list | tuple):
+            for text in columns:
+                role, _, name = str(text).partition("=")
+                if role not in ROLES or not name:
+                    raise ValueError(
+                        f"expected ROLE=NAME with a role of {', '.join(ROLES)}, got {text!r}."
+                        + did_you_mean(role, ROLES)
+                    )
+        return columns
+
+    @field_validator("label_from")
+    @classmethod
+    def _is_a_regular_expression(cls, label_from: str | None) -> str | None:
+        try:
+            re.compile(label_from or "")
+        except re.error as error:
+            raise ValueError(f"is no regular expression: {error}.") from None
+        return label_from
 
     @field_validator("splits_from", mode="before")
     @classmethod

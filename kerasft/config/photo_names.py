@@ -1,4 +1,4 @@
-"""What the names of folders and of values in tables say: a split, or a part of a set.
+"""What names of folders, files and values in tables say: a split, a part of a set, a label.
 
 Only names are read here. A name says a split if nothing is left of it without the words for the
 split, fillers such as "set" or "images", numbers, and words that its neighbours have too:
@@ -7,7 +7,8 @@ split, fillers such as "set" or "images", numbers, and words that its neighbours
 
 import re
 import unicodedata
-from collections.abc import Collection, Iterable
+from collections import Counter
+from collections.abc import Collection, Iterable, Sequence
 
 UNLABELLED = "unlabelled"
 """Role of folders with photos that nobody has labelled; they are for `predict`."""
@@ -105,3 +106,57 @@ def are_parts(names: Collection[str]) -> bool:
     """
     plain = {tuple(word for word in _words(name) if not word.isdigit()) for name in names}
     return len(plain) == 1 and (words := plain.pop()) != () and set(words) <= PART_WORDS
+
+
+GUESSES = (
+    r"([^/]*[^\W\d_])[ ._-]*\(?\d+\)?\.\w+$",  # cat.0.jpg, great_dane_12.jpg, cat (3).jpg
+    r"(?:^|/)\d+[ ._-]+([^\W\d_][^/]*?)\.\w+$",  # 0001_cat.jpg
+    r"(?:^|/)([^\W\d_]+)[ ._-][^/]*$",  # cat_a8f3.jpg
+    r"[ ._-]([^\W\d_]+)\.\w+$",  # a8f3_cat.jpg
+)
+"""Regular expressions whose group is the label in the path of a photo, the likeliest first."""
+
+SURE = 2
+"""Number of the first guesses that count without a look at the others."""
+
+OF_CAMERAS = {
+    *("img", "image", "dsc", "dscn", "dscf", "dcim", "pic", "picture", "photo", "pxl", "mvimg"),
+    *("frame", "scan", "screenshot", "file", "wa", "p", "page", "isic", "untitled", "snap"),
+    *("whatsapp", "train", "test", "val", "copy", "sample", "fig", "figure", "x"),
+}
+"""Words in the names of files that are no labels."""
+
+
+def label_in(path: str, regex: str) -> str:
+    """Returns the label in the path of a photo; "" if the expression does not match.
+
+    Args:
+        path: posix path.
+        regex: regular expression; its group "label", or else its first group, or else all that it
+            matches, is the label.
+    """
+    match = re.search(regex, path)
+    if match is None:
+        return ""
+    named = match.groupdict()
+    return (named.get("label") or match[match.re.groups and 1] or "").strip()
+
+
+def guess_labels(paths: Sequence[str]) -> list[str]:
+    """Returns the expressions of `GUESSES` that find labels in all paths.
+
+    Labels are found if there are at least two, each in three paths or more, and none is a word
+    that cameras write. One of the first `SURE` expressions excludes those after it, and so does an
+    earlier one that finds the same labels.
+    """
+    found: dict[tuple[str, ...], str] = {}
+    for number, regex in enumerate(GUESSES):
+        labels = tuple(label_in(path, regex) for path in paths)
+        counts = Counter(labels)
+        words = {word for label in counts for word in _words(label)}
+        enough = len(counts) > 1 and "" not in counts and min(counts.values()) >= 3
+        if enough and not words & OF_CAMERAS:
+            found.setdefault(labels, regex)
+            if number < SURE:
+                break
+    return list(found.values())

@@ -62,6 +62,7 @@ KINDS: dict[str, Kind] = {
     "folder": Kind("a folder with a folder per class (or train/, validation/, test/)"),
     "csv": Kind("a CSV file of path,label", endings=(".csv", ".tsv")),
     "parquet": Kind("a Parquet file of path,label", endings=(".parquet", ".pq")),
+    "list": Kind("a list of path and label", endings=(".txt", ".lst", ".list")),
     "archive": Kind(
         "a zip or tar file of a folder",
         endings=(
@@ -71,6 +72,10 @@ KINDS: dict[str, Kind] = {
     ),
     "tfds": Kind(f"{TFDS}NAME", prefix=TFDS, read_name=tfds_name),
 }
+
+
+TABLES = ("csv", "parquet", "list")
+"""Keys of KINDS that are tables, with columns."""
 
 
 def kind_of(source: str) -> str:

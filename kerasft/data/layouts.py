@@ -18,7 +18,15 @@ from pathlib import Path
 from typing import NoReturn
 
 from kerasft.config.fields import Data
-from kerasft.config.photo_names import UNLABELLED, are_parts, split_of, splits_of
+from kerasft.config.photo_names import (
+    UNLABELLED,
+    are_parts,
+    guess_labels,
+    label_in,
+    same_form,
+    split_of,
+    splits_of,
+)
 from kerasft.config.source_names import KINDS, TFDS, ending_of
 from kerasft.data.folders import entries, is_image_name
 from kerasft.data.source import SPLITS, Listing, Photo, PhotoFolder
@@ -98,7 +106,8 @@ def place_of_folder(
     """
 
     def read() -> Listing:
-        folders = find_classes(root, "auto" if data is None else data.layout)
+        layout, regex = (data.layout, data.label_from) if data else ("auto", None)
+        folders = find_classes(root, layout, regex)
         photos = [
             Photo(path, class_name, split)
             for split, classes in folders.items()
@@ -110,12 +119,14 @@ def place_of_folder(
     return PhotoFolder(name, root, read, held)
 
 
-def find_classes(root: Path, layout: str = "auto") -> Classes:
+def find_classes(root: Path, layout: str = "auto", label_from: str | None = None) -> Classes:
     """Lists the files of every class.
 
     Args:
         root: folder of photos.
         layout: value of `data.layout`: "auto", or a key of `LAYOUTS`.
+        label_from: value of `data.label_from`: regular expression for the label in a path; None
+            takes labels from names only if there are photos and no folders of them.
 
     Returns:
         Files by split and class. Classes without files are included.
@@ -126,6 +137,10 @@ def find_classes(root: Path, layout: str = "auto") -> Classes:
             with two for the same split.
     """
     found = Found(root, _begin(root, read_tree(root)))
+    if label_from is not None:
+        return _read_names(found, label_from, layout)
+    if regex := _guess(found, layout):
+        return _read_names(found, regex, layout)
     _class_folders(found.here, found.top)  # refuses photos beside the folders
     return LAYOUTS[layout if layout in LAYOUTS else _choose(found)](found)
 
@@ -202,6 +217,96 @@ class Found:
         """Returns the folders of a split that hold folders; photos alone have no labels."""
         folders = self.splits.get(split, [])
         return [one for one in folders if one.folders or not one.images]
+
+
+def _guess(found: Found, layout: str) -> str | None:
+    """Guesses where labels are in the names of photos that lie in no class folders.
+
+    Returns:
+        Regular expression; None if the photos lie in folders of classes, or nothing is found.
+
+    Raises:
+        UserError: there are several guesses, or a table that may hold the labels.
+    """
+    top, training = found.top, found.splits.get("train", [])
+    flat = top.images and not top.filled
+    flat_splits = (
+        layout != "classes"
+        and len(training) == 1
+        and training[0].images
+        and not any(folder.filled for folder in [training[0], *found.others])
+        and not any(folder.number for folder in found.others)
+        and not top.images
+    )
+    if not flat and not flat_splits:
+        return None
+    folder = top if flat else training[0]
+    start = f"{folder.path}/" if folder.path else ""
+    guesses = guess_labels([start + name for name in folder.images])
+    table = _table_in(found)
+    if table != "the table":
+        other = f" If the labels are in the file names, `data.label_from={guesses[0]}`." * bool(
+            guesses
+        )
+        raise UserError(
+            f"{found.here}: holds photos without folders of classes, and a table. Pass "
+            f"{table} if it holds the labels.{other}"
+        )
+    if len(guesses) > 1:
+        readings = [
+            f"{', '.join(sorted({label_in(start + name, regex) for name in folder.images})[:MOST])}"
+            f": pass `data.label_from={regex}`."
+            for regex in guesses
+        ]
+        raise UserError(
+            f"{found.here}: its photos lie in no class folders, and their names can be read in "
+            f"several ways:{listing(readings, MOST)}"
+        )
+    if not guesses:
+        return None
+    log.info("%s: labels are taken from the names of files, by %s", found.here, guesses[0])
+    return guesses[0]
+
+
+def _read_names(found: Found, regex: str, layout: str) -> Classes:
+    """Takes labels from the paths of photos, and splits from the names of folders.
+
+    Raises:
+        UserError: paths without label, outside of a test split of which none has one.
+    """
+    training = found.splits.get("train", [])
+    if layout == "classes" or (layout == "auto" and not any(one.number for one in training)):
+        parts = {"": _photos_below(found.top)}
+    else:
+        parts = {
+            split: [path for folder in folders for path in _photos_below(folder)]
+            for split, folders in found.splits.items()
+            if split in SPLITS
+        }
+    classes: Classes = {}
+    without: list[str] = []
+    for split, paths in parts.items():
+        labels = {path: same_form(label_in(path, regex)) for path in paths}
+        if split not in ("", "train") and not any(labels.values()):
+            found.splits.setdefault(UNLABELLED, []).extend(found.splits.pop(split))
+            continue
+        without += [printable(path) for path, label in labels.items() if not label]
+        for path, label in labels.items():
+            classes.setdefault(split, {}).setdefault(label, []).append(path)
+    if without:
+        raise UserError(
+            f"{found.root}: {len(without):,} of {sum(map(len, parts.values())):,} paths do not "
+            f"match {regex}, by which labels are taken from them:{listing(without, 10)}",
+        )
+    if not classes:
+        raise UserError(f"{found.root}: holds no photos. Expected photos with labels in names.")
+    if "" not in classes:
+        _tell_left_out(found, (UNLABELLED,))
+    return classes
+
+
+def _photos_below(folder: Folder) -> list[str]:
+    return [path for path in folder.below() if is_image_name(path)]
 
 
 def _choose(found: Found) -> str:
@@ -355,7 +460,12 @@ def _tell_splits(found: Found, classes: Classes) -> None:
     if any(name.lower() not in PLAIN for name in taken.values()):
         said = ", ".join(f"{split} = {printable(name)}" for split, name in taken.items())
         log.info("%s: folders of splits: %s", found.root, said)
-    for split in ("validation", "test", UNLABELLED):
+    _tell_left_out(found, ("validation", "test", UNLABELLED))
+
+
+def _tell_left_out(found: Found, splits: tuple[str, ...]) -> None:
+    """Logs the photos of splits that nobody has labelled, and the folders beside the splits."""
+    for split in splits:
         flat = [
             folder
             for folder in found.splits.get(split, [])
@@ -380,7 +490,8 @@ def _class_folders(path: Path, folder: Folder) -> dict[str, list[str]]:
         raise UserError(
             f"{path}: holds {_images(folder)} outside of class folders, such as "
             f"{printable(folder.images[0])}. Expected a folder of images per class.\n"
-            "  Move them into folders named after their classes, or away."
+            "  Move them into folders named after their classes, or away; or take the labels from "
+            "their paths, with `data.label_from=REGEX`, whose first group is the label."
         )
     if not folder.folders:
         raise UserError(

@@ -16,7 +16,7 @@ import numpy as np
 from kerasft.config import fields
 from kerasft.config.fields import Data
 from kerasft.config.load import data_at, load_config
-from kerasft.config.source_names import kind_of
+from kerasft.config.source_names import TABLES, kind_of
 from kerasft.data import checks
 from kerasft.data.archives import find_archive
 from kerasft.data.folders import examine, find_files, for_each_file
@@ -31,7 +31,7 @@ from kerasft.data.splits import (
     without_copies,
     write_rows,
 )
-from kerasft.data.tables import find_csv, find_parquet
+from kerasft.data.tables import find_csv, find_list, find_parquet
 from kerasft.data.tfds import find_tfds
 from kerasft.errors import UserError, did_you_mean
 from kerasft.files import write_atomic
@@ -45,9 +45,34 @@ SOURCES: dict[str, Callable[[Data, Progress], PhotoFolder]] = {
     "folder": find_folder,
     "csv": find_csv,
     "parquet": find_parquet,
+    "list": find_list,
     "archive": find_archive,
     "tfds": find_tfds,
 }
+
+
+def list_photos(data: Data, progress: Progress) -> tuple[PhotoFolder, Listing]:
+    """Finds the photos of a source, see `find_photos`, and lists them.
+
+    Raises:
+        UserError: see `find_photos` and `PhotoFolder.read`; a field that says how another kind of
+            source is to be read (exit code 2).
+    """
+    kind = kind_of(data.source)
+    folder = kind in ("folder", "archive")
+    for name, takes, what in (
+        ("layout", folder or data.layout == "auto", "a folder or an archive"),
+        ("columns", kind in TABLES or not data.columns, "a table"),
+        ("label_from", kind in TABLES or folder or data.label_from is None, "files"),
+    ):
+        if not takes:
+            raise UserError(
+                f"has no effect with {data.source}, which is not {what}. Leave out `data.{name}`.",
+                field=f"data.{name}",
+                exit_code=2,
+            )
+    place = find_photos(data, progress)
+    return place, place.read()
 
 
 def find_photos(data: Data, progress: Progress) -> PhotoFolder:
@@ -98,8 +123,7 @@ def scan_source(
             a split of which more than half is in other splits as well; `splits_from` for a source
             that has splits (exit code 2).
     """
-    place = find_photos(data, progress)
-    listed = place.read()
+    place, listed = list_photos(data, progress)
     names = checks.check_classes(place.name, place.root, listed)
     checks.check_own_splits(place.name, listed, data.splits_from)
     shares = {"validation": data.validation, "test": data.test}
@@ -169,8 +193,7 @@ def scan_for_model(
     Raises:
         UserError: as in `scan_source`; classes that the model does not know; no images.
     """
-    place = find_photos(data, progress)
-    listed = place.read()
+    place, listed = list_photos(data, progress)
     names = sorted({name for names in listed.classes.values() for name in names})
     unknown = [name for name in names if name not in class_names]
     if unknown:

@@ -158,6 +158,23 @@ def test_a_flag_that_was_not_typed_leaves_the_file_alone(replace):
     assert (config.phases[0].epochs, config.phases[0].batch_size) == (9, 8)
 
 
+def test_options_that_say_how_photos_are_read_reach_their_fields(replace):
+    calls = replace("training.train.train_run", RESULT)
+    done = kerasft("train t.csv --column label=dx --column path=id --label-from '(.)_'")
+    assert done.exit_code == 0, done.stderr
+    data = calls.arguments[0].data
+    assert (data.columns, data.label_from) == (("label=dx", "path=id"), "(.)_")
+    Path("mine.toml").write_text('[data]\nsource = "t.csv"\ncolumns = ["label=dx"]\n')
+    assert kerasft("train mine.toml").exit_code == 0  # not typed, so the file's
+    assert calls.arguments[0].data.columns == ("label=dx",)
+    calls = replace("compare.compare.compare_ways", COMPARISON)
+    assert kerasft("compare t.csv --column label=dx --layout auto").exit_code == 0
+    assert calls.arguments[0]["data.columns"] == ["label=dx"]
+    calls = replace("evaluation.evaluate.evaluate_run", REPORT)
+    assert kerasft("evaluate a.keras --data t.csv --column label=dx").exit_code == 0
+    assert calls.options["flags"] == {"data.columns": ["label=dx"]}
+
+
 @pytest.mark.parametrize("given", ["photos", "labels.csv", "photos.zip", "tfds:mnist"])
 def test_the_argument_of_train_may_be_the_photos(replace, given):
     Path("photos").mkdir()

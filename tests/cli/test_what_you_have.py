@@ -17,6 +17,9 @@ COMMANDS = [line[12:] for line in PAGE.splitlines() if line.startswith("    kera
 
 CLASSES = ("photos/daisy/1.jpg", "photos/rose/1.jpg")
 SPLITS = ("photos/train/daisy/1.jpg", "photos/train/rose/2.jpg", "photos/test/daisy/3.jpg")
+NAMED = tuple(f"photos/{n}_{name}.jpg" for n in "123" for name in ("cat", "dog"))
+INSIDE = tuple(f"photos/a_{name}_{n}x.jpg" for n in "123" for name in ("cat", "dog"))
+FILES = ("a/1.jpg", "a/2.jpg", "b/3.jpg", "b/4.jpg")
 UNSURE = (*SPLITS, "photos/other/daisy/4.jpg")
 
 # For each command on the page, in order: the files, and how many photos of each split there are.
@@ -25,6 +28,32 @@ MADE = [
     ("train photos/", SPLITS, {"train": 2, "test": 1}),
     ("train photos/ --layout classes", UNSURE, {"": 4}),
     ("train photos/ --layout splits", UNSURE, {"train": 2, "test": 1}),
+    ("train photos/", NAMED, {"": 6}),
+    ('train photos/ --label-from "_([a-z]+)_"', INSIDE, {"": 6}),
+    (
+        "train labels.csv",
+        FILES,
+        {"train": 2, "test": 2},
+        ("labels.csv", "id,dx,set\n1,x,train\n2,y,train\n3,x,test\n4,y,test\n"),
+    ),
+    (
+        "train train_list.txt",
+        FILES,
+        {"": 4},
+        ("train_list.txt", "a/1.jpg 0\na/2.jpg 1\nb/3.jpg 0\nb/4.jpg 1\n"),
+    ),
+    (
+        "train labels.csv --column label=breed --column group=patient",
+        FILES,
+        {"": 4},
+        ("labels.csv", "id,breed,colour,patient\n1,x,a,p\n2,y,a,q\n3,x,b,r\n4,y,b,s\n"),
+    ),
+    (
+        "train labels.csv --column label=MEL,NV,BCC --column ignore=age",
+        FILES,
+        {"": 4},
+        ("labels.csv", "id,age,MEL,NV,BCC\n1,50,1,0,0\n2,50,0,1,0\n3,60,0,0,1\n4,60,1,0,0\n"),
+    ),
 ]
 
 
@@ -55,15 +84,16 @@ def listed(line):
 
 
 def test_the_page_has_these_commands():
-    assert [line for line, _, _ in MADE] == COMMANDS
+    assert [line for line, *_ in MADE] == COMMANDS
 
 
-@pytest.mark.parametrize(("line", "files", "expected"), MADE)
-def test_a_command_of_the_page_finds_the_photos_of_its_situation(
-    line, files, expected, tmp_path, monkeypatch
-):
+@pytest.mark.parametrize("situation", MADE, ids=lambda situation: situation[0])
+def test_a_command_of_the_page_finds_the_photos_of_its_situation(situation, tmp_path, monkeypatch):
+    line, files, expected, *tables = situation
     monkeypatch.chdir(tmp_path)
     make(files)
+    for name, text in tables:
+        Path(name).write_text(text)
     assert listed(line) == expected
 
 

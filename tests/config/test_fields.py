@@ -3,7 +3,7 @@
 import pytest
 from pydantic import ValidationError
 
-from kerasft.config.fields import Augment, Cache, Phase, distinct_views
+from kerasft.config.fields import Augment, Cache, Data, Phase, distinct_views
 
 
 def refusal(section, **fields):
@@ -55,3 +55,20 @@ def test_the_cache_takes_the_words_that_it_knows(field):
     place, message = refusal(Cache, **{field: "maybe"})
     assert place == (field,)
     assert "'auto'" in message
+
+
+def test_roles_of_columns_are_a_list_or_a_mapping_of_known_roles():
+    named = ("label=breed", "path=image id")
+    for given in (list(named), {"label": "breed", "path": "image id"}):
+        assert Data(source="t.csv", columns=given).columns == named
+    assert Data(source="t.csv", columns="label=a=b").columns == ("label=a=b",)
+    with pytest.raises(ValidationError, match=r"ignore, got 'labl=x'\. Did you mean 'label'\?"):
+        Data(source="t.csv", columns=["labl=x"])
+    with pytest.raises(ValidationError, match="expected ROLE=NAME"):
+        Data(source="t.csv", columns=["label"])
+
+
+def test_label_from_is_a_regular_expression():
+    assert Data(source="x", label_from="(a)").label_from == "(a)"
+    with pytest.raises(ValidationError, match="is no regular expression: missing"):
+        Data(source="x", label_from="(a")

@@ -63,6 +63,8 @@ def test_data_alone_is_a_whole_config(tmp_path, monkeypatch):
         "data": {
             "source": str(tmp_path / "photos"),
             "layout": "auto",
+            "columns": (),
+            "label_from": None,
             "data_dir": None,
             "validation": 0.15,
             "test": 0.15,
@@ -514,7 +516,8 @@ def test_a_config_is_written_whole_with_paths_relative_to_its_folder(tmp_path, m
     config = load_config(None, flags={**PHOTOS, "model.weights": "mine.h5"})
     assert to_toml(config, Path("runs/photos")) == (
         'seed = 0\ndevice = "auto"\n\n'
-        '[data]\nsource = "../../photos"\nlayout = "auto"\nvalidation = 0.15\ntest = 0.15\n'
+        '[data]\nsource = "../../photos"\nlayout = "auto"\ncolumns = []\n'
+        "validation = 0.15\ntest = 0.15\n"
         'fraction = 1.0\nbad_images = "fail"\nresize = "stretch"\n\n'
         '[model]\nbackbone = "MobileNetV2"\nweights = "../../mine.h5"\n\n'
         '[head]\nfeatures = "pooled"\nleave_out = 0\nhidden = []\ndropout = 0.2\n\n'

@@ -57,12 +57,15 @@ def named(tmp_path_factory):
 
     assert pyarrow
     parquet.write_table(csv_of_arrow.read_csv(table), folder / "table/photos.parquet")
+    lines = [f"{path.relative_to(photos)} {path.parent.name}\n" for path in photos.rglob("*-*")]
+    (folder / "table/photos.txt").write_text("".join(lines))
     pytest.importorskip("tensorflow_datasets")
     sets = write_set(folder / "sets", "MyShapes", {"train": 8, "validation": 2, "test": 2})
     return {
         "folder": (str(photos), {}),
         "csv": (str(table), {}),
         "parquet": (str(folder / "table/photos.parquet"), {}),
+        "list": (str(folder / "table/photos.txt"), {}),
         "archive": (packed, {}),
         "tfds": ("tfds:my_shapes", {"data.data_dir": str(sets)}),
     }
@@ -200,6 +203,7 @@ def test_runs_have_names_of_their_own(named, monkeypatch, tmp_path):
         "folder": "runs/photos",
         "csv": "runs/photos",
         "parquet": "runs/photos",
+        "list": "runs/photos",
         "archive": "runs/packed",
         "tfds": "runs/my_shapes",
     }
@@ -210,3 +214,31 @@ def test_find_photos_unpacks_and_names_what_the_user_named(named):
     place = find_photos(Data(source=source), silent)
     assert place.name == source
     assert place.root.is_relative_to(photo_folder())
+
+
+@pytest.mark.parametrize(
+    ("kind", "settings", "field"),
+    [
+        ("tfds", {"layout": "classes"}, "data.layout"),
+        ("csv", {"layout": "splits"}, "data.layout"),
+        ("folder", {"columns": ["label=breed"]}, "data.columns"),
+        ("tfds", {"label_from": "(.)"}, "data.label_from"),
+    ],
+)
+def test_a_field_that_says_how_another_kind_is_read_is_refused(named, kind, settings, field):
+    source, more = named[kind]
+    data = Data(source=source, data_dir=more.get("data.data_dir"), **settings)
+    for scan in (lambda: scan_source(data, seed=0), lambda: scan_for_model(data, ("cross",))):
+        with pytest.raises(UserError, match="has no effect with") as error:
+            scan()
+        assert (error.value.field, error.value.exit_code) == (field, 2)
+
+
+def test_a_model_file_is_measured_on_a_table_whose_columns_are_named(runs, named, tmp_path):
+    folder = shutil.copytree(Path(named["csv"][0]).parent, tmp_path / "table")
+    text = (folder / "photos.csv").read_text().replace("path,label,group", "a,b,c")
+    (folder / "photos.csv").write_text(text)
+    model, flags = runs["csv"][0] / "model.keras", {"data.columns": ["label=b", "path=a"]}
+    assert evaluate_run(model, data=folder / "photos.csv", flags=flags).n == 36
+    with pytest.raises(UserError, match=r"is a run, whose photos.*Leave out `data\.columns`"):
+        evaluate_run(runs["csv"][0], flags=flags)

@@ -104,7 +104,9 @@ def test_images_beside_the_class_folders_are_refused(tmp_path):
     make(tmp_path, "1.JPG", "2.png", "cat/3.jpg", "dog/4.jpg")
     assert message_of(find_classes, tmp_path) == (
         f"{tmp_path}: holds 2 images outside of class folders, such as 1.JPG. Expected a folder "
-        "of images per class.\n  Move them into folders named after their classes, or away."
+        "of images per class.\n  Move them into folders named after their classes, or away; or "
+        "take the labels from their paths, with `data.label_from=REGEX`, whose first group is the "
+        "label."
     )
 
 
@@ -238,6 +240,84 @@ def test_a_class_of_the_test_split_alone_is_not_taken_for_unlabelled(tmp_path):
 def test_folders_without_photos_beside_the_splits_do_not_matter(tmp_path):
     make(tmp_path, "train/cat/1.jpg", "train/dog/1.jpg", "annotations/1.xml", "train.csv")
     assert find_classes(tmp_path).keys() == {"train"}
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("cat.{}.jpg", "dog.{}.jpg"),
+        ("great_dane_{}.jpg", "Abyssinian_{}.jpg"),
+        ("cat ({}).jpg", "dog ({}).jpg"),
+        ("000{}_cat.jpg", "000{}-dog.jpg"),
+        ("cat_a{}f.jpg", "dog_b{}e.jpg"),
+        ("a{}f_cat.jpg", "b{}e_dog.jpg"),
+    ],
+)
+def test_labels_are_found_in_the_names_of_photos_without_folders(tmp_path, names, caplog):
+    caplog.set_level(logging.INFO)
+    make(tmp_path, *(name.format(number) for name in names for number in range(3)))
+    found = find_classes(tmp_path)
+    classes = {"cat", "dog"} if "dog" in names[1] else {"great_dane", "Abyssinian"}
+    assert found.keys() == {""} and found[""].keys() == classes
+    assert [len(paths) for paths in found[""].values()] == [3, 3]
+    told = caplog.messages[0].partition(", by ")
+    assert told[0] == f"{tmp_path}: labels are taken from the names of files"
+    assert find_classes(tmp_path, "auto", told[2]) == found  # what is told can be typed
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("IMG_{}.jpg", "DSC_{}.jpg"),
+        ("cat_{}.jpg",),
+        ("{}.jpg",),
+        ("cat_1.jpg", "dog_1.jpg"),  # once each
+        ("cat_{}.jpg", "dog_{}.jpg", "whatever.jpg"),
+    ],
+)
+def test_names_that_are_no_sure_labels_are_not_guessed(tmp_path, names):
+    make(tmp_path, *{name.format(number) for name in names for number in range(3)})
+    assert "outside of class folders" in message_of(find_classes, tmp_path)
+
+
+def test_two_guesses_are_both_named(tmp_path):
+    make(tmp_path, *(f"{a}_x{n}y_{b}.jpg" for a in ("cat", "dog") for b in "st" for n in range(3)))
+    message = message_of(find_classes, tmp_path)
+    assert "names can be read in several ways:\n  cat, dog: pass `data.label_from=" in message
+    assert "\n  s, t: pass `data.label_from=" in message
+
+
+def test_labels_in_names_and_splits_in_folders(tmp_path, caplog):
+    caplog.set_level(logging.INFO)
+    make(tmp_path, *(f"train/{name}.{number}.jpg" for name in ("cat", "dog") for number in "123"))
+    make(tmp_path, "test1/1.jpg", "test1/2.jpg")
+    expected = {name: [f"train/{name}.{number}.jpg" for number in "123"] for name in ("cat", "dog")}
+    assert find_classes(tmp_path) == {"train": expected}
+    assert caplog.messages[-1] == (
+        f"{tmp_path}: left out 2 photos without classes in test1; `predict` is for them."
+    )
+    make(tmp_path, "val/cat.7.jpg")
+    assert find_classes(tmp_path)["validation"] == {"cat": ["val/cat.7.jpg"]}
+
+
+def test_an_expression_is_searched_in_the_whole_path_and_has_to_match_all(tmp_path):
+    make(tmp_path, "a/red/1.jpg", "b/blue/2.jpg", "b/blue/notes.txt")
+    assert find_classes(tmp_path, "auto", "/(red|blue)/") == {
+        "": {"red": ["a/red/1.jpg"], "blue": ["b/blue/2.jpg"]}
+    }
+    assert find_classes(tmp_path, "auto", "(?P<label>[a-z])/(red|blue)")[""].keys() == {"a", "b"}
+    assert message_of(find_classes, tmp_path, "auto", "/(red)/") == (
+        f"{tmp_path}: 1 of 2 paths do not match /(red)/, by which labels are taken from them:\n"
+        "  b/blue/2.jpg"
+    )
+
+
+def test_a_table_beside_photos_without_folders_is_not_passed_over(tmp_path):
+    make(tmp_path, *(f"{name}.{number}.jpg" for name in ("cat", "dog") for number in "123"))
+    make(tmp_path, "labels.csv")
+    assert f"Pass {tmp_path / 'labels.csv'} if it holds the labels. If" in message_of(
+        find_classes, tmp_path
+    )
 
 
 NAMES = st.sampled_from(

@@ -2,8 +2,8 @@ import importlib.util
 
 import pytest
 
-from kerasft.data.tables import open_csv, open_parquet
 from kerasft.errors import UserError
+from kerasft.rows import open_csv, open_list, open_parquet
 
 
 def read(path, columns, opener=open_csv):
@@ -85,3 +85,29 @@ def test_without_pyarrow_the_extra_is_named(tmp_path, monkeypatch):
         read(tmp_path / "a.parquet", [], open_parquet)
     assert str(error.value).endswith("needs pyarrow. Install it: pip install 'kerasft[parquet]'")
     assert error.value.exit_code == 2
+
+
+@pytest.mark.parametrize("gap", [" ", "\t", "   "])
+def test_a_list_has_a_path_and_a_label_in_each_line(tmp_path, gap):
+    (tmp_path / "a.txt").write_text(f"cat/a b.jpg{gap}0\n\ndog/c.jpg{gap}1\nd.jpg\n")
+    table, rows = read(tmp_path / "a.txt", [1, 0], open_list)
+    assert (table.unit, table.header) == ("line", ["path", "label"])
+    assert rows == [(1, ["0", "cat/a b.jpg"]), (3, ["1", "dog/c.jpg"]), (4, ())]
+
+
+def test_a_list_with_commas_is_csv_and_one_of_paths_has_one_column(tmp_path):
+    (tmp_path / "a.txt").write_text("path,label\na b.jpg,cat\n")
+    assert read(tmp_path / "a.txt", [0], open_list)[1] == [(2, ["a b.jpg"])]
+    (tmp_path / "b.txt").write_text("cat_1.jpg\ncat_2.jpg\n")
+    table, rows = read(tmp_path / "b.txt", [0], open_list)
+    assert (table.header, rows) == (["path"], [(1, ["cat_1.jpg"]), (2, ["cat_2.jpg"])])
+    (tmp_path / "c.txt").write_bytes(b"\xff\xfe")
+    assert message_of(tmp_path / "c.txt", [0], open_list).endswith("c.txt: is not UTF-8 text.")
+
+
+def test_a_table_without_header_has_numbers_for_names_and_its_first_line_as_a_row(tmp_path):
+    (tmp_path / "a.csv").write_text("a.jpg,cat\nb.jpg,dog\n")
+    with open_csv(tmp_path / "a.csv") as table:
+        plain = table.without_header()
+        assert plain.header == ["1", "2"]
+        assert list(plain.rows([1, 0])) == [(1, ["cat", "a.jpg"]), (2, ["dog", "b.jpg"])]

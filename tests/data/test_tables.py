@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from kerasft.config.fields import Data
 from kerasft.data.source import Photo
-from kerasft.data.tables import find_csv, find_parquet
+from kerasft.data.tables import find_csv, find_list, find_parquet
 from kerasft.errors import UserError
 from kerasft.progress import silent
 
@@ -89,8 +89,11 @@ def test_names_that_can_only_mean_one_thing_are_understood(folder):
     assert listed.photos[1] == Photo("sub/b.jpg", "dog")
     listed = read(folder, "image,path,label\nx.jpg,a.jpg,cat\n")  # the column's own name wins
     assert listed.photos == [Photo("a.jpg", "cat")]
-    assert refusal(folder, "file,image,label\na.jpg,x,cat\n") == (
-        "file and image all mean the column path. Keep one, or call the right one path."
+    assert read(folder, "file,image,label\na.jpg,x,cat\n").photos == [Photo("a.jpg", "cat")]
+    assert refusal(folder, "file,image,label\na.jpg,c.jpg,cat\n") == (
+        "file and image may all name the photos. Say which one does:\n"
+        "  `data.columns=path=file`\n"
+        "  `data.columns=path=image`"
     )
 
 
@@ -144,7 +147,7 @@ def test_of_many_missing_files_twenty_are_named(folder):
 
 
 def test_if_all_files_are_missing_the_folder_is_named_and_where_they_may_be(folder):
-    assert refusal(folder, "path,label\nb.jpg,cat\n").splitlines()[-1] == (
+    assert refusal(folder, "path,label\nb.jpg,cat\nx.jpg,cat\ny.jpg,cat\n").splitlines()[-1] == (
         f"  Paths are relative to {folder}, the folder of the table. There is sub/b.jpg."
     )
 
@@ -156,17 +159,201 @@ def test_missing_files_can_be_skipped_like_those_that_are_no_images(folder):
 
 def test_columns_that_are_missing_are_named_with_what_there_is(folder):
     header = "Expected a header with path,label and optionally split and group"
-    assert refusal(folder, "path,labels\na.jpg,cat\n") == (
-        f"no column label. Did you mean 'labels'? {header}, got path, labels."
+    assert refusal(folder, "path,a,b\na.jpg,x,y\nc.jpg,z,w\n") == (
+        f"no column label. {header}, got path, a, b.\n"
+        "  Name the column of the labels with `data.columns=label=NAME`, or read them out of the "
+        "paths with `data.label_from=REGEX`."
     )
-    assert refusal(folder, "a.jpg,cat\nb.jpg,dog\n") == f"no column path. {header}, got a.jpg, cat."
-    assert refusal(folder, "") == f"no column path. {header}, got an empty file."
+    assert refusal(folder, "x.jpg,cat\ny.jpg,dog\n") == (
+        f"no column names files below {folder}. There is no file y.jpg. {header}, got x.jpg, cat."
+    )
+    assert refusal(folder, "") == (
+        f"no column names files below {folder}. {header}, got an empty file."
+    )
     assert refusal(folder, "path,label\n") == "lists no photos. Expected a row for each."
+
+
+# columns by what they hold
+
+
+@pytest.fixture
+def many(tmp_path):
+    """Twelve files in two folders, and what a table says of them."""
+    for number in range(12):
+        path = tmp_path / f"part_{number % 2}/{number:02}.jpg"
+        path.parent.mkdir(exist_ok=True)
+        path.touch()
+    return tmp_path
+
+
+def table(rows, header):
+    return "\n".join([header, *(row.format(n=n, kind="ab"[n % 2]) for n, row in enumerate(rows))])
+
+
+def read_many(folder, header, row, **settings):
+    return read(folder, table([row] * 12, header), **settings).photos
+
+
+@pytest.mark.parametrize(
+    ("header", "row"),
+    [
+        ("image_id,dx", "{n:02},{kind}"),
+        ("id,breed", "{n:02},{kind}"),
+        ("filepaths,labels", "/content/drive/{n:02}.jpg,{kind}"),
+        ("Photo Number,Choice", "{n:02}.JPG,{kind}"),
+        ("label,who", "{kind},x/{n:02}.png"),
+        ("url,label", "https://example.org/a/{n:02}.jpg?size=2,{kind}"),
+        ("name,class id,class name", "{n:02},{kind}{kind},{kind}"),
+        ("x,width,label,taken", "{n:02},640,{kind},2024-01-{n:02}"),
+    ],
+)
+def test_files_are_found_by_name_in_any_folder_below_and_labels_by_what_repeats(
+    many, header, row, caplog
+):
+    caplog.set_level(logging.INFO)
+    photos = read_many(many, header, row)
+    assert photos[:2] == [
+        Photo("part_0/00.jpg", photos[0][1]),
+        Photo("part_1/01.jpg", "b" * len(photos[1][1])),
+    ]
+    assert len(photos) == 12
+    assert caplog.messages[0].startswith(f"{many / 'labels.csv'}: columns: path = ")
+    assert "(files found by name)" in caplog.messages[0]
+
+
+@pytest.mark.parametrize(
+    "text", ["00.jpg,a\n01.jpg,b\n03.jpg,a\n", "00.jpg;a\n01.jpg;b\n03.jpg;a\n"]
+)
+def test_a_table_without_header_is_known_by_its_files(many, text):
+    assert read(many, text).photos == [
+        Photo("part_0/00.jpg", "a"),
+        Photo("part_1/01.jpg", "b"),
+        Photo("part_1/03.jpg", "a"),
+    ]
+
+
+def test_a_name_in_two_folders_is_not_guessed_unless_the_table_says_the_split(many):
+    for folder in ("train", "test"):
+        (many / folder).mkdir()
+        (many / folder / "00.jpg").touch()
+    (many / "part_0/00.jpg").unlink()
+    text = table(["{n:02},{kind}"] * 12, "id,label")
+    assert "line 2: 00 may be test/00.jpg or train/00.jpg" in refusal(many, text)
+    assert read(many, text.replace("00,a", "data/train/00,a")).photos[0].path == "train/00.jpg"
+    (many / "train.csv").write_text(text)
+    listed = find_csv(Data(source=many / "train.csv"), silent).read()
+    assert listed.photos[0].path == "train/00.jpg"
+
+
+@pytest.mark.parametrize(
+    ("column", "values", "told"),
+    [
+        ("data set", ("train", "valid", "test"), "split = data set"),
+        ("fold", ("Training", "val", "Testing"), "split = fold"),
+        ("is_valid", ("False", "True", "False"), "split = is_valid (1 = validation, 0 = train)"),
+        ("is_test", ("0", "0", "1"), "split = is_test (1 = test, 0 = train)"),
+        ("is_train", ("1", "1", "0"), "split = is_train (1 = train, 0 = test)"),
+    ],
+)
+def test_the_split_is_known_by_its_values(many, column, values, told, caplog):
+    caplog.set_level(logging.INFO)
+    rows = [f"{{n:02}},{{kind}},{values[n % 3]}" for n in range(12)]
+    photos = read(many, table(rows, f"image,label,{column}")).photos
+    expected = {"True": "validation", "False": "train"} | {
+        "valid": "validation", "val": "validation", "Training": "train", "Testing": "test"
+    }  # fmt: skip
+    if column == "is_test":
+        expected = {"1": "test", "0": "train"}
+    if column == "is_train":
+        expected = {"1": "train", "0": "test"}
+    assert [p.split for p in photos[:3]] == [expected.get(v, v) for v in values]
+    assert caplog.messages == [
+        f"{many / 'labels.csv'}: columns: path = image (files found by name); label = label; {told}"
+    ]
+
+
+def test_several_flags_say_one_split_each(many):
+    rows = [f"{{n:02}},{{kind}},{int(n % 3 == 1)},{int(n % 3 == 2)}" for n in range(12)]
+    photos = read(many, table(rows, "image,label,is_val,is_test")).photos
+    assert [photo.split for photo in photos[:3]] == ["train", "validation", "test"]
+
+
+def test_valid_alone_may_be_a_split_or_not(many):
+    rows = [f"{{n:02}},{{kind}},{n % 2}" for n in range(12)]
+    text = table(rows, "image,label,valid")
+    assert refusal(many, text).endswith(
+        "Say which:\n  `data.columns=split=valid`\n  `data.columns=ignore=valid`"
+    )
+    assert read(many, text, columns=["split=valid"]).photos[1].split == "validation"
+    assert read(many, text, columns=["ignore=valid"]).photos[1].split == ""
+
+
+def test_columns_of_which_one_is_1_are_the_label(many, caplog):
+    caplog.set_level(logging.INFO)
+    rows = [f"{{n:02}},{float(n % 2 == 0)},{float(n % 2 == 1)},0.0" for n in range(12)]
+    photos = read(many, table(rows, "image,MEL,NV,BCC")).photos
+    assert [photo.class_name for photo in photos[:2]] == ["MEL", "NV"]
+    assert "label = MEL, NV, BCC" in caplog.messages[0]
+    rows[3] = "{n:02},0.0,0.0,0.0"
+    assert refusal(many, table(rows, "image,MEL,NV,BCC")).splitlines()[1] == (
+        "  line 5: has no label"
+    )
+
+
+def test_where_two_columns_may_be_the_label_neither_is(many):
+    rows = [f"{{n:02}},{{kind}},{'xyz'[n % 3]}" for n in range(12)]
+    text = table(rows, "image,breed,colour")
+    assert refusal(many, text) == (
+        "breed and colour may all hold the labels. Say which one does:\n"
+        "  `data.columns=label=breed`\n"
+        "  `data.columns=label=colour`"
+    )
+    listed = read(many, text, columns=["label=colour", "group=breed"])
+    assert listed.photos[1] == Photo("part_1/01.jpg", "y", "", "b")
+
+
+def test_a_role_may_be_given_outright_and_the_column_has_to_be_there(many):
+    text = table(["{n:02},{kind},{n}"] * 12, "image,a,b")
+    with pytest.raises(UserError) as error:
+        read(many, text, columns=["label=c"])
+    assert (error.value.exit_code, error.value.field) == (2, "data.columns")
+    assert "there is no column c. It has: image, a, b." in str(error.value)
+
+
+def test_web_addresses_are_refused(folder):
+    text = "url,label\nhttps://example.org/1.jpg,cat\nhttps://example.org/2.jpg,dog\n"
+    assert refusal(folder, text).startswith(
+        "the column url holds web addresses, such as https://example.org/1.jpg. kerasft reads files"
+    )
+
+
+def test_a_test_split_without_labels_is_left_out_and_told(many, caplog):
+    caplog.set_level(logging.INFO)
+    rows = ["{n:02},{kind},train"] * 9 + ["{n:02},,test"] * 3
+    photos = read(many, table(rows, "image,label,split")).photos
+    assert len(photos) == 9
+    assert caplog.messages[-1] == (
+        f"{many / 'labels.csv'}: left out 3 photos of test without labels; `predict` is for them."
+    )
+
+
+def test_labels_may_come_from_the_paths_of_a_table(many):
+    photos = read_many(many, "image,width", "{n:02},{n}", label_from="part_(.)")
+    assert photos[1] == Photo("part_1/01.jpg", "1")
+
+
+def test_a_list_of_caffe_is_a_table(many):
+    (many / "train.txt").write_text(
+        "".join(f"part_{n % 2}/{n:02}.jpg {n % 2}\n" for n in range(12))
+    )
+    listed = find_list(Data(source=many / "train.txt"), silent).read()
+    assert listed.photos[1] == Photo("part_1/01.jpg", "1")
 
 
 def test_a_column_that_is_split_but_for_a_slip_is_not_passed_over(folder):
     assert refusal(folder, "path,label,spilt\na.jpg,cat,train\n") == (
-        "unknown column 'spilt'. Did you mean 'split'? Rename it, or remove it."
+        "unknown column 'spilt'. Did you mean 'split'? Rename it, or say what it is:\n"
+        "  `data.columns=split=spilt`\n  `data.columns=ignore=spilt`"
     )
     assert refusal(folder, "path,label,groups\na.jpg,cat,x\n").startswith("unknown column 'groups'")
     read(folder, "path,label,slice,date\na.jpg,cat,1,2\n")
@@ -233,7 +420,7 @@ def test_names_of_classes_may_hold_commas(folder, labels):
 def test_columns_of_0_and_1_are_multi_label(folder):
     message = refusal(folder, "path,cat,dog,width\na.jpg,1,0,10\nc.jpg,1,1,10\n")
     assert message.startswith("no column label, but columns of 0 and 1 (cat, dog): multi-label, ")
-    assert "write that column's name into a column label" in message
+    assert "if every photo has a 1 in some of them only, `data.columns=label=A,B,C`" in message
 
 
 def test_a_photo_in_two_rows_with_two_labels_is_multi_label(folder):
@@ -298,7 +485,7 @@ def test_labels_of_a_parquet_file_may_be_whole_numbers(folder):
         ({"path": ["a.jpg"], "label": [{"x": 1}]}, "the column label holds struct<x: int64>"),
         ({"image": [{"bytes": b"x"}], "label": ["a"]}, "Expected text, the path of a file."),
         ({"path": [1], "label": ["a"]}, "the column path holds number. Expected text"),
-        ({"path": ["a.jpg"], "cat": [1], "dog": [0]}, "columns of 0 and 1 (cat, dog)"),
+        ({"path": ["a.jpg"], "cat": [1], "dog": [1]}, "columns of 0 and 1 (cat, dog)"),
         ({"path": ["a.jpg"], "label": [None]}, "row 1: has no label"),
         ({"path": ["a.jpg"], "label": [float("nan")]}, "row 1: has no label"),
         ({"path": ["x.jpg"], "label": ["a"]}, "row 1: x.jpg is missing"),
