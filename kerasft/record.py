@@ -76,10 +76,13 @@ class Steps:
     Attributes:
         epochs: number of epochs that were trained.
         best_epoch: number of the epoch whose weights are kept, from 1.
+        precision: precision of the steps, as `phases.N.precision` names it. Figures on validation
+            are in float32.
     """
 
     epochs: int
     best_epoch: int
+    precision: str = "float32"
 
 
 @dataclass(frozen=True)

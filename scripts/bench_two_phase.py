@@ -56,7 +56,7 @@ from typing import Any
 
 from kerasft.backbones.spec import parse
 
-_FLOAT32: tuple[list[str], list[str]] = (["cache.precision=float32"], [])
+_FLOAT32 = (["cache.precision=float32"], ["phases.-1.precision=float32"])
 _BFLOAT16 = (["cache.precision=bfloat16"], ["phases.-1.precision=mixed_bfloat16"])
 # `--set` of `train` and of `unfreeze-and-continue`, besides what all but "default" have.
 KERASFT: dict[str, tuple[list[str], list[str]]] = {
@@ -64,7 +64,7 @@ KERASFT: dict[str, tuple[list[str], list[str]]] = {
     "warm": _FLOAT32,
     "cold-bfloat16": _BFLOAT16,
     "warm-bfloat16": _BFLOAT16,
-    "live": (["cache.mode=off"], []),
+    "live": (["cache.mode=off"], ["phases.-1.precision=float32"]),
     "default": ([], []),
 }
 BOUNDS = {"bound": "float32", "bound-bfloat16": "bfloat16"}

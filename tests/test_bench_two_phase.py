@@ -84,7 +84,8 @@ def test_the_commands_say_seed_epochs_and_that_nothing_stops_early():
         "--set phases.0.patience=0 --set augment.views=4 --set cache.precision=float32"
     )
     assert " ".join(unfreeze[3:]) == (
-        "unfreeze-and-continue runs/a --json --epochs 2 --set phases.-1.patience=0"
+        "unfreeze-and-continue runs/a --json --epochs 2 --set phases.-1.patience=0 "
+        "--set phases.-1.precision=float32"
     )
 
 

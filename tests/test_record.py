@@ -1,5 +1,6 @@
 """run.json as typed objects: what was written comes back, whatever version wrote it."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -45,7 +46,8 @@ RECORD = RunRecord("running", {"kerasft": "0.2.0"}, MACHINE, seed=7).with_phase(
 
 
 def test_what_was_written_comes_back():
-    record = RECORD.with_phase(SVM).with_test(Figures(0.625, 0.6, 16))
+    rough = replace(HEAD, how=Steps(4, 3, "mixed_bfloat16"))
+    record = RECORD.with_phase(SVM).with_phase(rough).with_test(Figures(0.625, 0.6, 16))
     assert RunRecord.from_json(record.to_json(), Path("run.json")) == record
 
 
@@ -60,11 +62,13 @@ def test_a_phase_that_helped_is_the_best_and_takes_the_test_figures_of_the_one_b
 
 def test_run_json_holds_a_phases_facts_side_by_side():
     phase = RECORD.to_json()["phases"][0]
-    assert list(phase)[:6] == [
+    assert phase["precision"] == "float32"
+    assert list(phase)[:7] == [
         "name",
         "blocks",
         "epochs",
         "best_epoch",
+        "precision",
         "trainable_parameters",
         "batch_norm_trained",
     ]
@@ -88,13 +92,13 @@ def test_what_an_earlier_version_did_not_write_has_a_default():
     phase = {
         name: value
         for name, value in HEAD.to_json().items()
-        if name not in ("parts", "activations", "gap", "batch_norm_trained")
+        if name not in ("parts", "activations", "gap", "batch_norm_trained", "precision")
     }
     facts = {"schema": 1, "status": "finished", "threads": 2, "phases": [phase]}
     record = RunRecord.from_json(facts, Path("run.json"))
     assert record.machine == MACHINE
     assert (record.phases[0].parts, record.phases[0].activations) == ((), None)
-    assert record.phases[0].how == Steps(4, 3)
+    assert record.phases[0].how == Steps(4, 3, "float32")
     assert record.test_scored == 0
 
 

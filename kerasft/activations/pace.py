@@ -1,17 +1,21 @@
 """The pace of a machine: what pays is measured before a plan is settled.
 
-On a CPU, bfloat16 is used for the frozen part where it is faster and close enough. A GPU may
-compute activations faster than a disk reads them; then a phase trains without a store, unless the
-card's memory holds it. All is measured once per net and machine and kept in the cache folder, so
-that the next run makes the same choice, however busy the machine is then.
+On a CPU, bfloat16 is used for the frozen part where it is faster and close enough, and for the
+steps of a long phase where it is much faster. A GPU may compute activations faster than a disk
+reads them; then a phase trains without a store, unless the card's memory holds it. All is measured
+once per net and machine and kept in the cache folder, so that the next run makes the same choice,
+however busy the machine is then.
 
 Shapes: B images in a batch, S side of the square input in pixels.
 """
 
+import functools
 import hashlib
 import logging
+import math
 import os
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -23,9 +27,10 @@ from kerasft import cache
 from kerasft.activations import engines
 from kerasft.activations.engines import Engine, build, relative_error
 from kerasft.cache import explaining
-from kerasft.config.fields import Config
+from kerasft.config.fields import Config, Phase
 from kerasft.data.batches import split_batches
 from kerasft.data.source import Source
+from kerasft.models.cut import Cut
 
 log = logging.getLogger("kerasft")
 
@@ -35,6 +40,13 @@ CLOSE_ENOUGH = 0.02  # largest mean relative error of bfloat16 that "auto" accep
 WORTH_MEASURING = 2000
 SAMPLE = 256  # photos that are read for the measurement, at most
 PROBE = 256 << 20  # bytes that are written and read for the measurement
+ROUNDS, ENOUGH = 3, 5.0  # number of calls that are timed; seconds after which fewer will do
+
+LONG = 30.0  # seconds of steps, predicted in float32, up to which "auto" takes float32 for them
+FASTER = 1.3  # smallest speed of steps in bfloat16, relative to float32, that "auto" accepts
+# Multiply-adds that a thread does in a second of float32 steps: 108e9 in ResNet50, 136e9 in VGG16,
+# 79e9 in MobileNetV2, 52e9 in EfficientNetB0 (AMD EPYC with AVX-512, 2 threads, nothing beside it).
+PER_THREAD = 100e9
 
 
 @dataclass(frozen=True)
@@ -109,21 +121,29 @@ def _key_of_gain(config: Config, prefix: keras.Model, blocks: int | str) -> str:
 
 
 def _measured_once(config: Config, source: Source, prefix: keras.Model, blocks: int | str) -> Gain:
-    key = _key_of_gain(config, prefix, blocks)
-    numbers = cache.remembered(cache.cache_folder(), key, ("speed", "difference"))
-    if numbers:
-        return Gain(**numbers)
-    batches = split_batches(
-        source,
-        "train",
-        image_size=prefix.input_shape[1],
-        resize=config.data.resize,
-        batch_size=engines.BATCH,
-    )
-    pixels = np.asarray(next(iter(batches)))
-    gain = compare_precisions(prefix, config.cache.engine, pixels)
-    cache.remember(cache.cache_folder(), key, asdict(gain))
-    return gain
+    def measure() -> dict[str, float]:
+        batches = split_batches(
+            source,
+            "train",
+            image_size=prefix.input_shape[1],
+            resize=config.data.resize,
+            batch_size=engines.BATCH,
+        )
+        pixels = np.asarray(next(iter(batches)))
+        return asdict(compare_precisions(prefix, config.cache.engine, pixels))
+
+    return Gain(**_once(_key_of_gain(config, prefix, blocks), ("speed", "difference"), measure))
+
+
+def _once(
+    key: str, names: tuple[str, ...], measure: Callable[[], dict[str, float]]
+) -> dict[str, float]:
+    """Returns the numbers that an earlier run has measured under a key, or measures them now."""
+    numbers = cache.remembered(cache.cache_folder(), key, names)
+    if numbers is None:
+        numbers = measure()
+        cache.remember(cache.cache_folder(), key, numbers)
+    return numbers
 
 
 def compare_precisions(prefix: keras.Model, engine: str, pixels: np.ndarray) -> Gain:
@@ -142,12 +162,131 @@ def compare_precisions(prefix: keras.Model, engine: str, pixels: np.ndarray) -> 
 
 def timed(compute: Engine, pixels: np.ndarray) -> tuple[list[np.ndarray], float]:
     """Returns the activations and the seconds of the fastest call; the first builds the graph."""
-    seconds = []
-    for _ in range(4):
-        began = time.perf_counter()
-        activations = compute(pixels)
-        seconds.append(time.perf_counter() - began)
-    return activations, min(seconds)
+    activations = compute(pixels)
+    (seconds,) = fastest(lambda: compute(pixels))
+    return activations, seconds
+
+
+def fastest(*works: Callable[[], object], rounds: int = ROUNDS) -> list[float]:
+    """Returns the seconds of the fastest call of each function.
+
+    The functions take turns, so that whatever else the machine does slows all of them.
+
+    Args:
+        works: functions that have been called before, so that their graphs are built.
+        rounds: number of times that each is called, less if that takes long.
+    """
+    seconds: list[list[float]] = [[] for _ in works]
+    began = time.perf_counter()
+    for _ in range(rounds):
+        for work, of_work in zip(works, seconds, strict=True):
+            now = time.perf_counter()
+            work()
+            of_work.append(time.perf_counter() - now)
+        if time.perf_counter() - began > ENOUGH:
+            break
+    return [min(of_work) for of_work in seconds]
+
+
+@dataclass(frozen=True, eq=False)
+class StepsAhead:
+    """The steps that a phase will take.
+
+    Attributes:
+        phase: the phase's settings.
+        cut: the phase's cut.
+        stored: whether the phase trains on stored activations.
+        number: number of steps in all epochs.
+        threads: number of threads that compute.
+    """
+
+    phase: Phase
+    cut: Cut
+    stored: bool
+    number: int
+    threads: int
+
+    @property
+    def rough_seconds(self) -> float:
+        """Seconds that the steps take in float32, by their number of multiplications alone."""
+        image = 3 * multiplications(self.cut.suffix)  # forward; to the activations; to the weights
+        if not self.stored and self.cut.prefix is not None:
+            image += multiplications(self.cut.prefix)
+        return self.number * self.phase.batch_size * image / (PER_THREAD * self.threads)
+
+
+def choose_step_precision(
+    config: Config, ahead: StepsAhead, set_up: Callable[[str], Callable[[], object]]
+) -> str:
+    """Chooses the precision of a phase's steps on a CPU.
+
+    bfloat16 is left to TensorFlow: with JAX on a CPU it was as fast as float32 (ResNet50 1.0 times,
+    MobileNetV2 1.05 times). A head alone has too little to compute. Setting up a step takes
+    seconds, so nothing is measured unless the number of multiplications comes to over LONG seconds.
+
+    Args:
+        config: the config, which names the net.
+        ahead: the steps of the phase.
+        set_up: function from a precision to a function that takes a step in it, on a copy of the
+            phase (`trainable.steps_on_a_copy`).
+
+    Returns:
+        "mixed_bfloat16" if the processor computes it, the steps would take over LONG seconds in
+        float32 and bfloat16 is measured to be FASTER times as fast; else "float32".
+    """
+    able = keras.backend.backend() == "tensorflow" and engines.computes_bfloat16()
+    if not able or not ahead.cut.blocks or ahead.rough_seconds <= LONG:
+        return "float32"
+    key = _key_of_steps(config, ahead)
+
+    @functools.cache
+    def step(precision: str) -> Callable[[], object]:
+        function = set_up(precision)
+        function()  # builds the graph
+        return function
+
+    def measure_exact() -> dict[str, float]:
+        (seconds,) = fastest(step("float32"), rounds=1)
+        return {"seconds": seconds}
+
+    def measure_both() -> dict[str, float]:
+        exact, rough = fastest(step("float32"), step("mixed_bfloat16"))
+        return {"speed": exact / rough}
+
+    seconds = ahead.number * _once(f"{key} float32", ("seconds",), measure_exact)["seconds"]
+    if seconds <= LONG:
+        return "float32"
+    speed = _once(f"{key} bfloat16", ("speed",), measure_both)["speed"]
+    taken = speed >= FASTER
+    log.info(
+        "%s: its steps take about %.0f s in float32; in bfloat16 they are %.2f times as fast: %s.",
+        ahead.phase.name,
+        seconds,
+        speed,
+        "taken" if taken else "not taken",
+    )
+    return "mixed_bfloat16" if taken else "float32"
+
+
+def _key_of_steps(config: Config, ahead: StepsAhead) -> str:
+    phase, cut, head = ahead.phase, ahead.cut, config.head
+    side = (cut.suffix if cut.prefix is None else cut.prefix).input_shape[1]
+    of_net = ["steps", config.model.backbone, side, len(cut.blocks), keras.backend.backend()]
+    of_head = [head.features, head.leave_out, *head.hidden]
+    of_phase = [phase.batch_size, phase.batch_norm, "stored" if ahead.stored else "live"]
+    of_machine = [ahead.threads, *engines.processor()]
+    return " ".join(map(str, [*of_net, *of_head, *of_phase, *of_machine]))
+
+
+def multiplications(model: keras.Model) -> int:
+    """Counts the multiply-adds of an image in the kernels of a model, which are most of them."""
+    total = 0
+    for layer in model._flatten_layers(include_self=False, recursive=True):
+        if layer._inbound_nodes and not layer._layers:
+            places = layer._inbound_nodes[-1].output_tensors[0].shape[1:-1]
+            kernels = [v.shape for v in layer.weights if len(v.shape) > 1]
+            total += math.prod(places) * sum(map(math.prod, kernels))
+    return total
 
 
 @dataclass(frozen=True)
@@ -182,17 +321,16 @@ def measured_pace(config: Config, source: Source, prefix: keras.Model, device: s
         prefix: the prefix, pixels to the activations at the cut.
         device: the device that computes, "gpu:N".
     """
-    folder = cache.cache_folder()
     shapes = [prefix.input_shape[1:], prefix.output_shape[1:]]
     here = [keras.backend.backend(), device, *engines.processor()]
     photos = hashlib.blake2b("".join(source.digests).encode(), digest_size=8).hexdigest()
-    key = " ".join(map(str, ["pace", config.model.backbone, *shapes, photos, *here]))
-    found = cache.remembered(folder, key, ("images", "disk"))
-    if found is None:
+
+    def measure() -> dict[str, float]:
         images = _images(source, prefix, config.data.resize)
-        found = {"images": images, "disk": disk_rate(folder)}
-        cache.remember(folder, key, found)
-    return Pace(**found)
+        return {"images": images, "disk": disk_rate(cache.cache_folder())}
+
+    key = " ".join(map(str, ["pace", config.model.backbone, *shapes, photos, *here]))
+    return Pace(**_once(key, ("images", "disk"), measure))
 
 
 def _images(source: Source, prefix: keras.Model, resize: str) -> float:

@@ -404,9 +404,15 @@ def _planned_text(phase: Mapping[str, Any]) -> str:
         return f"the head, solved by {phase['method']}"
     return (
         f"{trained_text(phase['blocks'])}, {phase['trainable_parameters']:,} parameters, up to "
-        f"{epochs_text(phase['epochs'])} ({phase['steps']:,} steps), learning rate "
-        f"{phase['learning_rate']:g}"
+        f"{epochs_text(phase['epochs'])} ({phase['steps']:,} steps{_precision_text(phase)}), "
+        f"learning rate {phase['learning_rate']:g}"
     )
+
+
+def _precision_text(phase: Mapping[str, Any]) -> str:
+    """Writes the precision of a phase's steps, where it isn't the usual one."""
+    precision = phase.get("precision", "float32")  # earlier runs did not record it
+    return "" if precision == "float32" else f" in {precision}"
 
 
 def _storing_text(phase: Mapping[str, Any]) -> str:
@@ -449,7 +455,8 @@ def summary_text(result: Mapping[str, Any]) -> str:
 
 def _phase_line(phase: Mapping[str, Any]) -> str:
     parts = _parts_text(phase.get("parts", ()))  # none in runs of version 0.1.0
-    how, done = f"epoch {phase.get('best_epoch')} of {phase.get('epochs')} was the best", "trained"
+    how = f"epoch {phase.get('best_epoch')} of {phase.get('epochs')} was the best"
+    done = f"trained{_precision_text(phase)}"
     if "method" in phase:
         chosen = ", ".join(f"{key} {value}" for key, value in phase["parameters"].items())
         how, done = f"{phase['method']} with {chosen}", "solved"

@@ -253,10 +253,16 @@ def _attempt(
         pass_seconds=passes,
         converged=_has_converged(last),
     )
-    notes = last.how.notes if isinstance(last.how, Solving) else ()
     kept = read_answers(run.answers_path)
     answers = tuple(kept[phase.name] for phase in phases if phase.name in kept)
-    return _Attempt(run, tried, notes, answers)
+    return _Attempt(run, tried, _notes_of(last), answers)
+
+
+def _notes_of(phase: PhaseResult) -> tuple[str, ...]:
+    """Returns remarks for people; that of a trained phase is its precision, if not the usual."""
+    if isinstance(phase.how, Solving):
+        return phase.how.notes
+    return () if phase.how.precision == "float32" else (f"trained in {phase.how.precision}",)
 
 
 def _with_rate(config: Config, rate: float | None) -> Config:

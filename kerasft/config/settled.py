@@ -1,6 +1,6 @@
 """Plans: configs in which every field has a value.
 
-A config may leave fields open (image size, blocks, views, what is stored, engine, precision).
+A config may leave fields open (image size, blocks, views, what is stored, engine, precisions).
 `training/plan.py` settles them once, before the first number depends on them. From then on the
 code reads these objects, whose fields are never None.
 """
@@ -8,7 +8,7 @@ code reads these objects, whose fields are never None.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from kerasft.config.fields import AnyPhase, Config
+from kerasft.config.fields import AnyPhase, Config, Phase
 from kerasft.errors import UserError
 
 # Images that an engine computes at once where nothing else is settled. Runs of earlier versions
@@ -93,6 +93,8 @@ class Plan:
         for index, phase in enumerate(config.phases):
             values[f"phases.{index}.blocks"] = phase.blocks
             values[f"phases.{index}.stored"] = phase.stored
+            if isinstance(phase, Phase) and phase.precision == "auto":
+                values[f"phases.{index}.precision"] = None
         if any(phase.stored for phase in config.phases):
             values["cache.engine"] = None if config.cache.engine == "auto" else config.cache.engine
             precision = config.cache.precision

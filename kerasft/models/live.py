@@ -1,6 +1,7 @@
 """The model that is fitted: the suffix on stored activations, or prefix and suffix on pixels."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import keras
@@ -122,11 +123,10 @@ def set_precision(model: keras.Model, policy: str) -> list[tuple[keras.layers.La
         saving, since a model saved under a mixed policy loads with it.
     """
     before = []
-    if policy != "float32":
-        for layer in model._flatten_layers(include_self=False, recursive=True):
-            if not _stays_float32(layer):
-                before.append((layer, layer.dtype_policy))
-                layer.dtype_policy = policy
+    for layer in model._flatten_layers(include_self=False, recursive=True):
+        if layer.dtype_policy.name != policy and not _stays_float32(layer):
+            before.append((layer, layer.dtype_policy))
+            layer.dtype_policy = policy
     return before
 
 
@@ -134,6 +134,20 @@ def restore_precision(before: list[tuple[keras.layers.Layer, object]]) -> None:
     """Undoes `set_precision`."""
     for layer, policy in before:
         layer.dtype_policy = policy
+
+
+@contextmanager
+def computing_in(model: keras.Model, policy: str) -> Iterator[None]:
+    """Lets a whole model compute in another precision within the block; see `set_precision`.
+
+    A graph keeps the precision in which it was traced. So a model whose first call is in the block
+    computes in this precision ever after, whatever another model of the same layers computes in.
+    """
+    before = set_precision(model, policy)
+    try:
+        yield
+    finally:
+        restore_precision(before)
 
 
 def _stays_float32(layer: keras.layers.Layer) -> bool:

@@ -22,7 +22,7 @@ from kerasft.heads.trained import STANDARD, set_standard
 from kerasft.metrics import Answers, Figures
 from kerasft.models import bundle
 from kerasft.models.cut import digest_of, fingerprint, may_change, thaw
-from kerasft.models.live import restore_precision, set_precision
+from kerasft.models.live import computing_in
 from kerasft.models.net import Net
 from kerasft.progress import Event, Part
 from kerasft.record import Solving, Steps
@@ -91,9 +91,8 @@ def train_suffix(context: RunContext, index: int, net: Net, seed: int) -> PhaseO
         pairs = zip(start, fingerprint(model), strict=True)
         start = [now if now[0].startswith(f"{STANDARD}/") else before for before, now in pairs]
 
-    policies = set_precision(model, phase.precision)
-    done, answers, epochs = fit(context, trainable, seed, start=digest_of(start), stored=stored)
-    restore_precision(policies)
+    with computing_in(model, phase.precision):
+        done, answers, epochs = fit(context, trainable, seed, start=digest_of(start), stored=stored)
     thaw(model)
     return PhaseOutcome(
         model=model,
@@ -101,7 +100,7 @@ def train_suffix(context: RunContext, index: int, net: Net, seed: int) -> PhaseO
         trained=changing,
         line=done.lines[done.best_epoch - 1],
         answers=answers,
-        how=Steps(done.epoch, done.best_epoch),
+        how=Steps(done.epoch, done.best_epoch, phase.precision),
         parameters=parameters,
         learning_norms=trainable.learning_norms,
         stored=stored,

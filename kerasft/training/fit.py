@@ -16,6 +16,7 @@ from kerasft.data.batches import explaining
 from kerasft.errors import PhaseFailed, UserError
 from kerasft.metrics import Answers, Figures
 from kerasft.models import bundle
+from kerasft.models.live import computing_in
 from kerasft.progress import Event, Part
 from kerasft.run import read_metrics, write_metrics
 from kerasft.training import checkpoint
@@ -153,7 +154,7 @@ class _Keeper(keras.callbacks.Callback):
             ),
         }
         if self._phase.precision != "float32":
-            line["precision"] = self._phase.precision  # figures in run.json are in float32
+            line["precision"] = self._phase.precision  # of the steps; validation is in float32
         if self._stored:
             line["activations"] = self._stored.dtype
         now = self.now
@@ -195,7 +196,10 @@ class _Keeper(keras.callbacks.Callback):
         return stepped
 
     def _score_validation(self) -> Figures:
-        logits = np.asarray(bundle.compute(self.model, self._validation_batches()))
+        exact = self._phase.precision == "float32"
+        scorer = self.model if exact else self._trainable.scorer
+        with computing_in(scorer, "float32"):
+            logits = np.asarray(bundle.compute(scorer, self._validation_batches()))
         self.answers.append(Answers.of(logits, self._labels))
         return Figures.of(logits, self._labels)
 

@@ -1,6 +1,7 @@
 """The plan of a run: what a config leaves open, settled before the first number depends on it.
 
-    image size -> blocks of each phase -> views -> what is stored -> engine -> batch -> precision
+    image size -> blocks of each phase -> views -> what is stored, precision of the steps
+    -> engine -> batch -> precision of the stored activations
 
 All decisions are written into the run's config, so that the same config gives the same run again.
 """
@@ -14,10 +15,17 @@ import keras
 from kerasft import cache
 from kerasft.activations import engines, eviction
 from kerasft.activations.keys import TRAIN_AND_VALIDATION, bytes_at, passes
-from kerasft.activations.pace import Pace, bfloat16_pays, choose_precision, measured_pace
+from kerasft.activations.pace import (
+    Pace,
+    StepsAhead,
+    bfloat16_pays,
+    choose_precision,
+    choose_step_precision,
+    measured_pace,
+)
 from kerasft.activations.prefix_pass import stored_already
 from kerasft.backbones.spec import default_blocks
-from kerasft.config.fields import AnyPhase, Config, Solved, distinct_views
+from kerasft.config.fields import AnyPhase, Config, Phase, Solved, distinct_views
 from kerasft.config.settled import Plan, Storing
 from kerasft.data.known import warn_of_known_photos
 from kerasft.data.source import Source
@@ -27,6 +35,7 @@ from kerasft.models.net import Net
 from kerasft.record import Device
 from kerasft.text import size_text
 from kerasft.training.start import initial_net
+from kerasft.training.trainable import steps_on_a_copy
 
 log = logging.getLogger("kerasft")
 
@@ -96,6 +105,9 @@ def settle(config: Config, source: Source, net: Net, machine: Device, *, done: i
         settled: dict[str, object] = {"stored": decided.stored}
         if not isinstance(phase, Solved):
             settled["blocks"] = blocks[index]
+            steps = phase.epochs * math.ceil(len(source.indices("train")) / phase.batch_size)
+            ahead = StepsAhead(phase, cut, decided.stored, steps, machine.threads or 1)
+            settled["precision"] = _settle_steps(config, ahead, device)
         phases.append(phase.model_copy(update=settled))
     config = config.model_copy(
         update={
@@ -131,16 +143,29 @@ def _refuse_idle_epochs(phase: AnyPhase, index: int, images: int) -> None:
 
 
 def of_older_version(config: Config) -> Config:
-    """Completes the config of a run that version 0.1.0 trained; others stay as they are.
+    """Completes the config of a run that an older version trained; others stay as they are.
 
-    That version made a new view in every epoch, mixed nothing and stored nothing, and its config
-    had no fields for that. A run of a later version has `augment.views` settled.
+    Version 0.1.0 made a new view in every epoch, mixed nothing and stored nothing, and its config
+    had no fields for that. A run of a later version has `augment.views` settled. Where no precision
+    of the steps is written down, it was float32, the default before there was "auto".
     """
+    config = _in_float32_where_nothing_is_said(config)
     if config.augment.views is not None:
         return config
     augment = config.augment.model_copy(update={"views": 0, "mixup": 0.0})
     phases = tuple(phase.model_copy(update={"stored": False}) for phase in config.phases)
     return config.model_copy(update={"augment": augment, "phases": phases})
+
+
+def _in_float32_where_nothing_is_said(config: Config) -> Config:
+    silent = [isinstance(p, Phase) and "precision" not in p.model_fields_set for p in config.phases]
+    if not any(silent):
+        return config
+    phases = tuple(
+        phase.model_copy(update={"precision": "float32"}) if says_nothing else phase
+        for phase, says_nothing in zip(config.phases, silent, strict=True)
+    )
+    return config.model_copy(update={"phases": phases})
 
 
 def for_device(config: Config, device: Device) -> Config:
@@ -313,6 +338,15 @@ def _too_slow(pace: Pace, images: int, read: int) -> str:
         f"second, {read / pace.disk:.0f} s; decoded and computed again, the {images:,} images take "
         f"{images / pace.images:.0f} s"
     )
+
+
+def _settle_steps(config: Config, ahead: StepsAhead, device: str) -> str:
+    if ahead.phase.precision != "auto":
+        return ahead.phase.precision
+    if device != "cpu":
+        return "float32"
+    set_up = steps_on_a_copy(ahead.phase, ahead.cut, stored=ahead.stored)
+    return choose_step_precision(config, ahead, set_up)
 
 
 def _settle_engine(config: Config, device: str) -> str:

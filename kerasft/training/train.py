@@ -169,10 +169,10 @@ class DryRun:
 
         `{"backbone", "image_size", "weights", "splits_from", "images": {class: {split: n}},
         "unused", "groups", "skipped", "blocks": [{"name", "layers", "parameters"}], "parameters",
-        "phases": [{"name", "blocks", "epochs", "steps", "learning_rate", "trainable_parameters",
-        "stored", "why", "passes", "bytes"}]}`, blocks from the top; the last four are
-        `settled.Storing`. A solved phase has "method" where a trained one has "epochs" and what
-        follows.
+        "phases": [{"name", "blocks", "epochs", "steps", "learning_rate", "precision",
+        "trainable_parameters", "stored", "why", "passes", "bytes"}]}`, blocks from the top; the
+        last four are `settled.Storing`. A solved phase has "method" where a trained one has
+        "epochs" to "trainable_parameters".
         """
         config, source = self.plan.config, self.source
         return {
@@ -205,6 +205,7 @@ def _phase_json(planned: PhasePlan, trainable: Trainable | None) -> dict:
             "epochs": trainable.phase.epochs,
             "steps": trainable.phase.epochs * trainable.steps_per_epoch,
             "learning_rate": trainable.phase.learning_rate,
+            "precision": trainable.phase.precision,
             "trainable_parameters": trainable.parameters,
         }
     return {**facts, **vars(planned.storing)}

@@ -22,7 +22,7 @@ from kerasft.config.settled import Plan
 from kerasft.data.batches import Epoch
 from kerasft.errors import UserError
 from kerasft.models.cut import Cut, freeze
-from kerasft.models.live import LiveModel, NormMean
+from kerasft.models.live import LiveModel, NormMean, set_precision
 from kerasft.models.net import Net
 from kerasft.training.feed import class_weights, training_feed
 from kerasft.training.rates import Group, build_optimizer, ema_momentum, rate_groups
@@ -64,6 +64,11 @@ class Trainable:
         """The compiled model for `fit`: the suffix for stored activations, else both halves."""
         prefix = None if self.stored else self.cut.prefix
         return self._compile(LiveModel(prefix, self.cut.suffix, self.norm_mean))
+
+    @cached_property
+    def scorer(self) -> LiveModel:
+        """A second model of the same weights, which scores in float32 where steps are not in it."""
+        return LiveModel(self.model.prefix, self.cut.suffix)
 
     @cached_property
     def norm_mean(self) -> NormMean | None:
@@ -154,6 +159,46 @@ def open_trainable(
         steps_per_epoch=math.ceil(images / phase.batch_size),
         rate_of=rate_of,
     )
+
+
+def steps_on_a_copy(phase: Phase, cut: Cut, *, stored: bool) -> Callable[[str], Callable[[], Any]]:
+    """Returns a function that sets up training steps to be timed; the phase itself is not touched.
+
+    It takes a precision, a value of `phases.N.precision`, and returns a function that takes a step
+    with the next weights of a copy: a whole step of the phase on a batch of made numbers.
+
+    Args:
+        phase: the phase's settings.
+        cut: the phase's cut; each call copies its layers and weights.
+        stored: whether the phase trains on stored activations.
+    """
+
+    def set_up(precision: str) -> Callable[[], Any]:
+        prefix = None if stored or cut.prefix is None else _copy(cut.prefix, precision)
+        copy = Cut(prefix, _copy(cut.suffix, precision), cut.blocks, ())
+        trainable = Trainable(
+            phase=phase.model_copy(update={"precision": precision}),
+            stored=stored,
+            cut=copy,
+            learning_norms=tuple(freeze(copy, phase.batch_norm)),
+            parameters=0,
+            groups=tuple(rate_groups(phase, copy)),
+            steps_per_epoch=1,
+        )
+        below = copy.suffix if prefix is None else prefix
+        classes, size = copy.suffix.output_shape[-1], phase.batch_size
+        x = np.random.default_rng(0).random((size, *below.input_shape[1:]), "float32")
+        y = np.eye(classes, dtype="float32")[np.arange(size) % classes]
+        return lambda: trainable.model.train_on_batch(x, y)
+
+    return set_up
+
+
+def _copy(half: keras.Model, precision: str) -> keras.Model:
+    copy = keras.models.clone_model(half)
+    copy.set_weights(half.get_weights())
+    set_precision(copy, precision)
+    return copy
 
 
 def trained(phase: AnyPhase) -> Phase:

@@ -301,6 +301,7 @@ def test_a_dry_run_prints_the_plan_and_trains_nothing(replace):
                 "epochs": 20,
                 "steps": 100,
                 "learning_rate": 0.001,
+                "precision": "float32",
                 "trainable_parameters": 1281,
                 "stored": True,
                 "why": "569 images through the frozen part instead of 3,280",
@@ -313,6 +314,7 @@ def test_a_dry_run_prints_the_plan_and_trains_nothing(replace):
                 "epochs": 2,
                 "steps": 10,
                 "learning_rate": 0.0001,
+                "precision": "mixed_bfloat16",
                 "trainable_parameters": 1512001,
                 "stored": False,
                 "why": "switched off",
@@ -332,8 +334,8 @@ def test_a_dry_run_prints_the_plan_and_trains_nothing(replace):
         "\n"
         "Phase head: the head, 1,281 parameters, up to 20 epochs (100 steps), learning rate 0.001\n"
         "  activations are stored, 1.5 MB: 569 images through the frozen part instead of 3,280\n"
-        "Phase unfreeze: the head and 3 blocks, 1,512,001 parameters, up to 2 epochs (10 steps), "
-        "learning rate 0.0001\n"
+        "Phase unfreeze: the head and 3 blocks, 1,512,001 parameters, up to 2 epochs (10 steps "
+        "in mixed_bfloat16), learning rate 0.0001\n"
         "  activations are not stored: switched off\n"
         "\n"
         "Nothing was trained or written: this was a dry run.\n"

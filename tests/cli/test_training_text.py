@@ -21,8 +21,11 @@ def test_a_run_without_test_images_says_so():
     result = {"run": "a b", "seconds": 1.0, "phases": [phase], "test": None}
     text = summary_text({**result, "validation": {"accuracy": 0.5, "loss": 0.5, "n": 4}})
     assert "Test: no images" in text
+    assert "; 10 parameters trained, frozen weights verified unchanged; " in text
     assert "; 0:01 (frozen features 0:31, predicted 0:29; scoring 0:02)" in text
     del phase["parts"]  # a run of version 0.1.0
+    phase["precision"] = "mixed_bfloat16"
     text = summary_text({**result, "validation": None})
+    assert "; 10 parameters trained in mixed_bfloat16, frozen weights verified" in text
     assert "frozen weights verified unchanged; 0:01\n" in text
     assert "kerasft export 'a b'" in text

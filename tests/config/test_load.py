@@ -110,7 +110,7 @@ def test_data_alone_is_a_whole_config(tmp_path, monkeypatch):
                 "patience": 5,
                 "class_weight": "none",
                 "label_smoothing": 0.0,
-                "precision": "float32",
+                "precision": "auto",
                 "stored": None,
             },
         ),
@@ -527,7 +527,7 @@ def test_a_config_is_written_whole_with_paths_relative_to_its_folder(tmp_path, m
         'batch_size = 32\naccumulate = 1\nema = 0.0\nbatch_norm = "frozen"\noptimizer = "adam"\n'
         'schedule = "constant"\n'
         "warmup = 0.0\nhead_learning_rate_multiplier = 1.0\nlayer_decay = 1.0\npatience = 5\n"
-        'class_weight = "none"\nlabel_smoothing = 0.0\nprecision = "float32"\n'
+        'class_weight = "none"\nlabel_smoothing = 0.0\nprecision = "auto"\n'
     )
 
 

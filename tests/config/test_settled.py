@@ -12,6 +12,7 @@ SETTLED = {
     "augment.views": 4,
     "phases.0.blocks": 2,
     "phases.0.stored": True,
+    "phases.0.precision": "float32",
     "cache.engine": "keras",
     "cache.precision": "float32",
 }
@@ -40,6 +41,7 @@ def test_32_images_are_computed_at_once_where_a_run_says_nothing_else():
         ({"augment.views": None}, "augment.views"),
         ({"phases.0.blocks": None}, "phases.0.blocks"),
         ({"phases.0.stored": None}, "phases.0.stored"),
+        ({"phases.0.precision": "auto"}, "phases.0.precision"),
         ({"cache.engine": "auto"}, "cache.engine"),
         ({"cache.precision": "auto", "augment.views": None}, "augment.views, cache.precision"),
     ],
@@ -57,6 +59,13 @@ def test_where_nothing_is_stored_engine_and_precision_may_be_open():
     open_ones = {"cache.engine": "auto", "cache.precision": "auto"}
     plan = Plan.of(settled(**{"phases.0.stored": False}, **open_ones))
     assert (plan.engine, plan.precision) == ("auto", "auto")
+
+
+def test_a_solved_phase_has_no_precision():
+    config = settled()
+    flags = {"data.source": "photos", "phases.0.method": "svm", "phases.0.stored": True}
+    solved = config.model_copy(update={"phases": load_config(None, flags=flags).phases})
+    assert [phase.blocks for phase in Plan.of(solved).phases] == [0]
 
 
 def test_decisions_belong_to_the_last_phases():

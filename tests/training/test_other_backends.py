@@ -77,6 +77,9 @@ def test_commands_work_on_another_backend(elsewhere):
     record = read_record(open_run(folder / "own"))
     assert (record.machine.backend, record.machine.device) == (backend, "cpu")
     assert record.versions[backend] == version(backend)
+    # Its steps are in bfloat16; an epoch is validated in float32.
+    assert record.phases[0].how.precision == "mixed_bfloat16"
+    assert record.phases[0].gap.loss < 1e-6
     # Computed again, from files: the last digits of float32.
     assert evaluated["loss"] == pytest.approx(carried["test"]["loss"], abs=1e-6)
 

@@ -26,6 +26,12 @@ def photos(tmp_path_factory):
     return draw_photos(tmp_path_factory.mktemp("resolve") / "photos")
 
 
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path, monkeypatch):
+    """An empty cache: what other tests have stored of the same photos would change the plans."""
+    monkeypatch.setenv("KERASFT_CACHE", str(tmp_path / "cache"))
+
+
 def resolved(photos, *sets, **flags):
     config = small(photos, *sets, **flags)
     return plan_new(config, scan_source(config.data, seed=0), CPU)

@@ -38,7 +38,7 @@ def test_photos_that_are_elsewhere_now_change_nothing_else_of_the_config(trained
 
 
 def test_an_auto_that_was_settled_meanwhile_does_not_contradict(trained):
-    sets = ["cache.engine=auto", "cache.precision=auto"]
+    sets = ["cache.engine=auto", "cache.precision=auto", "phases.0.precision=auto"]
     assert (
         train_run(small(trained.photos, *sets), trained.run, resume=True).to_json()
         == trained.result

@@ -19,7 +19,7 @@ from kerasft.models.net import Net
 from kerasft.training import trainable
 from kerasft.training.find_lr import find_rate
 from kerasft.training.train import continue_run, plan_run
-from kerasft.training.trainable import Trainable, open_trainable
+from kerasft.training.trainable import Trainable, open_trainable, steps_on_a_copy
 
 pytestmark = pytest.mark.usefixtures("tiny_backbone")
 LIVE = {**SECOND, "phases.-1.stored": False, "phases.-1.epochs": 1}
@@ -102,6 +102,28 @@ def test_the_loss_is_that_of_logits_with_smoothed_labels():
     # softmax of (2, 0): -log p is 0.126928 and 2.126928; the labels are 0.95 and 0.05.
     loss = opened(label_smoothing=0.1).model.loss
     assert float(loss([[1.0, 0.0]], [[2.0, 0.0]])) == pytest.approx(0.226928, abs=1e-5)
+
+
+@pytest.mark.parametrize("precision", ["float32", "mixed_bfloat16"])
+@pytest.mark.parametrize(("blocks", "stored"), [(1, True), (1, False), ("all", False)])
+def test_a_step_that_is_only_timed_changes_nothing(blocks, stored, precision):
+    model = tiny_model(dropout=0.5, base_dropout=0.5)
+    cut = Net(model, (TINY,)).cut(blocks)
+    phase = Phase(name="p", epochs=1, learning_rate=0.1, batch_size=8, batch_norm="train")
+
+    def state():
+        layers = model._flatten_layers(include_self=False, recursive=True)
+        of_layers = [
+            (layer.name, layer.trainable, layer.dtype_policy.name, getattr(layer, "momentum", 0))
+            for layer in layers
+        ]
+        return of_layers, [v.numpy().tolist() for v in model.variables]
+
+    before = state()
+    step = steps_on_a_copy(phase, cut, stored=stored)(precision)
+    assert step()[0] > 0  # the loss
+    assert len({step()[0] for _ in range(3)}) == 3  # the copy learns
+    assert state() == before
 
 
 def test_a_rate_may_be_given_for_each_group():
