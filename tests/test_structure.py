@@ -338,6 +338,7 @@ SETTINGS = {
     "data.fraction": ["data.fraction=0.5"],
     "data.splits_from": ["data.splits_from=none"],
     "data.bad_images": ["data.bad_images=skip"],
+    "data.small_classes": ["data.small_classes=leave_out"],
     "data.resize": ["data.resize=crop"],
     "model.backbone": ["model.backbone=ResNet50"],
     "model.weights": ["model.weights=none"],

@@ -320,6 +320,12 @@ class Data(Section):
         description="What happens if files are not readable images: the run does not start "
         '("fail"), or leaves them out and records them in run.json ("skip").',
     )
+    small_classes: Literal["refuse", "leave_out", "train_only"] = Field(
+        default="refuse",
+        description="What happens if classes have too few images to be divided into the splits: "
+        'the run does not start ("refuse"), leaves them out ("leave_out"), or takes all of their '
+        'images for training, so that they are never measured ("train_only").',
+    )
     resize: Literal["stretch", "crop", "pad"] = Field(
         default="stretch",
         description='How an image becomes square: distorted ("stretch"), cut to its centre '

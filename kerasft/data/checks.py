@@ -2,8 +2,9 @@
 
 import logging
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path, PurePosixPath
+from typing import NoReturn
 
 import numpy as np
 
@@ -55,6 +56,18 @@ def check_classes(name: str, root: Path, listed: Listing) -> tuple[str, ...]:
     return names
 
 
+def check_number(name: str, class_names: Collection[str]) -> None:
+    """Refuses less than two classes, which may be what `data.small_classes` leaves.
+
+    Args:
+        name: source as the user wrote it.
+        class_names: names of the classes that are left.
+    """
+    if len(class_names) < 2:
+        left = ", ".join(class_names) or "none"
+        raise UserError(f"{name}: too few classes are large enough: {left}. Expected at least two.")
+
+
 def _check_groups(name: str, listed: Listing) -> None:
     splits: dict[str, set[str]] = {}
     for photo in listed.photos:
@@ -91,29 +104,20 @@ def check_own_splits(name: str, listed: Listing, splits_from: str | None) -> Non
         )
 
 
-def check_sizes(
-    name: str,
-    source: Source,
-    given: Collection[str],
-    shares: Collection[str],
-    fixed: np.ndarray | None = None,
-) -> None:
-    """Refuses classes that are too small to be split, counting distinct images, or groups.
+def find_small_classes(
+    source: Source, shares: Collection[str], fixed: np.ndarray | None = None
+) -> dict[int, str]:
+    """Finds classes that are too small to be split, counting distinct images, or groups.
 
     Args:
-        name: source as the user wrote it.
         source: images with the splits that the source has, or that are kept from a run, before
             any are drawn.
-        given: splits that the source has; "" stands for none.
         shares: splits that are still to be drawn from the training images.
         fixed: bool [N], whether an image stays in its split; None: none has to.
 
-    Raises:
-        UserError: an empty split; classes with too few images or groups.
+    Returns:
+        Label -> what there is of the class, as text.
     """
-    for split in given:
-        if split and not len(source.indices(split)):
-            raise UserError(f"{name}: no images for {split}. Expected some.")
     pictures = source.pictures()
     units = units_of(pictures, source.groups)
     labels, in_training = source.labels.tolist(), (source.splits == "train").tolist()
@@ -127,40 +131,138 @@ def check_sizes(
         of_training.update(set(found))
     for unit in movable(units, source.labels, source.splits, pictures, fixed):
         free.update({labels[position] for position in unit})
-    small = []
+    small = {}
     counts = source.counts()
+    least = 1 + len(shares)
     for label, one in enumerate(source.class_names):
         has = f"{one}: {training[label]:,} image{'' if training[label] == 1 else 's'}"
         lacking = sum(not counts[one][split] for split in shares)
-        if images[label] >= 3 and of_training[label] > lacking and free[label] >= lacking:
+        if images[label] >= least and of_training[label] > lacking and free[label] >= lacking:
             continue
         if source.splits_from is not None:
-            small.append(_kept_and_new(one, source, label, fixed))
-        elif images[label] < 3:
-            small.append(has)
+            small[label] = _kept_and_new(one, source, label, fixed)
+        elif images[label] < least:
+            small[label] = has
+        elif source.groups:
+            small[label] = f"{has} in {of_training[label]:,} groups"
         else:
-            differ = f"{has}, of which {free[label]:,} are distinct and in no other split"
-            in_groups = f"{has} in {of_training[label]:,} groups"
-            small.append(in_groups if source.groups else differ)
-    if small and source.splits_from is not None:
+            small[label] = f"{has}, of which {free[label]:,} are distinct and in no other split"
+    return small
+
+
+def check_splits(name: str, source: Source, given: Collection[str]) -> None:
+    """Refuses splits of the source that hold no images.
+
+    Args:
+        name: source as the user wrote it.
+        source: images with the splits that the source has.
+        given: splits that the source has; "" stands for none.
+    """
+    for split in given:
+        if split and not len(source.indices(split)):
+            raise UserError(f"{name}: no images for {split}. Expected some.")
+
+
+def refuse_small_classes(
+    name: str, source: Source, shares: Collection[str], small: Mapping[int, str]
+) -> NoReturn:
+    """Refuses classes that are too small, and says how to go on.
+
+    Args:
+        name: source as the user wrote it.
+        source, shares: see `find_small_classes`.
+        small: what that returned, not empty.
+
+    Raises:
+        UserError: always.
+    """
+    what, least = "images", f"at least {1 + len(shares)}"
+    number = f"{len(small)} of {len(source.class_names)} classes"
+    lines = listing(list(small.values()), 20)
+    go_on = (
+        "\n  `data.small_classes=leave_out` leaves these classes out, "
+        "`data.small_classes=train_only` takes all of their images for training."
+    )
+    if source.splits_from is not None:
         raise UserError(
-            f"{name}: with the splits of {source.splits_from}, {len(small)} of "
-            f"{len(source.class_names)} classes are too small. Expected at least 3 images of each "
+            f"{name}: with the splits of {source.splits_from}, {number} are too small. Expected "
+            f"{least} images of each "
             f"class, and some in each of {', '.join(['training', *shares])}:"
-            + listing(small, 20)
+            + lines
             + "\n  Add photos that no run before has seen. `data.splits_from=none` splits all "
-            "photos anew, but figures on photos that the weights were trained on flatter."
+            "photos anew, but figures on photos that the weights were trained on flatter." + go_on
         )
-    if small:
-        what, expected = "images", "at least 3"
-        if source.groups:
-            what, expected = "groups", f"images of at least {len(shares) + 1} groups"
-        raise UserError(
-            f"{name}: too few {what} in {len(small)} of {len(source.class_names)} classes. "
-            f"Expected {expected} in each"
-            + (f", to be divided into {', '.join(['training', *shares])}:" if shares else ":")
-            + listing(small, 20)
+    expected = least
+    if source.groups:
+        what, expected = "groups", f"images of {least} groups"
+    raise UserError(
+        f"{name}: too few {what} in {number}. Expected {expected} in each"
+        + (f", to be divided into {', '.join(['training', *shares])}:" if shares else ":")
+        + lines
+        + go_on
+    )
+
+
+def warn_of_small_classes(name: str, small: Mapping[int, str], *, left_out: bool) -> None:
+    """Warns of classes that are left out, or whose images are all for training.
+
+    Args:
+        name: source as the user wrote it.
+        small: label -> what there is of the class, see `find_small_classes`.
+        left_out: whether the classes are left out.
+    """
+    if not small:
+        return
+    what = "left out" if left_out else "taken for training alone, and never measured,"
+    number = "1 class that is" if len(small) == 1 else f"{len(small):,} classes that are"
+    log.warning(
+        "%s: %s %s too small to be divided:%s",
+        name,
+        what,
+        number,
+        listing(list(small.values()), 20),
+    )
+
+
+def warn_of_similar_names(name: str, class_names: Collection[str]) -> None:
+    """Warns of classes whose names differ in upper and lower case or in blanks only.
+
+    Args:
+        name: source as the user wrote it.
+        class_names: names of the classes.
+    """
+    alike: dict[str, list[str]] = {}
+    for one in class_names:
+        alike.setdefault("".join(one.split()).casefold(), []).append(f"'{one}'")
+    pairs = [" and ".join(names) for names in alike.values() if len(names) > 1]
+    if pairs:
+        log.warning(
+            "%s: names of classes that differ in case or blanks only. If they mean the same, "
+            "give them one name:%s",
+            name,
+            listing(pairs, 10),
         )
+
+
+def warn_of_gaps(name: str, source: Source, expected: Collection[str]) -> None:
+    """Warns of classes without images in validation or test, which are never measured there.
+
+    Args:
+        name: source as the user wrote it.
+        source: images, already split.
+        expected: names of the classes that should be there.
+    """
+    counts = source.counts()
+    for split in SPLITS[1:]:
+        lacking = [one for one in counts if one in expected and not counts[one][split]]
+        if lacking and len(source.indices(split)):
+            log.warning(
+                "%s: %s has no images of %s: it does not show how well %s recognized.",
+                name,
+                split,
+                ", ".join(lacking[:10]) + (", ..." if len(lacking) > 10 else ""),
+                "this class is" if len(lacking) == 1 else "these classes are",
+            )
 
 
 def _kept_and_new(name: str, source: Source, label: int, fixed: np.ndarray | None) -> str:
@@ -174,13 +276,16 @@ def _kept_and_new(name: str, source: Source, label: int, fixed: np.ndarray | Non
     return f"{name}: {', '.join(numbers)}, {int(of_class.sum() - known.sum()):,} new"
 
 
-def check_division(name: str, source: Source, shares: Collection[str]) -> None:
+def check_division(
+    name: str, source: Source, shares: Collection[str], exempt: Collection[str] = ()
+) -> None:
     """Refuses splits that lack a class, which happens if groups hold several classes.
 
     Args:
         name: source as the user wrote it.
         source: images, already split.
         shares: splits that were drawn from the training images.
+        exempt: names of classes whose images are all for training.
 
     Raises:
         UserError: a drawn split has no image of some class.
@@ -188,7 +293,7 @@ def check_division(name: str, source: Source, shares: Collection[str]) -> None:
     lacking = [
         f"{one}: no images for {', '.join(split for split in shares if not numbers[split])}"
         for one, numbers in source.counts().items()
-        if not all(numbers[split] for split in shares)
+        if one not in exempt and not all(numbers[split] for split in shares)
     ]
     if lacking:
         raise UserError(

@@ -25,6 +25,7 @@ from kerasft.backbones.compatibility import WEIGHTS, weights_of
 from kerasft.config.fields import Config
 from kerasft.config.load import load_config
 from kerasft.config.overrides import NO_RUN
+from kerasft.config.photo_names import same_form
 from kerasft.data.source import SPLITS, UNUSED, Source
 from kerasft.data.splits import read_rows, read_text, units_of
 from kerasft.errors import UserError
@@ -280,8 +281,11 @@ def find_moves(found: Source, split: str | None = None) -> list[Move]:
     if found.read is None:
         return []
     listed = found.read()
-    class_of = {photo.path: photo.class_name for photo in listed.photos}
-    classes = {name for names in listed.classes.values() for name in names}
+    written = {same_form(name): name for name in found.class_names}  # an old run may differ in form
+    class_of = {p.path: written.get(same_form(p.class_name), p.class_name) for p in listed.photos}
+    classes = {
+        written.get(same_form(name), name) for names in listed.classes.values() for name in names
+    }
     if not classes & set(found.class_names):
         raise UserError(
             f"{found.root}: holds none of the run's classes. Expected some of: "

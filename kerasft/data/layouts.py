@@ -438,8 +438,13 @@ def _enter(found: Found, folder: Folder, split: str, known: Mapping[str, object]
     while len(folder.filled) == 1 and not folder.images:
         inner = folder.filled[0]
         again = split_of(inner.name) in (split, UNLABELLED) or inner.name == folder.name
-        has_classes = bool(set(inner.folders) & set(known)) if known else len(inner.filled) > 1
-        if inner.name in known or inner.images or not ((again and inner.filled) or has_classes):
+        inner_names = set(map(same_form, inner.folders))
+        has_classes = bool(inner_names & set(known)) if known else len(inner.filled) > 1
+        if (
+            same_form(inner.name) in known
+            or inner.images
+            or not ((again and inner.filled) or has_classes)
+        ):
             break
         log.info("%s: its photos lie in %s, which is entered.", found.root, printable(inner.path))
         folder = inner
@@ -505,7 +510,10 @@ def _class_folders(path: Path, folder: Folder) -> dict[str, list[str]]:
             "hold control characters or are not UTF-8. Rename: "
             f"{', '.join(printable(name) for name in unwritable)}."
         )
-    return {name: inner.below() for name, inner in folder.folders.items()}
+    classes: dict[str, list[str]] = {}
+    for name, inner in folder.folders.items():  # names that look the same are one class
+        classes.setdefault(same_form(name), []).extend(inner.below())
+    return classes
 
 
 def _images(folder: Folder) -> str:

@@ -16,6 +16,7 @@ import numpy as np
 from kerasft.config import fields
 from kerasft.config.fields import Data
 from kerasft.config.load import data_at, load_config
+from kerasft.config.photo_names import same_form
 from kerasft.config.source_names import TABLES, kind_of
 from kerasft.data import checks
 from kerasft.data.archives import find_archive
@@ -108,7 +109,8 @@ def scan_source(
         data: section `data` of the config. `source` is any source in `SOURCES`; `validation` and
             `test` are shares of each class, rounded, at least one image each (none if `test` is
             0); `fraction` is the share of the remaining training images that is used;
-            `bad_images` decides about files that are not images; `splits_from` names a run.
+            `bad_images` decides about files that are not images, `small_classes` about classes
+            that are too small to be divided; `splits_from` names a run.
         seed: seed of the run.
         weights: `model.weights` of the run; images that a run behind them was trained on stay in
             training.
@@ -138,21 +140,46 @@ def scan_source(
         kept = keep_splits(place.name, source, data.splits_from, weights)
     if kept is not None:
         source = replace(source, splits=kept.splits, splits_from=kept.run)
+    checks.check_splits(place.name, source, listed.classes)
     fixed = None if kept is None else kept.fixed
-    checks.check_sizes(place.name, source, listed.classes, shares, fixed)
+    small = checks.find_small_classes(source, shares, fixed)
+    if small and data.small_classes == "refuse":
+        checks.refuse_small_classes(place.name, source, shares, small)
+    out = [
+        label for label in small if data.small_classes == "leave_out" or _is_empty(source, label)
+    ]
+    checks.warn_of_small_classes(place.name, {k: small[k] for k in out}, left_out=True)
+    in_training = {label: text for label, text in small.items() if label not in out}
+    checks.warn_of_small_classes(place.name, in_training, left_out=False)
+    whole = {source.class_names[label] for label in in_training}
+    if in_training:
+        alone = np.isin(source.labels, list(in_training))
+        fixed = alone if fixed is None else alone | fixed
+    if out:
+        keep = ~np.isin(source.labels, out)
+        fixed, left = None if fixed is None else fixed[keep], left[keep]
+        source, listed_as = source.without_classes(out), listed_as.without_classes(out)
+        checks.check_number(place.name, source.class_names)
+    checks.warn_of_similar_names(place.name, source.class_names)
     checks.warn_about_copies(place.name, listed_as, left)
     splits = stratified_split(
         source.labels,
         source.splits,
-        pictures,
+        source.pictures(),
         shares,
         seed=derive_seed(seed, "split"),
         groups=source.groups,
         fixed=fixed,
     )
     source = replace(source, splits=splits)
-    checks.check_division(place.name, source, shares)
+    checks.check_division(place.name, source, shares, whole)
+    checks.warn_of_gaps(place.name, source, set(source.class_names) - whole)
     return _thinned(source, data.fraction, seed) if data.fraction < 1 else source
+
+
+def _is_empty(source: Source, label: int) -> bool:
+    """Returns whether a class has no images for training, so that it cannot be learned."""
+    return not ((source.labels == label) & (source.splits == "train")).any()
 
 
 def _thinned(source: Source, fraction: float, seed: int) -> Source:
@@ -195,7 +222,8 @@ def scan_for_model(
     """
     place, listed = list_photos(data, progress)
     names = sorted({name for names in listed.classes.values() for name in names})
-    unknown = [name for name in names if name not in class_names]
+    written = {same_form(name): name for name in class_names}  # an old model may differ in form
+    unknown = [name for name in names if same_form(name) not in written]
     if unknown:
         raise UserError(
             f"{place.name}: the model does not know {len(unknown):,} of the classes:"
@@ -219,7 +247,7 @@ def _read_files(
     progress: Progress,
 ) -> Source:
     """Reads the listed photos. Their splits are the listed ones, or "train" if there are none."""
-    label_of = {name: label for label, name in enumerate(class_names)}
+    label_of = {same_form(name): label for label, name in enumerate(class_names)}
     photos = sorted(listed.photos)
     facts = for_each_file(examine, place.root, [photo.path for photo in photos], progress)
     bad = [
@@ -243,7 +271,7 @@ def _read_files(
         root=place.root,
         class_names=tuple(class_names),
         paths=tuple(photo.path for photo in photos),
-        labels=np.array([label_of[photo.class_name] for photo in photos], np.int32),
+        labels=np.array([label_of[same_form(photo.class_name)] for photo in photos], np.int32),
         splits=np.array([photo.split or "train" for photo in photos], SPLIT_TYPE),
         digests=tuple(fact.digest for fact in facts),
         pixels=tuple(fact.pixels for fact in facts),
@@ -335,9 +363,25 @@ def open_images(
     recorded = load_config(of_run.config_path).data
     now = data_at(data, recorded) if data else recorded
     found = open_source(of_run.splits_path, of_run.classes_path, now, progress=progress)
-    if found.class_names != tuple(class_names):
+    _refuse_other_names(of_run, found.class_names, class_names)
+    return found
+
+
+def refuse_edited_classes(of_run: Run, class_names: Sequence[str]) -> None:
+    """Refuses a run whose classes.txt names other classes than its model.
+
+    Args:
+        of_run: run; without classes.txt, nothing is refused.
+        class_names: class names of its model.
+    """
+    if of_run.classes_path.is_file():
+        names = tuple(read_text(of_run.classes_path).split("\n")[:-1])
+        _refuse_other_names(of_run, names, class_names)
+
+
+def _refuse_other_names(of_run: Run, names: Sequence[str], class_names: Sequence[str]) -> None:
+    if tuple(names) != tuple(class_names):
         raise UserError(
-            f"{of_run.path}: classes.txt names {', '.join(found.class_names)}, model.keras names "
+            f"{of_run.path}: classes.txt names {', '.join(names)}, model.keras names "
             f"{', '.join(class_names)}. Expected the same; one was changed since the run."
         )
-    return found

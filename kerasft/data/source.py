@@ -6,8 +6,8 @@ unpacked first. So there is one way to read, check and split them, and to find t
 Shapes: N images, K classes.
 """
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -128,6 +128,27 @@ class Source:
         for pixels, digest in zip(self.pixels, self.digests, strict=True):
             names[pixels] = min(names.get(pixels, digest), digest)
         return tuple(names[pixels] for pixels in self.pixels)
+
+    def without_classes(self, labels: Collection[int]) -> "Source":
+        """Returns the images of the other classes, whose labels close the gaps."""
+        keep = np.flatnonzero(~np.isin(self.labels, list(labels)))
+        rest = [label for label in range(len(self.class_names)) if label not in labels]
+        new = np.zeros(len(self.class_names), np.int32)
+        new[rest] = np.arange(len(rest))
+
+        def kept(values: tuple[str, ...]) -> tuple[str, ...]:
+            return tuple(values[position] for position in keep.tolist()) if values else ()
+
+        return replace(
+            self,
+            class_names=tuple(self.class_names[label] for label in rest),
+            paths=kept(self.paths),
+            labels=new[self.labels[keep]],
+            splits=self.splits[keep],
+            digests=kept(self.digests),
+            pixels=kept(self.pixels),
+            groups=kept(self.groups),
+        )
 
     def counts(self) -> dict[str, dict[str, int]]:
         """Counts images by class and split: `{"daisy": {"train": 210, "validation": 45, ...}}`."""

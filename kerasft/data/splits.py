@@ -168,7 +168,6 @@ def stratified_split(
         split: [of_class[split] - has for of_class, has in zip(sizes, having[split], strict=True)]
         for split in shares
     }
-    lacking_it = {split: [not has for has in having[split]] for split in shares}
     # Number of training units that hold each class; all units that can't move count as one.
     spread: Counter[int] = Counter()
     can_go = [0] * num_classes
@@ -177,6 +176,10 @@ def stratified_split(
             spread[label] += 1
             can_go[label] += number
     spread.update(label for label in range(num_classes) if training[label] > can_go[label])
+    lacking_it = {
+        split: [not has and going > 0 for has, going in zip(having[split], can_go, strict=True)]
+        for split in shares
+    }
     best: tuple[int, dict[int, str]] | None = None
     for attempt in range(TRIES):
         key = seed.to_bytes(4, "big") + bytes([attempt]) * bool(attempt)

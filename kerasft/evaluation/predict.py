@@ -12,6 +12,7 @@ import numpy as np
 
 from kerasft.data.batches import image_batches
 from kerasft.data.folders import examine, for_each_file, is_image_name, walk
+from kerasft.data.scan import refuse_edited_classes
 from kerasft.errors import UserError
 from kerasft.export import scorer
 from kerasft.export.formats import find_export
@@ -20,6 +21,7 @@ from kerasft.models.bundle import Bundle
 from kerasft.models.target import open_model, prepare_for
 from kerasft.progress import Event, Progress, silent
 from kerasft.results import Result, plain
+from kerasft.run import Run
 from kerasft.text import printable
 
 BATCH = 32
@@ -81,7 +83,8 @@ def predict(
         A Prediction for each file, in the order of `files`, sorted within a folder.
 
     Raises:
-        UserError: `top` below 1 (exit code 2); see also `target.open_model`.
+        UserError: `top` below 1 (exit code 2); a run whose classes.txt was edited; see also
+            `target.open_model`.
     """
     if top < 1:
         raise UserError(f"top: expected 1 or more, got {top}.", exit_code=2)
@@ -121,7 +124,10 @@ def _open(target: str | Path) -> Scorer:
     if found:
         exporter, folder = found
         return _of_export(exporter.open_scorer(folder))
-    return _of_bundle(open_model(target))
+    opened = open_model(target)
+    if Path(target).is_dir():
+        refuse_edited_classes(Run(Path(target)), opened.class_names)
+    return _of_bundle(opened)
 
 
 def _of_bundle(opened: Bundle) -> Scorer:

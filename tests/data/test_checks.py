@@ -7,7 +7,9 @@ from kerasft.data.checks import (
     check_classes,
     check_copies,
     check_division,
-    check_sizes,
+    check_splits,
+    find_small_classes,
+    refuse_small_classes,
     warn_about_copies,
 )
 from kerasft.data.source import Listing, Photo, Source
@@ -30,6 +32,18 @@ def source_of(rows):
         digests=tuple(row[2] for row in rows),
         groups=tuple(row[3] for row in rows) if any(row[3] for row in rows) else (),
     )
+
+
+def check_sizes(name, source, shares):
+    small = find_small_classes(source, shares)
+    if small:
+        refuse_small_classes(name, source, shares, small)
+
+
+GO_ON = (
+    "  `data.small_classes=leave_out` leaves these classes out, `data.small_classes=train_only` "
+    "takes all of their images for training."
+)
 
 
 def message_of(call, *arguments):
@@ -84,7 +98,7 @@ def test_groups_in_several_splits_are_named():
 
 def test_a_split_that_came_to_nothing_is_named():
     source = source_of([("a", "train", str(n), "") for n in range(4)])
-    assert message_of(check_sizes, source, ("train", "test"), ()) == (
+    assert message_of(check_splits, source, ("train", "test")) == (
         "table: no images for test. Expected some."
     )
 
@@ -93,29 +107,31 @@ def test_a_class_needs_an_image_for_each_side():
     rows = [("a", "train", str(n), "") for n in range(3)]
     rows += [("b", "train", "same", "") for _ in range(5)]
     rows += [("c", "train", "x", ""), ("c", "train", "y", "")]
-    assert message_of(check_sizes, source_of(rows), ("",), BOTH).splitlines() == [
+    assert message_of(check_sizes, source_of(rows), BOTH).splitlines() == [
         "table: too few images in 2 of 3 classes. Expected at least 3 in each, to be divided into "
         "training, validation, test:",
         "  b: 5 images, of which 1 are distinct and in no other split",
         "  c: 2 images",
+        GO_ON,
     ]
 
 
 def test_a_class_needs_a_group_for_each_side():
     rows = [("a", "train", f"a{n}", f"g{n}") for n in range(3)]
     rows += [("b", "train", f"b{n}", f"g{n % 2}") for n in range(50)]
-    assert message_of(check_sizes, source_of(rows), ("",), BOTH).splitlines() == [
+    assert message_of(check_sizes, source_of(rows), BOTH).splitlines() == [
         "table: too few groups in 1 of 2 classes. Expected images of at least 3 groups in each, to "
         "be divided into training, validation, test:",
         "  b: 50 images in 2 groups",
+        GO_ON,
     ]
-    check_sizes("table", source_of(rows), ("",), ("validation",))
+    check_sizes("table", source_of(rows), ("validation",))
 
 
 def test_images_without_a_group_are_groups_of_their_own():
     rows = [("a", "train", f"a{n}", "") for n in range(3)]
     rows += [("b", "train", f"b{n}", "g" if n < 5 else "") for n in range(7)]
-    check_sizes("table", source_of(rows), ("",), BOTH)
+    check_sizes("table", source_of(rows), BOTH)
 
 
 def test_a_division_that_leaves_a_class_out_is_refused():

@@ -283,8 +283,15 @@ def test_classes_without_photos_for_a_split_are_refused_with_what_there_is(photo
         "  circle: 8 for training, 2 for validation, 0 for test, 0 new\n"
         "  cross: 0 for training, 2 for validation, 2 for test, 0 new\n"
         "  Add photos that no run before has seen. `data.splits_from=none` splits all photos "
-        "anew, but figures on photos that the weights were trained on flatter."
+        "anew, but figures on photos that the weights were trained on flatter.\n"
+        "  `data.small_classes=leave_out` leaves these classes out, "
+        "`data.small_classes=train_only` takes all of their images for training."
     )
+    apart = scan(photos, weights, seed=1, small_classes="train_only")  # cross has none for training
+    assert {name: tuple(n.values()) for name, n in apart.counts().items()} == {
+        "circle": (8, 2, 0),
+        "stripes": (8, 2, 2),
+    }
     # A new photo of each is enough.
     draw_photos(tmp_path / "more", per_class=13)
     for name in ("circle", "cross"):

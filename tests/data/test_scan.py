@@ -170,14 +170,95 @@ def test_the_split_of_a_folder_of_classes_is_that_of_earlier_versions(tmp_path):
     )  # computed by 67d85b0, before layouts and tables were told apart
 
 
-def test_small_classes_are_named_at_once(photos):
+@pytest.fixture
+def uneven(photos):
+    """Drawn photos, two classes of two photos and an empty one."""
     draw_photos(photos, classes=["rose", "tulip"], per_class=2, seed=5)
     (photos / "empty").mkdir()
-    assert message_of(scan, photos) == (
-        f"{photos}: too few images in 3 of 6 classes. Expected at least 3 in each, to be divided "
-        "into training, validation, test:\n"
-        "  empty: 0 images\n  rose: 2 images\n  tulip: 2 images"
+    return photos
+
+
+def test_small_classes_are_named_at_once_with_the_ways_to_go_on(uneven):
+    go_on = (
+        "\n  `data.small_classes=leave_out` leaves these classes out, "
+        "`data.small_classes=train_only` takes all of their images for training."
     )
+    assert message_of(scan, uneven) == (
+        f"{uneven}: too few images in 3 of 6 classes. Expected at least 3 in each, to be divided "
+        "into training, validation, test:\n"
+        "  empty: 0 images\n  rose: 2 images\n  tulip: 2 images" + go_on
+    )
+    assert message_of(scan, uneven, test=0.0) == (  # two photos suffice for two splits
+        f"{uneven}: too few images in 1 of 6 classes. Expected at least 2 in each, to be divided "
+        "into training, validation:\n  empty: 0 images" + go_on
+    )
+
+
+def test_small_classes_may_be_left_out(uneven, caplog):
+    source = scan(uneven, small_classes="leave_out")
+    assert source.class_names == ("circle", "cross", "stripes")
+    assert (len(source.paths), sorted(set(source.labels.tolist()))) == (36, [0, 1, 2])
+    assert source.splits.tolist() == scan_without(uneven).splits.tolist()
+    assert caplog.messages == [
+        f"{uneven}: left out 3 classes that are too small to be divided:\n"
+        "  empty: 0 images\n  rose: 2 images\n  tulip: 2 images"
+    ]
+
+
+def scan_without(uneven):
+    """The same photos without the small classes."""
+    for name in ("rose", "tulip", "empty"):
+        shutil.rmtree(uneven / name)
+    return scan(uneven)
+
+
+def test_small_classes_may_be_for_training_alone(uneven, caplog):
+    source = scan(uneven, small_classes="train_only")
+    each = {"train": 8, "validation": 2, "test": 2}
+    alone = {"train": 2, "validation": 0, "test": 0}
+    assert source.counts() == {
+        **{"circle": each, "cross": each},
+        **{"rose": alone, "stripes": each, "tulip": alone},
+    }
+    assert caplog.messages == [
+        f"{uneven}: left out 1 class that is too small to be divided:\n  empty: 0 images",
+        f"{uneven}: taken for training alone, and never measured, 2 classes that are too small to "
+        "be divided:\n  rose: 2 images\n  tulip: 2 images",
+    ]
+
+
+def test_if_less_than_two_classes_are_left_there_is_nothing_to_train(tmp_path):
+    draw_photos(tmp_path, classes=["cat"], per_class=4)
+    draw_photos(tmp_path, classes=["x", "dog"], per_class=1)
+    shutil.rmtree(tmp_path / "x")
+    assert message_of(scan, tmp_path, small_classes="leave_out") == (
+        f"{tmp_path}: too few classes are large enough: cat. Expected at least two."
+    )
+
+
+def test_a_validation_split_without_a_class_is_told(tmp_path, caplog):
+    draw_photos(tmp_path / "train", per_class=6)
+    draw_photos(tmp_path / "val", classes=["circle", "cross"], per_class=3, seed=1)
+    scan(tmp_path)
+    assert caplog.messages == [
+        f"{tmp_path}: validation has no images of stripes: it does not show how well this class is "
+        "recognized."
+    ]
+
+
+def test_names_of_classes_have_one_form_of_unicode_and_similar_ones_are_told(tmp_path, caplog):
+    decomposed, composed = "cafe\u0301", "caf\u00e9"
+    draw_photos(tmp_path, classes=["Red Fox", decomposed, "red fox"], per_class=4)
+    draw_photos(tmp_path, classes=[composed], per_class=4, seed=1)
+    source = scan(tmp_path)
+    assert source.class_names == ("Red Fox", composed, "red fox")
+    assert source.counts()[composed] == {"train": 6, "validation": 1, "test": 1}
+    assert caplog.messages == [
+        f"{tmp_path}: names of classes that differ in case or blanks only. If they mean the same, "
+        "give them one name:\n  'Red Fox' and 'red fox'"
+    ]
+    of_old_model = scan_for_model(Data(source=tmp_path), ("red fox", decomposed, "Red Fox"))
+    assert np.bincount(of_old_model.labels).tolist() == [4, 8, 4]
 
 
 def test_copies_do_not_make_a_class_larger(photos):

@@ -300,6 +300,18 @@ def test_columns_of_which_one_is_1_are_the_label(many, caplog):
     )
 
 
+def test_where_columns_of_0_and_1_and_another_one_may_be_the_label_neither_is(many):
+    rows = [f"{{n:02}},{{kind}},{n % 2},{1 - n % 2}" for n in range(12)]
+    text = table(rows, "image,breed,MEL,NV")
+    assert refusal(many, text) == (
+        "the labels may be in breed, or in columns of 0 and 1 (MEL, NV). Say which:\n"
+        "  `data.columns=label=breed`\n"
+        "  `data.columns=label=MEL,NV`"
+    )
+    named = read(many, text, columns=["label=MEL,NV"]).photos
+    assert [photo.class_name for photo in named[:2]] == ["NV", "MEL"]
+
+
 def test_where_two_columns_may_be_the_label_neither_is(many):
     rows = [f"{{n:02}},{{kind}},{'xyz'[n % 3]}" for n in range(12)]
     text = table(rows, "image,breed,colour")
@@ -335,6 +347,14 @@ def test_a_test_split_without_labels_is_left_out_and_told(many, caplog):
     assert caplog.messages[-1] == (
         f"{many / 'labels.csv'}: left out 3 photos of test without labels; `predict` is for them."
     )
+
+
+def test_a_row_without_label_in_a_split_that_has_labels_is_a_problem(many):
+    rows = ["{n:02},{kind},train"] * 9 + ["{n:02},,test"] + ["{n:02},{kind},test"] * 2
+    assert refusal(many, table(rows, "image,label,split")).splitlines() == [
+        "1 of its rows can't be used:",
+        "  line 11: has no label",
+    ]
 
 
 def test_labels_may_come_from_the_paths_of_a_table(many):

@@ -62,6 +62,24 @@ def test_a_run_predicts_where_its_gpu_is_missing(trained, some, tmp_path, caplog
     )
 
 
+def test_a_run_whose_classes_were_edited_is_refused_as_evaluate_does(trained, some, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(trained, run)
+    (run / "classes.txt").write_text("round\ncross\nstripes\n")
+    for use in (
+        lambda: predict(run, some),
+        lambda: evaluate_run(run, data=trained.parent / "photos"),
+    ):
+        with pytest.raises(UserError) as error:
+            use()
+        assert str(error.value) == (
+            f"{run}: classes.txt names round, cross, stripes, model.keras names circle, cross, "
+            "stripes. Expected the same; one was changed since the run."
+        )
+    (run / "classes.txt").unlink()  # model.keras has the names
+    assert len(predict(run, some)) == 3
+
+
 def test_predictions_are_the_scores_of_the_model_best_first(trained, some):
     (result,) = predict(trained, [some / "a.png"])
     model = keras.models.load_model(trained / "model.keras")
