@@ -4,8 +4,9 @@ Shapes: T models that were tried, N images, K classes.
 """
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -21,11 +22,21 @@ class Figures:
         accuracy: share of images whose highest logit is that of their label, 0 to 1.
         loss: mean log loss in nats, without label smoothing and class weights.
         n: number of images.
+        base_rate: share of the most frequent class: the accuracy of always naming it. This and
+            what follows is None, or (), for figures that were not computed class by class.
+        balanced_accuracy: mean recall of the classes that have images.
+        recall: share of each class's images that are recognized, by the name of the class;
+            classes without images are not in it.
+        never_predicted: names of the classes that have images, and that no image is taken for.
     """
 
     accuracy: float
     loss: float
     n: int
+    base_rate: float | None = None
+    balanced_accuracy: float | None = None
+    recall: Mapping[str, float] | None = None
+    never_predicted: Sequence[str] = ()
 
     @classmethod
     def of(cls, logits: np.ndarray, labels: np.ndarray) -> "Figures":
@@ -33,14 +44,45 @@ class Figures:
         hits = logits.argmax(axis=1) == labels
         return cls(float(np.mean(hits)), log_loss(logits, labels), len(labels))
 
+    @classmethod
+    def by_class(
+        cls, logits: np.ndarray, labels: np.ndarray, class_names: Sequence[str]
+    ) -> "Figures":
+        """Computes the figures as `of` does, and those of each class.
+
+        Args:
+            logits: [N,K].
+            labels: int [N].
+            class_names: K names.
+        """
+        predicted = logits.argmax(axis=1)
+        images = np.bincount(labels, minlength=len(class_names))
+        hits = np.bincount(labels[predicted == labels], minlength=len(class_names))
+        there = np.flatnonzero(images).tolist()
+        return replace(
+            cls.of(logits, labels),
+            base_rate=float(images.max() / len(labels)),
+            balanced_accuracy=float(np.mean(hits[there] / images[there])),
+            recall={class_names[label]: float(hits[label] / images[label]) for label in there},
+            never_predicted=[class_names[k] for k in there if not (predicted == k).any()],
+        )
+
     @property
     def interval(self) -> tuple[float, float]:
         """Wilson's 95% interval of the accuracy."""
         return wilson(round(self.accuracy * self.n), self.n)
 
-    def to_json(self) -> dict[str, float]:
-        """Returns `{"accuracy", "loss", "n"}`."""
-        return {"accuracy": self.accuracy, "loss": self.loss, "n": self.n}
+    def to_json(self) -> dict[str, Any]:
+        """Returns `{"accuracy", "loss", "n"}`, and the figures by class if there are any."""
+        facts: dict[str, Any] = {"accuracy": self.accuracy, "loss": self.loss, "n": self.n}
+        if self.recall is None:
+            return facts
+        return facts | {
+            "base_rate": self.base_rate,
+            "balanced_accuracy": self.balanced_accuracy,
+            "recall": dict(self.recall),
+            "never_predicted": list(self.never_predicted),
+        }
 
 
 @dataclass(frozen=True, eq=False)

@@ -12,3 +12,17 @@ def test_figures_count_the_highest_logit_and_average_the_loss_of_the_label():
     assert (figures.accuracy, figures.n) == (0.5, 2)
     assert figures.loss == pytest.approx((np.log(2) + np.log(4)) / 2, rel=1e-6)
     assert figures.to_json() == {"accuracy": 0.5, "loss": figures.loss, "n": 2}
+
+
+def test_figures_by_class_count_recall_of_classes_that_have_images():
+    logits = np.eye(4)[[0, 0, 0, 1, 1, 0]] * 9.0
+    figures = Figures.by_class(logits, np.array([0, 0, 0, 1, 0, 3]), ("a", "b", "c", "d"))
+    assert figures.to_json() == {
+        "accuracy": 4 / 6,
+        "loss": Figures.of(logits, np.array([0, 0, 0, 1, 0, 3])).loss,
+        "n": 6,
+        "base_rate": 4 / 6,
+        "balanced_accuracy": (0.75 + 1 + 0) / 3,
+        "recall": {"a": 0.75, "b": 1.0, "d": 0.0},
+        "never_predicted": ["d"],
+    }

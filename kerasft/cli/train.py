@@ -25,7 +25,7 @@ from kerasft.cli.terminal import (
 from kerasft.cli.wording import as_typed, field_option, fields_typed
 from kerasft.errors import UserError
 from kerasft.heads.methods import METHODS
-from kerasft.text import class_table, size_text
+from kerasft.text import class_table, printable, size_text
 
 
 @click.command()
@@ -439,7 +439,9 @@ def summary_text(result: Mapping[str, Any]) -> str:
     lines += [
         "",
         _split_line("Validation", result.get("validation")),
+        *_class_lines(result.get("validation")),
         _split_line("Test", result.get("test")),
+        *_class_lines(result.get("test")),
         f"Run directory: {result['run']}, {duration_text(result['seconds'])} of training",
         "",
         "Next:",
@@ -486,6 +488,23 @@ def _split_line(title: str, split: Mapping[str, Any] | None) -> str:
         low, high = split["ci95"]
         line += f" (95% interval {low:.3f} to {high:.3f})"
     return f"{line}, loss {split['loss']:.4f}, {split['n']:,} images"
+
+
+MOST_RECALLS = 5
+"""Largest number of classes whose recall the summary of training shows, the lowest ones."""
+
+
+def _class_lines(split: Mapping[str, Any] | None) -> list[str]:
+    """Writes the figures by class, as one line, or none if there are none."""
+    if not split or not split.get("recall"):
+        return []
+    recall = sorted(split["recall"].items(), key=lambda item: item[1])
+    shown = ", ".join(f"{printable(name)} {share:.3f}" for name, share in recall[:MOST_RECALLS])
+    which = "lowest recall" if len(recall) > MOST_RECALLS else "recall"
+    return [
+        f"  balanced accuracy {split['balanced_accuracy']:.3f}, base rate "
+        f"{split['base_rate']:.3f}; {which}: {shown}"
+    ]
 
 
 def rate_text(result: Mapping[str, Any]) -> str:

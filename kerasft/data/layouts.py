@@ -30,6 +30,7 @@ from kerasft.config.photo_names import (
 from kerasft.config.source_names import KINDS, TFDS, ending_of
 from kerasft.data.folders import entries, is_image_name
 from kerasft.data.source import SPLITS, Listing, Photo, PhotoFolder
+from kerasft.data.tables import labels_of_table
 from kerasft.errors import UserError
 from kerasft.progress import Progress
 from kerasft.text import is_writable, listing, printable
@@ -142,7 +143,11 @@ def find_classes(root: Path, layout: str = "auto", label_from: str | None = None
     if regex := _guess(found, layout):
         return _read_names(found, regex, layout)
     _class_folders(found.here, found.top)  # refuses photos beside the folders
-    return LAYOUTS[layout if layout in LAYOUTS else _choose(found)](found)
+    if layout in LAYOUTS:
+        return LAYOUTS[layout](found)
+    classes = LAYOUTS[_choose(found)](found)
+    _refuse_table(found, classes)
+    return classes
 
 
 def read_tree(root: Path) -> Folder:
@@ -244,10 +249,10 @@ def _guess(found: Found, layout: str) -> str | None:
     start = f"{folder.path}/" if folder.path else ""
     guesses = guess_labels([start + name for name in folder.images])
     table = _table_in(found)
-    if table != "the table":
-        other = f" If the labels are in the file names, `data.label_from={guesses[0]}`." * bool(
-            guesses
-        )
+    if table:
+        other = ""
+        if guesses:
+            other = f" If the labels are in the file names, `data.label_from={guesses[0]}`."
         raise UserError(
             f"{found.here}: holds photos without folders of classes, and a table. Pass "
             f"{table} if it holds the labels.{other}"
@@ -340,16 +345,53 @@ def _refuse_parts(found: Found) -> None:
         raise UserError(
             f"{found.here}: {_named(found.top.filled)} look like parts of one set, by their names. "
             "There are two readings:\n"
-            f"  Parts of one set, whose labels a table says: pass {_table_in(found)}.\n"
+            f"  Parts of one set, whose labels a table says: pass "
+            f"{_table_in(found) or 'the table'}.\n"
             f"  {len(names)} classes: pass `data.layout=classes`.",
         )
 
 
 def _table_in(found: Found) -> str:
-    """Returns the path of the table in a folder, for messages; "the table" if none is sure."""
+    """Returns the path of the table beside the photos; "" if there is none, or which is unsure.
+
+    Of several, it is the one whose name says that it is for training.
+    """
     endings = (*KINDS["csv"].endings, *KINDS["parquet"].endings)
     tables = [name for name in found.top.files if ending_of(name) in endings]
-    return str(found.here / tables[0]) if len(tables) == 1 else "the table"
+    if len(tables) > 1:
+        tables = [name for name in tables if split_of(name.partition(".")[0]) == "train"]
+    return str(found.here / tables[0]) if len(tables) == 1 else ""
+
+
+def _refuse_table(found: Found, classes: Classes) -> None:
+    """Stops if a table beside class folders gives their photos other labels than the folders.
+
+    Args:
+        found: the folder of photos.
+        classes: classes as the folders say them.
+    """
+    table, folders = _table_in(found), classes.get("", {})
+    if not table:
+        return
+    label_of = labels_of_table(Path(table))
+    start = f"{found.top.path}/" if found.top.path else ""
+    pairs = {
+        (name, label_of[path.removeprefix(start)])
+        for name, paths in folders.items()
+        for path in paths
+        if path.removeprefix(start) in label_of
+    }
+    alike = len({name for name, _ in pairs}) == len({label for _, label in pairs}) == len(pairs)
+    if pairs and not (alike and len(pairs) > 1):
+        labels = sorted({label for _, label in pairs})
+        shown = ", ".join(labels[:MOST]) + (", ..." if len(labels) > MOST else "")
+        raise UserError(
+            f"{found.here}: its folders and the table beside them say different classes. There are "
+            "two readings:\n"
+            f"  {shown}, as the table says: pass {table}.\n"
+            f"  {_named(found.top.filled)}, as the folders say: pass `data.layout=classes`."
+        )
+    log.info("%s: %s is not read, the folders are the classes.", found.root, Path(table).name)
 
 
 def _refuse_unsure(found: Found) -> NoReturn:

@@ -23,6 +23,7 @@ from pathlib import Path, PurePath
 
 from kerasft.config.fields import Data
 from kerasft.config.photo_names import UNLABELLED, WORDS, label_in, same_form, split_of
+from kerasft.config.source_names import KINDS, ending_of
 from kerasft.data.folders import is_image_name, walk
 from kerasft.data.source import SPLITS, Listing, Photo, PhotoFolder
 from kerasft.errors import UserError, did_you_mean
@@ -57,6 +58,12 @@ TRUTHS = {"1": True, "1.0": True, "true": True, "yes": True, "t": True, "y": Tru
 }  # fmt: skip
 """Values of a column that says yes or no, in lower case."""
 
+INDEX = re.compile(r"|index|unnamed:_\d+")
+"""Names of the column of row numbers that pandas writes."""
+
+OF_ONE = re.compile("patient|subject|person|lesion|animal|individual|participant|series")
+"""Words in the names of columns that may say which photos belong together."""
+
 EXPECTED = "Expected a header with path,label and optionally split and group"
 NOT_OURS = "which kerasft does not support: its classifiers give each photo one label"
 
@@ -81,7 +88,7 @@ def _place(data: Data, opener: Opener) -> PhotoFolder:
     return PhotoFolder(str(table), table.parent, lambda: read_table(table, opener, data))
 
 
-def read_table(table: Path, opener: Opener, data: Data) -> Listing:
+def read_table(table: Path, opener: Opener, data: Data, *, quiet: bool = False) -> Listing:
     """Reads a table of photos, without opening the photos.
 
     Args:
@@ -90,6 +97,7 @@ def read_table(table: Path, opener: Opener, data: Data) -> Listing:
         data: section `data` of the config. `columns` says the roles of columns, `label_from` how
             labels are read out of paths; with `bad_images = "skip"`, rows of missing files stay
             in the listing, to be skipped when the photos are read.
+        quiet: whether nothing is logged, because the table is only looked into.
 
     Raises:
         UserError: no such file, or no such column as `data.columns` names (exit code 2); columns
@@ -103,14 +111,15 @@ def read_table(table: Path, opener: Opener, data: Data) -> Listing:
     files = _Files(table)
     profile = _profile(table, opener, files)
     roles = _choose(profile, data)
-    _tell(profile, roles)
+    if not quiet:
+        _tell(profile, roles)
     read = _Rows(profile, roles, data.label_from)
     with opener(table) as opened:
         opened = opened if profile.headed else opened.without_header()
         for number, values in opened.rows(roles.positions):
             read.add(number, dict(zip(roles.positions, values, strict=False)))
     _refuse_other_tasks(table, Counter(photo.class_name for photo in read.photos))
-    read.refuse_unlabelled()
+    read.refuse_unlabelled(quiet=quiet)
     missing = [] if data.bad_images == "skip" else read.missing()
     problems = [f"{read.unit} {number}: {text}" for number, text in sorted(read.problems)]
     problems += [*read.without_split(), *missing]
@@ -122,6 +131,21 @@ def read_table(table: Path, opener: Opener, data: Data) -> Listing:
     if not read.photos:
         raise UserError(f"{table}: lists no photos. Expected a row for each.")
     return Listing.of(read.photos)
+
+
+def labels_of_table(table: Path) -> dict[str, str]:
+    """Returns the label of each file that a table lists, by its path relative to the table.
+
+    Args:
+        table: path of a CSV or Parquet file. If it is no table of photos, nothing is returned.
+    """
+    parquet = KINDS["parquet"].endings
+    opener = open_parquet if ending_of(table.name) in parquet else open_csv
+    try:
+        listed = read_table(table, opener, Data(source=str(table), bad_images="skip"), quiet=True)
+    except UserError:
+        return {}
+    return {photo.path: photo.class_name for photo in listed.photos}
 
 
 class _Files:
@@ -435,6 +459,7 @@ def _path_column(profile: _Profile, free: Sequence[_Column]) -> _Column:
     """Chooses the column that names the files: most of its values do, each another one."""
     others = {name for role in ("label", "split", "group") for name in (role, *NAMES[role])}
     free = [column for column in free if column.key not in others] or free
+    free = [column for column in free if not INDEX.fullmatch(column.key)] or free
     joined = [column for column in free if column.names >= 0.5]
     own = [column for column in joined if column.key == "path"]
     named = [column for column in joined if column.key in NAMES["path"]]
@@ -636,9 +661,20 @@ def _tell(profile: _Profile, roles: _Roles) -> None:
     used = [column for column in profile.columns if column.position in roles.positions]
     if roles.by_name or roles.flags or any(column.key not in plain for column in used):
         log.info("%s: columns: %s", profile.table, "; ".join(said))
-    others = [printable(column.name) for column in profile.columns if column not in used]
+    others = [column for column in profile.columns if column not in used]
     if others:
-        log.info("%s: ignored columns: %s", profile.table, ", ".join(others[:20]))
+        names = [printable(column.name) or "(without name)" for column in others]
+        log.info("%s: ignored columns: %s", profile.table, ", ".join(names[:20]))
+    for column in others:
+        repeat = column.many or 1 < len(column.values) < column.rows
+        if OF_ONE.search(column.key) and repeat and not roles.group and not roles.split:
+            log.warning(
+                "%s: photos with the same %s may get into two splits, which flatters the figures. "
+                "`data.columns=group=%s` keeps them together.",
+                profile.table,
+                *(printable(column.name),) * 2,
+            )
+            break
 
 
 def _text(value: object) -> str:
@@ -737,12 +773,13 @@ class _Rows:
     def _problem(self, number: int, text: str) -> None:
         self.problems.append((number, printable(text)))
 
-    def refuse_unlabelled(self) -> None:
+    def refuse_unlabelled(self, *, quiet: bool) -> None:
         """Adds a problem for each row without label, but leaves out a test split without any."""
         labelled = {photo.split for photo in self.photos}
         for split, rows in self._without_label.items():
             if split in ("test", UNLABELLED) and split not in labelled and "train" in labelled:
-                log.info(
+                log.log(
+                    logging.DEBUG if quiet else logging.INFO,
                     "%s: left out %s photo%s of %s without labels; `predict` is for them.",
                     self.table,
                     f"{len(rows):,}",

@@ -180,4 +180,4 @@ def figures_of(
             part.step(event.done)
 
     _, logits = score(saved, batches, total=len(labels), progress=progress)
-    return Figures.of(logits, labels)
+    return Figures.by_class(logits, labels, saved.class_names)

@@ -26,6 +26,7 @@ from kerasft.data import scan
 from kerasft.data.source import UNUSED, Source
 from kerasft.errors import PhaseFailed
 from kerasft.files import write_atomic
+from kerasft.heads.methods import METHODS
 from kerasft.models.bundle import Bundle
 from kerasft.models.bundle import load as load_bundle
 from kerasft.models.net import Net
@@ -335,7 +336,39 @@ def _run_phases(
         checkpoint.clear(run.checkpoints)
     record = replace(_finish(context, record, model, score_test=score_test), seconds=so_far())
     write_record(run, record)
+    if score_test:  # trials of a comparison are not the result of anything
+        _warn_of_classes_never_predicted(context, record)
     return RunResult.of(run.path, record)
+
+
+def _warn_of_classes_never_predicted(context: RunContext, record: RunRecord) -> None:
+    """Warns of rare classes that model.keras takes no validation image for; tells of others."""
+    names = record.validation.never_predicted if record.validation else ()
+    if not names:
+        return
+    counts = context.source.counts()
+    each = len(context.source.indices("train")) / len(counts)
+    rare = [name for name in names if counts[name]["train"] < each / 2]
+    phase = len(context.config.phases) - 1
+    settings = context.config.phases[phase]
+    can_weigh = not (isinstance(settings, Solved) and METHODS[settings.method].unbalanced)
+    weighted = settings.class_weight == "balanced"
+    shown = []
+    for name in names[:5]:
+        images = counts[name]["train"]
+        shown.append(f"'{name}' ({images:,} training image{'' if images == 1 else 's'})")
+    advice = (
+        f" `phases.{phase}.class_weight=balanced` lets rare classes weigh as much as the others in "
+        "the loss, as the recipe imbalanced.toml does."
+    )
+    log.log(
+        logging.WARNING if rare else logging.INFO,
+        "%s never predicted on validation: %s%s.%s",
+        "This class is" if len(names) == 1 else f"{len(names):,} classes are",
+        ", ".join(shown),
+        ", ..." if len(names) > 5 else "",
+        advice if rare and can_weigh and not weighted else "",
+    )
 
 
 def _finish(

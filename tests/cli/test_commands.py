@@ -837,7 +837,10 @@ def without_figures(text):
     text = re.sub(r"\d+(?:[.,:]\d+)*(?:e[-+]?\d+)?", "#", text)
     text = re.sub(r", predicted #|, best so far", "", text)
     text = re.sub(" +#", " #", text)  # columns are as wide as their figures
-    varies = re.compile(r".* will take about #$|The last phase did not improve validation")
+    text = re.sub("recall: .*", "recall: ...", text)  # the lowest first
+    varies = re.compile(
+        ".* will take about #$|The last phase did not improve validation|.*never predicted on"
+    )
     return "".join(f"{line}\n" for line in text.splitlines() if not varies.match(line))
 
 

@@ -320,8 +320,58 @@ def test_a_table_beside_photos_without_folders_is_not_passed_over(tmp_path):
     )
 
 
+def test_a_table_beside_photos_is_named_where_no_label_is_in_their_names(tmp_path):
+    make(tmp_path, *(f"train_images/{number}f.jpg" for number in range(4)), "test_images/9.jpg")
+    make(tmp_path, "train.csv", "test.csv")
+    assert message_of(find_classes, tmp_path) == (
+        f"{tmp_path}: holds photos without folders of classes, and a table. Pass "
+        f"{tmp_path / 'train.csv'} if it holds the labels."
+    )
+
+
+LABELS = {
+    "other": {"north/1.jpg": "a", "north/2.jpg": "b", "south/3.jpg": "a"},
+    "finer": {"north/1.jpg": "a", "north/2.jpg": "b", "south/3.jpg": "c"},
+    "the same": {"north/1.jpg": "0", "north/2.jpg": "0", "south/3.jpg": "1"},
+}
+
+
+@pytest.mark.parametrize("kind", LABELS)
+def test_a_table_that_gives_other_labels_than_the_folders_is_not_passed_over(
+    tmp_path, kind, caplog
+):
+    caplog.set_level(logging.INFO)
+    make(tmp_path, *LABELS[kind])
+    rows = "".join(f"{path},{label}\n" for path, label in LABELS[kind].items())
+    (tmp_path / "labels.csv").write_text(f"path,label\n{rows}")
+    if kind == "the same":
+        assert find_classes(tmp_path)[""].keys() == {"north", "south"}
+        told = "labels.csv is not read, the folders are the classes."
+        assert caplog.messages == [f"{tmp_path}: {told}"]
+        return
+    labels = "a, b" if kind == "other" else "a, b, c"
+    assert message_of(find_classes, tmp_path) == (
+        f"{tmp_path}: its folders and the table beside them say different classes. There are two "
+        "readings:\n"
+        f"  {labels}, as the table says: pass {tmp_path / 'labels.csv'}.\n"
+        "  north and south, as the folders say: pass `data.layout=classes`."
+    )
+    assert find_classes(tmp_path, "classes")[""].keys() == {"north", "south"}
+    assert caplog.messages == []  # nothing was chosen of what is told
+
+
+def test_one_folder_of_photos_beside_their_table_is_no_class(tmp_path):
+    make(tmp_path, "images/1.jpg", "images/2.jpg")
+    (tmp_path / "labels.csv").write_text("id,kind\n1,a\n2,b\n")
+    assert f"a, b, as the table says: pass {tmp_path / 'labels.csv'}." in message_of(
+        find_classes, tmp_path
+    )
+
+
 NAMES = st.sampled_from(
     ["train", "Test", "val", "valid", "cat", "dog", "images", "part_1", "pred", "1.jpg", "x.txt"]
+    + [f"{name}_{number}.jpg" for name in ("cat", "dog") for number in range(4)]
+    + ["labels.csv", "train.csv"]
 ) | st.text(min_size=1, max_size=4).filter(lambda t: not set("/\0") & set(t) and t not in "..")
 
 
@@ -336,7 +386,7 @@ def test_whatever_a_folder_holds_it_is_classes_of_its_own_files_or_one_refusal(p
         for parts in paths:
             with contextlib.suppress(OSError, UnicodeEncodeError):
                 root.joinpath(*parts[:-1]).mkdir(parents=True, exist_ok=True)
-                root.joinpath(*parts).touch()
+                root.joinpath(*parts).write_text("1,cat\n" if "csv" in parts[-1] else "")
         try:
             found = find_classes(root, layout)
         except UserError as error:

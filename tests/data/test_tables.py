@@ -357,6 +357,25 @@ def test_a_row_without_label_in_a_split_that_has_labels_is_a_problem(many):
     ]
 
 
+@pytest.mark.parametrize("name", ["patient_id", "Lesion", "animal"])
+def test_a_column_that_may_say_what_belongs_together_is_told(many, name, caplog):
+    rows = [f"{{n:02}},{{kind}},p{n // 2}" for n in range(12)]
+    read(many, table(rows, f"image,label,{name}"))
+    assert caplog.messages == [
+        f"{many / 'labels.csv'}: photos with the same {name} may get into two splits, which "
+        f"flatters the figures. `data.columns=group={name}` keeps them together."
+    ]
+    caplog.clear()
+    read(many, table(rows, f"image,label,{name}"), columns=[f"group={name}"])
+    assert caplog.messages == []
+
+
+@pytest.mark.parametrize("name", ["", "Unnamed: 0", "index"])
+def test_row_numbers_of_pandas_name_no_files(many, name):
+    text = table([f"{n},{11 - n:02}.jpg,{{kind}}" for n in range(12)], f"{name},photo,label")
+    assert read(many, text).photos[0] == Photo("part_1/11.jpg", "a")
+
+
 def test_labels_may_come_from_the_paths_of_a_table(many):
     photos = read_many(many, "image,width", "{n:02},{n}", label_from="part_(.)")
     assert photos[1] == Photo("part_1/01.jpg", "1")

@@ -6,6 +6,7 @@ import shutil
 import keras
 import numpy as np
 import pytest
+from drawing import draw_photos
 from tiny_run import (
     ONE_MORE,
     SECOND,
@@ -335,3 +336,28 @@ def test_another_version_of_what_computes_is_named_when_a_run_goes_on(trained, c
         f"So far the run was computed with keras 3.15.0 (now {now['keras']}), numpy 2.0.0 (now "
         f"{now['numpy']}). Expect slightly different numbers."
     ]
+
+
+def test_a_class_that_is_never_predicted_is_named_with_what_helps(tmp_path, caplog):
+    draw_photos(tmp_path / "photos", classes=["circle"], per_class=40)
+    draw_photos(tmp_path / "photos", classes=["plain", "cross"], per_class=4, seed=3)
+    shutil.rmtree(tmp_path / "photos" / "plain")
+    sets = ("phases.0.epochs=1", "phases.0.learning_rate=0.03")
+    result = train_run(small(tmp_path / "photos", *sets), tmp_path / "run").to_json()
+    validation = result["validation"]
+    assert (validation["n"], validation["base_rate"]) == (7, 6 / 7)
+    assert validation["balanced_accuracy"] == 0.5
+    assert validation["recall"] == {"circle": 1.0, "cross": 0.0}
+    assert validation["never_predicted"] == ["cross"]
+    assert result["test"]["recall"] == {"circle": 1.0, "cross": 0.0}
+    assert caplog.messages[-1] == (
+        "This class is never predicted on validation: 'cross' (2 training images). "
+        "`phases.0.class_weight=balanced` lets rare classes weigh as much as the others in the "
+        "loss, as the recipe imbalanced.toml does."
+    )
+    again = train_run(small(tmp_path / "photos", *sets), tmp_path / "run", resume=True).to_json()
+    assert again == result  # read from run.json
+    caplog.clear()
+    settings = small(tmp_path / "photos", *sets, "phases.0.class_weight=balanced")
+    train_run(settings, tmp_path / "balanced")
+    assert not any("class_weight" in message for message in caplog.messages)
