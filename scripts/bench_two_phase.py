@@ -4,7 +4,8 @@ Programs take turns, each in processes of its own, so that whatever else the mac
 on all alike. They see the same files, batches of 32 at the backbone's side, and take the same
 number of optimizer steps, which is checked; early stopping is off. The arms:
 
-    guide          guide_two_phase.py; what the ratios refer to
+    guide          guide_two_phase.py; what the ratios refer to. It unfreezes the whole net, or with
+                   --unfreeze-from LAYER what lies above, the same work as kerasft's
     cold           kerasft in float32, whose cache of activations is empty
     warm           kerasft in a new run, with the cache that "cold" left
     cold-bfloat16, warm-bfloat16    the same in bfloat16: the pass, and the steps of the unfreezing
@@ -82,6 +83,9 @@ def main() -> None:
     parser.add_argument("--backbone", default="MobileNetV2")
     parser.add_argument("--epochs", type=int, default=10, help="of the head")
     parser.add_argument("--unfreeze-epochs", type=int, default=10)
+    parser.add_argument(
+        "--unfreeze-from", metavar="LAYER", help="of the guide; default: all layers"
+    )
     parser.add_argument("--views", type=int, default=1, help="augment.views of cold and warm")
     parser.add_argument("--seeds", type=int, default=3, help="how many")
     parser.add_argument("--first-seed", type=int, default=0)
@@ -322,6 +326,8 @@ def run_guide(seed: int, run: Path, arguments: argparse.Namespace) -> dict:
     options = ["--seed", str(seed), "--epochs", str(arguments.epochs)]
     options += ["--unfreeze-epochs", str(arguments.unfreeze_epochs)]
     options += ["--backbone", arguments.backbone]
+    if arguments.unfreeze_from:
+        options += ["--unfreeze-from", arguments.unfreeze_from]
     script = Path(__file__).with_name("guide_two_phase.py")
     program = [sys.executable, str(script), str(run), str(arguments.data), *options]
     result, process = command(program, {})

@@ -14,6 +14,9 @@ The seconds of a phase are those of its `fit`, validation after every epoch incl
 one reads and decodes the photos.
 
     python scripts/guide_two_phase.py runs/flowers photos/ --epochs 10 --unfreeze-epochs 10
+
+The guide unfreezes the whole net. `--unfreeze-from LAYER` leaves the layers below that one frozen,
+and with them the BatchNormalization layers above it, as kerasft does: equal work.
 """
 
 import argparse
@@ -99,6 +102,7 @@ def main() -> None:
     parser.add_argument("--backbone", default="MobileNetV2")
     parser.add_argument("--epochs", type=int, default=10)
     parser.add_argument("--unfreeze-epochs", type=int, default=10)
+    parser.add_argument("--unfreeze-from", metavar="LAYER", help="lowest layer that is unfrozen")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
 
@@ -115,6 +119,11 @@ def main() -> None:
     head = fit(model, keras.optimizers.Adam(), sets, arguments.epochs)
     head_accuracy = model.evaluate(sets["validation"], verbose=0)[1]
     base.trainable = True
+    if arguments.unfreeze_from:
+        lowest = base.layers.index(base.get_layer(arguments.unfreeze_from))
+        for position, layer in enumerate(base.layers):
+            is_norm = isinstance(layer, keras.layers.BatchNormalization)
+            layer.trainable = position >= lowest and not is_norm
     unfreeze = fit(model, keras.optimizers.Adam(1e-5), sets, arguments.unfreeze_epochs)
     result = {
         "seed": arguments.seed,
