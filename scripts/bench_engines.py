@@ -6,8 +6,10 @@ activations ("whole": building the engine and its graphs, decoding, computing), 
 person waits for. The error is the mean over the photos of the L2 norm of the difference to
 `model.predict` in float32 over that of the activations.
 
-    python scripts/bench_engines.py --data photos/ --backbone MobileNetV2 --engines \\
+    python scripts/bench_engines.py --data photos/ --backbone MobileNetV2 --views 4 --engines \\
         predict,folded-float32,folded-bfloat16
+
+`train` computes four views of each photo, which it decodes once.
 
 "openvino-float32" and "openvino-bfloat16" need the package openvino, which kerasft does not use:
 this is where it was measured whether it should.
@@ -36,6 +38,7 @@ def main() -> None:
     parser.add_argument("--weights", default="imagenet", help="or none: it costs the same")
     parser.add_argument("--engines", default=",".join(KNOWN[:3]), help=f"of {', '.join(KNOWN)}")
     parser.add_argument("--images", type=int, default=1274, help="at most so many")
+    parser.add_argument("--views", type=int, default=1, help="of each photo, which is decoded once")
     parser.add_argument("--one", help="this engine, in this process")
     arguments = parser.parse_args()
     if arguments.one:
@@ -48,7 +51,8 @@ def main() -> None:
     for name in names:
         program = [sys.executable, __file__, "--one", name, "--data", str(arguments.data)]
         program += ["--backbone", arguments.backbone, "--weights", arguments.weights]
-        row, _ = command([*program, "--images", str(arguments.images)], {})
+        program += ["--images", str(arguments.images), "--views", str(arguments.views)]
+        row, _ = command(program, {})
         print(json.dumps(row), flush=True)
 
 
@@ -58,19 +62,34 @@ def measure(arguments: argparse.Namespace) -> dict:
 
     from kerasft import devices
     from kerasft.activations.engines import BATCH, relative_error
-    from kerasft.data.batches import image_batches
+    from kerasft.activations.keys import views_of
+    from kerasft.config.load import load_config
+    from kerasft.data import scan
+    from kerasft.data.batches import view_batches
     from kerasft.heads import trained
     from kerasft.models import build
     from kerasft.models.cut import split
-    from kerasft.pixels.images import SUFFIXES
 
     devices.prepare("cpu")
     backbone = parse(arguments.backbone)[0]
     side = backbone.image_size
-    files = sorted(p for p in arguments.data.rglob("*") if p.suffix.lower() in SUFFIXES)
+    config = load_config(None, flags={"data.source": str(arguments.data)})
+    source = scan.scan_source(config.data, seed=0)
     # Spread over all classes, whole batches.
-    chosen = np.linspace(0, len(files) - 1, min(arguments.images, len(files))).astype(int)
-    files = [files[i] for i in chosen[: len(chosen) // BATCH * BATCH]]
+    count = min(arguments.images, len(source.paths)) // BATCH * BATCH
+    chosen = np.linspace(0, len(source.paths) - 1, count).astype(int).tolist()
+
+    def batches_of(positions: list[int]) -> Iterable:
+        return view_batches(
+            source,
+            positions,
+            [views_of(arguments.views)] * len(positions),
+            image_size=side,
+            resize="stretch",
+            augment=config.augment,
+            batch_size=BATCH,
+        )
+
     base = build.load(arguments.backbone, weights=arguments.weights, image_size=side)
     model = trained.attach(base, 2, hidden=(), dropout=0.0, seed=0)
     cuts = [split(model, blocks, backbone).prefix for blocks in (0, backbone.default_blocks)]
@@ -78,12 +97,11 @@ def measure(arguments: argparse.Namespace) -> dict:
     prefix = keras.Model(model.inputs[0], [cut.outputs[0] for cut in cuts if cut is not None])
 
     began = time.perf_counter()
-    batches = image_batches(files, image_size=side, resize="stretch", batch_size=BATCH)
-    rows = compute_all(arguments.one, prefix, batches, len(files) // BATCH)
+    images = count * arguments.views
+    rows = compute_all(arguments.one, prefix, batches_of(chosen), images // BATCH)
     whole = time.perf_counter() - began
 
-    some = image_batches(files[:256], image_size=side, resize="stretch", batch_size=BATCH)
-    pixels = [np.asarray(batch) for batch in some]
+    pixels = [np.asarray(batch) for batch in batches_of(chosen[: 256 // arguments.views])]
     exact = prefix.predict(np.concatenate(pixels[:2]), batch_size=BATCH, verbose=0)
     run = engine(arguments.one, prefix)
     rounds = []
@@ -96,10 +114,10 @@ def measure(arguments: argparse.Namespace) -> dict:
     return {
         "engine": arguments.one,
         "backbone": arguments.backbone,
-        "images": len(files),
+        "images": images,
         "compute_images_per_second": round(BATCH * len(pixels) / min(rounds[1:]), 1),
         "whole_seconds": round(whole, 2),
-        "whole_images_per_second": round(len(files) / whole, 1),
+        "whole_images_per_second": round(images / whole, 1),
         "error": max(errors),
     }
 
