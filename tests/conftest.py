@@ -27,6 +27,11 @@ if (ASSETS / "models").is_dir():
 import pytest  # noqa: E402
 from drawing import draw_photos  # noqa: E402
 
+from kerasft.processes import importing  # noqa: E402
+
+with importing():  # almost every file needs it, and what it leaves to collect slows them all
+    import keras  # noqa: F401
+
 # Files that take 10 seconds or more, the longest first (`pytest --durations=0`).
 LONG = [
     "test_compare",
