@@ -135,6 +135,7 @@ def entry_of(comparison: Comparison, trial: Trial) -> Entry:
     if entry.answers:
         write_answers(path.with_suffix(".npz"), {trial.way: entry.answers})
     write_atomic(path, json.dumps(entry.to_json()) + "\n")
+    bundle.forget()
     keras.backend.clear_session()
     return entry
 
@@ -170,7 +171,7 @@ def _trained(comparison: Comparison, trial: Trial) -> Entry:
             shutil.rmtree(attempt.run.path, ignore_errors=True)
     seconds = sum(attempt.tried.seconds for attempt in attempts)
     return replace(
-        _measured(comparison, trial, bundle.load(best.run.model_path)),
+        _measured(comparison, trial, bundle.opened(best.run.model_path)),
         seconds=seconds + (start.seconds or 0.0 if start else 0.0),
         pass_seconds=sum(attempt.tried.pass_seconds for attempt in attempts),
         size_mb=best.run.model_path.stat().st_size / 1e6,
@@ -393,7 +394,6 @@ def _milliseconds(model: keras.Model, side: int) -> float:
         side: side of its images, pixels.
     """
     pixels = np.zeros((SCORING_BATCH, side, side, 3), np.float32)
-    model.predict_on_batch(pixels)
     taken = []
     for _ in range(3):
         began = time.perf_counter()

@@ -65,8 +65,8 @@ class Bundle:
 def save(bundle: Bundle, path: str | Path) -> None:
     """Writes `model.keras`, whole or not at all; an older file is replaced.
 
-    The saved model is rebuilt from the model's config in float32, so neither a compiled state
-    nor a mixed-precision policy from training gets into the file.
+    A model that is compiled, or has a layer of mixed precision, is rebuilt from its config in
+    float32 first, so neither gets into the file.
 
     Args:
         bundle: the bundle to save; its model does not change.
@@ -83,9 +83,9 @@ def save(bundle: Bundle, path: str | Path) -> None:
         "image_size": bundle.image_size,
         "resize": bundle.resize,
     }
-    fresh = _fresh(bundle.model)
+    plain = _plain(bundle.model)
     with files.replacing(path) as beside:
-        fresh.save(beside)
+        plain.save(beside)
         with zipfile.ZipFile(beside, "a") as archive:
             archive.writestr(zipfile.ZipInfo(MEMBER), json.dumps(facts, indent=1))
 
@@ -102,6 +102,17 @@ def copy(path: str | Path, to: str | Path) -> None:
     """
     with files.replacing(Path(to)) as beside:
         shutil.copyfile(path, beside)
+
+
+def _plain(model: keras.Model) -> keras.Model:
+    """Returns the model, or a copy where it is compiled or not in float32."""
+    layers = list(model._flatten_layers(include_self=False, recursive=True))
+    if model.compiled or any(layer.dtype_policy.name != "float32" for layer in layers):
+        return _fresh(model)
+    for layer in layers:
+        # Layers may share one policy, whose address in memory Keras would write into the file.
+        layer.dtype_policy = keras.DTypePolicy("float32")
+    return model
 
 
 def _fresh(model: keras.Model) -> keras.Model:
@@ -154,6 +165,46 @@ def load(path: str | Path) -> Bundle:
             f"takes {model.input_shape[1:]} and gives {model.output_shape[1:]}."
         )
     return bundle
+
+
+_last: list[tuple[tuple[int, ...], Bundle]] = []  # the file that `opened` has opened last
+
+
+def opened(path: str | Path) -> Bundle:
+    """Opens a model file to compute with it, not to train it.
+
+    The last one is kept: a second call for the same file, which may have been renamed meanwhile,
+    returns it with the graph that was built for it.
+
+    Args:
+        path: path of the file, which ends in ".keras".
+
+    Raises:
+        UserError: see `load`.
+    """
+    path = Path(path)
+    before = _identity(path)
+    if before and _last and _last[0][0] == before:
+        return _last[0][1]
+    forget()
+    bundle = load(path)
+    if before and _identity(path) == before:
+        _last.append((before, bundle))
+    return bundle
+
+
+def forget() -> None:
+    """Lets go of the model that `opened` keeps."""
+    _last.clear()
+
+
+def _identity(path: Path) -> tuple[int, ...] | None:
+    """Returns what tells a file from all others, and from an earlier content of the same one."""
+    try:
+        facts = path.stat()
+    except OSError:
+        return None
+    return facts.st_dev, facts.st_ino, facts.st_mtime_ns, facts.st_size
 
 
 @contextlib.contextmanager

@@ -151,7 +151,7 @@ def _save_and_prove(context: RunContext, phase: str, filled: PhaseOutcome) -> tu
         resize=config.data.resize,
     )
     bundle.save(whole, path)
-    saved = bundle.load(path)
+    saved = bundle.opened(path)
     try:
         prove_frozen(filled.start, saved.model, filled.trained, phase)
     except UserError:

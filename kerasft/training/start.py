@@ -3,6 +3,8 @@
 The first phase begins with a backbone and a new head, a later one with the run's model.keras.
 """
 
+from pathlib import Path
+
 from kerasft.activations.context import RunContext
 from kerasft.backbones.spec import SEPARATOR, side_of
 from kerasft.config.fields import Config
@@ -58,8 +60,16 @@ def start_net(context: RunContext, index: int) -> Net:
     """
     if index == 0:
         return initial_net(context.config, len(context.source.class_names))
+    start = keep_start(context)
+    return Net.of(trained_part(bundle.load(start).model), context.config.model.backbone)
+
+
+def keep_start(context: RunContext) -> Path:
+    """Keeps the weights that a later phase begins with, until it is recorded; returns their file.
+
+    They are a copy, because the end of the phase may replace model.keras before it is recorded.
+    """
     start = context.run.checkpoints / checkpoint.START
     if not start.is_file():
-        # A copy, because the end of this phase may replace model.keras before it is recorded.
         bundle.copy(context.run.model_path, start)
-    return Net.of(trained_part(bundle.load(start).model), context.config.model.backbone)
+    return start

@@ -55,7 +55,7 @@ from kerasft.training.reopen import (
     prepare_again,
     refuse_contradiction,
 )
-from kerasft.training.start import start_net
+from kerasft.training.start import keep_start, start_net
 from kerasft.training.trainable import Trainable, open_trainable
 
 log = logging.getLogger("kerasft")
@@ -143,10 +143,10 @@ def continue_run(
         if resume:
             refuse_contradiction(run, load_config(run.config_path, flags=flags, sets=sets))
             return _resume(run, data, progress, began, found, score_test)
-        context, _ = next_phase(
+        context, net = next_phase(
             run, flags=flags or {}, sets=sets, data=data, found=found, progress=progress
         )
-        return _go_on(context, began, score_test=score_test)
+        return _go_on(context, began, net, score_test=score_test)
 
 
 @dataclass(frozen=True, eq=False)
@@ -294,12 +294,14 @@ def _resume(
     return _go_on(context, began, score_test=score_test)
 
 
-def _go_on(context: RunContext, began: float, *, score_test: bool) -> RunResult:
-    """Trains the phases of an existing run that are not finished."""
+def _go_on(
+    context: RunContext, began: float, net: Net | None = None, *, score_test: bool
+) -> RunResult:
+    """Trains the phases of an existing run that are not finished; see `_run_phases`."""
     run = context.run
     write_atomic(run.config_path, to_toml(context.config, run.path))
     write_record(run, replace(read_record(run), status="running"))
-    return _run_phases(context, began, score_test=score_test)
+    return _run_phases(context, began, net, score_test=score_test)
 
 
 def _run_phases(
@@ -325,6 +327,8 @@ def _run_phases(
         best = record.validation.loss if record.validation else math.inf
         try:
             checkpoint.begin(run.checkpoints, config.phases[index].name)
+            if net is not None and index:
+                keep_start(context)
             done, saved = run_phase(context, index, net or start_net(context, index), best)
         except PhaseFailed:
             _drop_phase(context, index, record, score_test)

@@ -82,6 +82,21 @@ def test_a_model_of_mixed_precision_is_saved_in_float32(tmp_path):
     )
 
 
+def test_a_model_is_saved_as_one_that_was_rebuilt_from_its_config(tmp_path):
+    opened = small_bundle()
+    shared = keras.DTypePolicy("float32")
+    for layer in opened.model.layers:
+        layer.dtype_policy = shared
+    bundle.save(opened, tmp_path / "model.keras")
+    rebuilt = type(opened.model).from_config(opened.model.get_config())
+    rebuilt.save(tmp_path / "rebuilt.keras")
+    configs = []
+    for name in ("model.keras", "rebuilt.keras"):
+        with zipfile.ZipFile(tmp_path / name) as archive:
+            configs.append(json.loads(archive.read("config.json")))
+    assert configs[0] == configs[1]  # without the address of the shared policy
+
+
 def test_a_model_that_was_built_in_mixed_precision_is_saved_in_float32(tmp_path):
     pixels = keras.Input((32, 32, 3), name="pixels")
     x = keras.layers.Conv2D(4, 3, dtype="mixed_float16", name="conv")(pixels)
@@ -141,6 +156,22 @@ def test_a_full_disk_leaves_the_older_file_as_it_was(saved):
     assert done.stdout == f"UserError {saved} can't be written: file too large.\n", done.stderr
     assert saved.read_bytes() == before
     assert os.listdir(saved.parent) == ["model.keras"]
+
+
+def test_the_last_file_is_opened_once_even_if_it_is_renamed(saved, tmp_path):
+    first = bundle.opened(saved)
+    assert bundle.opened(saved.replace(tmp_path / "renamed.keras")) is first
+    bundle.forget()
+    assert bundle.opened(tmp_path / "renamed.keras") is not first
+
+
+def test_a_file_that_was_written_again_is_opened_again(saved):
+    first = bundle.opened(saved)
+    bundle.save(Bundle(small_model(seed=1), NAMES, 32, "stretch"), saved)
+    again = bundle.opened(saved)
+    assert not np.array_equal(again.model.predict(PIXELS), first.model.predict(PIXELS))
+    with pytest.raises(UserError, match="no such file"):
+        bundle.opened(saved.with_name("absent.keras"))
 
 
 def test_a_copy_is_the_same_file(saved, tmp_path):

@@ -287,6 +287,15 @@ def test_a_resumed_phase_with_other_flags_is_refused(trained):
         continue_run(run, flags={"phases.-1.epochs": 50}, resume=True)
 
 
+def test_a_phase_keeps_the_model_that_it_begins_with(trained):
+    # A kill may fall between the moment in which model.keras is replaced and run.json's record.
+    run = trained.copy("kept")
+    with pytest.raises(Interrupted):
+        continue_run(run, flags=SECOND, progress=interrupt_at("epoch", "unfreeze", 1))
+    kept = run / "checkpoints" / "start.keras"
+    assert kept.read_bytes() == (trained.run / "model.keras").read_bytes()
+
+
 def test_phases_without_blocks_go_deeper_one_after_the_other(trained):
     later = "\n".join(
         f'[[phases]]\nname = "{name}"\nepochs = 1\nlearning_rate = 1e-4' for name in ("a", "b", "c")
