@@ -156,6 +156,9 @@ def _openvino(prefix: Any, precision: str) -> Callable[[np.ndarray], list[np.nda
         "INFERENCE_PRECISION_HINT": precision,
         "INFERENCE_NUM_THREADS": len(os.sched_getaffinity(0)),
     }
+    # Of nets with swish the conversion makes outputs of many tensors within.
+    results = converted.get_results()[: len(prefix.outputs)]
+    converted = openvino.Model(results, converted.get_parameters())
     compiled = openvino.Core().compile_model(converted, "CPU", options)
     return lambda pixels: [np.array(output) for output in compiled(pixels).values()]
 

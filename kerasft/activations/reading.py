@@ -18,6 +18,9 @@ from kerasft.data.batches import Epoch
 from kerasft.data.threads import in_order
 
 SLICE_BYTES = 16 << 20  # size of the part of a store that is read at once
+# Rows after which mapped memory is released: Linux maps 64 kB around each row that is touched, so
+# that a slice of scattered rows would take the memory of the whole store.
+MAPPED_ROWS = 256
 
 
 def read_slices(
@@ -100,8 +103,10 @@ def _gathered(views: Sequence[Rows], rows: np.ndarray, which: np.ndarray) -> np.
     for view in np.unique(which):
         places = np.flatnonzero(which == view)
         places = places[np.argsort(rows[places], kind="stable")]  # ascending on the disk
-        gathered[places] = views[view][rows[places]]
-        release(views[view])
+        for start in range(0, len(places), MAPPED_ROWS):
+            some = places[start : start + MAPPED_ROWS]
+            gathered[some] = views[view][rows[some]]
+            release(views[view])
     return gathered
 
 

@@ -138,15 +138,15 @@ def _checksum(array: np.ndarray) -> int:
     crc = 0
     for part in _parts(array):
         crc = zlib.crc32(np.ascontiguousarray(part).data, crc)
-    store.release(array)
     return crc
 
 
 def _parts(array: Rows) -> Iterator[np.ndarray]:
-    """Yields rows in parts of about `READ` bytes."""
+    """Yields rows in parts of about `READ` bytes, and releases the memory of each."""
     step = max(1, READ * max(1, len(array)) // max(1, array.nbytes))
     for start in range(0, len(array), step):
         yield array[start : start + step]
+        store.release(array)
 
 
 @contextmanager

@@ -5,9 +5,11 @@ import threading
 import keras
 import numpy as np
 import pytest
+from mapped_memory import SMAPS, mapped_bytes
 
 from kerasft.activations import reading
 from kerasft.activations.reading import numpy_batches
+from kerasft.activations.store import release
 from kerasft.data.batches import Epoch
 from kerasft.training.feed import stored_batches
 
@@ -138,3 +140,31 @@ def test_fit_takes_every_batch_of_every_epoch_and_ends_the_thread():
     assert int(model.optimizer.iterations) == 9
     assert next(batches, None) is None
     assert [reader.is_alive() for reader in store.threads] == [False]
+
+
+@pytest.mark.skipif(not SMAPS.is_file(), reason="the memory of a map is told by Linux alone")
+def test_scattered_rows_take_no_memory_for_what_lies_between_them(tmp_path, monkeypatch):
+    path = tmp_path / "store.npy"
+    np.save(path, np.zeros((4096, 4096), "float16"))  # 32 MB
+    array = np.load(path, mmap_mode="r")
+    array[::7].sum()  # in the disk cache, as after a pass
+    release(array)
+    most = []
+
+    class Watched:
+        """The store; notes how much of it is in memory after each read."""
+
+        shape, dtype = array.shape, array.dtype
+        _mmap = array._mmap
+
+        def __getitem__(self, index):
+            rows = array[index]
+            most.append(mapped_bytes(path))
+            return rows
+
+    monkeypatch.setattr(reading, "MAPPED_ROWS", 32)
+    rows = np.random.default_rng(0).permutation(4096)[:1024]
+    reading._gathered([Watched()], rows, np.zeros(1024, np.int64))
+    assert len(most) == 32
+    assert max(most) <= 32 * (64 << 10) + (8 << 10) * 32
+    assert mapped_bytes(path) == 0

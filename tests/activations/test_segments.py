@@ -6,6 +6,7 @@ import shutil
 
 import numpy as np
 import pytest
+from mapped_memory import SMAPS, mapped_bytes
 
 from kerasft.activations import segments
 from kerasft.activations.segments import Segments, merge
@@ -263,3 +264,18 @@ def test_a_store_without_rows_is_no_segment(tmp_path):
     with writing(tmp_path, TENSOR, (2, 3), "float32") as writer:
         writer.append(np.zeros((2, 3), "float32"))
     assert Segments.of(tmp_path, TENSOR).keys == ()
+
+
+@pytest.mark.skipif(not SMAPS.is_file(), reason="the memory of a map is told by Linux alone")
+def test_what_was_read_of_a_segment_is_released(tmp_path, monkeypatch):
+    monkeypatch.setattr(segments, "READ", 1 << 20)
+    path = tmp_path / "store.npy"
+    np.save(path, np.zeros((8192, 1024), "float16"))  # 16 MB
+    array = np.load(path, mmap_mode="r")
+    most = 0
+    for part in segments._parts(array):
+        assert part.sum() == 0
+        most = max(most, mapped_bytes(path))
+    assert 1 << 20 <= most <= 3 << 20
+    assert segments._checksum(array) == segments.zlib.crc32(bytes(16 << 20))
+    assert mapped_bytes(path) <= 1 << 20
