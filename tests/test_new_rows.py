@@ -12,14 +12,14 @@ from drawing import draw_photos
 SUPPORT = Path(__file__).parent / "support"
 TOY = ("--backbone", "Toy", "--weights", "none", "--image-size", "32")
 COMMANDS = {
-    "train": ("train", "--data", "photos.lst", *TOY, "--method", "nearest-mean", "--json"),
+    "train": ("train", "--data", "photos.lines", *TOY, "--method", "nearest-mean", "--json"),
     "export": ("export", "runs/photos", "--format", "npz"),
     "predict": ("predict", "runs/photos/export", "photos/cross", "--top", "1", "--json"),
     "blocks": ("blocks", "Toy", "--json"),
-    "unknown way": ("compare", "photos.lst", "--ways", "nearest"),
+    "unknown way": ("compare", "photos.lines", "--ways", "nearest"),
     "help of train": ("train", "--help"),
     "help of export": ("export", "--help"),
-    "unknown method": ("train", "--data", "photos.lst", *TOY, "--method", "nearest"),
+    "unknown method": ("train", "--data", "photos.lines", *TOY, "--method", "nearest"),
     "unknown format": ("export", "runs/photos", "--format", "npy"),
 }
 
@@ -30,7 +30,7 @@ def done(tmp_path_factory):
     folder = tmp_path_factory.mktemp("rows")
     photos = sorted(draw_photos(folder / "photos").rglob("*.*"))
     lines = [f"{path.relative_to(folder).as_posix()} {path.parent.name}\n" for path in photos]
-    (folder / "photos.lst").write_text("".join(lines))
+    (folder / "photos.lines").write_text("".join(lines))
     (folder / "sitecustomize.py").write_text("import new_rows; new_rows.add_format()\n")
     searched = [str(folder), str(SUPPORT), *filter(None, [os.environ.get("PYTHONPATH")])]
     process = subprocess.run(
@@ -69,7 +69,7 @@ def test_a_new_format_is_proven_in_fresh_processes_and_predicts(done):
 def test_help_texts_name_the_new_rows(done):
     words = " ".join(done["help of train"]["stdout"].split()).replace("- ", "-")
     assert "svm, rbf-svm, nearest-mean." in words
-    assert "tfds:NAME, or a list file of paths and classes." in words
+    assert "tfds:NAME, or a file with lines of path and class." in words
     assert "--format [savedmodel|npz]" in " ".join(done["help of export"]["stdout"].split())
 
 

@@ -1,6 +1,6 @@
 """A row for each table of the library, and a program that runs commands with them.
 
-    python new_rows.py '[["train", "--data", "photos.lst"], ...]'
+    python new_rows.py '[["train", "--data", "photos.lines"], ...]'
 
 prints a line of JSON per command: {"code", "stdout", "stderr"}. `test_new_rows.py` starts it in a
 process of its own, with `add_format` called when Python starts: so the fresh processes of the
@@ -50,10 +50,10 @@ def nearest_mean():
 
 
 def add_kind() -> None:
-    """Adds "list" to the kinds of source: lines of a path and a class."""
+    """Adds "lines" to the kinds of source: lines of a path and a class."""
     from kerasft.config.source_names import KINDS, Kind
 
-    KINDS["list"] = Kind("a list file of paths and classes", endings=(".lst",))
+    KINDS["lines"] = Kind("a file with lines of path and class", endings=(".lines",))
 
 
 def find_list(data, progress):
@@ -140,7 +140,7 @@ def run(commands: Sequence[Sequence[str]]) -> None:
     from kerasft.data.scan import SOURCES
     from kerasft.models.build import BUILDERS
 
-    SOURCES["list"] = find_list
+    SOURCES["lines"] = find_list
     BUILDERS["toy"] = build_toy
     from click.testing import CliRunner
 
