@@ -197,7 +197,7 @@ class DryRun:
         }
 
 
-def _phase_json(planned: PhasePlan, trainable: Trainable | None) -> dict:
+def _phase_json(planned: PhasePlan, trainable: Trainable | None) -> Mapping[str, object]:
     facts: dict[str, object] = {"name": planned.name, "blocks": planned.blocks}
     if isinstance(planned.settings, Solved):
         facts["method"] = planned.settings.method
