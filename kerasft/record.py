@@ -313,7 +313,7 @@ def _figures(facts: Mapping[str, Any] | None) -> Figures | None:
     return _read(Figures, facts) if facts else None
 
 
-def with_interval(figures: Figures) -> dict[str, Any]:
+def with_interval(figures: Figures) -> Mapping[str, Any]:
     """Returns figures with the 95% interval of the accuracy: `{…, "ci95": [low, high]}`."""
     return {**figures.to_json(), "ci95": list(figures.interval)}
 

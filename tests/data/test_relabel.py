@@ -119,9 +119,11 @@ def test_a_source_that_tells_no_classes_is_refused_only_where_they_are_needed(
 
 
 def test_a_folder_without_any_class_of_the_run_is_another_layout(photos, opened, caplog):
-    (photos.parent / "more").mkdir()
-    (photos.parent / "more/1.jpg").touch()
-    warn_about_moves("runs/pets", opened(photos.parent), "test")
+    around = photos.parent / "around"
+    (around / "more").mkdir(parents=True)
+    (around / "more/1.jpg").touch()
+    photos.rename(around / "photos")
+    warn_about_moves("runs/pets", opened(around), "test")
     assert not [record for record in caplog.records if record.levelno == logging.WARNING]
     with pytest.raises(UserError, match=r"none of the run's classes. Expected some of: cat, dog\."):
-        relabelled("runs/pets", opened(photos.parent), "test")
+        relabelled("runs/pets", opened(around), "test")
