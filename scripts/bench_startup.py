@@ -142,7 +142,11 @@ def measured(stages: Path, typed: list[str]) -> None:
     importlib._bootstrap._find_and_load = timed("imports", plain)  # type: ignore[attr-defined]
 
     from kerasft.cli.main import main as cli
+    from kerasft.processes import importing
 
+    with importing():  # as the commands import them
+        for home in {name.partition(":")[0] for names in STAGES.values() for name in names}:
+            importlib.import_module(f"kerasft.{home}")
     for stage, names in STAGES.items():
         for name in names:
             home, function_name = name.split(":")

@@ -135,8 +135,8 @@ def refuse_gap(index: int, name: str, gap: Gap, n: int) -> None:
             f"Phase '{name}': validation accuracy is {100 * gap.accuracy:.1f} points apart "
             f"between the stored activations and the saved model on pixels; at most "
             f"{100 * allowed:.1f} are allowed. Nothing of this phase was kept.\n"
-            f"  Train it in float32, or without a store: `phases.{index}.precision=float32`, "
-            f"`phases.{index}.stored=false`."
+            f"  Train it without a store: `phases.{index}.stored=false`. If the activations were "
+            "computed in bfloat16, `cache.precision=float32` may do."
         )
 
 

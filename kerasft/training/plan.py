@@ -83,11 +83,10 @@ def settle(config: Config, source: Source, net: Net, machine: Device, *, done: i
         _refuse_idle_epochs(config.phases[index], index, len(source.indices("train")))
     blocks = _settle_blocks(config.phases, net, default_blocks(config.model.backbone))
     views = _settle_views(config, blocks)
-    device = machine.device
+    asked, device = config, machine.device
     phases, storing = list(config.phases[:done]), []
-    first: tuple[keras.Model, int | str, int, int, str] | None = (
-        None  # the first phase with a store
-    )
+    # Of the first phase with a store: prefix, blocks, images needed and missing, their precision.
+    first: tuple[keras.Model, int | str, int, int, str] | None = None
     trained = 0  # number of blocks whose weights an earlier phase of this process will change
     for index in range(done, len(config.phases)):
         phase, cut = config.phases[index], net.cut(blocks[index])
@@ -97,8 +96,6 @@ def settle(config: Config, source: Source, net: Net, machine: Device, *, done: i
         trained = max(trained, 0 if isinstance(phase, Solved) else len(cut.blocks))
         decided = decide_storing(config, views, source, index, cut, device, there)
         storing.append(decided)
-        if phase.stored is None and decided.passes and not decided.stored:
-            log.info("%s: the activations are not stored: %s.", phase.name, decided.why)
         if decided.stored and first is None and cut.prefix is not None:
             needed = passes(phase, views, source)
             first = cut.prefix, blocks[index], needed, decided.passes, precision
@@ -117,13 +114,22 @@ def settle(config: Config, source: Source, net: Net, machine: Device, *, done: i
         }
     )
     if first is not None:
-        prefix, above, needed, lacking, precision = first
+        prefix, above, needed, lacking, counted = first
         config = _with_cache(config, engine=_settle_engine(config, device))
         config = _settle_batch(config, prefix, needed)
         if config.cache.precision == "auto":
-            if device == "cpu" and precision == "float32":
+            precision = counted
+            if device == "cpu" and counted == "float32":
                 precision = choose_precision(config, source, prefix, blocks=above, passes=lacking)
+            if precision != counted and lacking < needed:
+                # What is stored in float32 is of no use then, so it must not be counted.
+                return settle(
+                    _with_cache(asked, precision=precision), source, net, machine, done=done
+                )
             config = _with_cache(config, precision=precision)
+    for phase, decided in zip(asked.phases[done:], storing, strict=True):
+        if phase.stored is None and decided.passes and not decided.stored:
+            log.info("%s: the activations are not stored: %s.", phase.name, decided.why)
     return Plan.of(config, storing)
 
 

@@ -120,8 +120,8 @@ def test_a_point_or_an_image_may_lie_between_store_and_model():
     assert str(caught.value) == (
         "Phase 'unfreeze': validation accuracy is 1.1 points apart between the stored activations "
         "and the saved model on pixels; at most 1.0 are allowed. Nothing of this phase was kept.\n"
-        "  Train it in float32, or without a store: `phases.1.precision=float32`, "
-        "`phases.1.stored=false`."
+        "  Train it without a store: `phases.1.stored=false`. If the activations were computed in "
+        "bfloat16, `cache.precision=float32` may do."
     )
     with pytest.raises(UserError, match=r"3\.3 points apart"):
         phase.refuse_gap(0, "head", Gap(2 / 60, 0.0), 60)

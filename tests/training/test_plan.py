@@ -130,6 +130,19 @@ def test_stores_in_bfloat16_are_used_where_bfloat16_pays(photos, tmp_path, monke
     assert resolved(photos)[0].precision == "float32"
 
 
+def test_stores_in_float32_are_not_counted_where_bfloat16_is_chosen(photos, tmp_path, monkeypatch):
+    monkeypatch.setenv("KERASFT_CACHE", str(tmp_path))
+    monkeypatch.setattr(engines, "computes_bfloat16", lambda: True)
+    monkeypatch.setattr(pace, "WORTH_MEASURING", 30)
+    planned, net = store_rows(photos, count=10, **{"cache.precision": "float32"})
+    key = pace._key_of_gain(planned.config, net.cut(0).prefix, 0)
+    cache.remember(tmp_path, key, {"speed": 2.0, "difference": 0.01})
+    found = resolved(photos)[0]
+    # 20 of the 54 are there, but in float32.
+    assert (found.precision, found.phases[0].storing.passes) == ("bfloat16", 54)
+    assert found.phases[0].storing.why == "54 images through the frozen part instead of 60"
+
+
 def test_what_is_asked_for_comes_before_what_pays(photos):
     assert why(photos, "augment.views=3", "cache.mode=on")[0]
     assert why(photos, "augment.views=3", "phases.0.stored=true")[0]
