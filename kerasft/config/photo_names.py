@@ -29,8 +29,12 @@ FILLERS = {
     *("set", "sets", "data", "dataset", "split", "folder", "dir", "files", "samples", "examples"),
     *("image", "images", "img", "imgs", "photo", "photos", "picture", "pictures", "pic", "pics"),
     *("jpg", "jpeg", "png", "resized", "cropped", "clean", "only", "the", "of", "for", "my"),
+    *("labels", "label", "list", "annotations"),
 }
 """Words that say nothing beside a word for a split."""
+
+LABEL_WORDS = {"label", "labels", "annotation", "annotations", "list"}
+"""Words in the names of files that hold labels."""
 
 PART_WORDS = {
     *("part", "parts", "batch", "chunk", "shard", "fold", "split", "subset"),
@@ -97,6 +101,11 @@ def _role(word: str) -> str:
         if word.endswith(known) and word[: -len(known)] in FILLERS:
             return WORDS[known]
     return ""
+
+
+def says_labels(name: str) -> bool:
+    """Returns whether the name of a file says that it holds labels: "train_labels"."""
+    return any(word in LABEL_WORDS or word.endswith("labels") for word in _words(name))
 
 
 def are_parts(names: Collection[str]) -> bool:

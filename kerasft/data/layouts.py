@@ -24,6 +24,7 @@ from kerasft.config.photo_names import (
     guess_labels,
     label_in,
     same_form,
+    says_labels,
     split_of,
     splits_of,
 )
@@ -42,6 +43,12 @@ MOST = 5
 
 PLAIN = ("train", "validation", "val", "valid", "test")
 """Names of split folders that leave no doubt."""
+
+TABLES = (*KINDS["csv"].endings, *KINDS["parquet"].endings)
+"""Endings of files that are tables."""
+
+LISTS = (*KINDS["list"].endings, ".json", ".xlsx")
+"""Endings of files that may hold labels if their names say so."""
 
 Classes = dict[str, dict[str, list[str]]]
 """Split -> name of a class -> posix paths of its files; the only split is "" if there are none."""
@@ -137,7 +144,8 @@ def find_classes(root: Path, layout: str = "auto", label_from: str | None = None
             folders that may be classes or splits; folders of splits without one for training, or
             with two for the same split.
     """
-    found = Found(root, _begin(root, read_tree(root)))
+    tree = read_tree(root)
+    found = Found(root, _begin(root, tree), tree)
     if label_from is not None:
         return _read_names(found, label_from, layout)
     if regex := _guess(found, layout):
@@ -200,12 +208,17 @@ class Found:
     Attributes:
         root: the source.
         top: folder of the class folders or split folders.
+        around: folders that were entered to come to `top`, from the source on.
         splits: folders by the split that their names say; UNLABELLED is one of the keys.
         others: folders whose names say no split.
     """
 
-    def __init__(self, root: Path, top: Folder) -> None:
+    def __init__(self, root: Path, top: Folder, tree: Folder) -> None:
         self.root, self.top = root, top
+        self.around: list[Folder] = []
+        while tree is not top:
+            self.around.append(tree)
+            tree = tree.filled[0]
         self.splits: dict[str, list[Folder]] = {}
         self.others: list[Folder] = []
         for name, split in splits_of(top.folders).items():
@@ -221,6 +234,7 @@ class Found:
     def labelled(self, split: str) -> list[Folder]:
         """Returns the folders of a split that hold folders; photos alone have no labels."""
         folders = self.splits.get(split, [])
+        folders = [one for one in folders if one.number] or folders  # train beside train_labels
         return [one for one in folders if one.folders or not one.images]
 
 
@@ -233,7 +247,7 @@ def _guess(found: Found, layout: str) -> str | None:
     Raises:
         UserError: there are several guesses, or a table that may hold the labels.
     """
-    top, training = found.top, found.splits.get("train", [])
+    top, training = found.top, [one for one in found.splits.get("train", []) if one.number]
     flat = top.images and not top.filled
     flat_splits = (
         layout != "classes"
@@ -248,14 +262,17 @@ def _guess(found: Found, layout: str) -> str | None:
     folder = top if flat else training[0]
     start = f"{folder.path}/" if folder.path else ""
     guesses = guess_labels([start + name for name in folder.images])
-    table = _table_in(found)
-    if table:
+    if tables := _tables_around(found):
+        several = "a table" if len(tables) == 1 else f"{len(tables)} tables"
+        named = "" if len(tables) == 1 else f": {', '.join(tables[:MOST])}"
+        likely = str(found.root / tables[0]) if len(tables) == 1 else _table_in(found)
+        what = f"Pass {likely} if it holds" if likely else "Pass the one that holds"
         other = ""
         if guesses:
             other = f" If the labels are in the file names, `data.label_from={guesses[0]}`."
         raise UserError(
-            f"{found.here}: holds photos without folders of classes, and a table. Pass "
-            f"{table} if it holds the labels.{other}"
+            f"{found.here}: holds photos without folders of classes, and {several}{named}. {what} "
+            f"the labels.{other}"
         )
     if len(guesses) > 1:
         readings = [
@@ -279,15 +296,7 @@ def _read_names(found: Found, regex: str, layout: str) -> Classes:
     Raises:
         UserError: paths without label, outside of a test split of which none has one.
     """
-    training = found.splits.get("train", [])
-    if layout == "classes" or (layout == "auto" and not any(one.number for one in training)):
-        parts = {"": _photos_below(found.top)}
-    else:
-        parts = {
-            split: [path for folder in folders for path in _photos_below(folder)]
-            for split, folders in found.splits.items()
-            if split in SPLITS
-        }
+    parts = _parts(found, regex, layout)
     classes: Classes = {}
     without: list[str] = []
     for split, paths in parts.items():
@@ -308,6 +317,60 @@ def _read_names(found: Found, regex: str, layout: str) -> Classes:
     if "" not in classes:
         _tell_left_out(found, (UNLABELLED,))
     return classes
+
+
+def _parts(found: Found, regex: str, layout: str) -> dict[str, list[str]]:
+    """Returns the photos by split, as names of folders say it; the only split is "" for none.
+
+    Without a folder for training, the photos outside of the validation and test folders are for
+    training.
+
+    Raises:
+        UserError: a folder for validation or test, and it is unsure what is for training.
+    """
+    if layout == "classes":
+        return {"": _photos_below(found.top)}
+    parts = {
+        split: [path for folder in folders for path in _photos_below(folder)]
+        for split, folders in found.splits.items()
+        if split in SPLITS
+    }
+    parts = {split: paths for split, paths in parts.items() if paths}
+    top = found.top
+    if "train" in parts:
+        if top.images:
+            log.warning("%s: left out %s beside the splits.", found.here, _images(top))
+        return parts
+    if not parts:
+        return {"": _photos_below(top)}
+    held_out = [one for split in parts for one in found.splits[split] if one.number]
+    if layout == "auto" and all(
+        label_in(path, regex) == one.name for one in held_out for path in _photos_below(one)
+    ):
+        return {"": _photos_below(top)}  # the expression says that the folders are classes
+    inner = {path for one in top.folders.values() for path in _photos_below(one)}
+    train = [path for path in _photos_below(top) if path not in inner]
+    train += [path for one in found.others for path in _photos_below(one)]
+    labels = {label_in(path, regex) for path in train} - {""}
+    others = {label_in(path, regex) for paths in parts.values() for path in paths} - {""}
+    if not train or (layout == "auto" and others and not labels & others):
+        first = "Splits: put the photos for training into a folder train."
+        if train:
+            first = f"Splits, the photos outside of {_named(held_out)} for training: pass "
+            first += "`data.layout=splits`."
+        raise UserError(
+            f"{found.here}: holds {_named(held_out)} but no folder train. There are two readings:\n"
+            f"  {first}\n"
+            "  No splits, all photos together: pass `data.layout=classes`."
+        )
+    log.info(
+        "%s: %s outside of %s are for training, as there is no folder train.",
+        found.here,
+        f"{len(train):,} photo{'' if len(train) == 1 else 's'}",
+        _named(held_out),
+    )
+    found.others = []  # not left out
+    return {"train": train, **parts}
 
 
 def _photos_below(folder: Folder) -> list[str]:
@@ -351,13 +414,28 @@ def _refuse_parts(found: Found) -> None:
         )
 
 
+def _tables_around(found: Found) -> list[str]:
+    """Returns the paths of files that may hold labels, relative to the source.
+
+    They lie beside the photos, one folder below, or in a folder around them. Lists and JSON files
+    count if their names say labels.
+    """
+    folders = [found.top, *found.top.folders.values(), *found.around]
+    return [
+        f"{folder.path}/{name}" if folder.path else name
+        for folder in folders
+        for name in folder.files
+        if ending_of(name) in TABLES
+        or (Path(name).suffix.lower() in LISTS and says_labels(Path(name).stem))
+    ]
+
+
 def _table_in(found: Found) -> str:
     """Returns the path of the table beside the photos; "" if there is none, or which is unsure.
 
     Of several, it is the one whose name says that it is for training.
     """
-    endings = (*KINDS["csv"].endings, *KINDS["parquet"].endings)
-    tables = [name for name in found.top.files if ending_of(name) in endings]
+    tables = [name for name in found.top.files if ending_of(name) in TABLES]
     if len(tables) > 1:
         tables = [name for name in tables if split_of(name.partition(".")[0]) == "train"]
     return str(found.here / tables[0]) if len(tables) == 1 else ""
@@ -370,28 +448,30 @@ def _refuse_table(found: Found, classes: Classes) -> None:
         found: the folder of photos.
         classes: classes as the folders say them.
     """
-    table, folders = _table_in(found), classes.get("", {})
-    if not table:
-        return
-    label_of = labels_of_table(Path(table))
+    folders = classes.get("", {})
+    tables = [name for name in found.top.files if ending_of(name) in TABLES]
     start = f"{found.top.path}/" if found.top.path else ""
-    pairs = {
-        (name, label_of[path.removeprefix(start)])
-        for name, paths in folders.items()
-        for path in paths
-        if path.removeprefix(start) in label_of
-    }
-    alike = len({name for name, _ in pairs}) == len({label for _, label in pairs}) == len(pairs)
-    if pairs and not (alike and len(pairs) > 1):
-        labels = sorted({label for _, label in pairs})
-        shown = ", ".join(labels[:MOST]) + (", ..." if len(labels) > MOST else "")
-        raise UserError(
-            f"{found.here}: its folders and the table beside them say different classes. There are "
-            "two readings:\n"
-            f"  {shown}, as the table says: pass {table}.\n"
-            f"  {_named(found.top.filled)}, as the folders say: pass `data.layout=classes`."
-        )
-    log.info("%s: %s is not read, the folders are the classes.", found.root, Path(table).name)
+    for name in tables:
+        table = found.here / name
+        label_of = labels_of_table(table)
+        pairs = {
+            (folder, label_of[path.removeprefix(start)])
+            for folder, paths in folders.items()
+            for path in paths
+            if path.removeprefix(start) in label_of
+        }
+        alike = len({one for one, _ in pairs}) == len({label for _, label in pairs}) == len(pairs)
+        if pairs and not (alike and len(pairs) > 1):
+            labels = sorted({label for _, label in pairs})
+            shown = ", ".join(labels[:MOST]) + (", ..." if len(labels) > MOST else "")
+            raise UserError(
+                f"{found.here}: its folders and the table beside them say different classes. "
+                "There are two readings:\n"
+                f"  {shown}, as the table says: pass {table}.\n"
+                f"  {_named(found.top.filled)}, as the folders say: pass `data.layout=classes`."
+            )
+    for name in tables:
+        log.info("%s: %s is not read, the folders are the classes.", found.root, printable(name))
 
 
 def _refuse_unsure(found: Found) -> NoReturn:

@@ -324,9 +324,63 @@ def test_a_table_beside_photos_is_named_where_no_label_is_in_their_names(tmp_pat
     make(tmp_path, *(f"train_images/{number}f.jpg" for number in range(4)), "test_images/9.jpg")
     make(tmp_path, "train.csv", "test.csv")
     assert message_of(find_classes, tmp_path) == (
-        f"{tmp_path}: holds photos without folders of classes, and a table. Pass "
-        f"{tmp_path / 'train.csv'} if it holds the labels."
+        f"{tmp_path}: holds photos without folders of classes, and 2 tables: test.csv, train.csv. "
+        f"Pass {tmp_path / 'train.csv'} if it holds the labels."
     )
+
+
+@pytest.mark.parametrize(
+    ("tables", "told"),
+    [
+        (("trainLabels.csv", "sampleSubmission.csv"), "Pass {}/trainLabels.csv if it holds the"),
+        (("a.csv", "b.tsv"), "2 tables: a.csv, b.tsv. Pass the one that holds the labels. If"),
+        (("meta/labels.csv",), "Pass {}/meta/labels.csv if it holds the labels. If"),
+        (("labels.txt", "README.txt"), "Pass {}/labels.txt if it holds the labels. If"),
+    ],
+)
+def test_no_labels_are_guessed_from_names_beside_any_table(tmp_path, tables, told):
+    make(tmp_path, *(f"train/{n}_{side}.jpeg" for n in range(10, 13) for side in ("left", "right")))
+    make(tmp_path, "test/1_left.jpeg", *tables)
+    message = message_of(find_classes, tmp_path)
+    assert told.format(tmp_path) in message and "`data.label_from=" in message
+
+
+def test_each_of_several_tables_beside_class_folders_is_compared(tmp_path):
+    make(tmp_path, "north/1.jpg", "north/2.jpg", "south/3.jpg", "a.csv")
+    (tmp_path / "b.csv").write_text("path,label\nnorth/1.jpg,x\nnorth/2.jpg,y\nsouth/3.jpg,x\n")
+    assert f"x, y, as the table says: pass {tmp_path / 'b.csv'}." in message_of(
+        find_classes, tmp_path
+    )
+
+
+BY_NAME = r"([a-z]+)_\d"
+
+
+def test_an_expression_keeps_the_test_folder_apart_without_a_folder_train(tmp_path, caplog):
+    caplog.set_level(logging.INFO)
+    make(tmp_path, "photos/cat_1.jpg", "photos/dog_1.jpg", "test/cat_1.jpg")
+    assert find_classes(tmp_path, "auto", BY_NAME) == {
+        "train": {"cat": ["photos/cat_1.jpg"], "dog": ["photos/dog_1.jpg"]},
+        "test": {"cat": ["test/cat_1.jpg"]},
+    }
+    assert caplog.messages == [
+        f"{tmp_path}: 2 photos outside of test are for training, as there is no folder train."
+    ]
+    assert find_classes(tmp_path, "classes", BY_NAME).keys() == {""}
+    assert find_classes(tmp_path, "auto", "^(.*)/")[""].keys() == {"photos", "test"}
+
+
+def test_an_expression_that_leaves_it_unsure_what_is_for_training_is_refused(tmp_path):
+    make(tmp_path, "photos/cat_1.jpg", "test/dog_1.jpg")
+    message = message_of(find_classes, tmp_path, "auto", BY_NAME)
+    assert "holds test but no folder train. There are two readings" in message
+    assert find_classes(tmp_path, "splits", BY_NAME).keys() == {"train", "test"}
+
+
+def test_photos_beside_a_train_folder_are_left_out_and_told(tmp_path, caplog):
+    make(tmp_path, "train/cat_1.jpg", "train/dog_1.jpg", "cat_2.jpg")
+    assert find_classes(tmp_path, "auto", BY_NAME).keys() == {"train"}
+    assert caplog.messages == [f"{tmp_path}: left out 1 image beside the splits."]
 
 
 LABELS = {
