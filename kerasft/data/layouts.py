@@ -31,9 +31,10 @@ from kerasft.config.photo_names import (
 from kerasft.config.source_names import KINDS, TFDS, ending_of
 from kerasft.data.folders import entries, is_image_name
 from kerasft.data.source import SPLITS, Listing, Photo, PhotoFolder
-from kerasft.data.tables import labels_of_table
+from kerasft.data.tables import NAMES, labels_of_table
 from kerasft.errors import UserError
 from kerasft.progress import Progress
+from kerasft.rows import open_csv, open_parquet
 from kerasft.text import is_writable, listing, printable
 
 log = logging.getLogger(__name__)
@@ -383,6 +384,8 @@ def _choose(found: Found) -> str:
     others = [folder for folder in found.others if folder.number]
     if not named:
         _refuse_parts(found)
+        _refuse_inner_splits(found)
+        _warn_of_inner(found, found.top)
         return "classes"
     if not others:
         if any(folder.filled for folder in found.splits.get("train", [])):
@@ -411,6 +414,41 @@ def _refuse_parts(found: Found) -> None:
             f"  Parts of one set, whose labels a table says: pass "
             f"{_table_in(found) or 'the table'}.\n"
             f"  {len(names)} classes: pass `data.layout=classes`.",
+        )
+
+
+def _refuse_inner_splits(found: Found) -> None:
+    """Stops if each folder holds splits and nothing else: cat/train, cat/test, dog/train, ..."""
+    outer = found.top.filled
+    names = sorted({inner.name for one in outer for inner in one.filled})
+    splits = splits_of(names)
+    if (
+        len(outer) < 2
+        or any(one.images or not one.filled for one in outer)
+        or not {"train"} < {split for split in splits.values() if split}
+        or "" in splits.values()
+    ):
+        return
+    first, split = printable(outer[0].name), printable(outer[0].filled[0].name)
+    raise UserError(
+        f"{found.here}: {_named(outer)} each hold folders of splits: "
+        f"{', '.join(map(printable, names[:MOST]))}. There are two readings:\n"
+        f"  Splits inside of classes, which kerasft does not read: move the photos of "
+        f"{first}/{split} to {split}/{first}, and so on.\n"
+        f"  {len(outer)} classes, with the splits of each put together: pass `data.layout=classes`."
+    )
+
+
+def _warn_of_inner(found: Found, folder: Folder) -> None:
+    """Warns if each class folder holds the same folders, which may be the classes instead."""
+    outer = folder.filled
+    inner = {tuple(one.name for one in part.filled) for part in outer}
+    if len(outer) > 1 and len(inner) == 1 and len(inner.pop()) > 1:
+        log.warning(
+            "%s: the classes are %s; the folders in each of them, %s, are not told apart.",
+            found.root,
+            _named(outer),
+            _named(outer[0].filled),
         )
 
 
@@ -454,14 +492,17 @@ def _refuse_table(found: Found, classes: Classes) -> None:
     for name in tables:
         table = found.here / name
         label_of = labels_of_table(table)
+        if len(found.top.filled) > 1 and not _says_labels(table, set(label_of.values())):
+            label_of = {}
         pairs = {
             (folder, label_of[path.removeprefix(start)])
             for folder, paths in folders.items()
             for path in paths
             if path.removeprefix(start) in label_of
         }
+        equal = all(folder == label for folder, label in pairs)
         alike = len({one for one, _ in pairs}) == len({label for _, label in pairs}) == len(pairs)
-        if pairs and not (alike and len(pairs) > 1):
+        if not equal and not (alike and len(pairs) > 1):
             labels = sorted({label for _, label in pairs})
             shown = ", ".join(labels[:MOST]) + (", ..." if len(labels) > MOST else "")
             raise UserError(
@@ -472,6 +513,28 @@ def _refuse_table(found: Found, classes: Classes) -> None:
             )
     for name in tables:
         log.info("%s: %s is not read, the folders are the classes.", found.root, printable(name))
+
+
+def _says_labels(table: Path, labels: set[str]) -> bool:
+    """Returns whether a table seems to hold labels, by its name or those of its columns.
+
+    A table without a header does too, if its first row names a photo.
+
+    Args:
+        table: path of a CSV or Parquet file.
+        labels: values that were read as labels, which are the names of columns if each label has
+            a column.
+    """
+    parquet = ending_of(table.name) in KINDS["parquet"].endings
+    try:
+        with (open_parquet if parquet else open_csv)(table) as opened:
+            header = {name.strip() for name in opened.header}
+    except UserError:
+        return False
+    names = {name.lower().replace(" ", "_") for name in header}
+    usual = names & {"label", "species", *NAMES["label"]}
+    per_label = len(labels) > 1 and labels <= header
+    return bool(usual) or per_label or any(map(is_image_name, names)) or says_labels(table.stem)
 
 
 def _refuse_unsure(found: Found) -> NoReturn:
@@ -540,6 +603,8 @@ def _read_splits(found: Found) -> Classes:
             continue
         folder = _enter(found, folders[0], split, classes.get("train", {}))
         inner = _class_folders(found.root / folder.path, folder)
+        if split == "train":
+            _warn_of_inner(found, folder)
         if split != "train" and _is_unlabelled(inner, classes["train"]):
             found.splits.setdefault(UNLABELLED, []).append(folder)
         else:

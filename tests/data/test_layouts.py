@@ -353,6 +353,50 @@ def test_each_of_several_tables_beside_class_folders_is_compared(tmp_path):
     )
 
 
+@pytest.mark.parametrize(
+    "table",
+    [
+        "filename,width\n1.jpg,20\n2.jpg,30\n3.jpg,20\n",
+        "filename,photographer\n1.jpg,Ann\n2.jpg,Bob\n3.jpg,Ann\n",
+        "filename,label\n3.jpg,south\n",  # of one folder only, as the folder says
+    ],
+)
+def test_a_table_without_other_labels_does_not_block_class_folders(tmp_path, table):
+    make(tmp_path, "north/1.jpg", "north/2.jpg", "south/3.jpg")
+    (tmp_path / "meta.csv").write_text(table)
+    assert find_classes(tmp_path)[""].keys() == {"north", "south"}
+
+
+def test_a_column_per_label_is_compared_with_class_folders(tmp_path):
+    make(tmp_path, "north/1.jpg", "north/2.jpg", "south/3.jpg")
+    (tmp_path / "meta.csv").write_text("image,mel,nv\n1.jpg,1,0\n2.jpg,0,1\n3.jpg,1,0\n")
+    assert "mel, nv, as the table says: pass " in message_of(find_classes, tmp_path)
+
+
+def test_splits_inside_of_classes_are_refused(tmp_path):
+    make(
+        tmp_path, *(f"{one}/{split}/1.jpg" for one in ("cat", "dog") for split in ("test", "train"))
+    )
+    assert message_of(find_classes, tmp_path) == (
+        f"{tmp_path}: cat and dog each hold folders of splits: test, train. There are two "
+        "readings:\n"
+        "  Splits inside of classes, which kerasft does not read: move the photos of cat/test to "
+        "test/cat, and so on.\n"
+        "  2 classes, with the splits of each put together: pass `data.layout=classes`."
+    )
+    assert find_classes(tmp_path, "classes")[""].keys() == {"cat", "dog"}
+
+
+@pytest.mark.parametrize("above", ["", "train/"])
+def test_folders_that_hold_the_same_folders_are_told(tmp_path, above, caplog):
+    make(tmp_path, *(f"{above}{a}/{b}/1.jpg" for a in ("color", "gray") for b in ("apple", "pear")))
+    assert find_classes(tmp_path)[above.strip("/")].keys() == {"color", "gray"}
+    assert caplog.messages == [
+        f"{tmp_path}: the classes are color and gray; the folders in each of them, apple and pear, "
+        "are not told apart."
+    ]
+
+
 BY_NAME = r"([a-z]+)_\d"
 
 
