@@ -146,7 +146,10 @@ def find_classes(root: Path, layout: str = "auto", label_from: str | None = None
             with two for the same split.
     """
     tree = read_tree(root)
-    found = Found(root, _begin(root, tree), tree)
+    top = _begin(root, tree)
+    if layout == "auto":
+        _drop_empty_splits(root, top)
+    found = Found(root, top, tree)
     if label_from is not None:
         return _read_names(found, label_from, layout)
     if regex := _guess(found, layout):
@@ -201,6 +204,18 @@ def _begin(root: Path, tree: Folder) -> Folder:
         log.info("%s: its photos lie in %s, which is entered.", root, printable(inner.path))
         tree = inner
     return tree
+
+
+def _drop_empty_splits(root: Path, top: Folder) -> None:
+    """Leaves out folders named like splits that hold no images, beside folders of other names."""
+    splits = splits_of(top.folders)
+    if all(splits[one.name] for one in top.filled):
+        return
+    empty = [one for one in top.folders.values() if not one.number and splits[one.name] in SPLITS]
+    for one in empty:
+        del top.folders[one.name]
+    if empty:
+        log.warning("%s: left out, without images: %s", root, _named(empty))
 
 
 class Found:

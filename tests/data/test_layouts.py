@@ -52,6 +52,13 @@ def test_a_class_may_be_called_train(tmp_path):
     assert sorted(find_classes(tmp_path)[""]) == ["car", "ship", "train"]
 
 
+@pytest.mark.parametrize("name", ["train", "Test"])
+def test_a_folder_of_a_split_without_images_is_no_class(tmp_path, name, caplog):
+    make(tmp_path, "car/1.jpg", "ship/1.jpg", f"{name}/notes.txt")
+    assert find_classes(tmp_path) == {"": {"car": ["car/1.jpg"], "ship": ["ship/1.jpg"]}}
+    assert caplog.messages == [f"{tmp_path}: left out, without images: {name}"]
+
+
 def test_folders_of_splits_with_others_beside_them_are_ambiguous(tmp_path):
     make(tmp_path, "train/cat/1.jpg", "test/cat/1.jpg", "more/cat/1.jpg")
     assert message_of(find_classes, tmp_path) == (
