@@ -36,6 +36,11 @@ FILLERS = {
 LABEL_WORDS = {"label", "labels", "annotation", "annotations", "list"}
 """Words in the names of files that hold labels."""
 
+MASK_WORDS = {"mask", "masks", "segmentation", "segmentations", "label", "labels"} | {
+    *("annotation", "annotations", "groundtruth")
+}
+"""Words in the names of folders of masks, beside a folder of photos."""
+
 PART_WORDS = {
     *("part", "parts", "batch", "chunk", "shard", "fold", "split", "subset"),
     *("image", "images", "img", "imgs", "photo", "photos", "picture", "pictures", "pics"),
@@ -101,6 +106,12 @@ def _role(word: str) -> str:
         if word.endswith(known) and word[: -len(known)] in FILLERS:
             return WORDS[known]
     return ""
+
+
+def are_masks(name: str) -> bool:
+    """Returns whether the name of a folder says that it holds masks or annotations of photos."""
+    words = {word for word in _words(name) if not word.isdigit()}
+    return bool(words & MASK_WORDS) and words <= MASK_WORDS | PART_WORDS
 
 
 def says_labels(name: str) -> bool:

@@ -20,6 +20,7 @@ from typing import NoReturn
 from kerasft.config.fields import Data
 from kerasft.config.photo_names import (
     UNLABELLED,
+    are_masks,
     are_parts,
     guess_labels,
     label_in,
@@ -422,6 +423,15 @@ def _choose(found: Found) -> str:
 
 def _refuse_parts(found: Found) -> None:
     names = [folder.name for folder in found.top.filled]
+    masks = [folder for folder in found.top.filled if are_masks(folder.name)]
+    photos = [folder for folder in found.top.filled if folder not in masks]
+    if masks and photos and are_parts([folder.name for folder in photos]):
+        raise UserError(
+            f"{found.here}: {_named(masks)} may hold masks or annotations of the photos in "
+            f"{_named(photos)}, by their names. There are two readings:\n"
+            f"  Photos and their masks: pass {found.root / photos[0].path}.\n"
+            f"  {len(names)} classes: pass `data.layout=classes`."
+        )
     if len(names) > 1 and are_parts(names):
         raise UserError(
             f"{found.here}: {_named(found.top.filled)} look like parts of one set, by their names. "

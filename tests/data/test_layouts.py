@@ -404,6 +404,21 @@ def test_folders_that_hold_the_same_folders_are_told(tmp_path, above, caplog):
     ]
 
 
+@pytest.mark.parametrize("inner", ["", "apple/"])
+def test_masks_beside_images_are_no_class(tmp_path, inner):
+    make(tmp_path, f"images/{inner}1.jpg", f"masks/{inner}1.png")
+    assert message_of(find_classes, tmp_path) == (
+        f"{tmp_path}: masks may hold masks or annotations of the photos in images, by their names. "
+        f"There are two readings:\n  Photos and their masks: pass {tmp_path / 'images'}.\n"
+        "  2 classes: pass `data.layout=classes`."
+    )
+
+
+def test_mask_may_be_a_class(tmp_path):
+    make(tmp_path, "mask/1.jpg", "no mask/1.jpg")
+    assert find_classes(tmp_path)[""].keys() == {"mask", "no mask"}
+
+
 BY_NAME = r"([a-z]+)_\d"
 
 
