@@ -516,10 +516,16 @@ def _label_columns(profile: _Profile, free: list[_Column]) -> tuple[_Column, ...
     if lists:
         return (lists[0],)
     binary = [column for column in plain if column.is_binary and not _flag(column)]
-    others = [column for column in plain if column.may_be_label and not column.is_binary]
+    others = [
+        column
+        for column in plain
+        if column.may_be_label and not column.is_binary and not OF_ONE.search(column.key)
+    ]
     if len(binary) > 1:
         return _one_hot(profile, binary, others)
-    candidates = others or [column for column in binary if column.may_be_label]
+    candidates = others + [column for column in binary if column.may_be_label]
+    if len(candidates) == 1:
+        candidates += _rivals(plain, candidates[0])
     if candidates:
         return (_one_label(profile, candidates),)
     raise profile.refuse(
@@ -528,6 +534,23 @@ def _label_columns(profile: _Profile, free: list[_Column]) -> tuple[_Column, ...
         "  Name the column of the labels with `data.columns=label=NAME`, or read them out of the "
         "paths with `data.label_from=REGEX`."
     )
+
+
+def _rivals(plain: Sequence[_Column], guess: _Column) -> list[_Column]:
+    """Returns the columns of words that may be the label too, though they hardly repeat.
+
+    Names such as patient and animal count only beside a guess of mere numbers, such as a width.
+    """
+    numbers = not guess.is_binary and _are_numbers(guess.values)
+    return [
+        column
+        for column in plain
+        if column is not guess
+        and not column.is_binary
+        and 2 <= len(column.values) < column.rows
+        and not _are_numbers(column.values)
+        and (numbers or not OF_ONE.search(column.key))
+    ]
 
 
 def _one_label(profile: _Profile, candidates: Sequence[_Column]) -> _Column:
@@ -876,6 +899,16 @@ def _several_in_one(labels: Collection[str], mark: str) -> str:
     else:
         sure = bool(alone) or any(number > 1 for number in parts.values())
     return next(iter(joined), "") if sure else ""
+
+
+def _are_numbers(values: Collection[str]) -> bool:
+    """Returns whether all values are numbers."""
+    try:
+        for value in values:
+            float(value)
+    except ValueError:
+        return False
+    return True
 
 
 def _are_fractions(labels: Collection[str]) -> bool:

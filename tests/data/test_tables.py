@@ -324,6 +324,25 @@ def test_where_two_columns_may_be_the_label_neither_is(many):
     assert listed.photos[1] == Photo("part_1/01.jpg", "y", "", "b")
 
 
+def test_a_column_of_0_and_1_is_a_label_as_likely_as_another_one(many):
+    rows = [f"{{n:02}},{int(n % 3 == 0)},p{n // 2}" for n in range(12)]
+    photos = read(many, table(rows, "image,malignant,patient_id")).photos
+    assert [photo.class_name for photo in photos[:4]] == ["1", "0", "0", "1"]
+    assert refusal(many, table(rows, "image,malignant,site")).startswith(
+        "site and malignant may all hold the labels. Say which one does:"
+    )
+    rows = ["{n:02},p{n},2024"] + [f"{{n:02}},p{n // 2},{n}" for n in range(1, 12)]
+    assert refusal(many, table(rows, "image,patient_id,n")).startswith("no column label.")
+
+
+@pytest.mark.parametrize("name", ["breed", "animal"])
+def test_a_label_of_few_photos_each_does_not_lose_to_a_number(many, name):
+    rows = [f"{{n:02}},b{n % 8},{640 if n % 3 else 480}" for n in range(12)]
+    assert refusal(many, table(rows, f"image,{name},width")).startswith(
+        f"width and {name} may all hold the labels. Say which one does:"
+    )
+
+
 def test_a_role_may_be_given_outright_and_the_column_has_to_be_there(many):
     text = table(["{n:02},{kind},{n}"] * 12, "image,a,b")
     with pytest.raises(UserError) as error:
