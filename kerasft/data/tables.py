@@ -361,6 +361,13 @@ class _Roles:
     group: _Column | None = None
 
     @property
+    def rest(self) -> str:
+        """The split of rows without a yes in any of the yes-or-no columns, "" if there is none."""
+        if "train" not in self.flags:
+            return "train"
+        return next((split for split in ("test", "validation") if split not in self.flags), "")
+
+    @property
     def positions(self) -> list[int]:
         """Positions of the columns that are read."""
         used = [self.path, *self.label, *self.split, *([self.group] if self.group else [])]
@@ -630,12 +637,14 @@ def _split_columns(
         if len(found) > 1 and any(len(set(values)) > 1 for values in profile.rows(found)):
             raise _several(profile, found, "split")
         return (found[0],), ()
-    bare = [column for column in flags if column.key == "valid"]
-    if bare and len(flags) == 1:
+    bare = [column for column in flags if column.key in WORDS]  # without is_: perhaps a finding
+    if bare:
         name = printable(bare[0].name)
         raise profile.refuse(
-            f"the column {name} may say which photos are for validation, or something else. Say "
-            f"which:\n  `data.columns=split={name}`\n  `data.columns=ignore={name}`"
+            f"the column {name} may say which photos are for {_flag(bare[0])}, or something else. "
+            "Say which:\n"
+            f"  `data.columns=split={','.join(printable(column.name) for column in flags)}`\n"
+            f"  `data.columns=ignore={','.join(printable(column.name) for column in bare)}`"
         )
     return tuple(flags), tuple(_flag(column) for column in flags)
 
@@ -675,9 +684,11 @@ def _tell(profile: _Profile, roles: _Roles) -> None:
     if roles.label:
         said.append(f"label = {', '.join(printable(column.name) for column in roles.label)}")
     for column, split in zip(roles.split, roles.flags or [""] * len(roles.split), strict=True):
-        no = "test" if split == "train" else "train"
-        meaning = f" (1 = {split}, 0 = {no})" if split else ""
+        no = f", 0 = {roles.rest}" if len(roles.flags) == 1 else ""
+        meaning = f" (1 = {split}{no})" if split else ""
         said.append(f"split = {printable(column.name)}{meaning}")
+    if len(roles.flags) > 1:
+        said.append(f"0 in all of them = {roles.rest or 'no split'}")
     if roles.group:
         said.append(f"group = {printable(roles.group.name)}")
     plain = {"path", "label", "split", "group"}
@@ -791,7 +802,7 @@ class _Rows:
         ]
         if len(said) > 1:
             return "", f"is in several splits: {' and '.join(said)}"
-        return (said or ["test" if self.roles.flags == ("train",) else "train"])[0], ""
+        return (said or [self.roles.rest])[0], ""
 
     def _problem(self, number: int, text: str) -> None:
         self.problems.append((number, printable(text)))

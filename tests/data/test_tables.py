@@ -278,6 +278,33 @@ def test_several_flags_say_one_split_each(many):
     assert [photo.split for photo in photos[:3]] == ["train", "validation", "test"]
 
 
+def test_rows_that_are_neither_for_training_nor_validation_are_for_the_test(many, caplog):
+    caplog.set_level(logging.INFO)
+    rows = [f"{{n:02}},{{kind}},{int(n % 3 == 0)},{int(n % 3 == 1)}" for n in range(12)]
+    photos = read(many, table(rows, "image,label,is_train,is_valid")).photos
+    assert [photo.split for photo in photos[:3]] == ["train", "validation", "test"]
+    assert caplog.messages[0].endswith(
+        "split = is_train (1 = train); split = is_valid (1 = validation); 0 in all of them = test"
+    )
+
+
+@pytest.mark.parametrize(
+    ("header", "names", "bare"),
+    [
+        ("image,label,test,x", "test", "test"),
+        ("image,label,evaluation,x", "evaluation", "evaluation"),
+        ("image,label,is_valid,test", "is_valid,test", "test"),
+    ],
+)
+def test_a_lone_word_may_be_a_split_or_not_whatever_is_beside_it(many, header, names, bare):
+    rows = [f"{{n:02}},{{kind}},{int(n % 3 == 0)},{int(n % 3 == 1)}" for n in range(12)]
+    text = table(rows, header)
+    assert refusal(many, text).endswith(
+        f"`data.columns=split={names}`\n  `data.columns=ignore={bare}`"
+    )
+    assert read(many, text, columns=[f"split={names}"]).photos[2].split == "train"
+
+
 def test_valid_alone_may_be_a_split_or_not(many):
     rows = [f"{{n:02}},{{kind}},{n % 2}" for n in range(12)]
     text = table(rows, "image,label,valid")
