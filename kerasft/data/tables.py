@@ -310,15 +310,8 @@ class _Profile:
 def _profile(table: Path, opener: Opener, files: _Files) -> _Profile:
     """Reads a table once and counts what its columns hold."""
     with opener(table) as opened:
-        own = {name for role, names in NAMES.items() for name in (role, *names)}
         cells = [str(cell).strip() for cell in opened.header]
-        headed = not (
-            opened.unit == "line"
-            and not own & {cell.lower() for cell in cells}
-            and any(
-                is_image_name(cell) and (files.is_path(cell) or files.named(cell)) for cell in cells
-            )
-        )
+        headed = opened.unit != "line" or not any(is_image_name(cell) for cell in cells)
         opened = opened if headed else opened.without_header()
         columns = [
             _Column(position, str(name).strip(), kind)
@@ -336,7 +329,7 @@ def _profile(table: Path, opener: Opener, files: _Files) -> _Profile:
         if column.paths < 0.5 and (column.many or 2 * len(column.values) > column.rows):
             found |= {value for value in set(column.sample) - found if files.named(value)}
             column.names = len(found) / total
-    return _Profile(table, files, opened.unit, columns, bool(headed), opener)
+    return _Profile(table, files, opened.unit, columns, headed, opener)
 
 
 @dataclass
@@ -492,9 +485,9 @@ def _path_column(profile: _Profile, free: Sequence[_Column]) -> _Column:
     near = did_you_mean("path", [column.name for column in free])
     of = [column for column in free if column.sample and column.kind == "text"]
     example = f" There is no file {printable(of[0].sample[0])}." if of else ""
+    got = _header(profile.columns) if profile.headed else "no header"
     raise profile.refuse(
-        f"no column names files below {profile.files.root}.{near}{example} {EXPECTED}, got "
-        f"{_header(profile.columns)}."
+        f"no column names files below {profile.files.root}.{near}{example} {EXPECTED}, got {got}."
     )
 
 
@@ -770,9 +763,20 @@ class _Rows:
             found = self.files.named(text)
             if len(found) > 1:
                 return "", f"{text} may be {found[0]} or {found[1]}"
-            if found:
+            if found and not self._is_elsewhere(found[0], text):
                 return found[0], ""
         return _below(text, self.root)
+
+    def _is_elsewhere(self, path: str, text: str) -> bool:
+        """Returns whether a value is a relative path whose last folder is not that of a file.
+
+        Web addresses and absolute paths were written elsewhere: their folders say nothing.
+        """
+        text = posixpath.normpath(text.replace("\\", "/"))
+        if ":/" in text or text.startswith(("/", "../")) or "/" not in text:
+            return False
+        there = f"{os.path.basename(self.root)}/{path}"
+        return _agreeing(_key(there), _key(text)) == 0
 
     def _label(self, row: Mapping[int, object], path: str) -> tuple[str, str]:
         """Returns the label of a row, "" for none, and its problem or ""."""

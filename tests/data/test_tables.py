@@ -165,7 +165,7 @@ def test_columns_that_are_missing_are_named_with_what_there_is(folder):
         "paths with `data.label_from=REGEX`."
     )
     assert refusal(folder, "x.jpg,cat\ny.jpg,dog\n") == (
-        f"no column names files below {folder}. There is no file y.jpg. {header}, got x.jpg, cat."
+        f"no column names files below {folder}. There is no file x.jpg. {header}, got no header."
     )
     assert refusal(folder, "") == (
         f"no column names files below {folder}. {header}, got an empty file."
@@ -201,7 +201,7 @@ def read_many(folder, header, row, **settings):
         ("id,breed", "{n:02},{kind}"),
         ("filepaths,labels", "/content/drive/{n:02}.jpg,{kind}"),
         ("Photo Number,Choice", "{n:02}.JPG,{kind}"),
-        ("label,who", "{kind},x/{n:02}.png"),
+        ("label,who", "{kind},/x/{n:02}.png"),
         ("url,label", "https://example.org/a/{n:02}.jpg?size=2,{kind}"),
         ("name,class id,class name", "{n:02},{kind}{kind},{kind}"),
         ("x,width,label,taken", "{n:02},640,{kind},2024-01-{n:02}"),
@@ -229,6 +229,23 @@ def test_a_table_without_header_is_known_by_its_files(many, text):
         Photo("part_0/00.jpg", "a"),
         Photo("part_1/01.jpg", "b"),
         Photo("part_1/03.jpg", "a"),
+    ]
+
+
+def test_a_table_without_header_is_known_if_its_first_file_is_missing(many):
+    assert read(many, "gone.jpg,a\n01.jpg,b\n03.jpg,a\n", bad_images="skip").photos == [
+        Photo("gone.jpg", "a"),
+        Photo("part_1/01.jpg", "b"),
+        Photo("part_1/03.jpg", "a"),
+    ]
+
+
+def test_a_file_of_the_same_name_in_another_folder_is_another_file(many):
+    rows = [f"data/part_{n % 2}/{{n:02}},{{kind}}" for n in range(12)]
+    assert read(many, table(rows, "image,label")).photos[1].path == "part_1/01.jpg"
+    rows[1] = "data/part_0/01.jpg,b"
+    assert refusal(many, table(rows, "image,label")).splitlines()[1:] == [
+        "  line 3: data/part_0/01.jpg is missing"
     ]
 
 
