@@ -422,6 +422,7 @@ def test_a_row_without_label_in_a_split_that_has_labels_is_a_problem(many):
 
 @pytest.mark.parametrize("name", ["patient_id", "Lesion", "animal"])
 def test_a_column_that_may_say_what_belongs_together_is_told(many, name, caplog):
+    caplog.set_level("WARNING", logger="kerasft")
     rows = [f"{{n:02}},{{kind}},p{n // 2}" for n in range(12)]
     read(many, table(rows, f"image,label,{name}"))
     assert caplog.messages == [
