@@ -90,3 +90,11 @@ def tiny_backbone() -> Iterator[None]:
         patch.setitem(BACKBONES, "Tiny", TINY)
         patch.setattr(keras.applications, "Tiny", tiny_constructor, raising=False)
         yield
+
+
+@pytest.fixture
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Returns an empty cache of this test's own: nothing is stored or measured in it."""
+    folder = tmp_path / "cache"
+    monkeypatch.setenv("KERASFT_CACHE", str(folder))
+    return folder

@@ -126,7 +126,7 @@ def needs_at(
         config: the config; of what a run settles, the image size, the views, the engine, its batch
             and its precision have to be settled.
         source: the photos.
-        machine: what computes.
+        machine: the device that computes, from `devices.prepare`.
         phase: the phase, which decides the views.
         net: the whole net.
         blocks: number of blocks above the cut.

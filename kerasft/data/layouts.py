@@ -32,11 +32,10 @@ from kerasft.config.photo_names import (
 from kerasft.config.source_names import KINDS, TFDS, ending_of
 from kerasft.data.folders import entries, is_image_name
 from kerasft.data.source import SPLITS, Listing, Photo, PhotoFolder
-from kerasft.data.tables import NAMES, labels_of_table
+from kerasft.data.tables import NAMES, labels_of_table, opener_of
 from kerasft.errors import UserError
 from kerasft.progress import Progress
-from kerasft.rows import open_csv, open_parquet
-from kerasft.text import is_writable, listing, printable
+from kerasft.text import count, is_writable, listing, printable
 
 log = logging.getLogger(__name__)
 
@@ -80,6 +79,16 @@ class Folder:
         """Names of the image files directly in it."""
         return [name for name in self.files if is_image_name(name)]
 
+    @property
+    def tables(self) -> list[str]:
+        """Names of the CSV and Parquet files directly in it."""
+        return [name for name in self.files if ending_of(name) in TABLES]
+
+    @property
+    def start(self) -> str:
+        """Beginning of the paths of what lies in it: "" for the source itself."""
+        return f"{self.path}/" if self.path else ""
+
     @cached_property
     def number(self) -> int:
         """Number of image files in it and below it."""
@@ -92,9 +101,8 @@ class Folder:
 
     def below(self) -> list[str]:
         """Returns the paths of all files in it and below it, sorted by folder."""
-        start = f"{self.path}/" if self.path else ""
         inner: dict[str, list[str]] = {name: one.below() for name, one in self.folders.items()}
-        own = {name: [start + name] for name in self.files}
+        own = {name: [self.start + name] for name in self.files}
         return [path for _, paths in sorted((inner | own).items()) for path in paths]
 
 
@@ -277,8 +285,8 @@ def _guess(found: Found, layout: str) -> str | None:
     if not flat and not flat_splits:
         return None
     folder = top if flat else training[0]
-    start = f"{folder.path}/" if folder.path else ""
-    guesses = guess_labels([start + name for name in folder.images])
+    paths = [folder.start + name for name in folder.images]
+    guesses = guess_labels(paths)
     if tables := _tables_around(found):
         several = "a table" if len(tables) == 1 else f"{len(tables)} tables"
         named = "" if len(tables) == 1 else f": {', '.join(tables[:MOST])}"
@@ -293,7 +301,7 @@ def _guess(found: Found, layout: str) -> str | None:
         )
     if len(guesses) > 1:
         readings = [
-            f"{', '.join(sorted({label_in(start + name, regex) for name in folder.images})[:MOST])}"
+            f"{', '.join(sorted({label_in(path, regex) for path in paths})[:MOST])}"
             f": pass `data.label_from={regex}`."
             for regex in guesses
         ]
@@ -356,7 +364,9 @@ def _parts(found: Found, regex: str, layout: str) -> dict[str, list[str]]:
     top = found.top
     if "train" in parts:
         if top.images:
-            log.warning("%s: left out %s beside the splits.", found.here, _images(top))
+            log.warning(
+                "%s: left out %s beside the splits.", found.here, count(top.images, "image")
+            )
         return parts
     if not parts:
         return {"": _photos_below(top)}
@@ -383,7 +393,7 @@ def _parts(found: Found, regex: str, layout: str) -> dict[str, list[str]]:
     log.info(
         "%s: %s outside of %s are for training, as there is no folder train.",
         found.here,
-        f"{len(train):,} photo{'' if len(train) == 1 else 's'}",
+        count(train, "photo"),
         _named(held_out),
     )
     found.others = []  # not left out
@@ -485,7 +495,7 @@ def _tables_around(found: Found) -> list[str]:
     """
     folders = [found.top, *found.top.folders.values(), *found.around]
     return [
-        f"{folder.path}/{name}" if folder.path else name
+        folder.start + name
         for folder in folders
         for name in folder.files
         if ending_of(name) in TABLES
@@ -498,7 +508,7 @@ def _table_in(found: Found) -> str:
 
     Of several, it is the one whose name says that it is for training.
     """
-    tables = [name for name in found.top.files if ending_of(name) in TABLES]
+    tables = found.top.tables
     if len(tables) > 1:
         tables = [name for name in tables if split_of(name.partition(".")[0]) == "train"]
     return str(found.here / tables[0]) if len(tables) == 1 else ""
@@ -511,10 +521,8 @@ def _refuse_table(found: Found, classes: Classes) -> None:
         found: the folder of photos.
         classes: classes as the folders say them.
     """
-    folders = classes.get("", {})
-    tables = [name for name in found.top.files if ending_of(name) in TABLES]
-    start = f"{found.top.path}/" if found.top.path else ""
-    for name in tables:
+    folders, start = classes.get("", {}), found.top.start
+    for name in found.top.tables:
         table = found.here / name
         label_of = labels_of_table(table)
         if len(found.top.filled) > 1 and not _says_labels(table, set(label_of.values())):
@@ -536,7 +544,7 @@ def _refuse_table(found: Found, classes: Classes) -> None:
                 f"  {shown}, as the table says: pass {table}.\n"
                 f"  {_named(found.top.filled)}, as the folders say: pass `data.layout=classes`."
             )
-    for name in tables:
+    for name in found.top.tables:
         log.info("%s: %s is not read, the folders are the classes.", found.root, printable(name))
 
 
@@ -550,9 +558,8 @@ def _says_labels(table: Path, labels: set[str]) -> bool:
         labels: values that were read as labels, which are the names of columns if each label has
             a column.
     """
-    parquet = ending_of(table.name) in KINDS["parquet"].endings
     try:
-        with (open_parquet if parquet else open_csv)(table) as opened:
+        with opener_of(table)(table) as opened:
             header = {name.strip() for name in opened.header}
     except UserError:
         return False
@@ -705,7 +712,7 @@ def _class_folders(path: Path, folder: Folder) -> dict[str, list[str]]:
     """Returns the files of each folder in a folder; refuses images beside them."""
     if folder.images:
         raise UserError(
-            f"{path}: holds {_images(folder)} outside of class folders, such as "
+            f"{path}: holds {count(folder.images, 'image')} outside of class folders, such as "
             f"{printable(folder.images[0])}. Expected a folder of images per class.\n"
             "  Move them into folders named after their classes, or away; or take the labels from "
             "their paths, with `data.label_from=REGEX`, whose first group is the label."
@@ -726,10 +733,6 @@ def _class_folders(path: Path, folder: Folder) -> dict[str, list[str]]:
     for name, inner in folder.folders.items():  # names that look the same are one class
         classes.setdefault(same_form(name), []).extend(inner.below())
     return classes
-
-
-def _images(folder: Folder) -> str:
-    return f"{len(folder.images):,} image{'' if len(folder.images) == 1 else 's'}"
 
 
 # The layouts that `data.layout` names, and the function that reads each.

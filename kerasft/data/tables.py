@@ -133,16 +133,20 @@ def read_table(table: Path, opener: Opener, data: Data, *, quiet: bool = False) 
     return Listing.of(read.photos)
 
 
+def opener_of(table: Path) -> Opener:
+    """Returns the function that opens a CSV or Parquet file, by the ending of its name."""
+    return open_parquet if ending_of(table.name) in KINDS["parquet"].endings else open_csv
+
+
 def labels_of_table(table: Path) -> dict[str, str]:
     """Returns the label of each file that a table lists, by its path relative to the table.
 
     Args:
         table: path of a CSV or Parquet file. If it is no table of photos, nothing is returned.
     """
-    parquet = KINDS["parquet"].endings
-    opener = open_parquet if ending_of(table.name) in parquet else open_csv
+    data = Data(source=str(table), bad_images="skip")
     try:
-        listed = read_table(table, opener, Data(source=str(table), bad_images="skip"), quiet=True)
+        listed = read_table(table, opener_of(table), data, quiet=True)
     except UserError:
         return {}
     return {photo.path: photo.class_name for photo in listed.photos}
@@ -170,10 +174,6 @@ class _Files:
         """Returns whether a value is the path of a file."""
         path, problem = _below(text, self.root)
         return not problem and os.path.isfile(os.path.join(self.root, path))
-
-    def is_photo(self, text: str) -> bool:
-        """Returns whether a value is the path or name of a photo that is there."""
-        return is_image_name(text) and (self.is_path(text) or bool(self.named(text)))
 
     def named(self, text: str) -> list[str]:
         """Returns the paths of the files that a value may mean by their name, the likeliest ones.

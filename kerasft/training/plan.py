@@ -85,20 +85,18 @@ def settle(config: Config, source: Source, net: Net, machine: Device, *, done: i
     views = _settle_views(config, blocks)
     asked, device = config, machine.device
     phases, storing = list(config.phases[:done]), []
-    # Of the first phase with a store: prefix, blocks, images needed and missing, their precision.
-    first: tuple[keras.Model, int | str, int, int, str] | None = None
+    first: tuple[Cut, AnyPhase, Storing, str] | None = None  # of the phases with a store
     trained = 0  # number of blocks whose weights an earlier phase of this process will change
     for index in range(done, len(config.phases)):
         phase, cut = config.phases[index], net.cut(blocks[index])
         precision, there = "float32", 0
         if len(cut.blocks) >= trained:
-            precision, there = _there(config, views, source, index, net, blocks[index], machine)
+            precision, there = _there(config, views, source, index, net, cut, machine)
         trained = max(trained, 0 if isinstance(phase, Solved) else len(cut.blocks))
         decided = decide_storing(config, views, source, index, cut, device, there)
         storing.append(decided)
-        if decided.stored and first is None and cut.prefix is not None:
-            needed = passes(phase, views, source)
-            first = cut.prefix, blocks[index], needed, decided.passes, precision
+        if decided.stored and first is None:
+            first = cut, phase, decided, precision
         settled: dict[str, object] = {"stored": decided.stored}
         if not isinstance(phase, Solved):
             settled["blocks"] = blocks[index]
@@ -114,13 +112,18 @@ def settle(config: Config, source: Source, net: Net, machine: Device, *, done: i
         }
     )
     if first is not None:
-        prefix, above, needed, lacking, counted = first
+        cut, phase, decided, counted = first
+        assert cut.prefix is not None  # or nothing would be stored
+        needed, lacking = passes(phase, views, source), decided.passes
         config = _with_cache(config, engine=_settle_engine(config, device))
-        config = _settle_batch(config, prefix, needed)
+        config = _settle_batch(config, cut.prefix, needed)
         if config.cache.precision == "auto":
             precision = counted
             if device == "cpu" and counted == "float32":
-                precision = choose_precision(config, source, prefix, blocks=above, passes=lacking)
+                above = len(cut.blocks)
+                precision = choose_precision(
+                    config, source, cut.prefix, blocks=above, passes=lacking
+                )
             if precision != counted and lacking < needed:
                 # What is stored in float32 is of no use then, so it must not be counted.
                 return settle(
@@ -221,7 +224,7 @@ def _there(
     source: Source,
     index: int,
     net: Net,
-    blocks: int | str,
+    cut: Cut,
     machine: Device,
 ) -> tuple[str, int]:
     """Counts the images, each view counted, whose activations at a phase's cut are stored already.
@@ -230,7 +233,7 @@ def _there(
         The precision in which most of them were computed, float32 if the numbers are equal; and
         their number. Stores in bfloat16 count if it was measured to be worth it, or is asked for.
     """
-    phase, cut = config.phases[index], net.cut(blocks)
+    phase, above = config.phases[index], len(cut.blocks)
     if cut.prefix is None or config.cache.mode == "off" or phase.stored is False:
         return "float32", 0
     augment = config.augment.model_copy(update={"views": views})
@@ -241,12 +244,12 @@ def _there(
     precisions = [config.cache.precision]
     if precisions == ["auto"]:
         precisions = ["float32"]
-        if machine.device == "cpu" and bfloat16_pays(config, cut.prefix, blocks):
+        if machine.device == "cpu" and bfloat16_pays(config, cut.prefix, above):
             precisions.append("bfloat16")
     most = "float32", 0
     for precision in precisions:
         asked = _with_cache(config, precision=precision)
-        there = stored_already(asked, source, machine, phase, net, len(cut.blocks))
+        there = stored_already(asked, source, machine, phase, net, above)
         if there > most[1]:
             most = precision, there
     return most

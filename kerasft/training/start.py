@@ -3,8 +3,6 @@
 The first phase begins with a backbone and a new head, a later one with the run's model.keras.
 """
 
-from pathlib import Path
-
 from kerasft.activations.context import RunContext
 from kerasft.backbones.spec import SEPARATOR, side_of
 from kerasft.config.fields import Config
@@ -48,28 +46,23 @@ def initial_net(config: Config, num_classes: int) -> Net:
     return Net.of(model, config.model.backbone)
 
 
-def start_net(context: RunContext, index: int) -> Net:
+def start_net(context: RunContext, index: int, net: Net | None = None) -> Net:
     """Opens the net that a phase begins with, the same one in every process.
+
+    The weights that a later phase begins with are kept until it is recorded. They are a copy,
+    because the end of the phase may replace model.keras before it is recorded.
 
     Args:
         context: the run.
         index: position of the phase in the run, from 0.
+        net: that net, if this process has opened it already.
 
     Returns:
         The `initial_net` for the first phase, the best model so far for a later one.
     """
     if index == 0:
-        return initial_net(context.config, len(context.source.class_names))
-    start = keep_start(context)
-    return Net.of(trained_part(bundle.load(start).model), context.config.model.backbone)
-
-
-def keep_start(context: RunContext) -> Path:
-    """Keeps the weights that a later phase begins with, until it is recorded; returns their file.
-
-    They are a copy, because the end of the phase may replace model.keras before it is recorded.
-    """
+        return net or initial_net(context.config, len(context.source.class_names))
     start = context.run.checkpoints / checkpoint.START
     if not start.is_file():
         bundle.copy(context.run.model_path, start)
-    return start
+    return net or Net.of(trained_part(bundle.load(start).model), context.config.model.backbone)

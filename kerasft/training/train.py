@@ -55,7 +55,7 @@ from kerasft.training.reopen import (
     prepare_again,
     refuse_contradiction,
 )
-from kerasft.training.start import keep_start, start_net
+from kerasft.training.start import start_net
 from kerasft.training.trainable import Trainable, open_trainable
 
 log = logging.getLogger("kerasft")
@@ -327,9 +327,7 @@ def _run_phases(
         best = record.validation.loss if record.validation else math.inf
         try:
             checkpoint.begin(run.checkpoints, config.phases[index].name)
-            if net is not None and index:
-                keep_start(context)
-            done, saved = run_phase(context, index, net or start_net(context, index), best)
+            done, saved = run_phase(context, index, start_net(context, index, net), best)
         except PhaseFailed:
             _drop_phase(context, index, record, score_test)
             raise

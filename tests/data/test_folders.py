@@ -1,10 +1,10 @@
 import os
 
 import pytest
+from photo_files import make, message_of
 
 from kerasft.data.folders import digest, examine, find_files, for_each_file, walk
 from kerasft.data.layouts import place_of_folder
-from kerasft.errors import UserError
 from kerasft.progress import silent
 from kerasft.text import listing
 
@@ -12,19 +12,6 @@ PIXEL = (  # a GIF of one white pixel
     b"GIF89a\x01\x00\x01\x00\x80\x00\x00\xff\xff\xff\x00\x00\x00,\x00\x00\x00\x00\x01\x00\x01"
     b"\x00\x00\x02\x02D\x01\x00;"
 )
-
-
-def make(root, *paths):
-    for path in paths:
-        (root / path).parent.mkdir(parents=True, exist_ok=True)
-        (root / path).write_bytes(path.encode())
-    return root
-
-
-def message_of(call, *arguments):
-    with pytest.raises(UserError) as error:
-        call(*arguments)
-    return str(error.value)
 
 
 def test_links_are_followed_and_circles_end(tmp_path):

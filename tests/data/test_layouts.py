@@ -8,22 +8,10 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from photo_files import make, message_of
 
 from kerasft.data.layouts import LAYOUTS, find_classes
 from kerasft.errors import UserError
-
-
-def make(root, *paths):
-    for path in paths:
-        (root / path).parent.mkdir(parents=True, exist_ok=True)
-        (root / path).write_bytes(path.encode())
-    return root
-
-
-def message_of(call, *arguments):
-    with pytest.raises(UserError) as error:
-        call(*arguments)
-    return str(error.value)
 
 
 def test_folders_are_classes(tmp_path):

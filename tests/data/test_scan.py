@@ -6,6 +6,7 @@ import shutil
 import numpy as np
 import pytest
 from drawing import draw_photos
+from photo_files import message_of
 from PIL import Image
 
 from kerasft.config.fields import Data
@@ -16,12 +17,6 @@ from kerasft.errors import UserError
 
 def scan(root, seed=0, **settings):
     return scan_source(Data(source=root, **settings), seed=seed)
-
-
-def message_of(call, *arguments, **settings):
-    with pytest.raises(UserError) as error:
-        call(*arguments, **settings)
-    return str(error.value)
 
 
 @pytest.fixture

@@ -18,18 +18,12 @@ from kerasft.training import plan
 from kerasft.training.plan import plan_new, settle
 
 CPU = Device("tensorflow", "cpu", "", 2)
-pytestmark = pytest.mark.usefixtures("tiny_backbone")
+pytestmark = pytest.mark.usefixtures("tiny_backbone", "own_cache")
 
 
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory):
     return draw_photos(tmp_path_factory.mktemp("resolve") / "photos")
-
-
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path, monkeypatch):
-    """An empty cache: what other tests have stored of the same photos would change the plans."""
-    monkeypatch.setenv("KERASFT_CACHE", str(tmp_path / "cache"))
 
 
 def resolved(photos, *sets, **flags):
@@ -89,8 +83,7 @@ def store_rows(photos, count=None, blocks=0, **settled):
     return planned, net
 
 
-def test_what_is_stored_already_costs_nothing(photos, tmp_path, monkeypatch):
-    monkeypatch.setenv("KERASFT_CACHE", str(tmp_path))
+def test_what_is_stored_already_costs_nothing(photos):
     store_rows(photos, **{"augment.views": 3})
     # With three views it would not pay if nothing were there, see above.
     assert why(photos, "augment.views=3") == (
@@ -106,8 +99,7 @@ def test_what_is_stored_already_costs_nothing(photos, tmp_path, monkeypatch):
     )
 
 
-def test_stores_of_weights_that_will_change_before_do_not_count(photos, tmp_path, monkeypatch):
-    monkeypatch.setenv("KERASFT_CACHE", str(tmp_path))
+def test_stores_of_weights_that_will_change_before_do_not_count(photos):
     store_rows(photos)
     config = append_phase(
         small(photos, "phases.0.blocks=1"),
@@ -117,26 +109,24 @@ def test_stores_of_weights_that_will_change_before_do_not_count(photos, tmp_path
     assert planned.phases[1].storing.passes == 54  # the first phase trains the block below it
 
 
-def test_stores_in_bfloat16_are_used_where_bfloat16_pays(photos, tmp_path, monkeypatch):
-    monkeypatch.setenv("KERASFT_CACHE", str(tmp_path))
+def test_stores_in_bfloat16_are_used_where_bfloat16_pays(photos, own_cache, monkeypatch):
     monkeypatch.setattr(engines, "computes_bfloat16", lambda: True)
     planned, net = store_rows(photos, **{"cache.precision": "bfloat16"})
     key = pace._key_of_gain(planned.config, net.cut(0).prefix, 0)
     for difference, precision, lacking in ((0.1, "float32", 54), (0.01, "bfloat16", 0)):
-        cache.remember(tmp_path, key, {"speed": 2.0, "difference": difference})
+        cache.remember(own_cache, key, {"speed": 2.0, "difference": difference})
         found = resolved(photos)[0]
         assert (found.precision, found.phases[0].storing.passes) == (precision, lacking)
     store_rows(photos, **{"cache.precision": "float32"})  # then that is taken
     assert resolved(photos)[0].precision == "float32"
 
 
-def test_stores_in_float32_are_not_counted_where_bfloat16_is_chosen(photos, tmp_path, monkeypatch):
-    monkeypatch.setenv("KERASFT_CACHE", str(tmp_path))
+def test_stores_in_float32_are_not_counted_where_bfloat16_is_chosen(photos, own_cache, monkeypatch):
     monkeypatch.setattr(engines, "computes_bfloat16", lambda: True)
     monkeypatch.setattr(pace, "WORTH_MEASURING", 30)
     planned, net = store_rows(photos, count=10, **{"cache.precision": "float32"})
     key = pace._key_of_gain(planned.config, net.cut(0).prefix, 0)
-    cache.remember(tmp_path, key, {"speed": 2.0, "difference": 0.01})
+    cache.remember(own_cache, key, {"speed": 2.0, "difference": 0.01})
     found = resolved(photos)[0]
     # 20 of the 54 are there, but in float32.
     assert (found.precision, found.phases[0].storing.passes) == ("bfloat16", 54)

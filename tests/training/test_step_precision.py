@@ -19,18 +19,12 @@ from kerasft.training.reopen import config_of
 from kerasft.training.train import plan_run, train_run
 
 CPU = Device("tensorflow", "cpu", "", 2)
-pytestmark = pytest.mark.usefixtures("tiny_backbone")
+pytestmark = pytest.mark.usefixtures("tiny_backbone", "own_cache")
 
 
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory):
     return draw_photos(tmp_path_factory.mktemp("precision") / "photos")
-
-
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path, monkeypatch):
-    """An empty cache, in which nothing has been measured or stored."""
-    monkeypatch.setenv("KERASFT_CACHE", str(tmp_path / "cache"))
 
 
 @pytest.fixture
