@@ -38,7 +38,8 @@ Packages; each imports only those below it, and its `__init__` describes its mod
     export        model.keras as a SavedModel, and the proof that it computes the same
     training      a run, from its config to model.keras
     activations   activations of the frozen prefix: computed once, kept on disk
-    data          photos: found, checked, split, batched
+    data          photos: read, checked, split, batched
+    sources       where photos come from: folders, tables, archives, datasets
     pixels        one image: decoded, resized, augmented
     models        Keras graphs: backbones, cuts, model.keras
     importers     weights of other tools, as files that Keras reads

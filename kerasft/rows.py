@@ -1,6 +1,6 @@
 """Files of rows: CSV, Parquet, and lists with a path and a label in each line, opened alike.
 
-What the columns mean is not known here; `data/tables.py` finds it out.
+What the columns mean is not known here; `sources/tables.py` finds it out.
 """
 
 import csv

@@ -65,7 +65,7 @@ def one(what: str, folder: Path) -> dict:
     import resource
 
     from kerasft.config.fields import Data
-    from kerasft.data.folders import examine
+    from kerasft.data.files import examine
     from kerasft.data.scan import open_source, scan_source, write_classes, write_splits
 
     examine(next((folder / "photos").rglob("*.png")))  # TensorFlow builds its graphs

@@ -123,7 +123,7 @@ def compare(
     with showing() as progress:
         logging.getLogger("kerasft").setLevel(logging.WARNING)  # dozens of runs log the same
         for name in ("layouts", "tables"):  # what was guessed about the photos is said all the same
-            logging.getLogger(f"kerasft.data.{name}").setLevel(logging.INFO)
+            logging.getLogger(f"kerasft.sources.{name}").setLevel(logging.INFO)
         result = compare_ways(
             {"data.source": source, **typed},
             out,

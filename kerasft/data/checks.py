@@ -9,9 +9,10 @@ from typing import NoReturn
 import numpy as np
 
 from kerasft.config.overrides import NO_RUN
-from kerasft.data.source import SPLITS, UNUSED, Listing, Source
+from kerasft.data.source import UNUSED, Source
 from kerasft.data.splits import movable, units_of
 from kerasft.errors import UserError, did_you_mean
+from kerasft.sources.photos import SPLITS, Listing
 from kerasft.text import count, listing
 
 log = logging.getLogger(__name__)

@@ -26,10 +26,11 @@ from kerasft.config.fields import Config
 from kerasft.config.load import load_config
 from kerasft.config.overrides import NO_RUN
 from kerasft.config.photo_names import same_form
-from kerasft.data.source import SPLITS, UNUSED, Source
+from kerasft.data.source import UNUSED, Source
 from kerasft.data.splits import read_rows, read_text, units_of
 from kerasft.errors import UserError
 from kerasft.run import Run, open_run
+from kerasft.sources.photos import SPLITS
 from kerasft.text import count, listing, printable
 
 log = logging.getLogger("kerasft")

@@ -7,23 +7,19 @@ Shapes: N images, K classes.
 """
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from kerasft.config import fields
-from kerasft.config.fields import Data
 from kerasft.config.load import data_at, load_config
 from kerasft.config.photo_names import same_form
-from kerasft.config.source_names import TABLES, kind_of
 from kerasft.data import checks
-from kerasft.data.archives import find_archive
-from kerasft.data.folders import examine, find_files, for_each_file
+from kerasft.data.files import examine, find_files, for_each_file
 from kerasft.data.known import keep_splits
-from kerasft.data.layouts import find_folder
-from kerasft.data.source import UNUSED, Listing, PhotoFolder, Source
+from kerasft.data.source import UNUSED, Source
 from kerasft.data.splits import (
     read_rows,
     read_text,
@@ -32,62 +28,14 @@ from kerasft.data.splits import (
     without_copies,
     write_rows,
 )
-from kerasft.data.tables import find_csv, find_list, find_parquet
-from kerasft.data.tfds import find_tfds
 from kerasft.errors import UserError, did_you_mean
 from kerasft.files import write_atomic
 from kerasft.progress import Progress, silent
 from kerasft.run import Run
 from kerasft.seeds import derive_seed
+from kerasft.sources.find import find_photos, list_photos
+from kerasft.sources.photos import Listing, PhotoFolder
 from kerasft.text import count, listing, printable
-
-# The function that opens each kind of `source_names.KINDS`.
-SOURCES: dict[str, Callable[[Data, Progress], PhotoFolder]] = {
-    "folder": find_folder,
-    "csv": find_csv,
-    "parquet": find_parquet,
-    "list": find_list,
-    "archive": find_archive,
-    "tfds": find_tfds,
-}
-
-
-def list_photos(data: Data, progress: Progress) -> tuple[PhotoFolder, Listing]:
-    """Finds the photos of a source, see `find_photos`, and lists them.
-
-    Raises:
-        UserError: see `find_photos` and `PhotoFolder.read`; a field that says how another kind of
-            source is to be read (exit code 2).
-    """
-    kind = kind_of(data.source)
-    folder = kind in ("folder", "archive")
-    for name, takes, what in (
-        ("layout", folder or data.layout == "auto", "a folder or an archive"),
-        ("columns", kind in TABLES or not data.columns, "a table"),
-        ("label_from", kind in TABLES or folder or data.label_from is None, "files"),
-    ):
-        if not takes:
-            raise UserError(
-                f"has no effect with {data.source}, which is not {what}. Leave out `data.{name}`.",
-                field=f"data.{name}",
-                exit_code=2,
-            )
-    place = find_photos(data, progress)
-    return place, place.read()
-
-
-def find_photos(data: Data, progress: Progress) -> PhotoFolder:
-    """Finds the photos of a source; unpacks an archive or TFDS dataset if necessary.
-
-    Args:
-        data: section `data` of the config; `source` names the source.
-        progress: receiver of events of stage "unpack".
-
-    Raises:
-        UserError: the source cannot be found, read or unpacked.
-    """
-    return SOURCES[kind_of(data.source)](data, progress)
-
 
 SPLIT_TYPE = "<U10"  # "validation" is the longest name of a split
 

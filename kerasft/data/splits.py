@@ -16,9 +16,10 @@ from pathlib import Path
 
 import numpy as np
 
-from kerasft.data.source import SPLITS, UNUSED
+from kerasft.data.source import UNUSED
 from kerasft.errors import UserError
 from kerasft.files import replacing
+from kerasft.sources.photos import SPLITS
 
 COLUMNS = ["path", "label", "split", "digest", "group", "pixels"]
 EARLIER = COLUMNS[:5]  # the columns of versions that did not record digests of decoded images

@@ -15,13 +15,14 @@ from kerasft.config.load import data_at
 from kerasft.data import scan
 from kerasft.data.batches import split_batches
 from kerasft.data.known import relabelled, warn_about_moves
-from kerasft.data.source import SPLITS, Source
+from kerasft.data.source import Source
 from kerasft.errors import UserError
 from kerasft.metrics import calibration_error, log_loss, wilson
 from kerasft.models.bundle import Bundle, score
 from kerasft.models.target import open_model, prepare_for
 from kerasft.progress import Progress, silent
 from kerasft.results import Result
+from kerasft.sources.photos import SPLITS
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from kerasft.data.batches import image_batches
-from kerasft.data.folders import examine, for_each_file, is_image_name, walk
+from kerasft.data.files import examine, for_each_file
 from kerasft.data.scan import refuse_edited_classes
 from kerasft.errors import UserError
 from kerasft.export import scorer
@@ -22,6 +22,7 @@ from kerasft.models.target import open_model, prepare_for
 from kerasft.progress import Event, Progress, silent
 from kerasft.results import Result, plain
 from kerasft.run import Run
+from kerasft.sources.folders import is_image_name, walk
 from kerasft.text import printable
 
 BATCH = 32

@@ -8,9 +8,9 @@ import pytest
 from kerasft.cli.main import main
 from kerasft.cli.pages import read_guide
 from kerasft.config.load import load_config
-from kerasft.data.scan import find_photos
 from kerasft.errors import UserError
 from kerasft.progress import silent
+from kerasft.sources.find import find_photos
 
 PAGE = read_guide()["what-you-have"]
 COMMANDS = [line[12:] for line in PAGE.splitlines() if line.startswith("    kerasft train")]

@@ -1,8 +1,8 @@
 import pytest
 
 from kerasft.config.source_names import KINDS, kind_of, short_name, tfds_name
-from kerasft.data.scan import SOURCES
 from kerasft.errors import UserError
+from kerasft.sources.find import SOURCES
 
 
 @pytest.mark.parametrize(

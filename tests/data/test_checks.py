@@ -12,9 +12,10 @@ from kerasft.data.checks import (
     refuse_small_classes,
     warn_about_copies,
 )
-from kerasft.data.source import Listing, Photo, Source
+from kerasft.data.source import Source
 from kerasft.data.splits import without_copies
 from kerasft.errors import UserError
+from kerasft.sources.photos import Listing, Photo
 
 ROOT = Path("/photos")
 BOTH = ("validation", "test")

@@ -3,9 +3,10 @@ import os
 import pytest
 from photo_files import make, message_of
 
-from kerasft.data.folders import digest, examine, find_files, for_each_file, walk
-from kerasft.data.layouts import place_of_folder
+from kerasft.data.files import digest, examine, find_files, for_each_file
 from kerasft.progress import silent
+from kerasft.sources.folders import walk
+from kerasft.sources.layouts import place_of_folder
 from kerasft.text import listing
 
 PIXEL = (  # a GIF of one white pixel

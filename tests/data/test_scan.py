@@ -62,7 +62,7 @@ def test_the_order_in_which_a_folder_is_listed_does_not_matter(photos, monkeypat
         def __exit__(self, *_):
             pass
 
-    monkeypatch.setattr("kerasft.data.folders.os.scandir", Backwards)
+    monkeypatch.setattr("kerasft.sources.folders.os.scandir", Backwards)
     after = scan(photos)
     assert after.paths == before.paths
     assert after.splits.tolist() == before.splits.tolist()

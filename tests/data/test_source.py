@@ -2,7 +2,8 @@ from pathlib import Path
 
 import numpy as np
 
-from kerasft.data.source import Listing, Photo, Source
+from kerasft.data.source import Source
+from kerasft.sources.photos import Listing, Photo
 
 
 def test_a_listing_of_photos_knows_their_classes_by_split():

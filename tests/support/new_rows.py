@@ -58,7 +58,7 @@ def add_kind() -> None:
 
 def find_list(data, progress):
     """Opens a list file; paths are relative to its folder."""
-    from kerasft.data.source import Listing, Photo, PhotoFolder
+    from kerasft.sources.photos import Listing, Photo, PhotoFolder
 
     path = Path(data.source)
 
@@ -137,8 +137,8 @@ def run(commands: Sequence[Sequence[str]]) -> None:
     add_method()
     add_kind()
     add_backbone()
-    from kerasft.data.scan import SOURCES
     from kerasft.models.build import BUILDERS
+    from kerasft.sources.find import SOURCES
 
     SOURCES["lines"] = find_list
     BUILDERS["toy"] = build_toy

@@ -15,10 +15,11 @@ from tiny_run import SECOND, small
 from kerasft.cli.options import default_run_path
 from kerasft.config.fields import Data
 from kerasft.config.load import load_config
-from kerasft.data.scan import SOURCES, find_photos, open_source, scan_for_model, scan_source
+from kerasft.data.scan import open_source, scan_for_model, scan_source
 from kerasft.errors import UserError
 from kerasft.evaluation.evaluate import evaluate_run
 from kerasft.progress import silent
+from kerasft.sources.find import SOURCES, find_photos
 from kerasft.training.train import continue_run, train_run
 from kerasft.unpacked import clear, list_unpacked, photo_folder
 

@@ -1,74 +1,24 @@
-"""Files of photos: listed below a folder, read and checked once, and found again.
-
-Hidden files and the metadata files of operating systems are ignored. What folders mean, such as
-classes and splits, is in `layouts.py`.
-"""
+"""Files of photos: read and checked once, and found again by their contents."""
 
 import hashlib
 import logging
 import os
 import stat
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple, TypeVar
 
-from kerasft.data.source import PhotoFolder
 from kerasft.data.threads import in_order
 from kerasft.errors import UserError
 from kerasft.files import digest_of
 from kerasft.pixels import images
 from kerasft.progress import Event, Progress
+from kerasft.sources.folders import MAX_BYTES, walk
+from kerasft.sources.photos import PhotoFolder
 from kerasft.text import count, is_writable, listing
 
 log = logging.getLogger(__name__)
 Result = TypeVar("Result")
-
-LEFT_BEHIND = {"thumbs.db", "desktop.ini", "__macosx", "icon\r"}
-MAX_BYTES = 1 << 29  # room for headers.MAX_PIXELS pixels of four bytes, but not for a video
-
-
-def walk(root: Path, below: str = "") -> Iterator[str]:
-    """Yields the files below a folder, including those of nested and linked folders.
-
-    Args:
-        root: folder that the paths are relative to.
-        below: folder to start in, relative to `root`; "" means `root` itself.
-
-    Yields:
-        Posix paths, folder by folder, sorted by name.
-    """
-    yield from _walk(root / below, f"{below}/" if below else "", ())
-
-
-def _walk(folder: Path, prefix: str, above: tuple[tuple[int, int], ...]) -> Iterator[str]:
-    here = folder.stat()
-    if (here.st_dev, here.st_ino) in above:  # a link to one of the folders that it lies in
-        return
-    above = (*above, (here.st_dev, here.st_ino))
-    for entry in entries(folder):
-        if entry.is_dir():
-            yield from _walk(folder / entry.name, f"{prefix}{entry.name}/", above)
-        else:
-            yield prefix + entry.name
-
-
-def entries(folder: Path) -> list[os.DirEntry[str]]:
-    """Lists a folder, sorted by name, without hidden files and those of operating systems.
-
-    Raises:
-        UserError: the folder cannot be listed.
-    """
-    try:
-        with os.scandir(folder) as listed:
-            found = [entry for entry in listed if not is_left_behind(entry.name)]
-    except OSError as error:
-        raise UserError(f"{folder}: cannot be listed: {error.strerror}.") from error
-    return sorted(found, key=lambda entry: entry.name)
-
-
-def is_left_behind(name: str) -> bool:
-    """Returns whether a file is hidden, or one that operating systems put into folders."""
-    return name[:1] == "." or name.lower() in LEFT_BEHIND
 
 
 class Examined(NamedTuple):
@@ -188,8 +138,3 @@ def for_each_file(
         if len(results) % step == 0 or len(results) == len(paths):
             progress(Event("images", len(results), len(paths)))
     return results
-
-
-def is_image_name(path: str) -> bool:
-    """Returns whether a path has the file ending of an image."""
-    return PurePosixPath(path).suffix.lower() in images.SUFFIXES

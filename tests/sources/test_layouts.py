@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from photo_files import make, message_of
 
-from kerasft.data.layouts import LAYOUTS, find_classes
 from kerasft.errors import UserError
+from kerasft.sources.layouts import LAYOUTS, find_classes
 
 
 def test_folders_are_classes(tmp_path):

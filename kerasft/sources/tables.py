@@ -24,11 +24,11 @@ from pathlib import Path, PurePath
 from kerasft.config.fields import Data
 from kerasft.config.photo_names import UNLABELLED, WORDS, label_in, same_form, split_of
 from kerasft.config.source_names import KINDS, ending_of
-from kerasft.data.folders import is_image_name, walk
-from kerasft.data.source import SPLITS, Listing, Photo, PhotoFolder
 from kerasft.errors import UserError, did_you_mean
 from kerasft.progress import Progress
 from kerasft.rows import Opener, open_csv, open_list, open_parquet
+from kerasft.sources.folders import is_image_name, walk
+from kerasft.sources.photos import SPLITS, Listing, Photo, PhotoFolder
 from kerasft.text import is_writable, listing, printable
 
 log = logging.getLogger(__name__)

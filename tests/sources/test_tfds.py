@@ -9,10 +9,10 @@ from PIL import Image
 from tfds_set import builder_class, drawn, write_set
 
 from kerasft.config.fields import Data
-from kerasft.data.folders import examine
-from kerasft.data.tfds import find_tfds
+from kerasft.data.files import examine
 from kerasft.errors import UserError
 from kerasft.progress import silent
+from kerasft.sources.tfds import find_tfds
 from kerasft.unpacked import clear, list_unpacked, photo_folder
 
 tfds = pytest.importorskip("tensorflow_datasets")
@@ -221,7 +221,7 @@ def test_a_damaged_set_is_one_sentence(sets, tmp_path):
 
 
 def test_a_full_disk_is_known_before_it_is_full(sets, monkeypatch):
-    monkeypatch.setattr("kerasft.data.tfds.room", lambda: 1000)
+    monkeypatch.setattr("kerasft.sources.tfds.room", lambda: 1000)
     assert "can't be unpacked: the disk of" in message_of("my_shapes", sets)
 
 

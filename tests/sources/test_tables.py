@@ -7,10 +7,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from kerasft.config.fields import Data
-from kerasft.data.source import Photo
-from kerasft.data.tables import find_csv, find_list, find_parquet
 from kerasft.errors import UserError
 from kerasft.progress import silent
+from kerasft.sources.photos import Photo
+from kerasft.sources.tables import find_csv, find_list, find_parquet
 
 THREE = "a.jpg,cat\nsub/b.jpg,dog\nc.jpg,cat\n"
 

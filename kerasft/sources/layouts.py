@@ -30,11 +30,11 @@ from kerasft.config.photo_names import (
     splits_of,
 )
 from kerasft.config.source_names import KINDS, TFDS, ending_of
-from kerasft.data.folders import entries, is_image_name
-from kerasft.data.source import SPLITS, Listing, Photo, PhotoFolder
-from kerasft.data.tables import NAMES, labels_of_table, opener_of
 from kerasft.errors import UserError
 from kerasft.progress import Progress
+from kerasft.sources.folders import entries, is_image_name
+from kerasft.sources.photos import SPLITS, Listing, Photo, PhotoFolder
+from kerasft.sources.tables import NAMES, labels_of_table, opener_of
 from kerasft.text import count, is_writable, listing, printable
 
 log = logging.getLogger(__name__)

@@ -25,11 +25,11 @@ from typing import NamedTuple
 
 from kerasft.config.fields import Data
 from kerasft.config.source_names import ending_of
-from kerasft.data.folders import MAX_BYTES, is_image_name, is_left_behind
-from kerasft.data.layouts import place_of_folder
-from kerasft.data.source import PhotoFolder
 from kerasft.errors import UserError
 from kerasft.progress import Event, Progress
+from kerasft.sources.folders import MAX_BYTES, is_image_name, is_left_behind
+from kerasft.sources.layouts import place_of_folder
+from kerasft.sources.photos import PhotoFolder
 from kerasft.text import is_writable, listing, printable
 from kerasft.unpacked import no_room, room, unpacked
 

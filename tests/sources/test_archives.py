@@ -17,10 +17,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from kerasft.config.fields import Data
-from kerasft.data import archives
-from kerasft.data.archives import find_archive, unpack
 from kerasft.errors import UserError
 from kerasft.progress import silent
+from kerasft.sources import archives
+from kerasft.sources.archives import find_archive, unpack
 from kerasft.unpacked import list_unpacked, photo_folder
 
 

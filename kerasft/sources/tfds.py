@@ -21,9 +21,9 @@ import numpy as np
 from kerasft.config.fields import Data
 from kerasft.config.photo_names import WORDS
 from kerasft.config.source_names import tfds_name
-from kerasft.data.source import Listing, Photo, PhotoFolder
 from kerasft.errors import UserError, did_you_mean
 from kerasft.progress import Event, Progress
+from kerasft.sources.photos import Listing, Photo, PhotoFolder
 from kerasft.text import printable
 from kerasft.unpacked import no_room, room, unpacked
 

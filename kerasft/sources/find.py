@@ -1,0 +1,60 @@
+"""The photos of a source, found: a function for each kind of `source_names.KINDS`."""
+
+from collections.abc import Callable
+
+from kerasft.config.fields import Data
+from kerasft.config.source_names import TABLES, kind_of
+from kerasft.errors import UserError
+from kerasft.progress import Progress
+from kerasft.sources.archives import find_archive
+from kerasft.sources.layouts import find_folder
+from kerasft.sources.photos import Listing, PhotoFolder
+from kerasft.sources.tables import find_csv, find_list, find_parquet
+from kerasft.sources.tfds import find_tfds
+
+# The function that opens each kind of `source_names.KINDS`.
+SOURCES: dict[str, Callable[[Data, Progress], PhotoFolder]] = {
+    "folder": find_folder,
+    "csv": find_csv,
+    "parquet": find_parquet,
+    "list": find_list,
+    "archive": find_archive,
+    "tfds": find_tfds,
+}
+
+
+def list_photos(data: Data, progress: Progress) -> tuple[PhotoFolder, Listing]:
+    """Finds the photos of a source, see `find_photos`, and lists them.
+
+    Raises:
+        UserError: see `find_photos` and `PhotoFolder.read`; a field that says how another kind of
+            source is to be read (exit code 2).
+    """
+    kind = kind_of(data.source)
+    folder = kind in ("folder", "archive")
+    for name, takes, what in (
+        ("layout", folder or data.layout == "auto", "a folder or an archive"),
+        ("columns", kind in TABLES or not data.columns, "a table"),
+        ("label_from", kind in TABLES or folder or data.label_from is None, "files"),
+    ):
+        if not takes:
+            raise UserError(
+                f"has no effect with {data.source}, which is not {what}. Leave out `data.{name}`.",
+                field=f"data.{name}",
+                exit_code=2,
+            )
+    place = find_photos(data, progress)
+    return place, place.read()
+
+
+def find_photos(data: Data, progress: Progress) -> PhotoFolder:
+    """Finds the photos of a source; unpacks an archive or TFDS dataset if necessary.
+
+    Args:
+        data: section `data` of the config; `source` names the source.
+        progress: receiver of events of stage "unpack".
+
+    Raises:
+        UserError: the source cannot be found, read or unpacked.
+    """
+    return SOURCES[kind_of(data.source)](data, progress)
