@@ -1,8 +1,9 @@
 """One image, from encoded bytes to model input. All decoding and resizing is here.
 
-    images     decodes an image upright, resizes it to the model's square
-    headers    reads format, size and orientation from the bytes, inside the graph
-    augment    makes a view of an image, a function of image, view number and seed
+    images      decodes an image upright, resizes it to the model's square
+    headers     reads format, size and orientation from the bytes, inside the graph
+    augment     makes a view of an image, a function of image, view number and seed
+    likeness    computes the look of an image, by which altered copies are recognized
 
 Shapes: decoded uint8 [h,w,3]; resized float32 [S,S,3], 0 to 255.
 """
