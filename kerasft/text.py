@@ -63,6 +63,12 @@ def listing(lines: list[str], most: int) -> str:
     return "".join(f"\n  {line}" for line in [*lines[:most], *more])
 
 
+def in_line(names: list[str], most: int) -> str:
+    """Lists the first names in one line, and the number of further ones: "a, b and 3 more"."""
+    more = f" and {len(names) - most:,} more" if len(names) > most else ""
+    return ", ".join(map(printable, names[:most])) + more
+
+
 MOST_CLASSES = 20
 """Largest number of classes for which a table has a line each."""
 

@@ -6,6 +6,12 @@ decodes one image; `folder`, `csv` (in groups of ten) and `zip` (unpacked first)
 
     python scripts/bench_scan.py 1000 100000
 
+With a folder of JPEG files: how fast they are scanned (`examine_files`), and read again without
+being decoded (`digest`), as a share of the speed of a bare loop, which reads every file and calls
+`tf.io.decode_jpeg`, in the same threads.
+
+    python scripts/bench_scan.py --photos FOLDER
+
 Unix only (`resource`). Every number of files needs 4 kB each, twice, in the system's folder for
 temporary ones.
 """
@@ -24,6 +30,7 @@ import zlib
 from pathlib import Path
 
 CLASSES = 10
+ROWS = ("base", "folder", "reopen", "csv", "zip")
 
 
 def write_png(path: Path, number: int) -> None:
@@ -84,18 +91,57 @@ def one(what: str, folder: Path) -> dict:
     return {"what": what, "seconds": round(seconds, 1), "peak_mb": round(peak / 1024)}
 
 
+def pace(folder: Path) -> None:
+    """Prints time per photo of the bare loop and of kerasft's, the best of five rounds of each."""
+    import tensorflow as tf
+
+    from kerasft.data.files import digest, examine_files, for_each_file
+    from kerasft.progress import silent
+
+    def bare(path: Path) -> object:
+        return tf.io.decode_jpeg(path.read_bytes(), channels=3).shape
+
+    files = sorted(str(path.relative_to(folder)) for path in folder.rglob("*.jp*g"))
+    ways = {
+        "bare": lambda: for_each_file(bare, folder, files, silent),
+        "scan": lambda: examine_files(folder, files, silent),
+        "digest": lambda: for_each_file(digest, folder, files, silent),
+    }
+    best: dict[str, tuple[float, float]] = {}
+    for _ in range(5):
+        for name, way in ways.items():
+            began, cpu = time.perf_counter(), time.process_time()
+            way()
+            took = (time.perf_counter() - began, time.process_time() - cpu)
+            before = best.get(name, took)
+            best[name] = (min(took[0], before[0]), min(took[1], before[1]))
+    for name, (seconds, cpu) in best.items():
+        row = {
+            "what": name,
+            "files": len(files),
+            "ms_per_file": round(1e3 * seconds / len(files), 3),
+            "cpu_ms_per_file": round(1e3 * cpu / len(files), 3),
+            "speed_of_bare": round(best["bare"][0] / seconds, 2),
+        }
+        print(json.dumps(row), flush=True)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("counts", nargs="+", help="numbers of images")
+    parser.add_argument("counts", nargs="*", help="numbers of images")
+    parser.add_argument("--only", nargs="+", default=ROWS, choices=ROWS, help="rows to measure")
+    parser.add_argument("--photos", type=Path, help="folder of photos, for their pace")
     parser.add_argument("--one", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.one:
         print(json.dumps(one(options.counts[0], options.one)))
         return
+    if options.photos:
+        pace(options.photos)
     for count in map(int, options.counts):
         with tempfile.TemporaryDirectory(prefix="bench-scan-") as name:
             write_photos(Path(name), count)
-            for what in ("base", "folder", "reopen", "csv", "zip"):
+            for what in options.only:
                 command = [sys.executable, __file__, what, "--one", name]
                 environment = {**os.environ, "KERASFT_CACHE": f"{name}/cache"}
                 done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, check=True)

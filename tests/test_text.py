@@ -1,7 +1,7 @@
 import pytest
 
 from kerasft.errors import UserError
-from kerasft.text import cell, class_table, parse_size, size_text
+from kerasft.text import cell, class_table, in_line, parse_size, size_text
 
 
 @pytest.mark.parametrize(
@@ -77,3 +77,8 @@ def test_a_table_of_classes_has_a_line_for_each_and_adds_up_those_after_the_nine
     assert (len(lines), lines[-2]) == (21, "c18      1,000          18       0")
     assert lines[-1] == "3 more   3,000          60       0"
     assert len(class_table(dict(list(counts.items())[:20]))) == 21
+
+
+def test_names_in_a_line_end_with_the_number_of_further_ones():
+    assert in_line(["a", "b\a", "c"], 2) == "a, b\\x07 and 1 more"
+    assert in_line(["a", "b"], 2) == "a, b"

@@ -26,6 +26,6 @@ DIGESTS = {
     "models.live": "59c60f2c3efd2832",
     "pixels.augment": "89328ca99ddad693",
     "pixels.headers": "5c2517cae3fb3fa7",
-    "pixels.images": "8596ad3b34e3916f",
+    "pixels.images": "d7e90baf76b0e001",
     "seeds": "ac856b5fa2647405",
 }

@@ -13,7 +13,7 @@ from kerasft.data.source import UNUSED, Source
 from kerasft.data.splits import movable, units_of
 from kerasft.errors import UserError, did_you_mean
 from kerasft.sources.photos import SPLITS, Listing
-from kerasft.text import count, listing
+from kerasft.text import count, in_line, listing
 
 log = logging.getLogger(__name__)
 
@@ -103,6 +103,18 @@ def check_own_splits(name: str, listed: Listing, splits_from: str | None) -> Non
             field="data.splits_from",
             exit_code=2,
         )
+
+
+def warn_of_plain_files(name: str, paths: list[str]) -> None:
+    """Warns of files that show one plain colour: failed exports, lens caps, placeholders.
+
+    Args:
+        name: source as the user wrote it.
+        paths: paths of the files.
+    """
+    if paths:
+        are = "1 file is" if len(paths) == 1 else f"{len(paths):,} files are"
+        log.warning("%s: %s one plain colour: %s", name, are, in_line(paths, 5))
 
 
 def find_small_classes(

@@ -17,7 +17,7 @@ from kerasft.config import fields
 from kerasft.config.load import data_at, load_config
 from kerasft.config.photo_names import same_form
 from kerasft.data import checks
-from kerasft.data.files import examine, find_files, for_each_file
+from kerasft.data.files import examine_files, find_files
 from kerasft.data.known import keep_splits
 from kerasft.data.source import UNUSED, Source
 from kerasft.data.splits import (
@@ -197,7 +197,7 @@ def _read_files(
     """Reads the listed photos. Their splits are the listed ones, or "train" if there are none."""
     label_of = {same_form(name): label for label, name in enumerate(class_names)}
     photos = sorted(listed.photos)
-    facts = for_each_file(examine, place.root, [photo.path for photo in photos], progress)
+    facts = examine_files(place.root, [photo.path for photo in photos], progress)
     bad = [
         (printable(photo.path), reason)
         for photo, (reason, *_) in zip(photos, facts, strict=True)
@@ -214,6 +214,8 @@ def _read_files(
         good = [not fact.reason for fact in facts]
         photos = [photo for photo, fine in zip(photos, good, strict=True) if fine]
         facts = [fact for fact, fine in zip(facts, good, strict=True) if fine]
+    plain = [photo.path for photo, fact in zip(photos, facts, strict=True) if fact.plain]
+    checks.warn_of_plain_files(place.name, plain)
     groups = tuple(photo.group for photo in photos)
     return Source(
         root=place.root,

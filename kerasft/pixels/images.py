@@ -10,7 +10,6 @@ Shapes: h, w image height and width; S side of the model's square input, pixels.
 from __future__ import annotations
 
 import functools
-import hashlib
 from collections.abc import Callable
 from typing import Any
 
@@ -96,7 +95,7 @@ def decode_image(encoded: tf.Tensor) -> tf.Tensor:
 
     Raises:
         tf.errors.InvalidArgumentError: not an image, truncated, or more than MAX_PIXELS (which
-            the header tells before memory is allocated). `check_image` gives the reason in
+            the header tells before memory is allocated). `reason_of` gives the reason in
             words.
     """
     content = headers.bytes_of(encoded)
@@ -222,38 +221,10 @@ def load_image(path: tf.Tensor, image_size: int, mode: str) -> tf.Tensor:
     return resize_image(decode_image(tf.io.read_file(path)), image_size, mode)
 
 
-def check_image(encoded: bytes) -> tuple[str, str]:
-    """Decodes a file to find out what it shows, or why it can't be used.
-
-    Runs eagerly, in any thread.
-
-    Args:
-        encoded: bytes of any file.
-
-    Returns:
-        (pixels, reason). `pixels` is the digest of the decoded image, 32 hexadecimal digits: two
-        files have the same one if `decode_image` gives the same for both. It is "" if the image
-        does not decode. The reason is "" if it does, else it follows the name of the file:
-        "is empty", "is truncated", "has 65535x65535 pixels, more than ...".
-    """
-    try:
-        return _digest_of_pixels(decode_image(encoded)), ""
-    except tf.errors.InvalidArgumentError:
-        return "", _reason(encoded)
-
-
-def _digest_of_pixels(image: tf.Tensor) -> str:
-    pixels = image.numpy()
-    # With the shape, because 2 x 8 pixels can have the bytes of 4 x 4.
-    digest = hashlib.blake2b(repr(pixels.shape).encode(), digest_size=16)
-    digest.update(pixels)
-    return digest.hexdigest()
-
-
-def _reason(encoded: bytes) -> str:
-    """Says why a file does not decode."""
+def reason_of(encoded: bytes) -> str:
+    """Says why a file does not decode, in words that follow its name: "is truncated"."""
     kind, height, width, problem = (int(number) for number in _inspect(encoded))
-    if problem == headers.NO_IMAGE and (name := _name_of(encoded)):
+    if problem == headers.NO_IMAGE and (name := name_of(encoded)):
         return f"is {name} file; kerasft reads {FORMATS}"
     if problem == headers.TOO_MANY_PIXELS:
         return f"has {width}x{height} pixels, more than the {MAX_PIXELS:,} that kerasft reads"
@@ -268,7 +239,7 @@ def _inspect(encoded: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Te
     return kind, found.height, found.width, found.problem
 
 
-def _name_of(encoded: bytes) -> str | None:
+def name_of(encoded: bytes) -> str | None:
     """Names common kinds of file that are not supported, with their article."""
     if encoded[4:8] == b"ftyp":
         brands = {b"avif": "an AVIF", b"avis": "an AVIF"}

@@ -7,6 +7,7 @@ the looks of all turns follow from one look, and only the comparison has to try 
 Shapes: N photos.
 """
 
+import functools
 from collections.abc import Sequence
 
 import numpy as np
@@ -34,15 +35,20 @@ def look_of(gray: np.ndarray) -> str:
         copies.) "" for a picture that is plain, a gradient or a simple symmetrical shape: most of
         its coefficients are rounding errors, so its hash would be like that of any other such one.
     """
-    import imagehash
-    from PIL import Image
-    from scipy.fft import dctn
-
-    coefficients = dctn(gray.astype(np.float32))[:SIDE, :SIDE]
-    if int((np.abs(coefficients) > NOISE).sum()) < LEAST:
+    # imagehash itself takes ten times as long, a third of the time of decoding a small photo.
+    waves = _waves(len(gray))
+    coefficients = (waves @ gray @ waves.T).ravel()
+    if np.count_nonzero(np.abs(coefficients) > NOISE) < LEAST:
         return ""
-    picture = Image.fromarray(gray)
-    return str(imagehash.phash(picture, hash_size=SIDE, highfreq_factor=len(gray) // SIDE))
+    ordered = np.sort(coefficients)
+    median = (ordered[BITS // 2 - 1] + ordered[BITS // 2]) / 2
+    return np.packbits(coefficients > median).tobytes().hex()
+
+
+@functools.lru_cache(1)
+def _waves(side: int) -> np.ndarray:
+    """Returns the first rows of the type II cosine transform, float64 [SIDE, side]."""
+    return 2 * np.cos(np.pi * np.arange(SIDE)[:, None] * (2 * np.arange(side) + 1) / (2 * side))
 
 
 def bits_of(looks: Sequence[str], *, low: bool = False) -> Bits:

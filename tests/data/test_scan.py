@@ -141,6 +141,19 @@ def test_bad_files_are_skipped_and_recorded_if_asked(photos, caplog):
     assert "left out 2 files:" in caplog.text
 
 
+def test_files_of_one_plain_colour_are_named(photos, caplog):
+    scan(photos)
+    assert caplog.messages == []
+    for number in range(7):
+        white = Image.new("RGB", (50 + number, 40), "white")
+        white.save(photos / f"circle/white{number}.png")
+    scan(photos)
+    assert caplog.messages == [
+        f"{photos}: 7 files are one plain colour: circle/white0.png, circle/white1.png, "
+        "circle/white2.png, circle/white3.png, circle/white4.png and 2 more"
+    ]
+
+
 def test_one_class_is_refused_and_a_folder_around_the_classes_is_entered(tmp_path):
     draw_photos(tmp_path / "a", classes=["cat"])
     assert message_of(scan, tmp_path / "a") == (

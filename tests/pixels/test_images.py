@@ -11,6 +11,7 @@ from encoded import ANIMATION, FILES, blocks, encode, exif
 from PIL import Image, ImageOps
 
 from kerasft.pixels import images
+from kerasft.pixels.measure import Picture, measure_image
 
 
 def by_pillow(encoded: bytes) -> np.ndarray:
@@ -98,7 +99,7 @@ def test_a_truncated_file_is_refused_rather_than_half_gray(name):
     cuts = [*range(1, 12), *range(12, len(encoded), max(1, len(encoded) // 25))]
     refused = 0
     for cut in cuts:
-        _, reason = images.check_image(encoded[:-cut])
+        reason = measure_image(encoded[:-cut]).reason
         if not reason:  # behind the first frame
             np.testing.assert_array_equal(decode(encoded[:-cut]), whole)
         else:
@@ -135,7 +136,7 @@ BOMBS = {
 def test_a_decompression_bomb_is_refused_by_its_header(name):
     encoded, size = BOMBS[name]
     expected = f"has {size} pixels, more than the 100,000,000 that kerasft reads"
-    assert images.check_image(encoded) == ("", expected)
+    assert measure_image(encoded) == Picture(expected)
     with pytest.raises(tf.errors.InvalidArgumentError, match="has more than 100,000,000 pixels"):
         images.decode_image(encoded)
 
@@ -144,13 +145,13 @@ def test_a_jpeg_cannot_hide_its_frame_behind_more_segments_than_are_walked():
     harmless = b"\xff\xc4\0\x07\x08\0\1\0\1"  # reads like a frame of 1 x 1
     frame = BOMBS["jpeg"][0][2:]
     for number in (10, 5000):
-        _, reason = images.check_image(b"\xff\xd8" + number * harmless + frame)
+        reason = measure_image(b"\xff\xd8" + number * harmless + frame).reason
         assert reason.startswith("has 65534x65535" if number == 10 else "is damaged: no size")
 
 
 def test_an_image_of_the_largest_size_passes_the_check_of_its_header():
-    assert images.check_image(png_that_says(10000, 10000)) == ("", "is truncated")
-    assert "has 10000x10001 pixels" in images.check_image(png_that_says(10000, 10001))[1]
+    assert measure_image(png_that_says(10000, 10000)) == Picture("is truncated")
+    assert "has 10000x10001 pixels" in measure_image(png_that_says(10000, 10001)).reason
 
 
 @pytest.mark.parametrize(
@@ -172,13 +173,13 @@ def test_an_image_of_the_largest_size_passes_the_check_of_its_header():
     ],
 )
 def test_the_reason_is_said_for_people(encoded, reason):
-    assert images.check_image(encoded) == ("", reason)
+    assert measure_image(encoded) == Picture(reason)
 
 
 def test_a_damaged_file_is_told_from_a_truncated_one():
     encoded = bytearray(FILES["png"])
     encoded[60] ^= 0xFF
-    assert images.check_image(bytes(encoded)) == ("", "is damaged")
+    assert measure_image(bytes(encoded)) == Picture("is damaged")
 
 
 def test_the_digest_of_pixels_counts_them_and_their_shape():
@@ -187,11 +188,11 @@ def test_the_digest_of_pixels_counts_them_and_their_shape():
         encode(Image.fromarray(pixels.reshape(s)), "PNG") for s in ((2, 8, 3), (4, 4, 3))
     )
     expected = hashlib.blake2b(b"(2, 8, 3)" + pixels.tobytes(), digest_size=16).hexdigest()
-    assert images.check_image(wide) == (expected, "")
-    assert images.check_image(square)[0] not in ("", expected)
+    assert measure_image(wide)[:2] == ("", expected)
+    assert measure_image(square).pixels not in ("", expected)
     pixels[47] ^= 1
     changed = encode(Image.fromarray(pixels.reshape(2, 8, 3)), "PNG")
-    assert images.check_image(changed)[0] not in ("", expected)
+    assert measure_image(changed).pixels not in ("", expected)
 
 
 # What each file of the folder is; "": it decodes.
@@ -232,7 +233,7 @@ NASTY = {
 
 def test_every_nasty_file_gets_its_verdict(assets):
     verdicts = {
-        path.name: images.check_image(path.read_bytes())[1]
+        path.name: measure_image(path.read_bytes()).reason
         for path in sorted((assets / "nasty").iterdir())
     }
     assert verdicts == NASTY

@@ -2,6 +2,7 @@
 
 import io
 
+import imagehash
 import numpy as np
 import pytest
 from PIL import Image
@@ -30,6 +31,12 @@ def test_a_look_has_64_digits_half_of_whose_bits_are_set():
     look = look_of(scene(0))
     assert len(look) == 64
     assert int(look, 16).bit_count() == 128  # above the median
+
+
+def test_a_look_is_the_perceptual_hash_of_imagehash():
+    for seed in range(20):
+        expected = str(imagehash.phash(Image.fromarray(scene(seed)), 16, highfreq_factor=2))
+        assert look_of(scene(seed)) == expected
 
 
 def test_the_eight_turns_of_a_picture_look_alike():

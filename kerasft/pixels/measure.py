@@ -1,0 +1,238 @@
+"""Facts of image files, each from a single decoding; or the reason why a file does not decode.
+
+Brightness, sharpness and look are measured on small gray pictures, of many files at once: NumPy
+lets go of Python's lock in every operation, and threads that wait for it take as long as decoding.
+
+Shapes: N files, h, w image height and width.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from kerasft.lazy_tensorflow import tf
+from kerasft.pixels import headers, images, likeness
+
+SIDE = 64  # of the gray picture; cleanvision judges blur at this size, too
+FINEST = 2 * SIDE  # columns to which a wide image is averaged before the areas are exact
+GRAY = (0.299, 0.587, 0.114)  # ITU-R BT.601
+
+
+class Picture(NamedTuple):
+    """The facts of an image file.
+
+    Attributes:
+        reason: reason why the file cannot be used, which follows its name: "is empty", "is
+            truncated", "has 65535x65535 pixels, more than ..."; "" for an image.
+        pixels: digest of the decoded image, 32 hexadecimal digits: two files have the same one if
+            `images.decode_image` gives the same for both; "" if the file does not decode.
+        height: height in pixels, upright.
+        width: width in pixels, upright.
+        plain: whether all pixels have the same colour.
+        brightness: mean of the gray picture, 0 to 255.
+        sharpness: variance of the Laplacian (4 neighbours) of the gray picture of 64 x 64 pixels.
+        peak: largest value of a colour in a file of more than 8 bits per channel; 0 for others.
+        look: perceptual hash, see `likeness.look_of`; "" if the picture has too little in it.
+    """
+
+    reason: str
+    pixels: str = ""
+    height: int = 0
+    width: int = 0
+    plain: bool = False
+    brightness: float = 0.0
+    sharpness: float = 0.0
+    peak: int = 0
+    look: str = ""
+
+
+class Sketch(NamedTuple):
+    """An image file that was decoded: what is known of it, and the gray picture for the rest.
+
+    Attributes:
+        picture: facts without brightness, sharpness and look.
+        gray: float32 [64, 64], values 0 to 255; None if the file does not decode.
+    """
+
+    picture: Picture
+    gray: np.ndarray | None
+
+
+def sketch(encoded: bytes) -> Sketch:
+    """Decodes a file to find out what it shows, or why it can't be used.
+
+    Runs eagerly, in any thread.
+
+    Args:
+        encoded: bytes of any file.
+    """
+    try:
+        image = _decode(encoded)
+        peak = _peak(encoded)
+    except tf.errors.InvalidArgumentError:
+        return Sketch(Picture(images.reason_of(encoded)), None)
+    height, width, _ = image.shape
+    picture = Picture("", _digest_of(image), height, width, _is_plain(image), peak=peak)
+    return Sketch(picture, shrink(image))
+
+
+def finish(sketches: Sequence[Sketch]) -> list[Picture]:
+    """Measures the gray pictures of N files, and returns all facts of the files."""
+    grays = [one.gray for one in sketches if one.gray is not None]
+    if not grays:
+        return [one.picture for one in sketches]
+    gray = np.stack(grays)
+    edges = 4 * gray[:, 1:-1, 1:-1]
+    for rows, columns in ((0, 1), (2, 1), (1, 0), (1, 2)):
+        edges -= gray[:, rows : rows + SIDE - 2, columns : columns + SIDE - 2]
+    brightness = gray.mean((1, 2), dtype=np.float64).round(3).tolist()
+    sharpness = edges.var((1, 2), dtype=np.float64).round(3).tolist()
+    half = gray.reshape(-1, SIDE // 2, 2, SIDE // 2, 2).mean((2, 4))
+    looks = map(likeness.look_of, np.rint(half).astype(np.uint8))
+    measured = zip(brightness, sharpness, looks, strict=True)
+    found = []
+    for one in sketches:
+        if one.gray is None:
+            found.append(one.picture)
+            continue
+        bright, sharp, look = next(measured)
+        found.append(one.picture._replace(brightness=bright, sharpness=sharp, look=look))
+    return found
+
+
+def measure_image(encoded: bytes) -> Picture:
+    """Returns the facts of one file, whose bytes are given."""
+    return finish([sketch(encoded)])[0]
+
+
+def _decode(encoded: bytes) -> np.ndarray:
+    """Decodes an image as `images.decode_image` does, sooner for the most common files."""
+    if _is_upright_jpeg(encoded) or _is_opaque_png(encoded):
+        image: Any = tf.raw_ops.DecodeImage(contents=encoded, channels=3, expand_animations=False)
+    else:
+        image = images.decode_image(encoded)
+    return np.asarray(memoryview(image))  # without a copy
+
+
+_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+_SEGMENTS = frozenset([*range(0xE0, 0xF0), 0xC4, 0xDB, 0xDD, 0xFE])
+_ORIENTATIONS = (b"\x01\x12\0\3\0\0\0\1", b"\x12\x01\3\0\1\0\0\0")  # both orders of the bytes
+_UPRIGHT = (b"\0\1", b"\1\0")
+
+
+def _is_upright_jpeg(encoded: bytes) -> bool:
+    """Returns whether a file is a common JPEG, which is decoded and no more.
+
+    It walks the segments as `headers` does; whatever is unusual is left to `headers`, which takes
+    longer than the decoding of a small photo.
+    """
+    if not encoded.startswith(b"\xff\xd8\xff"):
+        return False
+    at = 2
+    for _ in range(100):
+        start = encoded[at : at + 10]
+        if len(start) < 10 or start[0] != 0xFF:
+            return False
+        if start[1] in _FRAMES:
+            pixels = int.from_bytes(start[5:7]) * int.from_bytes(start[7:9])
+            return 0 < pixels <= headers.MAX_PIXELS and start[9] in (1, 3)  # 4 channels: CMYK
+        if start[1] not in _SEGMENTS:
+            return False
+        end = at + 2 + int.from_bytes(start[2:4])
+        if start[4:] == b"Exif\0\0" and start[1] == 0xE1 and not _is_upright(encoded[at:end]):
+            return False
+        at = end
+    return False
+
+
+def _is_upright(exif: bytes) -> bool:
+    """Returns whether an EXIF block holds no orientation but the upright one."""
+    for tag, upright in zip(_ORIENTATIONS, _UPRIGHT, strict=True):
+        at = exif.find(tag)
+        while at >= 0:
+            if exif[at + 8 : at + 10] != upright:
+                return False
+            at = exif.find(tag, at + 1)
+    return True
+
+
+def _is_opaque_png(encoded: bytes) -> bool:
+    """Returns whether a file is a PNG in gray or RGB of 8 bits, without a transparent colour."""
+    if not encoded.startswith(b"\x89PNG\r\n\x1a\n") or encoded[12:16] != b"IHDR":
+        return False
+    pixels = int.from_bytes(encoded[16:20]) * int.from_bytes(encoded[20:24])
+    fits = 0 < pixels <= headers.MAX_PIXELS
+    return fits and encoded[24:26] in (b"\x08\0", b"\x08\2") and b"tRNS" not in encoded
+
+
+def _peak(encoded: bytes) -> int:
+    """Returns the largest value of a colour in a PNG of 16 bits per channel; 0 for other files."""
+    if not encoded.startswith(b"\x89PNG\r\n\x1a\n") or encoded[24:25] != b"\x10":
+        return 0
+    values = tf.io.decode_png(encoded, dtype=tf.uint16).numpy()
+    colours = values[:, :, : {2: 1, 4: 3}.get(values.shape[2])]  # the rest is opacity
+    return int(colours.max())
+
+
+def _digest_of(image: np.ndarray) -> str:
+    # With the shape, because 2 x 8 pixels can have the bytes of 4 x 4.
+    digest = hashlib.blake2b(repr(image.shape).encode(), digest_size=16)
+    digest.update(image.data)
+    return digest.hexdigest()
+
+
+def shrink(image: np.ndarray) -> np.ndarray:
+    """Shrinks an image to a gray picture of 64 x 64 pixels, stretched to a square.
+
+    A pixel of it is the mean of the area under it. Of high areas two rows count, so that a large
+    photo takes little time; a wide image loses up to 1% of its columns.
+
+    Args:
+        image: uint8 [h, w, 3].
+
+    Returns:
+        float32 [64, 64], values 0 to 255.
+    """
+    height, width, _ = image.shape
+    upper, lower = _two_rows(height)
+    wide = -(-width // FINEST)
+    columns = width // wide
+    left = (width - columns * wide) // 2
+    inner = image[:, left : left + columns * wide]
+    strips = np.add(inner[upper], inner[lower], dtype=np.uint16).astype(np.float32)
+    gray = strips.reshape(SIDE, columns, 3 * wide) @ _weights(wide)
+    # In halves: for larger products OpenBLAS wakes threads, and every core has work already.
+    return (gray.reshape(2, SIDE // 2, columns) @ _areas(columns)).reshape(SIDE, SIDE)
+
+
+@functools.lru_cache(256)
+def _two_rows(height: int) -> np.ndarray:
+    """Returns the rows that stand for each of 64 areas, int [2, 64]."""
+    quarters = (4 * np.arange(SIDE) + np.array([[1], [3]])) * height
+    return quarters // (4 * SIDE)
+
+
+@functools.lru_cache(256)
+def _weights(wide: int) -> np.ndarray:
+    """Returns the weights of the colours of neighbouring pixels, for the sum of two rows."""
+    return np.tile(np.array(GRAY, np.float32) / (2 * wide), wide)
+
+
+@functools.lru_cache(FINEST)
+def _areas(number: int) -> np.ndarray:
+    """Returns the shares of `number` pixels in each of 64, float32 [number, 64]."""
+    ends = np.arange(SIDE + 1) * number / SIDE
+    pixels = np.arange(number)[:, None]
+    common = np.minimum(ends[1:], pixels + 1) - np.maximum(ends[:-1], pixels)
+    return (np.maximum(common, 0) * SIDE / number).astype(np.float32)
+
+
+def _is_plain(image: np.ndarray) -> bool:
+    height, width, _ = image.shape
+    some = image[:: height // 10 + 1, :: width // 10 + 1]
+    return bool((some == image[0, 0]).all()) and bool((image == image[0, 0]).all())
