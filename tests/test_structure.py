@@ -340,6 +340,7 @@ SETTINGS = {
     "data.splits_from": ["data.splits_from=none"],
     "data.bad_images": ["data.bad_images=skip"],
     "data.small_classes": ["data.small_classes=leave_out"],
+    "data.near_copies": ["data.near_copies=ignore"],
     "data.resize": ["data.resize=crop"],
     "model.backbone": ["model.backbone=ResNet50"],
     "model.weights": ["model.weights=none"],

@@ -38,7 +38,7 @@ from kerasft.compare.verdict import WayResult
 from kerasft.compare.ways import AS_IS, WAYS, rates_of
 from kerasft.config.load import load_config, to_toml, unfreeze_defaults
 from kerasft.config.weights_names import file_for
-from kerasft.data.splits import unit_numbers
+from kerasft.data.splits import bound_names, unit_numbers
 from kerasft.errors import UserError
 from kerasft.files import write_atomic
 from kerasft.progress import Event, Progress, silent
@@ -184,7 +184,7 @@ def _identity(comparison: Comparison) -> _Identity:
         flags={key: value for key, value in request.flags.items() if key not in hidden},
         sets=[text for text in request.sets if text.partition("=")[0].strip() not in hidden],
         photos=_hash(found.digests, found.labels),
-        groups=_hash(found.pictures(), found.groups or [""] * len(found.digests)),
+        groups=_hash(found.pictures(), bound_names(found) or [""] * len(found.digests)),
         numerics=NUMERICS,
         entries=ENTRIES,
         divisions={
@@ -370,7 +370,7 @@ def _units(comparison: Comparison, fraction: float) -> dict[int, np.ndarray]:
     # The validation images are the same with every fraction.
     of_seeds = {seed: one for (seed, share), one in comparison.sources.items() if share == fraction}
     return {
-        seed: unit_numbers(photos.pictures(), photos.groups)[photos.indices("validation")]
+        seed: unit_numbers(photos.pictures(), bound_names(photos))[photos.indices("validation")]
         for seed, photos in of_seeds.items()
     }
 

@@ -326,6 +326,13 @@ class Data(Section):
         'the run does not start ("refuse"), leaves them out ("leave_out"), or takes all of their '
         'images for training, so that they are never measured ("train_only").',
     )
+    near_copies: Literal["group", "ignore"] = Field(
+        default="group",
+        description="What happens with photos that show the same picture, altered (smaller, "
+        "compressed, turned, mirrored), by their looks or names: each group stays in one split "
+        '("group"), or they are split like any others ("ignore"). If the source has splits, a '
+        "warning says how many lie across them.",
+    )
     resize: Literal["stretch", "crop", "pad"] = Field(
         default="stretch",
         description='How an image becomes square: distorted ("stretch"), cut to its centre '

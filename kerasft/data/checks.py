@@ -10,7 +10,7 @@ import numpy as np
 
 from kerasft.config.overrides import NO_RUN
 from kerasft.data.source import UNUSED, Source
-from kerasft.data.splits import movable, units_of
+from kerasft.data.splits import bound_names, movable, units_of
 from kerasft.errors import UserError, did_you_mean
 from kerasft.sources.photos import SPLITS, Listing
 from kerasft.text import count, in_line, listing
@@ -132,7 +132,7 @@ def find_small_classes(
         Label -> what there is of the class, as text.
     """
     pictures = source.pictures()
-    units = units_of(pictures, source.groups)
+    units = units_of(pictures, bound_names(source))
     labels, in_training = source.labels.tolist(), (source.splits == "train").tolist()
     images = Counter(labels)
     training: Counter[int] = Counter()

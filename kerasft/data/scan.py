@@ -7,7 +7,7 @@ Shapes: N images, K classes.
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,8 +19,13 @@ from kerasft.config.photo_names import same_form
 from kerasft.data import checks
 from kerasft.data.files import examine_files, find_files
 from kerasft.data.known import keep_splits
+from kerasft.data.near_splits import (
+    keep_near_copies_together,
+    mark_near_copies_across,
+)
 from kerasft.data.source import UNUSED, Source
 from kerasft.data.splits import (
+    bound_names,
     read_rows,
     read_text,
     stratified_split,
@@ -49,9 +54,10 @@ def scan_source(
 
     Splits of the source are respected, but a picture that several of them have stays only in test,
     or else in validation. If the source has no validation or test split, that split is drawn from
-    the training images, stratified by class. Copies of a picture, and images of a group, stay
-    together. The validation and test images do not depend on `data.fraction`. If the source has no
-    splits at all, images that a run knows keep those that they have there, see `known.py`.
+    the training images, stratified by class. Copies of a picture, near copies, and images of a
+    group stay together. The validation and test images do not depend on `data.fraction`. If the
+    source has no splits at all, images that a run knows keep those that they have there, see
+    `known.py`.
 
     Args:
         data: section `data` of the config. `source` is any source in `SOURCES`; `validation` and
@@ -110,19 +116,30 @@ def scan_source(
         checks.check_number(place.name, source.class_names)
     checks.warn_of_similar_names(place.name, source.class_names)
     checks.warn_about_copies(place.name, listed_as, left)
+    if data.near_copies == "group":
+        if set(listed.classes) != {""}:
+            source = mark_near_copies_across(place.name, source)
+        source, fixed = keep_near_copies_together(place.name, source, shares, fixed)
+    source = _divided(source, shares, derive_seed(seed, "split"), fixed)
+    checks.check_division(place.name, source, shares, whole)
+    checks.warn_of_gaps(place.name, source, set(source.class_names) - whole)
+    return _thinned(source, data.fraction, seed) if data.fraction < 1 else source
+
+
+def _divided(
+    source: Source, shares: Mapping[str, float], seed: int, fixed: np.ndarray | None
+) -> Source:
+    """Draws the splits that are missing."""
     splits = stratified_split(
         source.labels,
         source.splits,
         source.pictures(),
         shares,
-        seed=derive_seed(seed, "split"),
-        groups=source.groups,
+        seed=seed,
+        groups=bound_names(source),
         fixed=fixed,
     )
-    source = replace(source, splits=splits)
-    checks.check_division(place.name, source, shares, whole)
-    checks.warn_of_gaps(place.name, source, set(source.class_names) - whole)
-    return _thinned(source, data.fraction, seed) if data.fraction < 1 else source
+    return replace(source, splits=splits)
 
 
 def _is_empty(source: Source, label: int) -> bool:
@@ -142,7 +159,7 @@ def _thinned(source: Source, fraction: float, seed: int) -> Source:
         source.pictures(),
         fraction,
         seed=derive_seed(seed, "fraction"),
-        groups=source.groups,
+        groups=bound_names(source),
     )
     thinned = replace(source, splits=splits)
     used, before = len(thinned.indices("train")), len(source.indices("train"))
@@ -227,6 +244,7 @@ def _read_files(
         pixels=tuple(fact.pixels for fact in facts),
         skipped=tuple(bad),
         groups=groups if any(groups) else (),
+        looks=tuple(fact.look for fact in facts),
         held=place.held,
     )
 
@@ -235,8 +253,9 @@ def write_splits(source: Source, path: Path) -> None:
     """Writes splits.csv: one line per image, in the order of `source.paths`."""
     none = ("",) * len(source.paths)
     labels, splits = source.labels.tolist(), source.splits.tolist()
-    digests, groups, pixels = source.digests, source.groups or none, source.pixels or none
-    write_rows(path, zip(source.paths, labels, splits, digests, groups, pixels, strict=True))
+    digests, near = source.digests, source.near or none
+    groups, pixels = source.groups or none, source.pixels or none
+    write_rows(path, zip(source.paths, labels, splits, digests, groups, pixels, near, strict=True))
 
 
 def write_classes(source: Source, path: Path) -> None:
@@ -277,7 +296,7 @@ def open_source(
             exit_code=2,
         )
     paths, digests = [row[0] for row in rows], [row[3] for row in rows]
-    groups, pixels = tuple(row[4] for row in rows), tuple(row[5] for row in rows)
+    groups, pixels, near = (tuple(row[column] for row in rows) for column in (4, 5, 6))
     used = [i for i, row in enumerate(rows) if row[2] != UNUSED]
     wanted = [paths[i] for i in used], [digests[i] for i in used]
     for i, path in zip(used, find_files(place, *wanted, progress), strict=True):
@@ -291,6 +310,7 @@ def open_source(
         digests=tuple(digests),
         pixels=pixels if any(pixels) else (),
         groups=groups if any(groups) else (),
+        near=near if any(near) else (),
         held=place.held,
         read=place.read,
     )

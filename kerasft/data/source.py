@@ -33,6 +33,11 @@ class Source:
         skipped: files that were left out because they cannot be used, each with the reason.
         groups: N names of groups whose images stay together, "" for an image without a group;
             () if there are no groups.
+        looks: N looks of the images, see `pixels.likeness`, "" for an image that has none; () in
+            images that were read from splits.csv.
+        near: N names of near copies, "" for an image without any: images of one name show the
+            same picture, altered, and stay together where splits are drawn; () if there are none,
+            or nobody has looked for them.
         held: lock on the unpacked photos, see `PhotoFolder`.
         read: function that lists the photos as the source has them now, see `PhotoFolder`; None
             for photos that were listed just now.
@@ -49,6 +54,8 @@ class Source:
     pixels: tuple[str, ...] = ()
     skipped: tuple[tuple[str, str], ...] = ()
     groups: tuple[str, ...] = ()
+    looks: tuple[str, ...] = ()
+    near: tuple[str, ...] = ()
     held: object = None
     read: Callable[[], Listing] | None = None
     splits_from: Path | None = None
@@ -89,6 +96,8 @@ class Source:
             digests=kept(self.digests),
             pixels=kept(self.pixels),
             groups=kept(self.groups),
+            looks=kept(self.looks),
+            near=kept(self.near),
         )
 
     def counts(self) -> dict[str, dict[str, int]]:

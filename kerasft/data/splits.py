@@ -2,7 +2,8 @@
 
 The split depends on the contents of the files and on the seed, not on file names or the order
 in which a source lists the files. Images that must stay together form a unit: files that decode
-to the same pixels, which are one picture, and images of the same group. A unit is in one split.
+to the same pixels, which are one picture, near copies, and images of the same group. A unit is in
+one split.
 
 Shapes: N images, K classes.
 """
@@ -16,13 +17,13 @@ from pathlib import Path
 
 import numpy as np
 
-from kerasft.data.source import UNUSED
+from kerasft.data.source import UNUSED, Source
 from kerasft.errors import UserError
 from kerasft.files import replacing
 from kerasft.sources.photos import SPLITS
 
-COLUMNS = ["path", "label", "split", "digest", "group", "pixels"]
-EARLIER = COLUMNS[:5]  # the columns of versions that did not record digests of decoded images
+COLUMNS = ["path", "label", "split", "digest", "group", "pixels", "near"]
+LEAST = 5  # columns of the earliest version; later ones added some at the end
 TRIES = 20  # number of attempts to split groups so that every class is in every split
 
 
@@ -55,6 +56,17 @@ def units_of(pictures: Sequence[str], groups: Sequence[str] = ()) -> list[list[i
     for position in range(len(pictures)):
         units.setdefault(find(position), []).append(position)
     return list(units.values())
+
+
+def bound_names(source: Source) -> Sequence[str]:
+    """Returns N names of what stays together: groups, and near copies; () if there is neither.
+
+    Images that are linked by a chain of equal groups and near copies have one name.
+    """
+    if not (source.groups and source.near):
+        return source.groups or source.near
+    linked = Counter(numbers := unit_numbers(source.groups, source.near).tolist())
+    return [str(number) if linked[number] > 1 else "" for number in numbers]
 
 
 def unit_numbers(pictures: Sequence[str], groups: Sequence[str] = ()) -> np.ndarray:
@@ -365,7 +377,8 @@ def write_rows(path: Path, rows: Iterable[tuple[object, ...]]) -> None:
         path: path of the file.
         rows: values of `COLUMNS`: path relative to the source, label (a line number of
             classes.txt, from 0), split (one of `SPLITS`, or UNUSED), digest of the file, group
-            ("" for none), digest of the decoded image ("" if unknown).
+            ("" for none), digest of the decoded image ("" if unknown), name of the near copies
+            ("" for none).
     """
     with replacing(path) as part, part.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
@@ -391,7 +404,8 @@ def read_rows(path: Path, num_classes: int) -> list[list[str]]:
         rows = list(lines)
     except csv.Error as error:
         raise UserError(f"{path}: line {lines.line_num}: {error}.") from error
-    if not rows or rows[0] not in (COLUMNS, EARLIER):
+    known_columns = [COLUMNS[:number] for number in range(LEAST, len(COLUMNS) + 1)]
+    if not rows or rows[0] not in known_columns:
         raise UserError(
             f"{path}: line 1: expected {','.join(COLUMNS)}, "
             f"got {','.join(rows[0]) if rows else 'an empty file'}."

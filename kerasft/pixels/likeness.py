@@ -72,23 +72,28 @@ def distances(some: Bits, others: Bits, *, low: bool = False) -> np.ndarray:
     """Counts the bits in which photos differ, over the eight turns that make them most alike.
 
     Args:
-        some: M looks, see `bits_of`.
-        others: N looks.
-        low: value of the argument of the same name with which they were made.
+        some: looks, see `bits_of`; `some[:, None]` and `others[None]` give all pairs.
+        others: looks to compare them with. Leading axes are broadcast.
+        low: value of the argument of the same name with which both were made.
 
     Returns:
-        uint8 [M, N], 0 to 255: two looks never differ in all bits, since the brightness is above
-        the median in both. Unlike photos differ in more than a third of the bits.
+        uint8, 0 to 255, in the shape of the leading axes. Two looks never differ in all bits,
+        since the brightness is above the median in both. Unlike photos differ in more than a third
+        of the bits.
     """
     size = np.uint8(LOW * LOW // 4 if low else BITS // 4)  # number of bits of a quarter
-    best = np.full((len(some), len(others)), 255, np.uint8)
+    best: np.ndarray | None = None
     for axes in (0, 1):
         even, column, row, both = (
-            np.bitwise_count(some[:, None, 0, quarter] ^ others[None, :, axes, quarter])
+            np.bitwise_count(some[..., 0, quarter] ^ others[..., axes, quarter])
             for quarter in range(4)
         )
         # Mirrored left to right, the signs of odd columns change; upside down, those of odd rows.
         for left_right, opposite in ((column, both), (size - column, size - both)):
-            np.minimum(best, even + left_right + row + opposite, out=best)
-            np.minimum(best, even + left_right + (size - row) + (size - opposite), out=best)
+            for distance in (
+                even + left_right + row + opposite,
+                even + left_right + (size - row) + (size - opposite),
+            ):
+                best = distance if best is None else np.minimum(best, distance, out=best)
+    assert best is not None
     return best

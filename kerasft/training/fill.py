@@ -15,7 +15,7 @@ from kerasft.activations.prefix_pass import activations_at
 from kerasft.activations.store import Stored
 from kerasft.config.fields import Solved
 from kerasft.data.source import Source
-from kerasft.data.splits import unit_numbers
+from kerasft.data.splits import bound_names, unit_numbers
 from kerasft.heads import methods, solved, solver
 from kerasft.heads.solved import Examples
 from kerasft.heads.trained import STANDARD, set_standard
@@ -210,8 +210,9 @@ def _examples(source: Source, name: str, features: np.ndarray) -> Examples:
     """Returns the images of a split in the form that a solver takes."""
     positions = source.indices(name)
     pictures = source.pictures()
-    groups = [source.groups[i] for i in positions] if source.groups else ()
-    units = unit_numbers([pictures[i] for i in positions], groups)
+    bound = bound_names(source)
+    names = [bound[i] for i in positions] if bound else ()
+    units = unit_numbers([pictures[i] for i in positions], names)
     return Examples(features, source.labels[positions], units)
 
 

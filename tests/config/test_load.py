@@ -72,6 +72,7 @@ def test_data_alone_is_a_whole_config(tmp_path, monkeypatch):
             "splits_from": None,
             "bad_images": "fail",
             "small_classes": "refuse",
+            "near_copies": "group",
             "resize": "stretch",
         },
         "model": {"backbone": "MobileNetV2", "weights": "imagenet", "image_size": None},
@@ -519,7 +520,8 @@ def test_a_config_is_written_whole_with_paths_relative_to_its_folder(tmp_path, m
         'seed = 0\ndevice = "auto"\n\n'
         '[data]\nsource = "../../photos"\nlayout = "auto"\ncolumns = []\n'
         "validation = 0.15\ntest = 0.15\n"
-        'fraction = 1.0\nbad_images = "fail"\nsmall_classes = "refuse"\nresize = "stretch"\n\n'
+        'fraction = 1.0\nbad_images = "fail"\nsmall_classes = "refuse"\n'
+        'near_copies = "group"\nresize = "stretch"\n\n'
         '[model]\nbackbone = "MobileNetV2"\nweights = "../../mine.h5"\n\n'
         '[head]\nfeatures = "pooled"\nleave_out = 0\nhidden = []\ndropout = 0.2\n\n'
         '[augment]\nflip = true\ncrop = 0.5\ncolor = 0.0\nmixup = 0.2\ntest_time = "none"\n\n'

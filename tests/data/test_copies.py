@@ -185,5 +185,5 @@ def test_the_run_keeps_the_digests_of_the_pixels(tmp_path, twice):
     assert len(set(source.pixels)) == 24 and {len(one) for one in source.pixels} == {32}
     assert opened.pictures() == source.pictures()
     header, row = (tmp_path / "splits.csv").read_text().splitlines()[:2]
-    assert header == "path,label,split,digest,group,pixels"
+    assert header == "path,label,split,digest,group,pixels,near"
     assert row.split(",")[5] == source.pixels[0]

@@ -172,7 +172,9 @@ def test_the_split_of_a_folder_of_classes_is_that_of_earlier_versions(tmp_path):
             color = (20 * number, 80 * position, 7)
             Image.new("RGB", (8, 8), color).save(tmp_path / "photos" / name / f"{number}.bmp")
     write_splits(scan(tmp_path / "photos"), tmp_path / "splits.csv")
-    written = hashlib.blake2b((tmp_path / "splits.csv").read_bytes(), digest_size=8).hexdigest()
+    lines = (tmp_path / "splits.csv").read_text().splitlines()
+    before = "".join(line.rpartition(",")[0] + "\n" for line in lines)  # without the column near
+    written = hashlib.blake2b(before.encode(), digest_size=8).hexdigest()
     assert (
         written == "b31f8e4386e61d5d"
     )  # computed by 67d85b0, before layouts and tables were told apart

@@ -379,17 +379,19 @@ def test_whatever_groups_there_are_shares_are_nested_whole_and_of_every_class(ro
 def test_rows_come_back_as_they_were_written(tmp_path):
     path = tmp_path / "splits.csv"
     names = ["a b/1.jpg", 'say "hi", twice/ü\u202f.png', "日本/\u2028.gif"]
-    rest = "test", "ab" * 16, "person 7", "cd" * 16
+    rest = "test", "ab" * 16, "person 7", "cd" * 16, "ef"
     write_rows(path, [(name, 1, *rest) for name in names])
     assert read_rows(path, 2) == [[name, "1", *rest] for name in names]
-    header = b"path,label,split,digest,group,pixels\n"
+    header = b"path,label,split,digest,group,pixels,near\n"
     assert path.read_bytes().startswith(header + b"a b/1.jpg,1,test,abab")
 
 
-def test_rows_of_earlier_versions_have_no_digest_of_the_pixels(tmp_path):
+def test_rows_of_earlier_versions_have_fewer_columns(tmp_path):
     path = tmp_path / "splits.csv"
     path.write_text("path,label,split,digest,group\na.jpg,1,test,ab,\n")
-    assert read_rows(path, 2) == [["a.jpg", "1", "test", "ab", "", ""]]
+    assert read_rows(path, 2) == [["a.jpg", "1", "test", "ab", "", "", ""]]
+    path.write_text("path,label,split,digest,group,pixels\na.jpg,1,test,ab,,cd\n")
+    assert read_rows(path, 2) == [["a.jpg", "1", "test", "ab", "", "cd", ""]]
     path.write_text("path,label,split,digest,group\na.jpg,1,test,ab,,cd\n")
     with pytest.raises(UserError, match="line 2: expected path,label,split,digest,group with"):
         read_rows(path, 2)
@@ -418,7 +420,7 @@ def test_a_file_with_other_columns_is_refused(tmp_path):
     path = tmp_path / "splits.csv"
     path.write_text("file,label\na.jpg,0\n")
     with pytest.raises(
-        UserError, match="line 1: expected path,label,split,digest,group,pixels, got file"
+        UserError, match="line 1: expected path,label,split,digest,group,pixels,near, got file"
     ):
         read_rows(path, 2)
     path.write_text("")

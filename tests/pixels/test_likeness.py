@@ -19,7 +19,7 @@ def scene(seed):
 
 def between(one, other, *, low=False):
     found = distances(bits_of([look_of(one)], low=low), bits_of([look_of(other)], low=low), low=low)
-    return int(found[0, 0])
+    return int(found[0])
 
 
 def turns(gray):
