@@ -157,6 +157,7 @@ def report_text(report: "Report") -> str:
     lines = [
         f"{report.split}: {report.n:,} images",
         f"accuracy {report.accuracy:.3f} (95% interval {low:.3f} to {high:.3f})",
+        *_without_copies_lines(report),
         *top5,
         f"macro F1 {report.macro_f1:.3f}",
         f"log loss {report.loss:.4f}",
@@ -167,6 +168,21 @@ def report_text(report: "Report") -> str:
         *(_matrix_lines(report) if len(report.per_class) <= LARGEST_TABLE else _pair_lines(report)),
     ]
     return "\n".join(lines)
+
+
+def _without_copies_lines(report: "Report") -> list[str]:
+    """Writes the figures without near copies of training photos, where there are any."""
+    left = report.without_near_copies
+    if left is None:
+        return []
+    copies = f"{report.n - left.n:,} near copies of training photos"
+    if left.accuracy is None:
+        return [f"all images are {copies}"]
+    low, high = left.ci95
+    return [
+        f"without {copies}: accuracy {left.accuracy:.3f} "
+        f"(95% interval {low:.3f} to {high:.3f}), {left.n:,} images"
+    ]
 
 
 def _class_lines(rows: "Sequence[ClassReport]") -> list[str]:

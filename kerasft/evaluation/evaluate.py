@@ -36,6 +36,21 @@ class ClassReport(Result):
     support: int
 
 
+@dataclass(frozen=True)
+class WithoutCopies(Result):
+    """The figures of a split without the photos that have a near copy in training.
+
+    Attributes:
+        n: number of photos that are left.
+        accuracy: share of them whose label has the highest logit, 0 to 1; None if none is left.
+        ci95: Wilson's 95% interval of the accuracy.
+    """
+
+    n: int
+    accuracy: float | None
+    ci95: tuple[float, float]
+
+
 @dataclass(frozen=True, eq=False)
 class Report(Result):
     """The figures of a model on one split.
@@ -52,6 +67,8 @@ class Report(Result):
         ece: expected calibration error over 15 bins of equal width, 0 to 1.
         per_class: K rows, in the order of the classes.
         confusion: int64 [K,K]; rows are labels, columns are predictions.
+        without_near_copies: figures without the photos that have a near copy in training; None if
+            none is known to have one, or for the training split.
     """
 
     split: str
@@ -64,6 +81,7 @@ class Report(Result):
     ece: float
     per_class: tuple[ClassReport, ...]
     confusion: np.ndarray
+    without_near_copies: WithoutCopies | None = None
 
 
 def evaluate_run(
@@ -146,7 +164,31 @@ def evaluate_run(
     scores, logits = score(opened, batches, total=len(positions), progress=progress)
     if of_run and split == "test" and not relabel:
         _count_test(of_run)
-    return report(scores, logits, found.labels[positions], opened.class_names, split=split)
+    measured = report(scores, logits, found.labels[positions], opened.class_names, split=split)
+    return replace(measured, without_near_copies=without_copies(found, split, logits))
+
+
+def without_copies(found: Source, split: str, logits: np.ndarray) -> WithoutCopies | None:
+    """Measures the photos of a split that have no near copy in training.
+
+    Args:
+        found: photos with the names of near copies.
+        split: name of the split.
+        logits: [N,K], logits of its photos.
+
+    Returns:
+        The figures; None if no photo is known to have a near copy in training, or for training.
+    """
+    if split == "train" or not found.near:
+        return None
+    in_training = {found.near[i] for i in found.indices("train").tolist()} - {""}
+    positions = found.indices(split)
+    left = np.array([found.near[i] not in in_training for i in positions.tolist()], bool)
+    if left.all():
+        return None
+    hits = (logits.argmax(axis=1) == found.labels[positions])[left]
+    accuracy = float(hits.mean()) if len(hits) else None
+    return WithoutCopies(len(hits), accuracy, wilson(int(hits.sum()), len(hits)))
 
 
 def batches_of(found: Source, split: str, opened: Bundle) -> Iterable:

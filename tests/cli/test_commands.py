@@ -445,6 +445,7 @@ def test_a_number_that_json_does_not_have_is_null(replace):
         "ece": 0.25,
         "per_class": [{"label": "ant", "precision": 1.0, "recall": 0.5, "f1": 0.667, "support": 2}],
         "confusion": [[2]],
+        "without_near_copies": None,
     }
 
 
@@ -862,7 +863,7 @@ def test_evaluate_gives_the_figures_that_training_reported(walk):
     report = answer(walk[1]["evaluate"])
     assert set(report) == {
         *("split", "n", "accuracy", "ci95", "top5", "macro_f1", "loss", "ece"),
-        *("per_class", "confusion"),
+        *("per_class", "confusion", "without_near_copies"),
     }
     trained = answer(walk[1]["unfrozen"])["validation"]
     assert report["n"] == 6

@@ -1,7 +1,8 @@
 import json
 import math
 import shutil
-from dataclasses import FrozenInstanceError
+from dataclasses import FrozenInstanceError, replace
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -11,8 +12,9 @@ from small_run import NAMES, small_bundle, small_run
 
 from kerasft import run
 from kerasft.cli.use import report_text
+from kerasft.data.source import Source
 from kerasft.errors import UserError
-from kerasft.evaluation.evaluate import evaluate_run, report
+from kerasft.evaluation.evaluate import WithoutCopies, evaluate_run, report, without_copies
 from kerasft.metrics import calibration_error, log_loss, wilson
 from kerasft.models import bundle
 from kerasft.models.bundle import Bundle, score
@@ -157,11 +159,44 @@ def test_a_report_cannot_be_changed(ten):
         ten.per_class[0].label = "b"
 
 
+def with_near(*near):
+    """Six photos, three for training and three for test, of which the last one is wrong."""
+    return Source(
+        root=Path(),
+        class_names=("a", "b"),
+        paths=tuple("abcdef"),
+        labels=np.array([0, 1, 0, 0, 0, 1], np.int32),
+        splits=np.array(["train"] * 3 + ["test"] * 3),
+        digests=tuple("abcdef"),
+        near=near,
+    )
+
+
+def test_photos_with_a_near_copy_in_training_are_left_out_of_the_second_figure(ten):
+    logits = np.array([[1.0, 0.0], [1.0, 0.0], [1.0, 0.0]])
+    # The second copy of the photo "y" is in test as well, so it may stay.
+    found = without_copies(with_near("x", "", "", "x", "y", "y"), "test", logits)
+    assert found == WithoutCopies(2, 0.5, wilson(1, 2))
+    shown = replace(ten, without_near_copies=WithoutCopies(8, 0.75, (0.41, 0.93)))
+    assert report_text(shown).splitlines()[2] == (
+        "without 2 near copies of training photos: accuracy 0.750 (95% interval 0.410 to 0.930), "
+        "8 images"
+    )
+
+
+def test_without_near_copies_in_training_there_is_no_second_figure():
+    logits = np.array([[1.0, 0.0], [1.0, 0.0], [1.0, 0.0]])
+    assert without_copies(with_near("", "", "", "", "y", "y"), "test", logits) is None
+    assert without_copies(with_near(), "test", logits) is None
+    everything = without_copies(with_near("x", "", "", "x", "x", "x"), "test", logits)
+    assert everything == WithoutCopies(0, None, (0, 1))
+
+
 def test_json_has_the_keys_of_the_reference_and_plain_numbers(ten):
     shown = json.loads(json.dumps(ten.to_json()))
     assert list(shown) == [
         "split", "n", "accuracy", "ci95", "top5", "macro_f1", "loss", "ece", "per_class",
-        "confusion",
+        "confusion", "without_near_copies",
     ]  # fmt: skip
     assert shown["per_class"][0] == {
         "label": "a", "precision": 0.75, "recall": 0.6, "f1": pytest.approx(2 / 3), "support": 5,
