@@ -11,6 +11,7 @@ from kerasft.text import size_text
 
 if TYPE_CHECKING:
     from kerasft.activations.eviction import HeldTensors, StoreReport
+    from kerasft.data.facts import FactReport
     from kerasft.unpacked import PhotoReport
 
 
@@ -20,7 +21,8 @@ def cache() -> None:
 
     The features that frozen blocks compute from photos are stored for later runs, in the folder
     KERASFT_CACHE, or by default in the user's cache folder. The photos of zip and tar files and of
-    TensorFlow Datasets are unpacked there, too.
+    TensorFlow Datasets are unpacked there, too, and the facts of photos are remembered, so that
+    unchanged ones are not read again.
 
     \b
     Example:
@@ -40,11 +42,13 @@ def list_cache(as_json: bool) -> None:
     from kerasft import unpacked
     from kerasft.activations import eviction
     from kerasft.cache import cache_folder
+    from kerasft.data import facts
 
     stores = eviction.report(cache_folder())
     photos = unpacked.report(unpacked.photo_folder())
-    held = {**stores.to_json(), **photos.to_json()}
-    print_result(held, lambda _: cache_text(stores, photos), as_json=as_json)
+    known = facts.report()
+    held = {**stores.to_json(), **photos.to_json(), **known.to_json()}
+    print_result(held, lambda _: cache_text(stores, photos, known), as_json=as_json)
 
 
 @cache.command("clear")
@@ -59,10 +63,12 @@ def clear_cache(as_json: bool) -> None:
     from kerasft import unpacked
     from kerasft.activations import eviction
     from kerasft.cache import cache_folder
+    from kerasft.data import facts
 
     number, freed = eviction.clear(cache_folder())
     photos, freed_photos = unpacked.clear(unpacked.photo_folder())
-    result = {"removed": number, "photos": photos, "bytes": freed + freed_photos}
+    freed += freed_photos + facts.forget().fact_bytes
+    result = {"removed": number, "photos": photos, "bytes": freed}
     print_result(result, removed_text, as_json=as_json)
 
 
@@ -89,7 +95,7 @@ def limit_cache(size: str | None, as_json: bool) -> None:
     print_result(result, limit_text, as_json=as_json)
 
 
-def cache_text(held: "StoreReport", unpacked: "PhotoReport") -> str:
+def cache_text(held: "StoreReport", unpacked: "PhotoReport", known: "FactReport") -> str:
     """Writes a line per net and cut and per source of unpacked photos, then their total sizes."""
     title = ("backbone", "cut", "photos", "views", "dtype", "size", "last used")
     rows = [title, *(_row(tensors) for tensors in held.tensors)]
@@ -110,6 +116,9 @@ def cache_text(held: "StoreReport", unpacked: "PhotoReport") -> str:
             f"and {size_text(unpacked.photo_bytes)} of unpacked photos, which the limit does not "
             "include"
         )
+    if known.fact_folders:
+        folders = "1 folder" if known.fact_folders == 1 else f"{known.fact_folders:,} folders"
+        total.append(f"and {size_text(known.fact_bytes)} of facts of the photos in {folders}")
     parts = (lines if held.tensors else [], unpacked_photos, total)
     return "\n\n".join("\n".join(part) for part in parts if part)
 

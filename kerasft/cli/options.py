@@ -24,9 +24,33 @@ set_option = click.option(
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Prints the result as JSON.")
 SOURCE_HELP = f"Photos: {photos_help()}"
-data_option = click.option(
-    "--data", metavar="SRC", help="New place of the run's photos, if they were moved."
+
+
+def _forget(ctx: click.Context, _: object, verify: bool) -> None:
+    """Forgets the facts of photos, so that the command reads all of them."""
+    if verify and not ctx.resilient_parsing:
+        from kerasft.data.facts import forget
+
+        forget()
+
+
+verify_option = click.option(
+    "--verify",
+    is_flag=True,
+    expose_value=False,
+    callback=_forget,
+    help="Reads all photos again. Otherwise those that have kept their size and time since "
+    "kerasft last read them are taken as unchanged.",
 )
+
+
+def data_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Adds the options that say where the photos of a run are now."""
+    option = click.option(
+        "--data", metavar="SRC", help="New place of the run's photos, if they were moved."
+    )
+    return option(verify_option(command))
+
 
 _READING = (
     field_option(
@@ -50,6 +74,7 @@ _READING = (
         metavar="REGEX",
         help="Takes labels from the paths of photos: the group of this regular expression.",
     ),
+    verify_option,
 )
 
 

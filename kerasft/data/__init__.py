@@ -3,6 +3,7 @@
     scan        `scan_source` reads the photos of a new run, `open_source` those of an old run
     source      defines Source, photos with labels and splits
     files       reads and checks the files of photos, and finds them again
+    facts       remembers the facts of files that have not changed since they were read
     checks      refuses photos that cannot be trained on, warns about doubtful ones
     near        finds near copies, altered copies of a photo, by their looks and names
     names       file names that say that one photo was made from another, or follows it

@@ -4,10 +4,12 @@ import hashlib
 import logging
 import os
 import stat
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple, TypeVar
 
+from kerasft.data.facts import Examined, Facts, Scan, remembered
 from kerasft.data.threads import in_order
 from kerasft.errors import UserError
 from kerasft.files import digest_of
@@ -21,52 +23,65 @@ log = logging.getLogger(__name__)
 Result = TypeVar("Result")
 
 
-class Examined(NamedTuple):
-    """What reading a file once shows.
-
-    Attributes:
-        reason: reason why the file cannot be used, such as "is truncated"; "" for an image.
-        digest: digest of the file, 32 hexadecimal digits; "" if it cannot be read.
-        pixels: digest of the decoded image, 32 hexadecimal digits; "" if it does not decode. This
-            and the other facts are those of `measure.Picture`.
-        height: height in pixels, upright.
-        width: width in pixels, upright.
-        plain: whether all pixels have the same colour.
-        brightness: mean of the image in gray, 0 to 255.
-        sharpness: variance of the Laplacian of the image, shrunk and in gray.
-        peak: largest value of a colour in a file of more than 8 bits per channel; 0 for others.
-        look: perceptual hash, see `likeness.look_of`; "" if the picture has too little in it.
-    """
-
-    reason: str
-    digest: str = ""
-    pixels: str = ""
-    height: int = 0
-    width: int = 0
-    plain: bool = False
-    brightness: float = 0.0
-    sharpness: float = 0.0
-    peak: int = 0
-    look: str = ""
-
-
 def examine(path: Path) -> Examined:
     """Reads and decodes a file once: computes its digests and checks that it is an image."""
-    return examine_all([path])[0]
+    return _finished([_read(path)])[0]
 
 
-def examine_all(paths: Sequence[Path]) -> list[Examined]:
-    """Examines several files, one after the other; see `examine`."""
-    read = [_read(path) for path in paths]
-    pictures = finish([found for _, found in read])
-    return [
-        Examined._make((picture.reason, known, *picture[1:]))
-        for (known, _), picture in zip(read, pictures, strict=True)
-    ]
+def examine_files(
+    root: Path, paths: Sequence[str], progress: Progress
+) -> tuple[list[Examined], Scan]:
+    """Examines files in a pool of threads, but those of which the facts are remembered.
+
+    Args:
+        root: folder that the paths are relative to.
+        paths: paths of the files.
+        progress: receiver of about a hundred events of stage "images".
+
+    Returns:
+        Facts in the order of `paths`, and how many files were read.
+    """
+    began = time.perf_counter()
+    with remembered(root) as known:
+
+        def examine_some(some: Sequence[str]) -> list[Examined]:
+            looked = [_look_up(known, root, path) for path in some]
+            unread = [i for i, found in enumerate(looked) if found is None]
+            read = [_read(root / some[i]) for i in unread]
+            results: dict[int, Examined] = {}
+            for i, file, found in zip(unread, read, _finished(read), strict=True):
+                results[i] = found
+                if file.status is not None:
+                    known.keep(some[i], file.status, found)
+            return [found or results[i] for i, found in enumerate(looked)]
+
+        found = _for_each_handful(examine_some, paths, progress)
+    return found, Scan(len(paths), len(known.read), round(time.perf_counter() - began, 3))
 
 
-def _read(path: Path) -> tuple[str, Sketch]:
-    """Reads and decodes a file; returns its digest, "" if it cannot be read, and a sketch."""
+def _look_up(known: Facts, root: Path, path: str, *, decoded: bool = True) -> Examined | None:
+    try:
+        return known.find(path, os.stat(root / path), decoded=decoded)
+    except (OSError, ValueError):
+        known.read.append(path)
+        return None
+
+
+class _File(NamedTuple):
+    """A file that was read.
+
+    Attributes:
+        status: status before it was read; None if it was not.
+        digest: digest of its bytes; "" if it was not read.
+        sketch: what decoding it shows.
+    """
+
+    status: os.stat_result | None
+    digest: str
+    sketch: Sketch
+
+
+def _read(path: Path) -> _File:
     if not is_writable(str(path)):
         return _unread("has a name with control characters, or one that is not UTF-8; rename it")
     try:
@@ -78,11 +93,19 @@ def _read(path: Path) -> tuple[str, Sketch]:
         encoded = path.read_bytes()
     except OSError as error:
         return _unread(f"cannot be read: {error.strerror}")
-    return digest_of(encoded), sketch(encoded)
+    return _File(status, digest_of(encoded), sketch(encoded))
 
 
-def _unread(reason: str) -> tuple[str, Sketch]:
-    return "", Sketch(Picture(reason), None)
+def _unread(reason: str) -> _File:
+    return _File(None, "", Sketch(Picture(reason), None))
+
+
+def _finished(files: Sequence[_File]) -> list[Examined]:
+    pictures = finish([file.sketch for file in files])
+    return [
+        Examined._make((picture.reason, file.digest, *picture[1:]))
+        for file, picture in zip(files, pictures, strict=True)
+    ]
 
 
 def digest(path: Path) -> str:
@@ -94,6 +117,27 @@ def digest(path: Path) -> str:
             return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
     except OSError:
         return ""
+
+
+def _digests(known: Facts, root: Path, paths: Sequence[str], progress: Progress) -> list[str]:
+    """Returns the digests of files, the remembered ones without reading the files."""
+
+    def digest_one(path: str) -> str:
+        found = _look_up(known, root, path, decoded=False)
+        if found is not None:
+            return found.digest
+        try:
+            status = os.stat(root / path)
+        except (OSError, ValueError):
+            return ""
+        now = digest(root / path)
+        known.keep(path, status, Examined("", now))
+        return now
+
+    def digest_some(some: Sequence[str]) -> list[str]:
+        return [digest_one(path) for path in some]
+
+    return _for_each_handful(digest_some, paths, progress)
 
 
 def find_files(
@@ -114,8 +158,19 @@ def find_files(
     Raises:
         UserError: files that are missing or have changed, all at once.
     """
+    with remembered(place.root) as known:
+        return _find_files(place, known, paths, digests, progress)
+
+
+def _find_files(
+    place: PhotoFolder,
+    known: Facts,
+    paths: Sequence[str],
+    digests: Sequence[str],
+    progress: Progress,
+) -> Sequence[str]:
     root = place.root
-    now = for_each_file(digest, root, paths, progress)
+    now = _digests(known, root, paths, progress)
     lost = [i for i, (key, found) in enumerate(zip(digests, now, strict=True)) if key != found]
     if not lost:
         return paths
@@ -127,7 +182,7 @@ def find_files(
         if path not in settled and PurePosixPath(path).suffix.lower() in endings
     ]
     found_at: dict[str, list[str]] = {}
-    for key, path in zip(for_each_file(digest, root, others, progress), others, strict=True):
+    for key, path in zip(_digests(known, root, others, progress), others, strict=True):
         found_at.setdefault(key, []).append(path)
     gone = [i for i in lost if digests[i] not in found_at]
     if gone:
@@ -148,11 +203,6 @@ def _likely(before: str, places: Sequence[str]) -> str:
     return next((path for path in places if PurePosixPath(path).parent.name == folder), places[-1])
 
 
-def examine_files(root: Path, paths: Sequence[str], progress: Progress) -> list[Examined]:
-    """Examines files in a pool of threads; arguments and order are those of `for_each_file`."""
-    return _for_each_handful(examine_all, root, paths, progress)
-
-
 def for_each_file(
     read: Callable[[Path], Result], root: Path, paths: Sequence[str], progress: Progress
 ) -> list[Result]:
@@ -167,14 +217,15 @@ def for_each_file(
     Returns:
         Results of `read`, in the order of `paths`.
     """
-    return _for_each_handful(lambda some: [read(path) for path in some], root, paths, progress)
+
+    def read_some(some: Sequence[str]) -> list[Result]:
+        return [read(root / path) for path in some]
+
+    return _for_each_handful(read_some, paths, progress)
 
 
 def _for_each_handful(
-    read: Callable[[Sequence[Path]], list[Result]],
-    root: Path,
-    paths: Sequence[str],
-    progress: Progress,
+    read: Callable[[Sequence[str]], list[Result]], paths: Sequence[str], progress: Progress
 ) -> list[Result]:
     """Hands over files by the handful: a future takes as long as reading a small one."""
     step = max(1, len(paths) // 100)
@@ -182,11 +233,7 @@ def _for_each_handful(
     workers = min(32, os.cpu_count() or 1)
     size = min(16, max(1, len(paths) // (8 * workers)))
     handfuls = (paths[start : start + size] for start in range(0, len(paths), size))
-
-    def read_all(some: Sequence[str]) -> list[Result]:
-        return read([root / path for path in some])
-
-    for found in in_order(read_all, handfuls, workers=workers, ahead=4 * workers):
+    for found in in_order(read, handfuls, workers=workers, ahead=4 * workers):
         for result in found:
             results.append(result)
             if len(results) % step == 0 or len(results) == len(paths):

@@ -214,7 +214,7 @@ def _read_files(
     """Reads the listed photos. Their splits are the listed ones, or "train" if there are none."""
     label_of = {same_form(name): label for label, name in enumerate(class_names)}
     photos = sorted(listed.photos)
-    facts = examine_files(place.root, [photo.path for photo in photos], progress)
+    facts, scan = examine_files(place.root, [photo.path for photo in photos], progress)
     bad = [
         (printable(photo.path), reason)
         for photo, (reason, *_) in zip(photos, facts, strict=True)
@@ -246,6 +246,7 @@ def _read_files(
         groups=groups if any(groups) else (),
         looks=tuple(fact.look for fact in facts),
         held=place.held,
+        scan=scan,
     )
 
 

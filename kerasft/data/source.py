@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from kerasft.data.facts import Scan
 from kerasft.sources.photos import SPLITS, Listing
 
 UNUSED = "unused"
@@ -27,8 +28,8 @@ class Source:
             order stays.
         labels: int32 [N], 0 to K-1.
         splits: str [N], each one of `SPLITS`, or UNUSED.
-        digests: digests of the N files, 32 hexadecimal digits each; see `folders.examine`.
-        pixels: digests of the N decoded images, see `folders.examine`; () in runs of earlier
+        digests: digests of the N files, 32 hexadecimal digits each; see `files.examine`.
+        pixels: digests of the N decoded images, see `files.examine`; () in runs of earlier
             versions, which did not record them.
         skipped: files that were left out because they cannot be used, each with the reason.
         groups: N names of groups whose images stay together, "" for an image without a group;
@@ -43,6 +44,8 @@ class Source:
             for photos that were listed just now.
         splits_from: directory of the run whose splits the photos keep, see `known.py`; None if
             the splits are those of the source, or drawn for all photos, or read from splits.csv.
+        scan: number of files that were scanned, and how many of them were read; None for photos
+            of a run.
     """
 
     root: Path
@@ -59,6 +62,7 @@ class Source:
     held: object = None
     read: Callable[[], Listing] | None = None
     splits_from: Path | None = None
+    scan: Scan | None = None
 
     def indices(self, split: str) -> np.ndarray:
         """Returns the positions in `paths` of a split's images: int64, ascending, maybe empty."""

@@ -169,7 +169,8 @@ class DryRun:
         """Returns the plan that a dry run of `kerasft train` prints as JSON.
 
         `{"backbone", "image_size", "weights", "splits_from", "images": {class: {split: n}},
-        "unused", "groups", "skipped", "blocks": [{"name", "layers", "parameters"}], "parameters",
+        "unused", "groups", "skipped", "scan": {"files", "read", "seconds"},
+        "blocks": [{"name", "layers", "parameters"}], "parameters",
         "phases": [{"name", "blocks", "epochs", "steps", "learning_rate", "precision",
         "trainable_parameters", "stored", "why", "passes", "bytes"}]}`, blocks from the top; the
         last four are `settled.Storing`. A solved phase has "method" where a trained one has
@@ -185,6 +186,7 @@ class DryRun:
             "unused": len(source.indices(UNUSED)),
             "groups": len(set(source.groups) - {""}),
             "skipped": [list(pair) for pair in source.skipped],
+            "scan": source.scan and source.scan.to_json(),
             "blocks": [
                 {"name": b.name, "layers": len(b.layers), "parameters": b.parameters}
                 for b in self.net.blocks

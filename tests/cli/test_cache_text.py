@@ -5,6 +5,7 @@ import pytest
 
 from kerasft.activations.eviction import HeldTensors, StoreReport
 from kerasft.cli.cache import cache_text, limit_text, removed_text
+from kerasft.data.facts import FactReport
 from kerasft.unpacked import PhotoReport, Unpacked
 
 
@@ -21,11 +22,15 @@ def held(facts, photos=1498, views=4, dtype="float16"):
     return HeldTensors(facts, photos, views, 3, 225_494_144, 0.0, 1767323045.0, dtype)
 
 
-def text_of(*tensors, photos=()):
+NOTHING = FactReport(0, 0)
+
+
+def text_of(*tensors, photos=(), facts=NOTHING):
     size, limit = 225_494_144 * len(tensors), 20 * 10**9
     return cache_text(
         StoreReport(tensors, size, limit, Path("/home/ada/.cache/kerasft")),
         PhotoReport(tuple(photos), 5_000_000 * len(photos)),
+        facts,
     )
 
 
@@ -87,6 +92,12 @@ def test_unpacked_photos_are_lines_of_their_own():
         "225.5 MB o",
         "and 5.0 MB",
     ]
+
+
+def test_remembered_facts_are_counted_by_folder():
+    assert text_of(facts=FactReport(2, 40_000)).splitlines()[-1] == (
+        "and 40.0 kB of facts of the photos in 2 folders"
+    )
 
 
 def test_an_empty_cache_is_one_line():
