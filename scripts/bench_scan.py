@@ -7,8 +7,8 @@ decodes one image; `folder`, `csv` (in groups of ten) and `zip` (unpacked first)
     python scripts/bench_scan.py 1000 100000
 
 With a folder of JPEG files: how fast they are scanned, scanned again from what is remembered of
-them, and read without being decoded (`digest`), as a share of the speed of a bare loop, which reads every file and calls
-`tf.io.decode_jpeg`, in the same threads.
+them, and read without being decoded (`digest`), as a share of the speed of a bare loop, which reads
+every file and calls `tf.io.decode_jpeg`, in the same threads.
 
     python scripts/bench_scan.py --photos FOLDER
 
