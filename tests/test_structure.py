@@ -32,6 +32,7 @@ MODULES = parse_modules()
 ORDER = (
     "cli",
     "compare",
+    "checking",
     "evaluation",
     "export",  # below evaluation, which predicts with exports
     "training",
@@ -48,6 +49,7 @@ ORDER = (
 )
 KERAS_ALLOWED = {
     "compare",
+    "checking",
     "export",
     "evaluation",
     "training",

@@ -14,7 +14,7 @@ from kerasft.cli.cache import cache
 from kerasft.cli.compare import compare
 from kerasft.cli.imports import import_caffe, import_torch
 from kerasft.cli.pages import fields, guide
-from kerasft.cli.sample import sample_data
+from kerasft.cli.photos import check, sample_data
 from kerasft.cli.train import find_lr, train, unfreeze_and_continue
 from kerasft.cli.use import evaluate, export, predict
 from kerasft.cli.wording import error_text
@@ -54,6 +54,7 @@ def main() -> None:
 
 
 for command in (
+    check,
     train,
     unfreeze_and_continue,
     find_lr,

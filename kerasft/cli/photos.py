@@ -1,0 +1,144 @@
+"""`kerasft check` and `kerasft sample-data`, with the texts that they print."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from kerasft.cli.options import json_option, print_result, reading_options
+from kerasft.cli.terminal import loading, showing
+from kerasft.cli.wording import field_option, fields_typed, for_terminal
+
+if TYPE_CHECKING:
+    from kerasft.checking.check import Checked, Copies
+    from kerasft.sample.draw import Sample
+
+MOST = 10
+"""Largest number of lines of each list; JSON has all of them."""
+
+
+@click.command()
+@click.argument("source", metavar="SRC")
+@reading_options
+@field_option(
+    "--backbone",
+    "model.backbone",
+    metavar="NAME",
+    help="Pretrained net whose features tell suspicious labels. Default: MobileNetV2.",
+)
+@field_option(
+    "--weights",
+    "model.weights",
+    metavar="imagenet|sample|FILE",
+    help="Its weights. Default: imagenet, if they are on this machine.",
+)
+@field_option(
+    "--image-size", "model.image_size", type=int, metavar="N", help="Side of the images in pixels."
+)
+@json_option
+@click.pass_context
+def check(ctx: click.Context, source: str, as_json: bool, **options: object) -> None:
+    """Checks photos before training: bad files, copies, suspicious labels.
+
+    Nothing is changed. The exit code is 1 if `kerasft train` would refuse the photos.
+
+    \b
+    Example:
+        kerasft check photos
+    """
+    with loading():
+        from kerasft.checking.check import check_photos
+
+    with showing() as progress:
+        flags = {"data.source": source, **fields_typed(options)}
+        found = check_photos(flags, progress=progress)
+    print_result(found, check_text, as_json=as_json)
+    if found.refused:
+        ctx.exit(1)
+
+
+def check_text(found: "Checked") -> str:
+    """Writes the number of photos of each class, and a list for each kind of problem."""
+    lines = [f"{found.files:,} files: " + ", ".join(f"{n:,} {c}" for c, n in found.classes.items())]
+    exact, near = (
+        [_copies_line(one) for one in found.copies if one.kind == kind]
+        for kind in ("exact", "near")
+    )
+    lists: tuple[tuple[str, Sequence[str]], ...] = (
+        ("Cannot be used", [f"{one.path}: {one.reason}" for one in found.unreadable]),
+        ("One colour only", found.plain),
+        ("Almost black", found.dark),
+        ("Blurred", found.blurred),
+        ("Odd size", [f"{one.path}: {one.width}x{one.height}" for one in found.odd_sizes]),
+        ("Equal pictures", exact),
+        ("Near copies", near),
+        (
+            "Suspicious labels",
+            [
+                f"{one.path}: {one.label}, or rather {one.suggested}? (quality {one.score:.2f})"
+                for one in found.label_suspects
+            ],
+        ),
+        ("Unlike all others", [one.path for one in found.outliers]),
+    )
+    for title, entries in lists:
+        if entries:
+            lines += ["", f"{title} ({len(entries):,}):"]
+            lines += [f"  {entry}" for entry in entries[:MOST]]
+            if len(entries) > MOST:
+                lines.append(f"  and {len(entries) - MOST:,} more (all with --json)")
+    if found.left_out:
+        lines += ["", found.left_out]
+    end = "`kerasft train` takes these photos."
+    if found.refused:
+        end = "`kerasft train` refuses these photos:\n" + for_terminal(found.refused, None)
+    return "\n".join([*lines, "", end])
+
+
+def _copies_line(one: "Copies") -> str:
+    paths = one.paths
+    notes = ["different labels"] * one.across_labels + ["different splits"] * one.across_splits
+    rest = f" and {len(paths) - 2} more" if len(paths) > 2 else ""
+    return f"{paths[0]}, {paths[1]}{rest}" + (f" ({', '.join(notes)})" if notes else "")
+
+
+@click.command()
+@click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
+@click.option(
+    "--seed",
+    type=click.IntRange(min=0),
+    default=0,
+    metavar="N",
+    help="Seed of the drawings. Default: 0.",
+)
+@click.option(
+    "--per-class",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Number of images of each kind. Default: 100.",
+)
+@json_option
+def sample_data(folder: Path, seed: int, per_class: int | None, as_json: bool) -> None:
+    """Draws photos for trying out kerasft: five kinds of flowers, a folder each.
+
+    DIR must be absent or empty. The same options give the same images. `train --weights sample`
+    starts from a small net that was pretrained on drawings, so nothing is downloaded.
+
+    \b
+    Example:
+        kerasft sample-data flowers
+        kerasft train --data flowers --weights sample --run runs/flowers
+    """
+    from kerasft.sample.draw import PER_CLASS, draw_sample
+
+    with showing() as progress:
+        result = draw_sample(folder, seed=seed, per_class=per_class or PER_CLASS, progress=progress)
+    print_result(result, sample_text, as_json=as_json)
+
+
+def sample_text(result: "Sample") -> str:
+    """Writes the number of images that `sample-data` has drawn, by class."""
+    return f"{result.images:,} images drawn in {result.folder}: " + ", ".join(
+        f"{images:,} {name}" for name, images in result.classes.items()
+    )
