@@ -8,12 +8,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
-from kerasft.checking.features import LabelSuspect, Outlier, Suspects, find_suspects
+from kerasft.checking.copies import Copies, find_copies, named
+from kerasft.checking.features import (
+    LabelSuspect,
+    Outlier,
+    Suspects,
+    find_suspects,
+    missing_weights,
+)
 from kerasft.config.load import load_config
 from kerasft.data.files import Examined, examine_files
-from kerasft.data.near import find_near_copies
 from kerasft.errors import UserError
 from kerasft.progress import Progress, silent
 from kerasft.results import Result
@@ -46,23 +50,6 @@ class OddSize(Result):
 
 
 @dataclass(frozen=True)
-class Copies(Result):
-    """Photos that show the same picture.
-
-    Attributes:
-        paths: paths of the photos, at least two.
-        kind: "exact" for equal pixels, "near" for altered copies.
-        across_splits: whether they are in several splits of the source.
-        across_labels: whether they have several labels.
-    """
-
-    paths: tuple[str, ...]
-    kind: str
-    across_splits: bool
-    across_labels: bool
-
-
-@dataclass(frozen=True)
 class Checked(Result):
     """What is known of a set of photos.
 
@@ -72,7 +59,7 @@ class Checked(Result):
         converted: photos that are read by way of Pillow.
         plain: photos of a single colour.
         dark: photos that are almost black.
-        blurred: photos without any sharp edge.
+        blurred: other photos without any sharp edge.
         odd_sizes: photos that are very small or very long.
         classes: number of photos of each class.
         copies: groups of photos that show the same picture.
@@ -112,12 +99,17 @@ def check_photos(flags: Mapping[str, Any], *, progress: Progress = silent) -> Ch
     place, listed = list_photos(config.data, progress)
     photos = sorted(listed.photos)
     facts, _ = examine_files(place.root, [photo.path for photo in photos], progress)
-    refused = ""
+    missing = missing_weights(config.model)
+    if missing:  # the photos are checked all the same, and nothing is downloaded
+        config = load_config(None, flags={**flags, "model.weights": "none"})
+    plan, refused = None, ""
     try:
-        plan_run(config, progress=progress)
+        plan = plan_run(config, progress=progress)
     except UserError as error:
+        if error.exit_code == 2:  # an option is at fault, and no photo
+            raise
         refused = str(error)
-    found = find_suspects(flags, progress=progress)
+    found = find_suspects(flags, plan, missing, progress=progress)
     return _report(photos, facts, refused, found)
 
 
@@ -126,6 +118,8 @@ def _report(
 ) -> Checked:
     """Puts together what is known of each photo."""
     good = [pair for pair in zip(photos, facts, strict=True) if not pair[1].reason]
+    usable = [photo for photo, _ in good]
+    groups = find_copies(usable, [fact for _, fact in good])
     seen = [(printable(photo.path), fact) for photo, fact in good]
     return Checked(
         files=len(photos),
@@ -137,12 +131,16 @@ def _report(
         converted=(),
         plain=tuple(path for path, fact in seen if fact.plain),
         dark=tuple(path for path, fact in seen if not fact.plain and fact.brightness < DARK),
-        blurred=tuple(path for path, fact in seen if not fact.plain and fact.sharpness < BLURRED),
+        blurred=tuple(
+            path
+            for path, fact in seen
+            if not fact.plain and fact.brightness >= DARK and fact.sharpness < BLURRED
+        ),
         odd_sizes=tuple(
             OddSize(path, fact.width, fact.height) for path, fact in seen if _is_odd(fact)
         ),
         classes=dict(sorted(Counter(photo.class_name for photo, _ in good).items())),
-        copies=_copies([photo for photo, _ in good], [fact for _, fact in good]),
+        copies=tuple(named(group, usable) for group in groups),
         label_suspects=found.label_suspects,
         outliers=found.outliers,
         refused=refused,
@@ -153,24 +151,3 @@ def _report(
 def _is_odd(fact: Examined) -> bool:
     short, long = sorted((fact.height, fact.width))
     return short < SMALL or long > LONG * short
-
-
-def _copies(photos: Sequence[Photo], facts: Sequence[Examined]) -> tuple[Copies, ...]:
-    """Finds exact copies, and near copies of which not all are exact ones."""
-    same: dict[str, list[int]] = {}
-    for position, fact in enumerate(facts):
-        same.setdefault(fact.pixels, []).append(position)
-    exact = [group for group in same.values() if len(group) > 1]
-    paths, looks = [photo.path for photo in photos], [fact.look for fact in facts]
-    near = find_near_copies(paths, looks, np.zeros(len(paths), int))
-    altered = [of for of in near.groups if len({facts[one].pixels for one in of}) > 1]
-    return tuple(
-        Copies(
-            tuple(printable(paths[one]) for one in group),
-            kind,
-            len({photos[one].split for one in group}) > 1,
-            len({photos[one].class_name for one in group}) > 1,
-        )
-        for kind, groups in (("exact", exact), ("near", altered))
-        for group in groups
-    )

@@ -19,7 +19,7 @@ from kerasft.models import bundle
 from kerasft.progress import Progress
 from kerasft.results import Result
 from kerasft.text import printable
-from kerasft.training.train import plan_run
+from kerasft.training.train import DryRun, plan_run
 
 FOLDS = 5
 SHARE = 0.1  # of the photos that are listed as suspects, at most
@@ -61,43 +61,51 @@ class Suspects:
     left_out: str = ""
 
 
-def find_suspects(flags: Mapping[str, Any], *, progress: Progress) -> Suspects:
+def find_suspects(
+    flags: Mapping[str, Any], plan: DryRun | None, missing: str, *, progress: Progress
+) -> Suspects:
     """Computes features of all readable photos and finds doubtful ones.
 
     Args:
         flags: fields of the config by dotted key.
+        plan: what `train` would do; None if it refuses the photos, which are then planned without
+            those that it refuses.
+        missing: what `missing_weights` returns.
         progress: receiver of events of the stages "images" and "check".
 
     Returns:
         Suspects; without any where weights are missing or the photos cannot be trained on.
     """
-    lenient = {"data.bad_images": "skip", "data.small_classes": "train_only"}
-    config = load_config(None, flags={**flags, **lenient})
-    missing = _missing_weights(config.model)
     if missing:
         return Suspects(left_out=f"Labels were not checked: there is no {missing} on this machine.")
-    try:
-        plan = plan_run(config, progress=progress)
-    except UserError as error:
-        reason = str(error).splitlines()[0]
-        return Suspects(left_out=f"Labels were not checked: {reason}")
-    source, settled = plan.source, plan.plan.config
-    size = int(plan.plan.image_size)
-    paths = [str(source.root / path) for path in source.paths]
-    batches = image_batches(paths, image_size=size, resize=settled.data.resize, batch_size=BATCH)
-    features = np.asarray(
-        bundle.compute(
-            plan.net.cut(0).prefix, batches, total=len(paths), what="features", progress=progress
-        ),
-        np.float32,
-    )
+    if plan is None:
+        lenient = {"data.bad_images": "skip", "data.small_classes": "train_only"}
+        try:
+            plan = plan_run(load_config(None, flags={**flags, **lenient}), progress=progress)
+        except UserError as error:
+            reason = str(error).splitlines()[0]
+            return Suspects(left_out=f"Labels were not checked: {reason}")
+    features = features_of(plan, progress)
+    source = plan.source
     names = [printable(path) for path in source.paths]
-    keras.backend.clear_session()
     found, left_out = suspects_of(features, source.labels, names, source.class_names)
     return Suspects(found, outliers_of(features, names), left_out)
 
 
-def _missing_weights(model: Any) -> str:
+def features_of(plan: DryRun, progress: Progress) -> np.ndarray:
+    """Computes the features of all photos of a plan with its frozen backbone, float32 [N,F]."""
+    source, settled = plan.source, plan.plan.config
+    size = int(plan.plan.image_size)
+    paths = [str(source.root / path) for path in source.paths]
+    batches = image_batches(paths, image_size=size, resize=settled.data.resize, batch_size=BATCH)
+    features = bundle.compute(
+        plan.net.cut(0).prefix, batches, total=len(paths), what="features", progress=progress
+    )
+    keras.backend.clear_session()
+    return np.asarray(features, np.float32)
+
+
+def missing_weights(model: Any) -> str:
     """Names a file of ImageNet weights that would have to be downloaded; "" if none would."""
     if model.weights != "imagenet":
         return ""

@@ -50,7 +50,7 @@ def check(ctx: click.Context, source: str, as_json: bool, **options: object) -> 
     with loading():
         from kerasft.checking.check import check_photos
 
-    with showing() as progress:
+    with showing(once=True) as progress:
         flags = {"data.source": source, **fields_typed(options)}
         found = check_photos(flags, progress=progress)
     print_result(found, check_text, as_json=as_json)

@@ -82,14 +82,18 @@ def _check_backend() -> None:
 
 
 @contextmanager
-def showing() -> Iterator["Display"]:
+def showing(*, once: bool = False) -> Iterator["Display"]:
     """Shows progress, the log of kerasft and anything that is printed meanwhile, on stderr.
+
+    Args:
+        once: whether a line is left out that was shown before, for a command that reads the same
+            photos several times.
 
     Yields:
         Progress callback for the library.
     """
     bar = _bar() if sys.stderr.isatty() else None
-    display = Display(bar)
+    display = Display(bar, once=once)
     handler = _Sentences(display)
     logger = logging.getLogger("kerasft")
     level, propagate = logger.level, logger.propagate
@@ -125,13 +129,15 @@ def _bar() -> "Progress":
 class Display:
     """A progress callback that shows each event; see `progress.py` for the stages."""
 
-    def __init__(self, bar: "Progress | None" = None) -> None:
+    def __init__(self, bar: "Progress | None" = None, *, once: bool = False) -> None:
         """Makes a display.
 
         Args:
             bar: progress bar that follows the events; None if stderr is not a terminal.
+            once: whether a line is left out that was shown before.
         """
         self._bar = bar
+        self._said: set[str] | None = set() if once else None
         self._ends: list[float] = []
 
     def __call__(self, event: Event) -> None:
@@ -155,6 +161,10 @@ class Display:
     def say(self, line: str) -> None:
         """Writes a line to stderr, in the words of the terminal, above the bar if there is one."""
         line = for_terminal(line)
+        if self._said is not None:
+            if line in self._said:
+                return
+            self._said.add(line)
         if self._bar is None:
             click.echo(line, err=True)
         else:

@@ -56,19 +56,22 @@ class NearCopies(NamedTuple):
     too_large: list[list[int]]
 
 
-def find_near_copies(paths: Sequence[str], looks: Sequence[str], labels: np.ndarray) -> NearCopies:
+def find_near_copies(
+    paths: Sequence[str], looks: Sequence[str], labels: np.ndarray, *, share: float = SHARE
+) -> NearCopies:
     """Finds groups of near copies within each class.
 
     Args:
         paths: N posix paths of photos.
         looks: N looks, see `likeness.look_of`; a photo with the look "" is like none.
         labels: int [N].
+        share: largest share of a class that a group may be; groups up to FEW are always used.
     """
     found = NearCopies([], [])
     has_look = np.array([look != "" for look in looks], bool)
     for label, size in zip(*np.unique(labels, return_counts=True), strict=True):
         members = np.flatnonzero((labels == label) & has_look).tolist()
-        most = max(FEW, int(SHARE * size))
+        most = max(FEW, int(share * size))
         of_class = _of_class([paths[i] for i in members], [looks[i] for i in members], most)
         for groups, own in zip(found, of_class, strict=True):
             groups += [[members[i] for i in group] for group in own]

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 from drawing import draw_photos
-from PIL import Image
+from PIL import Image, ImageFilter
 
 from kerasft.checking.features import out_of_fold_scores, outliers_of, suspects_of
 from kerasft.cli.main import main
@@ -38,8 +38,10 @@ def test_photos_that_train_takes_give_0_and_a_label_that_is_wrong_is_suspected(p
 
 def test_what_train_refuses_gives_1_and_is_said(photos):
     (photos / "cross/broken.jpg").write_bytes(b"\xff\xd8\xff")
+    (photos / "circle/circle-003.jpg").rename(photos / "stripes/wrong.jpg")
     status, text = check(photos)
     assert status == 1
+    assert "  stripes/wrong.jpg: stripes, or rather circle?" in text  # labels of the good photos
     assert "Cannot be used (1):\n  cross/broken.jpg: is truncated" in text
     assert "`kerasft train` refuses these photos:" in text
 
@@ -53,9 +55,13 @@ def test_plain_dark_and_odd_photos_and_copies_are_listed(photos):
         photos / "circle/night.png"
     )
     Image.open(photos / "circle/circle-002.png").resize((200, 40)).save(photos / "circle/long.png")
+    Image.open(photos / "cross/cross-002.png").filter(ImageFilter.GaussianBlur(8)).save(
+        photos / "cross/blurred.png"
+    )
     _, text = check(photos, "--json")
     found = json.loads(text)
     assert found["plain"] == ["cross/plain.png"]
+    assert found["blurred"] == ["cross/blurred.png"]
     assert found["dark"] == ["circle/night.png"]
     assert {"path": "circle/long.png", "width": 200, "height": 40} in found["odd_sizes"]
     assert {
@@ -65,6 +71,74 @@ def test_plain_dark_and_odd_photos_and_copies_are_listed(photos):
         "across_labels": True,
     } in found["copies"]
     assert ["cross/cross-001.jpg", "cross/turned.png"] in [one["paths"] for one in found["copies"]]
+
+
+def test_copies_are_listed_however_many(photos):
+    one = Image.open(photos / "cross/cross-001.jpg")
+    names = [f"cross/again-{number:02}.png" for number in range(25)]
+    for number, name in enumerate(names):  # more than 20, and than 5% of all
+        one.point(lambda v, more=number: min(v + more, 255)).save(photos / name)
+    status, text = check(photos, "--json")
+    groups = [one for one in json.loads(text)["copies"] if one["kind"] == "near"]
+    assert [*names, "cross/cross-001.jpg"] in [one["paths"] for one in groups]
+    assert status == 0  # `train` takes them, with a warning
+
+
+def test_copies_across_splits_are_marked(tmp_path):
+    draw_photos(tmp_path / "photos/train")
+    draw_photos(tmp_path / "photos/test", seed=1)
+    shutil.copy(
+        tmp_path / "photos/train/cross/cross-000.png", tmp_path / "photos/test/cross/same.png"
+    )
+    _, text = check(tmp_path / "photos", "--json")
+    assert {
+        "paths": ["test/cross/same.png", "train/cross/cross-000.png"],
+        "kind": "exact",
+        "across_splits": True,
+        "across_labels": False,
+    } in json.loads(text)["copies"]
+
+
+def test_a_class_that_is_too_small_gives_1(photos):
+    for photo in sorted((photos / "cross").iterdir())[2:]:
+        photo.unlink()
+    status, text = check(photos, "--json")
+    found = json.loads(text)
+    assert status == 1
+    assert "cross: 2 images" in found["refused"]
+    assert found["classes"] == {"circle": 12, "cross": 2, "stripes": 12}
+
+
+def test_suspects_dark_photos_and_copies_alone_give_0(photos):
+    Image.open(photos / "circle/circle-000.png").point(lambda v: v // 20).save(
+        photos / "circle/night.png"
+    )
+    (photos / "circle/circle-003.jpg").rename(photos / "stripes/wrong.jpg")
+    shutil.copy(photos / "cross/cross-000.png", photos / "cross/copy.png")
+    status, text = check(photos)
+    assert status == 0
+    assert text.endswith("`kerasft train` takes these photos.\n")
+
+
+def test_without_weights_the_photos_are_checked_and_nothing_is_downloaded(
+    photos, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("kerasft.checking.features.models_folder", lambda: tmp_path / "none")
+    monkeypatch.setattr("keras.utils.get_file", lambda *_, **__: pytest.fail("downloads"))
+    done = CliRunner().invoke(main, ["check", str(photos), "--json"])
+    found = json.loads(done.stdout)
+    assert (done.exit_code, found["refused"]) == (0, "")
+    assert found["left_out"].startswith("Labels were not checked: there is no mobilenet_v2_weights")
+
+
+@pytest.mark.parametrize("option", [("--backbone", "MobileNetV9"), ("--image-size", "8")])
+def test_an_option_that_is_wrong_gives_2(photos, option):
+    assert check(photos, *option)[0] == 2
+
+
+def test_a_line_that_all_looks_at_the_photos_would_show_is_shown_once(photos):
+    done = CliRunner().invoke(main, ["check", str(photos), "--weights", "sample"])
+    assert done.stderr.count("36 images read") == 1
 
 
 def test_no_such_folder_gives_2(tmp_path):
