@@ -1,8 +1,8 @@
 """Measures how many wrong labels `kerasft check` finds: some labels of good photos are changed.
 
-    KERAS_HOME=ASSETS python scripts/bench_labels.py DATASETS/flowers5
+    python scripts/bench_labels.py DATASETS/flowers5
 
-ASSETS holds the weights of MobileNetV2. For each seed, 5% of the labels become another class.
+The weights of MobileNetV2 lie in KERAS_HOME/models. For each seed, 5% of the labels become another class.
 """
 
 import sys
