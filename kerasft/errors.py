@@ -39,6 +39,10 @@ class TooFewPhotos(UserError):
     """The refusal of a method that needs more photos of a class; another method may do."""
 
 
+class Unreadable(ValueError):
+    """An image that cannot be converted; the message follows the file's name: "is truncated"."""
+
+
 class OutOfTime(Exception):
     """The end of a comparison's time budget: stops the training, and is caught by `compare`."""
 

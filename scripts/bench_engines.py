@@ -64,6 +64,7 @@ def measure(arguments: argparse.Namespace) -> dict:
     from kerasft.activations.engines import BATCH, relative_error
     from kerasft.activations.keys import views_of
     from kerasft.config.load import load_config
+    from kerasft.config.settled import rule_of
     from kerasft.data import scan
     from kerasft.data.batches import view_batches
     from kerasft.heads import trained
@@ -84,8 +85,7 @@ def measure(arguments: argparse.Namespace) -> dict:
             source,
             positions,
             [views_of(arguments.views)] * len(positions),
-            image_size=side,
-            resize="stretch",
+            rule=rule_of(config.data, side),
             augment=config.augment,
             batch_size=BATCH,
         )

@@ -65,6 +65,7 @@ TOP_LEVEL = {
     "devices",
     "errors",
     "files",
+    "input_rule",
     "lazy_tensorflow",
     "metrics",
     "plots",
@@ -287,7 +288,7 @@ def test_only_errors_py_defines_an_exception():
         if isinstance(node, ast.ClassDef)
         and any(ast.unparse(base).endswith(("Error", "Exception")) for base in node.bases)
     ]
-    names = ("UserError", "PhaseFailed", "TooFewPhotos", "OutOfTime")
+    names = ("UserError", "PhaseFailed", "TooFewPhotos", "Unreadable", "OutOfTime")
     assert defined == [f"errors.{name}" for name in names]
 
 
@@ -344,6 +345,8 @@ SETTINGS = {
     "data.small_classes": ["data.small_classes=leave_out"],
     "data.near_copies": ["data.near_copies=ignore"],
     "data.resize": ["data.resize=crop"],
+    "data.background": ["data.background=black"],
+    "data.depth": ["data.depth=12"],
     "model.backbone": ["model.backbone=ResNet50"],
     "model.weights": ["model.weights=none"],
     "model.image_size": ["model.image_size=96"],

@@ -48,7 +48,6 @@ class RunContext:
         return batches.split_batches(
             self.source,
             split_name,
-            image_size=self.plan.image_size,
-            resize=self.config.data.resize,
+            rule=self.plan.rule,
             batch_size=SCORING_BATCH,
         )

@@ -8,6 +8,7 @@ Shapes: N images, V views of each training image.
 
 import importlib.metadata
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import keras
@@ -19,7 +20,7 @@ from kerasft.activations.store import Key, RowId
 from kerasft.backbones import compatibility
 from kerasft.backbones.spec import nets_of
 from kerasft.config.fields import AnyPhase, Config, Solved
-from kerasft.config.settled import USUAL_BATCH
+from kerasft.config.settled import USUAL_BATCH, rule_of
 from kerasft.data.source import Source
 from kerasft.lazy_tensorflow import is_installed
 from kerasft.models.cut import Cut, digest_of, fingerprint
@@ -144,6 +145,7 @@ def needs_at(
         **_where(config, blocks),
         "image_size": side,
         "resize": config.data.resize,
+        **_reading(config, side),
         "numerics": NUMERICS,
         "dtype": dtype,
         "engine": config.cache.engine,
@@ -166,6 +168,14 @@ def needs_at(
         if others:
             needs.append(Need(Key({**of_net, **changed}), tuple(others), blocks, position, shape))
     return needs
+
+
+def _reading(config: Config, image_size: int) -> Mapping[str, object]:
+    """Returns the key's facts about how images are decoded."""
+    rule = rule_of(config.data, image_size)
+    if rule.background is None:
+        return {}
+    return {"background": list(rule.background), "depth": rule.depth}
 
 
 def _where(config: Config, blocks: int) -> dict[str, int | str]:

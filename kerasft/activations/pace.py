@@ -28,8 +28,10 @@ from kerasft.activations import engines
 from kerasft.activations.engines import Engine, build, relative_error
 from kerasft.cache import explaining
 from kerasft.config.fields import Config, Phase
+from kerasft.config.settled import rule_of
 from kerasft.data.batches import split_batches
 from kerasft.data.source import Source
+from kerasft.input_rule import InputRule
 from kerasft.models.cut import Cut
 
 log = logging.getLogger("kerasft")
@@ -125,8 +127,7 @@ def _measured_once(config: Config, source: Source, prefix: keras.Model, blocks: 
         batches = split_batches(
             source,
             "train",
-            image_size=prefix.input_shape[1],
-            resize=config.data.resize,
+            rule=rule_of(config.data, prefix.input_shape[1]),
             batch_size=engines.BATCH,
         )
         pixels = np.asarray(next(iter(batches)))
@@ -326,20 +327,17 @@ def measured_pace(config: Config, source: Source, prefix: keras.Model, device: s
     photos = hashlib.blake2b("".join(source.digests).encode(), digest_size=8).hexdigest()
 
     def measure() -> dict[str, float]:
-        images = _images(source, prefix, config.data.resize)
+        images = _images(source, prefix, rule_of(config.data, prefix.input_shape[1]))
         return {"images": images, "disk": disk_rate(cache.cache_folder())}
 
     key = " ".join(map(str, ["pace", config.model.backbone, *shapes, photos, *here]))
     return Pace(**_once(key, ("images", "disk"), measure))
 
 
-def _images(source: Source, prefix: keras.Model, resize: str) -> float:
+def _images(source: Source, prefix: keras.Model, rule: InputRule) -> float:
     """Measures both halves of the way, which overlap in training: the slower one counts."""
-    side = prefix.input_shape[1]
     count = min(SAMPLE, len(source.indices("train")))
-    batches = split_batches(
-        source, "train", image_size=side, resize=resize, batch_size=engines.BATCH
-    )
+    batches = split_batches(source, "train", rule=rule, batch_size=engines.BATCH)
     reader = iter(batches)
     pixels = next(reader)  # the decoder is made with the first batch
     began, read = time.perf_counter(), 0

@@ -345,8 +345,7 @@ def _compute(
     batches = view_batches(
         source,
         *_shown(source, rows),
-        image_size=context.plan.image_size,
-        resize=config.data.resize,
+        rule=context.plan.rule,
         augment=config.augment,
         batch_size=context.plan.batch,
     )

@@ -94,10 +94,9 @@ def find_suspects(
 
 def features_of(plan: DryRun, progress: Progress) -> np.ndarray:
     """Computes the features of all photos of a plan with its frozen backbone, float32 [N,F]."""
-    source, settled = plan.source, plan.plan.config
-    size = int(plan.plan.image_size)
+    source = plan.source
     paths = [str(source.root / path) for path in source.paths]
-    batches = image_batches(paths, image_size=size, resize=settled.data.resize, batch_size=BATCH)
+    batches = image_batches(paths, rule=plan.plan.rule, batch_size=BATCH)
     features = bundle.compute(
         plan.net.cut(0).prefix, batches, total=len(paths), what="features", progress=progress
     )

@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from kerasft.cli.options import json_option, print_result
-from kerasft.text import size_text
+from kerasft.text import count, size_text
 
 if TYPE_CHECKING:
     from kerasft.activations.eviction import HeldTensors, StoreReport
     from kerasft.data.facts import FactReport
+    from kerasft.pixels.convert import Converted
     from kerasft.unpacked import PhotoReport
 
 
@@ -43,12 +44,13 @@ def list_cache(as_json: bool) -> None:
     from kerasft.activations import eviction
     from kerasft.cache import cache_folder
     from kerasft.data import facts
+    from kerasft.pixels import convert
 
     stores = eviction.report(cache_folder())
     photos = unpacked.report(unpacked.photo_folder())
-    known = facts.report()
-    held = {**stores.to_json(), **photos.to_json(), **known.to_json()}
-    print_result(held, lambda _: cache_text(stores, photos, known), as_json=as_json)
+    known, converted = facts.report(), convert.report()
+    held = {**stores.to_json(), **photos.to_json(), **known.to_json(), **converted.to_json()}
+    print_result(held, lambda _: cache_text(stores, photos, known, converted), as_json=as_json)
 
 
 @cache.command("clear")
@@ -64,10 +66,11 @@ def clear_cache(as_json: bool) -> None:
     from kerasft.activations import eviction
     from kerasft.cache import cache_folder
     from kerasft.data import facts
+    from kerasft.pixels import convert
 
     number, freed = eviction.clear(cache_folder())
     photos, freed_photos = unpacked.clear(unpacked.photo_folder())
-    freed += freed_photos + facts.forget().fact_bytes
+    freed += freed_photos + facts.forget().fact_bytes + convert.clear().converted_bytes
     result = {"removed": number, "photos": photos, "bytes": freed}
     print_result(result, removed_text, as_json=as_json)
 
@@ -95,7 +98,9 @@ def limit_cache(size: str | None, as_json: bool) -> None:
     print_result(result, limit_text, as_json=as_json)
 
 
-def cache_text(held: "StoreReport", unpacked: "PhotoReport", known: "FactReport") -> str:
+def cache_text(
+    held: "StoreReport", unpacked: "PhotoReport", known: "FactReport", converted: "Converted"
+) -> str:
     """Writes a line per net and cut and per source of unpacked photos, then their total sizes."""
     title = ("backbone", "cut", "photos", "views", "dtype", "size", "last used")
     rows = [title, *(_row(tensors) for tensors in held.tensors)]
@@ -119,6 +124,9 @@ def cache_text(held: "StoreReport", unpacked: "PhotoReport", known: "FactReport"
     if known.fact_folders:
         folders = "1 folder" if known.fact_folders == 1 else f"{known.fact_folders:,} folders"
         total.append(f"and {size_text(known.fact_bytes)} of facts of the photos in {folders}")
+    if converted.converted_files:
+        files = count(range(converted.converted_files), "converted photo")
+        total.append(f"and {size_text(converted.converted_bytes)} of {files}")
     parts = (lines if held.tensors else [], unpacked_photos, total)
     return "\n\n".join("\n".join(part) for part in parts if part)
 

@@ -382,7 +382,7 @@ def _measured(
         else:
             f1 = float(f1_score(labels, logits.argmax(axis=1), average="macro"))
             entry = replace(entry, test=result, macro_f1=f1)
-    milliseconds = _milliseconds(model.scores_and_logits, model.image_size)
+    milliseconds = _milliseconds(model.scores_and_logits, model.rule.image_size)
     return replace(entry, ms_per_image=milliseconds)
 
 

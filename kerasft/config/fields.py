@@ -43,6 +43,7 @@ from kerasft.config.source_names import TFDS, check_name, photos_help
 from kerasft.config.weights_names import Net, file_for, nets_brought_by
 from kerasft.errors import UserError, did_you_mean
 from kerasft.heads.methods import METHODS, linear_methods
+from kerasft.input_rule import Depth, color_of
 
 
 class Section(BaseModel):
@@ -338,6 +339,28 @@ class Data(Section):
         description='How an image becomes square: distorted ("stretch"), cut to its centre '
         '("crop"), or with borders ("pad").',
     )
+    background: str = Field(
+        default="white",
+        description='Colour that transparent pixels lie on: "white", "gray", "black" or "#rrggbb". '
+        '"drop" reads images as kerasft 0.2 did: the colours under transparent pixels show.',
+    )
+    depth: Literal["auto"] | Depth = Field(
+        default="auto",
+        description="Number of bits in use in files that have 16 bits per channel (PNG, TIFF): "
+        "the largest number of that many bits becomes white. Auto takes the smallest that holds "
+        "the largest number in all photos.",
+    )
+
+    @field_validator("background", mode="after")
+    @classmethod
+    def _is_a_colour(cls, name: str) -> str:
+        try:
+            color_of(name)
+        except ValueError:
+            raise ValueError(
+                f"expected white, gray, black, drop or #rrggbb, got {name!r}."
+            ) from None
+        return name
 
     @field_validator("source", "data_dir", mode="before")
     @classmethod

@@ -8,8 +8,9 @@ code reads these objects, whose fields are never None.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from kerasft.config.fields import AnyPhase, Config, Phase
+from kerasft.config.fields import AnyPhase, Config, Data, Phase
 from kerasft.errors import UserError
+from kerasft.input_rule import InputRule, color_of
 
 # Images that an engine computes at once where nothing else is settled. Runs of earlier versions
 # did not write it down.
@@ -55,6 +56,17 @@ class PhasePlan:
         return self.settings.name
 
 
+def rule_of(data: Data, image_size: int) -> InputRule:
+    """Returns the rule by which a model with a settled config reads images.
+
+    Args:
+        data: section `data` of the config.
+        image_size: side of the model's square input, pixels.
+    """
+    depth = 16 if data.depth == "auto" else data.depth
+    return InputRule(image_size, data.resize, color_of(data.background), depth)
+
+
 @dataclass(frozen=True)
 class Plan:
     """A settled config.
@@ -76,6 +88,11 @@ class Plan:
     precision: str
     batch: int
     phases: tuple[PhasePlan, ...]
+
+    @property
+    def rule(self) -> InputRule:
+        """Returns the rule by which the run's model reads images."""
+        return rule_of(self.config.data, self.image_size)
 
     @classmethod
     def of(cls, config: Config, storing: Sequence[Storing] = ()) -> "Plan":

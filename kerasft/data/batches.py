@@ -29,11 +29,13 @@ from kerasft import devices
 from kerasft.config import fields
 from kerasft.data.source import Source
 from kerasft.data.threads import in_order
-from kerasft.errors import UserError
+from kerasft.errors import Unreadable, UserError
 from kerasft.files import digest_of
+from kerasft.input_rule import InputRule
 from kerasft.lazy_tensorflow import is_installed, tf
 from kerasft.pixels import images
 from kerasft.pixels.augment import augment_crop, augment_pixels
+from kerasft.pixels.convert import as_readable
 
 # Where there is a GPU, TensorFlow would put the steps of reading there.
 _CPU = "/device:CPU:0"
@@ -76,22 +78,20 @@ class ImageBatches:
 def image_batches(
     paths: Sequence[Path | str],
     *,
-    image_size: int,
-    resize: str,
+    rule: InputRule,
     batch_size: int = 32,
     digests: Sequence[str] | None = None,
 ) -> ImageBatches:
     """Returns images for scoring.
 
     Args:
-        paths: N files that are known to be images (see `folders.examine`).
-        image_size: S.
-        resize: "stretch", "crop" or "pad", see `images.resize_image`.
+        paths: N files that are known to be images (see `files.examine`).
+        rule: rule by which a file becomes the input of the model.
         batch_size: B.
         digests: digests that the files had when they were examined; None compares none. Iterating
             raises UserError for a file that has another one.
     """
-    load = _loader(image_size, resize)
+    load = _loader(rule)
 
     def read(item: tuple[str, str]) -> np.ndarray:
         return np.asarray(load(read_unchanged(*item)))[None]
@@ -106,7 +106,11 @@ def read_unchanged(path: str, digest: str) -> bytes:
 
     Args:
         path: path of the file.
-        digest: digest that the file had, see `folders.examine`; "" takes any bytes.
+        digest: digest that the file had, see `files.examine`; "" takes any bytes.
+
+    Returns:
+        The bytes of an image that TensorFlow can decode: a PNG where the file is not one of these,
+        see `convert.py`.
 
     Raises:
         UserError: the file can't be read, or has other bytes.
@@ -117,7 +121,10 @@ def read_unchanged(path: str, digest: str) -> bytes:
         raise UserError(f"{path}: {_IN_USE}: {error.strerror or error}.") from error
     if digest and digest_of(encoded) != digest:
         raise UserError(_changed(path))
-    return encoded
+    try:
+        return _readable(path, encoded)
+    except Unreadable as error:
+        raise UserError(str(error)) from None
 
 
 _IN_USE = "a photo was removed or changed while it was in use"
@@ -131,14 +138,13 @@ def _changed(path: str) -> str:
 
 
 def split_batches(
-    source: Source, split: str, *, image_size: int, resize: str, batch_size: int = 32
+    source: Source, split: str, *, rule: InputRule, batch_size: int = 32
 ) -> ImageBatches:
     """Returns the images of a split for scoring, in the order of `source.indices`."""
     positions = source.indices(split)
     return image_batches(
         _files(source, positions),
-        image_size=image_size,
-        resize=resize,
+        rule=rule,
         batch_size=batch_size,
         digests=_digests(source, positions),
     )
@@ -167,8 +173,7 @@ def training_batches(
     source: Source,
     epochs: Sequence[Epoch],
     *,
-    image_size: int,
-    resize: str,
+    rule: InputRule,
     batch_size: int,
     augment: fields.Augment,
     sample_weights: np.ndarray | None = None,
@@ -178,8 +183,7 @@ def training_batches(
     Args:
         source: images with labels and splits.
         epochs: E epochs of N images each.
-        image_size: S.
-        resize: "stretch", "crop" or "pad", see `images.resize_image`.
+        rule: rule by which a file becomes the input of the model.
         batch_size: B.
         augment: augmentation of the views, see `pixels/augment.py`.
         sample_weights: float [K], weight of each class; None for no weights.
@@ -196,7 +200,7 @@ def training_batches(
     train = source.indices("train")
     files, digests = _strings(_files(source, train)), _strings(_digests(source, train))
     numbers = _numbers(source, train)
-    load = _training_loader(image_size, resize, augment)
+    load = _training_loader(rule, augment)
     target = targets_of(source.labels[train], len(source.class_names), sample_weights)
 
     def read(
@@ -313,8 +317,7 @@ def view_batches(
     positions: Sequence[int],
     views: Sequence[Sequence[tuple[int, int]]],
     *,
-    image_size: int,
-    resize: str,
+    rule: InputRule,
     augment: fields.Augment,
     batch_size: int = 32,
 ) -> ImageBatches:
@@ -324,15 +327,14 @@ def view_batches(
         source: images with labels and splits.
         positions: positions of N images in `source.paths`.
         views: views of each of them, as pairs of a view's number and its seed.
-        image_size: S.
-        resize: "stretch", "crop" or "pad", see `images.resize_image`.
+        rule: rule by which a file becomes the input of the model.
         augment: augmentation of the views, see `pixels/augment.py`.
         batch_size: B.
 
     Returns:
         Batches: all views of the first image, then of the second, ...
     """
-    load = _views_loader(image_size, resize, augment)
+    load = _views_loader(rule, augment)
 
     def read(item: tuple[str, str, np.int32, np.ndarray]) -> np.ndarray:
         file, digest, number, shown = item
@@ -352,15 +354,19 @@ def view_batches(
 
 
 @functools.cache  # traced once for all pipelines with the same settings
-def _training_loader(image_size: int, resize: str, augment: fields.Augment) -> Any:
+def _training_loader(rule: InputRule, augment: fields.Augment) -> Any:
     """Makes a graph function: path, digest, int32 [2] seed, view -> float32 [S,S,3]."""
 
     def load(path: tf.Tensor, digest: tf.Tensor, seed: tf.Tensor, view: tf.Tensor) -> tf.Tensor:
         encoded = tf.numpy_function(
             _compared, [path, digest, tf.io.read_file(path)], tf.string, stateful=False
         )
-        image = images.decode_image(tf.ensure_shape(encoded, []))
-        return _shown(image, view, seed, image_size, resize, augment)
+        encoded = tf.ensure_shape(encoded, [])
+
+        def decode(crop: float) -> tf.Tensor:
+            return images.decode_by(rule, encoded, crop)
+
+        return _shown(decode, view, seed, rule, augment)
 
     signature = [
         tf.TensorSpec([], tf.string),
@@ -372,25 +378,41 @@ def _training_loader(image_size: int, resize: str, augment: fields.Augment) -> A
 
 
 def _compared(path: bytes, digest: bytes, encoded: bytes) -> bytes:
-    """Returns the bytes of a file; TensorFlow raises InvalidArgumentError for a ValueError here."""
+    """Returns the bytes of an image; TensorFlow raises InvalidArgumentError for a ValueError."""
     if digest and digest_of(encoded).encode() != digest:
         raise ValueError(_changed(os.fsdecode(path)))
-    return encoded
+    return _readable(os.fsdecode(path), encoded)
+
+
+def _readable(path: str, encoded: bytes) -> bytes:
+    try:
+        return as_readable(encoded)
+    except Unreadable as error:
+        raise Unreadable(f"{path}: {_IN_USE}: it {error}.") from None
 
 
 @functools.cache
-def _views_loader(image_size: int, resize: str, augment: fields.Augment) -> Any:
+def _views_loader(rule: InputRule, augment: fields.Augment) -> Any:
     """Makes a graph function: bytes, number, int32 [V,2] numbers and seeds -> [V,S,S,3]."""
+    crop = augment.crop or 1.0
 
     def load(encoded: tf.Tensor, number: tf.Tensor, views: tf.Tensor) -> tf.Tensor:
         with tf.device(_CPU):
-            image = images.decode_image(encoded)
+            same = rule.least(crop) == rule.least()  # else parts are cut out of a larger image
+            larger = tf.cond(
+                tf.reduce_all(views[:, 0] == 0) & (not same),
+                lambda: tf.zeros([1, 1, 3], tf.uint8),  # which no view needs
+                lambda: images.decode_by(rule, encoded, crop),
+            )
+
+            def decode(crop: float) -> tf.Tensor:
+                return larger if same or crop < 1 else images.decode_by(rule, encoded)
 
             def show(number_and_seed: tf.Tensor) -> tf.Tensor:
                 seed = tf.stack([number_and_seed[1], number])
-                return _shown(image, number_and_seed[0], seed, image_size, resize, augment)
+                return _shown(decode, number_and_seed[0], seed, rule, augment)
 
-            spec = tf.TensorSpec([image_size, image_size, 3], tf.float32)
+            spec = tf.TensorSpec([rule.image_size, rule.image_size, 3], tf.float32)
             return tf.map_fn(show, views, fn_output_signature=spec)
 
     signature = [
@@ -402,19 +424,29 @@ def _views_loader(image_size: int, resize: str, augment: fields.Augment) -> Any:
 
 
 def _shown(
-    image: tf.Tensor,
+    decode: Callable[[float], tf.Tensor],
     view: tf.Tensor,
     seed: tf.Tensor,
-    image_size: int,
-    resize: str,
+    rule: InputRule,
     augment: fields.Augment,
 ) -> tf.Tensor:
-    """Makes one view of a decoded image. View 0 is plain, the image that is scored."""
+    """Makes one view of an image. View 0 is plain, the image that is scored.
+
+    Args:
+        decode: function from the smallest share of the area that is shown to the image, uint8
+            [h,w,3].
+        view, seed: number and seed of the view, see `augment.py`.
+        rule: rule by which a file becomes the input of the model.
+        augment: augmentation of the views.
+    """
     plain = tf.equal(view, 0)
-    if augment.crop:
-        image = tf.cond(plain, lambda: image, lambda: augment_crop(image, augment.crop, seed))
+    crop = augment.crop
+    if crop:
+        image = tf.cond(plain, lambda: decode(1.0), lambda: augment_crop(decode(crop), crop, seed))
         image.set_shape([None, None, 3])
-    pixels = images.resize_image(image, image_size, resize)
+    else:
+        image = decode(1.0)
+    pixels = images.resize_image(image, rule.image_size, rule.resize)
     if augment.flip or augment.color:
         pixels = tf.cond(
             plain,
@@ -425,12 +457,12 @@ def _shown(
 
 
 @functools.cache
-def _loader(image_size: int, resize: str) -> Any:
+def _loader(rule: InputRule) -> Any:
     """Makes a graph function: bytes -> float32 [S,S,3]."""
 
     def load(encoded: tf.Tensor) -> tf.Tensor:
         with tf.device(_CPU):
-            return images.resize_image(images.decode_image(encoded), image_size, resize)
+            return images.square_of(encoded, rule)
 
     return tf.function(load, input_signature=[tf.TensorSpec([], tf.string)])
 

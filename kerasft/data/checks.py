@@ -2,7 +2,7 @@
 
 import logging
 from collections import Counter
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import NoReturn
 
@@ -102,6 +102,24 @@ def check_own_splits(name: str, listed: Listing, splits_from: str | None) -> Non
             "splits.",
             field="data.splits_from",
             exit_code=2,
+        )
+
+
+def tell_converted(name: str, kinds: Sequence[str]) -> None:
+    """Tells how many files Pillow converts, by format.
+
+    Args:
+        name: source as the user wrote it.
+        kinds: format of each file that is converted, "" for each other file.
+    """
+    numbers = Counter(kind for kind in kinds if kind)
+    if numbers:
+        each = ", ".join(f"{number:,} {kind}" for kind, number in sorted(numbers.items()))
+        log.info(
+            "%s: %s converted to PNG in the cache: %s. Give an exported model PNG or JPEG files.",
+            name,
+            f"{numbers.total():,} {'file is' if numbers.total() == 1 else 'files are'}",
+            each,
         )
 
 

@@ -23,6 +23,7 @@ from typing import NamedTuple
 from kerasft.cache import LOCKS, cache_folder, hold
 from kerasft.errors import UserError
 from kerasft.files import replacing
+from kerasft.input_rule import WHITE, Color
 from kerasft.results import Result
 from kerasft.text import is_writable
 
@@ -44,8 +45,9 @@ class Examined(NamedTuple):
         plain: whether all pixels have the same colour.
         brightness: mean of the image in gray, 0 to 255.
         sharpness: variance of the Laplacian of the image, shrunk and in gray.
-        peak: largest value of a colour in a file of more than 8 bits per channel; 0 for others.
+        peak: largest number of a colour in a file of 16 bits per channel; 0 for others.
         look: perceptual hash, see `likeness.look_of`; "" if the picture has too little in it.
+        kind: format that Pillow has to convert, such as "TIFF"; "" for others.
     """
 
     reason: str
@@ -58,6 +60,7 @@ class Examined(NamedTuple):
     sharpness: float = 0.0
     peak: int = 0
     look: str = ""
+    kind: str = ""
 
 
 @dataclass(frozen=True)
@@ -132,7 +135,7 @@ def _stamp(status: os.stat_result) -> str:
 
 
 @contextmanager
-def remembered(root: Path) -> Iterator[Facts]:
+def remembered(root: Path, background: Color | None = WHITE) -> Iterator[Facts]:
     """Yields the facts of the files below a folder; new ones are written at the end.
 
     They are written after Ctrl-C and errors, too. A file of facts that is damaged, or was written
@@ -140,8 +143,11 @@ def remembered(root: Path) -> Iterator[Facts]:
 
     Args:
         root: the folder.
+        background: colour that transparent pixels lie on, on which some facts depend.
     """
-    key = hashlib.blake2b(os.fsencode(os.path.realpath(root)), digest_size=16).hexdigest()
+    place = os.fsencode(os.path.realpath(root))
+    rule = b"" if background == WHITE else repr(background).encode()
+    key = hashlib.blake2b(place + rule, digest_size=16).hexdigest()
     folder = cache_folder() / FOLDER
     path = folder / f"{key}.tsv"
     known = Facts(_read(path), time.time_ns())

@@ -13,6 +13,7 @@ from kerasft.data.facts import Examined, Facts, Scan, remembered
 from kerasft.data.threads import in_order
 from kerasft.errors import UserError
 from kerasft.files import digest_of
+from kerasft.input_rule import WHITE, Color
 from kerasft.pixels.measure import Picture, Sketch, finish, sketch
 from kerasft.progress import Event, Progress
 from kerasft.sources.folders import MAX_BYTES, walk
@@ -29,7 +30,10 @@ def examine(path: Path) -> Examined:
 
 
 def examine_files(
-    root: Path, paths: Sequence[str], progress: Progress
+    root: Path,
+    paths: Sequence[str],
+    progress: Progress,
+    background: Color | None = WHITE,
 ) -> tuple[list[Examined], Scan]:
     """Examines files in a pool of threads, but those of which the facts are remembered.
 
@@ -37,17 +41,18 @@ def examine_files(
         root: folder that the paths are relative to.
         paths: paths of the files.
         progress: receiver of about a hundred events of stage "images".
+        background: colour that transparent pixels lie on, see `images.decode_image`.
 
     Returns:
         Facts in the order of `paths`, and how many files were read.
     """
     began = time.perf_counter()
-    with remembered(root) as known:
+    with remembered(root, background) as known:
 
         def examine_some(some: Sequence[str]) -> list[Examined]:
             looked = [_look_up(known, root, path) for path in some]
             unread = [i for i, found in enumerate(looked) if found is None]
-            read = [_read(root / some[i]) for i in unread]
+            read = [_read(root / some[i], background) for i in unread]
             results: dict[int, Examined] = {}
             for i, file, found in zip(unread, read, _finished(read), strict=True):
                 results[i] = found
@@ -81,7 +86,7 @@ class _File(NamedTuple):
     sketch: Sketch
 
 
-def _read(path: Path) -> _File:
+def _read(path: Path, background: Color | None = WHITE) -> _File:
     if not is_writable(str(path)):
         return _unread("has a name with control characters, or one that is not UTF-8; rename it")
     try:
@@ -93,7 +98,7 @@ def _read(path: Path) -> _File:
         encoded = path.read_bytes()
     except OSError as error:
         return _unread(f"cannot be read: {error.strerror}")
-    return _File(status, digest_of(encoded), sketch(encoded))
+    return _File(status, digest_of(encoded), sketch(encoded, background))
 
 
 def _unread(reason: str) -> _File:

@@ -35,6 +35,7 @@ from kerasft.data.splits import (
 )
 from kerasft.errors import UserError, did_you_mean
 from kerasft.files import write_atomic
+from kerasft.input_rule import color_of
 from kerasft.progress import Progress, silent
 from kerasft.run import Run
 from kerasft.seeds import derive_seed
@@ -84,7 +85,7 @@ def scan_source(
     checks.check_own_splits(place.name, listed, data.splits_from)
     shares = {"validation": data.validation, "test": data.test}
     shares = {s: share for s, share in shares.items() if share > 0 and s not in listed.classes}
-    listed_as = _read_files(place, listed, names, data.bad_images, progress)
+    listed_as = _read_files(place, listed, names, data, progress)
     pictures = listed_as.pictures()
     left = without_copies(listed_as.splits, pictures)
     source = replace(listed_as, splits=left)
@@ -196,7 +197,7 @@ def scan_for_model(
             + f"\n  Expected some of: {', '.join(class_names[:20])}"
             + (", ..." if len(class_names) > 20 else ".")
         )
-    source = _read_files(place, listed, class_names, data.bad_images, progress)
+    source = _read_files(place, listed, class_names, data, progress)
     if not source.paths:
         raise UserError(f"{place.name}: holds no images. Expected some of its classes.")
     if "" in listed.classes:
@@ -208,20 +209,21 @@ def _read_files(
     place: PhotoFolder,
     listed: Listing,
     class_names: Sequence[str],
-    bad_images: str,
+    data: fields.Data,
     progress: Progress,
 ) -> Source:
     """Reads the listed photos. Their splits are the listed ones, or "train" if there are none."""
     label_of = {same_form(name): label for label, name in enumerate(class_names)}
     photos = sorted(listed.photos)
-    facts, scan = examine_files(place.root, [photo.path for photo in photos], progress)
+    names = [photo.path for photo in photos]
+    facts, scan = examine_files(place.root, names, progress, color_of(data.background))
     bad = [
         (printable(photo.path), reason)
         for photo, (reason, *_) in zip(photos, facts, strict=True)
         if reason
     ]
     reasons = listing([f"{path}: {reason}" for path, reason in bad], 20)
-    if bad and bad_images == "fail":
+    if bad and data.bad_images == "fail":
         raise UserError(
             f"{place.name}: {count(bad, 'file')} can't be used:{reasons}"
             + "\n  Move them away, or pass `data.bad_images=skip` to continue without them."
@@ -233,6 +235,7 @@ def _read_files(
         facts = [fact for fact, fine in zip(facts, good, strict=True) if fine]
     plain = [photo.path for photo, fact in zip(photos, facts, strict=True) if fact.plain]
     checks.warn_of_plain_files(place.name, plain)
+    checks.tell_converted(place.name, [fact.kind for fact in facts])
     groups = tuple(photo.group for photo in photos)
     return Source(
         root=place.root,
@@ -247,6 +250,7 @@ def _read_files(
         looks=tuple(fact.look for fact in facts),
         held=place.held,
         scan=scan,
+        peak=max((fact.peak for fact in facts), default=0),
     )
 
 

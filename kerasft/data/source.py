@@ -44,6 +44,7 @@ class Source:
             for photos that were listed just now.
         splits_from: directory of the run whose splits the photos keep, see `known.py`; None if
             the splits are those of the source, or drawn for all photos, or read from splits.csv.
+        peak: largest number in files with 16 bits per channel, such as 4,095; 0 if there are none.
         scan: number of files that were scanned, and how many of them were read; None for photos
             of a run.
     """
@@ -63,6 +64,7 @@ class Source:
     read: Callable[[], Listing] | None = None
     splits_from: Path | None = None
     scan: Scan | None = None
+    peak: int = 0
 
     def indices(self, split: str) -> np.ndarray:
         """Returns the positions in `paths` of a split's images: int64, ascending, maybe empty."""

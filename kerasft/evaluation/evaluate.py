@@ -199,9 +199,7 @@ def batches_of(found: Source, split: str, opened: Bundle) -> Iterable:
         split: name of the split.
         opened: model, with its image size and resize rule.
     """
-    return split_batches(
-        found, split, image_size=opened.image_size, resize=opened.resize, batch_size=32
-    )
+    return split_batches(found, split, rule=opened.rule, batch_size=32)
 
 
 def _count_test(of_run: run.Run) -> None:

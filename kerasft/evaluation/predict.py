@@ -3,6 +3,8 @@
 Shapes: N files that are images, K classes.
 """
 
+import logging
+import stat
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from kerasft.data.batches import image_batches
+from kerasft.data.batches import image_batches, read_unchanged
 from kerasft.data.files import examine, for_each_file
 from kerasft.data.scan import refuse_edited_classes
 from kerasft.errors import UserError
@@ -19,13 +21,16 @@ from kerasft.export.formats import find_export
 from kerasft.models import bundle
 from kerasft.models.bundle import Bundle
 from kerasft.models.target import open_model, prepare_for
+from kerasft.pixels.images import is_image_content
 from kerasft.progress import Event, Progress, silent
 from kerasft.results import Result, plain
 from kerasft.run import Run
 from kerasft.sources.folders import is_image_name, walk
-from kerasft.text import printable
+from kerasft.text import count, in_line, printable
 
 BATCH = 32
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -109,11 +114,36 @@ def _search(path: Path) -> list[tuple[str, str]]:
     """Lists a file, or the images of a folder, as pairs (file, error); "" means no error."""
     if path.is_dir():
         try:
-            below = [str(path / name) for name in walk(path) if is_image_name(name)]
+            below = list(walk(path))
         except UserError as error:
             return [(str(path), str(error))]
-        return [(name, "") for name in below] or [(str(path), "holds no images")]
+        found = [name for name in below if is_image_name(name) or _is_image(path / name)]
+        _tell_others(path, below, found)
+        return [(str(path / name), "") for name in found] or [(str(path), "holds no images")]
     return [(str(path), "" if path.exists() else "no such file")]
+
+
+def _is_image(path: Path) -> bool:
+    """Returns whether a file holds an image, whatever its name is."""
+    try:
+        if not stat.S_ISREG(path.stat().st_mode):
+            return False
+        with path.open("rb") as file:
+            return is_image_content(file.read(64))
+    except OSError:
+        return False
+
+
+def _tell_others(folder: Path, below: Sequence[str], found: Sequence[str]) -> None:
+    """Tells which files of a folder are no images, so that nobody waits for their labels."""
+    others = sorted(set(below) - set(found))
+    if others:
+        log.info(
+            "%s: passed over %s that hold no image: %s",
+            printable(str(folder)),
+            count(others, "file"),
+            in_line(others, 5),
+        )
 
 
 def _problem(path: Path) -> str:
@@ -133,9 +163,7 @@ def _open(target: str | Path) -> Scorer:
 
 def _of_bundle(opened: Bundle) -> Scorer:
     def score(paths: list[str], progress: Progress) -> tuple[np.ndarray, np.ndarray, Sequence[str]]:
-        batches = image_batches(
-            paths, image_size=opened.image_size, resize=opened.resize, batch_size=BATCH
-        )
+        batches = image_batches(paths, rule=opened.rule, batch_size=BATCH)
         scores, logits = bundle.compute(
             opened.scores_and_logits,
             batches,
@@ -157,7 +185,7 @@ def _of_export(export: scorer.Scorer) -> Scorer:
     def score(paths: list[str], progress: Progress) -> tuple[np.ndarray, np.ndarray, Sequence[str]]:
         answers = []
         for start in range(0, len(paths), BATCH):
-            encoded = [Path(path).read_bytes() for path in paths[start : start + BATCH]]
+            encoded = [read_unchanged(path, "") for path in paths[start : start + BATCH]]
             answers.append(export.files(encoded))
             done = start + len(encoded)
             progress(Event("check", done, len(paths), figures={"what": "predicting"}))

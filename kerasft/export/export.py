@@ -109,8 +109,7 @@ def export_run(
             _photos(found),
             work=work,
             class_names=opened.class_names,
-            image_size=opened.image_size,
-            resize=opened.resize,
+            rule=opened.rule,
             progress=progress,
         )
         versions = {name: importlib.metadata.version(name) for name in ("keras", "tensorflow")}

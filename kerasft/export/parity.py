@@ -21,6 +21,7 @@ import numpy as np
 
 from kerasft.errors import UserError
 from kerasft.export.formats import EXPORTERS
+from kerasft.input_rule import InputRule
 from kerasft.lazy_tensorflow import tf
 from kerasft.processes import importing, run_fresh
 from kerasft.progress import Progress, silent
@@ -62,8 +63,7 @@ def prove(
     *,
     work: Path,
     class_names: Sequence[str],
-    image_size: int,
-    resize: str,
+    rule: InputRule,
     progress: Progress = silent,
 ) -> Proof:
     """Compares an export with the model file that it was made from, on the CPU.
@@ -78,19 +78,27 @@ def prove(
         photos: image files.
         work: empty folder for inputs, outputs and logs; the caller removes it.
         class_names: K names that "labels" must return, in this order.
-        image_size: S.
-        resize: "stretch", "crop" or "pad".
+        rule: rule by which the model reads files.
         progress: receiver of an event of stage "check" after each process.
 
     Raises:
         UserError: scores or logits that differ by more than LIMIT allows, or are NaN; labels that
             are not the classes in order; a process that failed.
     """
-    inputs = [str(path) for path in photos]
+    # Imported here, so that the process of the export loads nothing of it.
+    from kerasft.pixels.convert import as_readable, kind_of
+
+    inputs = []
+    for number, path in enumerate(photos):
+        encoded = path.read_bytes()
+        if kind_of(encoded):  # an export reads what TensorFlow reads
+            path = work / f"photo_{number}.png"
+            path.write_bytes(as_readable(encoded))
+        inputs.append(str(path))
     for name, encoded in generated_images().items():
         (work / name).write_bytes(encoded)
         inputs.append(str(work / name))
-    task = {"format": format, "inputs": inputs, "image_size": image_size, "resize": resize}
+    task = {"format": format, "inputs": inputs, "rule": rule.to_json()}
     (work / "task.json").write_text(json.dumps(task), "utf-8")
     jobs = {
         f"loads the {role}": ("kerasft.export.parity", role, str(path), str(work))
@@ -179,7 +187,7 @@ def compute_export(export: Path, task: dict) -> dict[str, np.ndarray]:
     with importing():  # the packages that the format needs
         scorer = EXPORTERS[task["format"]].open_scorer(export)
     encoded = [Path(path).read_bytes() for path in task["inputs"]]
-    noise = noise_pixels(task["image_size"])
+    noise = noise_pixels(task["rule"]["image_size"])
     outputs: dict[str, np.ndarray] = {}
     for size in BATCH_SIZES:
         answers = [scorer.files(part) for part in _parts(encoded, size)]
@@ -210,16 +218,17 @@ def compute_reference(model: Path, task: dict) -> dict[str, np.ndarray]:
 
         from kerasft.pixels import images
 
+    rule = InputRule.from_json(task["rule"])
     whole = keras.models.load_model(model)
     both = keras.Model(whole.inputs[0], [whole.outputs[0], whole.get_layer("logits").output])
 
     def load(path: tf.Tensor) -> tf.Tensor:
-        return images.load_image(path, task["image_size"], task["resize"])
+        return images.square_of(tf.io.read_file(path), rule)
 
     files = np.stack(list(tf.data.Dataset.from_tensor_slices(task["inputs"]).map(load)))
     outputs: dict[str, np.ndarray] = {}
     for size in BATCH_SIZES:
-        for name, pixels in (("files", files), ("noise", noise_pixels(task["image_size"]))):
+        for name, pixels in (("files", files), ("noise", noise_pixels(task["rule"]["image_size"]))):
             computed = [both.predict_on_batch(part) for part in _parts(pixels, size)]
             outputs[f"scores_{name}_{size}"] = np.concatenate([scores for scores, _ in computed])
             outputs[f"logits_{name}_{size}"] = np.concatenate([logits for _, logits in computed])

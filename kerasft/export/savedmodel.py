@@ -42,7 +42,7 @@ def write_savedmodel(opened: Bundle, folder: Path) -> None:
     # Imported here, so that the process that opens an export knows nothing of it.
     from kerasft.pixels import images
 
-    size = opened.image_size
+    size = opened.rule.image_size
     model = opened.scores_and_logits
     names = tf.constant(opened.class_names)
     image_bytes = tf.TensorSpec([None], tf.string, name="image_bytes")
@@ -50,7 +50,7 @@ def write_savedmodel(opened: Bundle, folder: Path) -> None:
     square = tf.TensorSpec([size, size, 3], tf.float32)
 
     def decode(encoded: tf.Tensor) -> tf.Tensor:
-        return images.resize_image(images.decode_image(encoded), size, opened.resize)
+        return images.square_of(encoded, opened.rule)
 
     @tf.function(input_signature=[pixels])
     def serve_pixels(pixels: tf.Tensor) -> dict[str, tf.Tensor]:

@@ -1,8 +1,8 @@
-"""Bundles: `model.keras`, the model of a run with its class names, image size and resize rule.
+"""Bundles: `model.keras`, the model of a run with its class names and input rule.
 
 The file is an ordinary Keras model: uncompiled, float32, without custom classes. It loads in
-plain Keras, with safe mode on and kerasft not installed. Class names, image size and resize rule
-are kept in `kerasft.json`, an extra member of the zip file that Keras ignores.
+plain Keras, with safe mode on and kerasft not installed. Class names and input rule are kept in
+`kerasft.json`, an extra member of the zip file that Keras ignores.
 
 Shapes: B images in a batch, S side of the model's square input in pixels, K classes.
 """
@@ -23,6 +23,7 @@ import numpy as np
 
 from kerasft import __version__, files
 from kerasft.errors import UserError
+from kerasft.input_rule import InputRule
 from kerasft.progress import Event, Progress, silent
 from kerasft.record import refuse_later
 
@@ -39,14 +40,12 @@ class Bundle:
         model: the model, pixels float32 [B,S,S,3], 0 to 255, to scores float32 [B,K] that sum
             to 1. Preprocessing is part of it; the layer "logits" gives the scores' logits.
         class_names: names of the K classes, in the order of the scores.
-        image_size: side of the input in pixels, S.
-        resize: rule that makes an image square: "stretch", "crop" or "pad".
+        rule: rule by which an image file becomes the input.
     """
 
     model: keras.Model
     class_names: tuple[str, ...]
-    image_size: int
-    resize: str
+    rule: InputRule
 
     def logits_model(self) -> keras.Model:
         """Returns the model that ends at the logits: pixels [B,S,S,3] to float32 [B,K]."""
@@ -80,8 +79,7 @@ def save(bundle: Bundle, path: str | Path) -> None:
         "format": FORMAT,
         "versions": {"kerasft": __version__},
         "class_names": list(bundle.class_names),
-        "image_size": bundle.image_size,
-        "resize": bundle.resize,
+        **bundle.rule.to_json(),
     }
     plain = _plain(bundle.model)
     with files.replacing(path) as beside:
@@ -154,11 +152,10 @@ def load(path: str | Path) -> Bundle:
         bundle = Bundle(
             model=keras.models.load_model(path, compile=False),
             class_names=facts.class_names,
-            image_size=facts.image_size,
-            resize=facts.resize,
+            rule=facts.rule,
         )
     model = bundle.model
-    side, classes = bundle.image_size, len(bundle.class_names)
+    side, classes = bundle.rule.image_size, len(bundle.class_names)
     if model.input_shape[1:] != (side, side, 3) or model.output_shape[1:] != (classes,):
         raise UserError(
             f"{path}: its {MEMBER} names {classes} classes and a side of {side} pixels, its model "
@@ -225,8 +222,7 @@ class _Facts(NamedTuple):
     """What MEMBER says about a model; attributes as in Bundle."""
 
     class_names: tuple[str, ...]
-    image_size: int
-    resize: str
+    rule: InputRule
 
 
 def _read_facts(path: Path) -> _Facts:
@@ -238,7 +234,7 @@ def _read_facts(path: Path) -> _Facts:
             raise zipfile.BadZipFile
         if MEMBER not in names:
             raise UserError(
-                f"{path}: holds no {MEMBER}, so its class names and resize rule are unknown. "
+                f"{path}: holds no {MEMBER}, so its class names and input rule are unknown. "
                 "Pass a model.keras that kerasft wrote."
             )
         facts = json.loads(archive.read(MEMBER))
@@ -247,8 +243,7 @@ def _read_facts(path: Path) -> _Facts:
     refuse_later(path, facts.get("format", FORMAT), FORMAT, facts.get("versions", {}))
     return _Facts(
         class_names=tuple(str(name) for name in facts["class_names"]),
-        image_size=int(facts["image_size"]),
-        resize=str(facts["resize"]),
+        rule=InputRule.from_json(facts),
     )
 
 

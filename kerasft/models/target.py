@@ -7,6 +7,7 @@ from kerasft import run
 from kerasft.backbones.compatibility import backbone_of
 from kerasft.config.load import load_config
 from kerasft.devices import is_here, prepare
+from kerasft.input_rule import InputRule
 from kerasft.models import build
 from kerasft.models.bundle import IMAGENET, Bundle, load
 from kerasft.record import Device
@@ -32,7 +33,7 @@ def open_model(target: str | Path) -> Bundle:
     spec = str(target).removeprefix(IMAGENET) if published else backbone_of(path)
     if spec is not None:
         model, labels = build.pretrained(spec, None if published else path)
-        return Bundle(model, tuple(labels), model.input_shape[1], "stretch")
+        return Bundle(model, tuple(labels), InputRule(model.input_shape[1]))
     if path.is_file():
         return load(path)
     return load(run.model_file(run.open_run(path)))

@@ -2,6 +2,7 @@
 
     images      decodes an image upright, resizes it to the model's square
     headers     reads format, size and orientation from the bytes, inside the graph
+    convert     converts images that TensorFlow cannot read, by Pillow
     augment     makes a view of an image, a function of image, view number and seed
     measure     computes the facts of an image, such as its brightness, or why it does not decode
     likeness    computes the look of an image, by which altered copies are recognized

@@ -50,9 +50,11 @@ class Header(NamedTuple):
     """The contents of a header, as scalar tensors.
 
     height, width: int64, as stored, before the EXIF orientation is applied; 0 if unknown. For
-        an animation, those of its first frame.
+        an animated WebP, those of its first frame; for a GIF, those of the canvas on which its
+        first frame lies.
     frame: int64, position of the first frame of a GIF or of the pixels of a WebP, or of the end
-        of the walk to it; 0 for the other formats.
+        of the walk to it; position of the transparent colours ("tRNS") of a PNG, 0 if there are
+        none; 0 for the other formats.
     exif: int64, position of the EXIF block's byte order mark; 0 if there is no such block.
     exif_end: int64, position at which the block ends.
     problem: int32, index into PROBLEMS; 0 if the image may be decoded.
@@ -139,15 +141,18 @@ def orientation_of(content: Content, header: Header) -> tf.Tensor:
     count = tf.maximum(_choose(valid, count, 0), 0)
     first = tf.minimum(directory + 2, content.size)
     entries = tf.reshape(content.padded[first : first + 12 * count], [-1, 12])
-    # 2 bytes tag, 2 bytes type (3: 16-bit integer), 4 bytes number of values, then the value.
+    # 2 bytes tag, 2 bytes type, 4 bytes number of values, then the value. The type should be 3, a
+    # 16-bit integer; some programs write 4, one of 32 bits.
     wanted = tf.where(
         big_endian,
-        tf.constant([0x01, 0x12, 0, 3, 0, 0, 0, 1], tf.uint8),
-        tf.constant([0x12, 0x01, 3, 0, 1, 0, 0, 0], tf.uint8),
+        tf.constant([[0x01, 0x12, 0, 3, 0, 0, 0, 1], [0x01, 0x12, 0, 4, 0, 0, 0, 1]], tf.uint8),
+        tf.constant([[0x12, 0x01, 3, 0, 1, 0, 0, 0], [0x12, 0x01, 4, 0, 1, 0, 0, 0]], tf.uint8),
     )
-    found = tf.reduce_all(entries[:, :8] == wanted, axis=1)
+    fits = tf.reduce_all(entries[:, None, :8] == wanted, axis=2)
+    found = tf.reduce_any(fits, axis=1)
     last = tf.reduce_max(_choose(found, tf.range(count), -1))  # smallest int64 without entries
-    value = number(_bytes(content, first + 12 * tf.maximum(last, 0) + 8, 2))
+    entry = _bytes(content, first + 12 * tf.maximum(last, 0), 12)
+    value = tf.where(number(entry[2:4]) == 4, number(entry[8:]), number(entry[8:10]))
     right = (last >= 0) & (value >= 1) & (value <= 8)
     return tf.cast(_choose(right, value, 1), tf.int32)
 
@@ -214,57 +219,151 @@ def _read_jpeg(content: Content) -> _Read:
     return _big(start[5:7]), _big(start[7:9]), zero, exif, exif_end, problem
 
 
+_IHDR, _IDAT, _IEND, _TRNS, _EXIF_CHUNK = 0x49484452, 0x49444154, 0x49454E44, 0x74524E53, 0x65584966
+
+
 def _read_png(content: Content) -> _Read:
-    chunk = _bytes(content, 8, 16)
-    problem = _sized(content, _big(chunk[4:8]) == 0x49484452, 24)  # "IHDR"
+    """Reads size, EXIF block and transparent colours: PNG, third edition, 11.2 and 11.3."""
+    first = _bytes(content, 8, 16)
+    problem = _sized(content, _big(first[4:8]) == _IHDR, 24)
     zero = tf.constant(0, tf.int64)
-    return _big(chunk[12:16]), _big(chunk[8:12]), zero, zero, zero, problem
+
+    def step(at: tf.Tensor, colors: tf.Tensor, exif: tf.Tensor, *_: tf.Tensor) -> tuple:
+        # Pixels may be thousands of chunks of equal length, which are passed in one step.
+        stride = 12 + tf.minimum(_big(_bytes(content, at, 4)), content.size)
+        starts = tf.minimum(at + stride * tf.range(256, dtype=tf.int64), content.size)
+        heads = tf.cast(tf.gather(content.padded, starts[:, None] + np.arange(8)), tf.int64)
+        same = tf.reduce_all(heads == heads[0], axis=1)
+        name = _big(heads[0, 4:])
+        count = tf.argmin(tf.cast(same, tf.uint8))
+        count = _choose(tf.reduce_all(same), 256, count)
+        count = _choose(name == _IDAT, count, 1)
+        colors = _choose((name == _TRNS) & (colors == 0), at, colors)
+        exif = _choose((name == _EXIF_CHUNK) & (exif == 0), at, exif)
+        return at + stride * count, colors, exif, name != _IEND
+
+    _, colors, exif, _ = tf.while_loop(
+        lambda at, colors, exif, going: going & (at < content.size),
+        step,
+        (zero + 8, zero, zero, tf.constant(True)),
+        maximum_iterations=_MAX_STEPS,
+    )
+    exif_end = exif + 8 + _big(_bytes(content, exif, 4))
+    exif = _choose(exif > 0, exif + 8, 0)
+    return _big(first[12:16]), _big(first[8:12]), colors, exif, exif_end, problem
+
+
+def png_pixels(content: Content, header: Header) -> tuple[tf.Tensor, tf.Tensor]:
+    """Reads how a PNG stores its pixels.
+
+    Args:
+        content: bytes of a PNG whose header has no problem.
+        header: header of the file.
+
+    Returns:
+        Two scalars of bool: whether it has 16 bits per channel; whether some may be transparent.
+    """
+    bits, color = tf.unstack(_bytes(content, 24, 2))
+    return bits == 16, (color == 4) | (color == 6) | (header.frame > 0)
 
 
 def _read_gif(content: Content) -> _Read:
-    frame = _gif_frame(content)
+    frame, _ = _gif_frame(content)
     start = _bytes(content, frame, 9)
     problem = _sized(content, start[0] == 0x2C, frame + 9)
     zero = tf.constant(0, tf.int64)
-    return _little(start[7:9]), _little(start[5:7]), frame, zero, zero, problem
+    left, top, width, height = _pairs(start[1:9])
+    wide, high = _pairs(_bytes(content, 6, 4))
+    empty = tf.minimum(height, width) < 1
+    high, wide = tf.maximum(high, top + height), tf.maximum(wide, left + width)
+    return _choose(empty, 0, high), _choose(empty, 0, wide), frame, zero, zero, problem
 
 
-def gif_frame(encoded: tf.Tensor, content: Content, frame: tf.Tensor) -> tf.Tensor:
+class GifFrame(NamedTuple):
+    """The first frame of a GIF.
+
+    Attributes:
+        encoded: scalar string, a GIF of this frame alone, at the upper left corner. If the frame
+            ends early, so does this: decoding it fails.
+        left, top: int64 scalars, place of the frame on the canvas, in pixels.
+    """
+
+    encoded: tf.Tensor
+    left: tf.Tensor
+    top: tf.Tensor
+
+
+def gif_frame(
+    encoded: tf.Tensor, content: Content, frame: tf.Tensor, background: tuple[int, ...] | None
+) -> GifFrame:
     """Cuts a GIF down to its first frame.
 
     TensorFlow's decoder unpacks all frames before it keeps one, so a small file with many large
-    frames would need an unlimited amount of memory.
+    frames would need an unlimited amount of memory. It also shows the colour that stands for
+    transparency, so that entry of the palette is replaced.
 
     Args:
         encoded: scalar string, the bytes of a GIF whose header has no problem.
         content: bytes of the same file.
         frame: position of the first frame, from the header.
-
-    Returns:
-        scalar string, a GIF of one frame at the upper left corner. If the first frame ends
-        early, so does the result: decoding it fails.
+        background: colour that the transparent pixels get, red, green, blue; None leaves them.
     """
-    palette = _gif_palette(_bytes(content, frame + 9, 1)[0])
+    start = _bytes(content, frame, 10)
+    palette = _gif_palette(start[9])
     end = _behind_sub_blocks(content, frame + 10 + palette + 1)
-    head = tf.strings.substr(encoded, tf.constant(0, tf.int64), frame)
+    zero = tf.constant(0, tf.int64)
+    shared = _gif_palette(_bytes(content, 10, 1)[0])  # of all frames
+    head = tf.strings.substr(encoded, zero, 13 + shared)
     tail = tf.strings.substr(encoded, frame + 5, end - frame - 5)
+    if background is not None:
+        _, control = _gif_frame(content)
+        fields = _bytes(content, control, 8)  # 0x21, 0xF9, 4, flags, delay of 2 bytes, colour, 0
+        clear = (control > 0) & (fields[3] % 2 == 1)
+        color = bytes(background)
+        entry = 3 * fields[6]
+        head = _with_entry(head, 13 + entry, color, clear & (palette == 0) & (entry < shared))
+        tail = _with_entry(tail, 5 + entry, color, clear & (entry < palette))
+    left, top, _, _ = _pairs(start[1:9])
     # "," starts a frame; its position on the canvas, left and top, comes next.
-    return tf.strings.join([head, b",\0\0\0\0", tail, b";"])
+    return GifFrame(tf.strings.join([head, b",\0\0\0\0", tail, b";"]), left, top)
+
+
+def _with_entry(text: tf.Tensor, at: tf.Tensor, entry: bytes, condition: tf.Tensor) -> tf.Tensor:
+    """Returns the text with `entry` at a position, if the condition is true."""
+
+    def replaced() -> tf.Tensor:
+        behind, zero = at + len(entry), tf.constant(0, tf.int64)
+        length = tf.cast(tf.strings.length(text), tf.int64)
+        first = tf.strings.substr(text, zero, at)
+        return tf.strings.join([first, entry, tf.strings.substr(text, behind, length - behind)])
+
+    return tf.cond(condition, replaced, lambda: text)
 
 
 def _gif_palette(flags: tf.Tensor) -> tf.Tensor:
+    """Returns the length of a palette in bytes, 0 if there is none."""
     colors = tf.bitwise.left_shift(tf.constant(2, tf.int64), flags % 8)
     return _choose(flags >= 0x80, 3 * colors, 0)
 
 
-def _gif_frame(content: Content) -> tf.Tensor:
-    """Returns the position of the first frame, or the position at which the walk to it ended."""
-    return tf.while_loop(
-        lambda at: _bytes(content, at, 1)[0] == 0x21,  # an extension
-        lambda at: (_behind_sub_blocks(content, at + 2),),
-        (13 + _gif_palette(_bytes(content, 10, 1)[0]),),
+def _gif_frame(content: Content) -> tuple[tf.Tensor, tf.Tensor]:
+    """Returns the position of the first frame, or the position at which the walk to it ended.
+
+    And the position of the last graphic control extension before it; 0 if there is none.
+    """
+
+    def step(at: tf.Tensor, control: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        is_control = _bytes(content, at + 1, 1)[0] == 0xF9
+        return _behind_sub_blocks(content, at + 2), _choose(is_control, at, control)
+
+    zero = tf.constant(0, tf.int64)
+    frame, control = tf.while_loop(
+        lambda at, control: _bytes(content, at, 1)[0] == 0x21,  # an extension
+        step,
+        (13 + _gif_palette(_bytes(content, 10, 1)[0]), zero),
         maximum_iterations=_MAX_STEPS,
-    )[0]
+    )
+    return frame, control
 
 
 def _behind_sub_blocks(content: Content, start: tf.Tensor) -> tf.Tensor:
@@ -422,6 +521,11 @@ def _bytes(content: Content, at: tf.Tensor | int, count: int) -> tf.Tensor:
 def _big(field: tf.Tensor) -> tf.Tensor:
     """Returns the number that bytes encode, most significant byte first."""
     return tf.reduce_sum(field * [256**power for power in reversed(range(field.shape[0]))])
+
+
+def _pairs(fields: tf.Tensor) -> list[tf.Tensor]:
+    """Returns the 16-bit numbers that bytes encode, least significant byte first."""
+    return [_little(fields[at : at + 2]) for at in range(0, fields.shape[0], 2)]
 
 
 def _little(field: tf.Tensor) -> tf.Tensor:

@@ -11,15 +11,22 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
+
+from kerasft.input_rule import InputRule
 from kerasft.lazy_tensorflow import tf
 from kerasft.pixels import headers
+from kerasft.pixels.convert import kind_of
 from kerasft.pixels.headers import MAX_PIXELS
 
 # File names that are searched for in folders. The content may differ from what the name says.
-SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".gif", ".bmp", ".webp")
-FORMATS = "JPEG, PNG, GIF, BMP and WebP"
+SUFFIXES = (
+    *(".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".gif", ".bmp", ".dib", ".webp"),
+    *(".tif", ".tiff", ".jp2", ".j2k", ".jpx", ".avif", ".heic", ".heif", ".hif"),  # converted
+)
+FORMATS = "JPEG, PNG, GIF, BMP, WebP, TIFF, JPEG 2000, AVIF and HEIC"
 RESIZE_MODES = ("stretch", "crop", "pad")
 
 
@@ -80,15 +87,26 @@ def exif_orientation(encoded: tf.Tensor) -> tf.Tensor:
     return headers.orientation_of(content, headers.read_header(content)[1])
 
 
-@_in_graph
-def decode_image(encoded: tf.Tensor) -> tf.Tensor:
+def decode_image(
+    encoded: tf.Tensor,
+    background: tuple[int, ...] | None = None,
+    depth: int = 16,
+    least: int = 0,
+) -> tf.Tensor:
     """Decodes one image file to upright RGB.
 
-    A 16-bit PNG is reduced to 8 bits, gray is repeated in all channels, and transparency is
-    dropped, so the colours under it show. An animated GIF, WebP or PNG gives its first frame.
+    Gray is repeated in all channels. An animated GIF, WebP or PNG gives its first frame.
 
     Args:
         encoded: scalar string, the bytes of a JPEG, PNG, GIF, BMP or WebP file.
+        background: colour that transparent pixels lie on: red, green, blue, 0 to 255. None is the
+            rule of kerasft 0.2: transparency is dropped, so that the colours under it show; of a
+            GIF its first frame is all there is, without the canvas around it; of 16-bit numbers
+            the upper 8 bits count.
+        depth: number of bits in use in files that have 16 for each channel, 8 to 16: the largest
+            number of that many bits becomes 255. Larger numbers become 255, too.
+        least: side in pixels, 0 for the full size. A JPEG is decoded at a half, a quarter or an
+            eighth of its size if its shorter side keeps at least that many pixels.
 
     Returns:
         uint8 [h, w, 3], values 0 to 255, turned upright by the EXIF orientation.
@@ -98,50 +116,144 @@ def decode_image(encoded: tf.Tensor) -> tf.Tensor:
             the header tells before memory is allocated). `reason_of` gives the reason in
             words.
     """
-    content = headers.bytes_of(encoded)
-    kind, found = headers.read_header(content)
-    reason = tf.gather(headers.PROBLEMS, found.problem)
-    size = ["width:", found.width, "height:", found.height]
-    check = tf.debugging.Assert(found.problem == headers.FINE, ["the image", reason, *size])
-    # Decoding has to wait for the check; otherwise both would start together.
-    with tf.control_dependencies([check]):
-        checked = tf.identity(encoded)
-    # A branch per format, in the order of headers.FORMATS. The last one never passes the check.
-    decoders: list[Callable[..., tf.Tensor]]
-    decoders = [_decode_any, _decode_any, _decode_gif, _decode_bmp, _decode_webp, _decode_any]
-    branches = [functools.partial(decode, checked, content, found) for decode in decoders]
-    image = tf.switch_case(kind, branches)
-    image = tf.cond(
-        found.exif > 0,
-        lambda: _turn_upright(image, headers.orientation_of(content, found)),
-        lambda: image,
+    return _decoder(background, depth, least)(encoded)
+
+
+@functools.cache  # a graph for each rule
+def _decoder(background: tuple[int, ...] | None, depth: int, least: int) -> Any:
+    """Makes `decode_image` for the other arguments of it."""
+
+    def decode(encoded: tf.Tensor) -> tf.Tensor:
+        content = headers.bytes_of(encoded)
+        kind, found = headers.read_header(content)
+        reason = tf.gather(headers.PROBLEMS, found.problem)
+        size = ["width:", found.width, "height:", found.height]
+        check = tf.debugging.Assert(found.problem == headers.FINE, ["the image", reason, *size])
+        # Decoding has to wait for the check; otherwise both would start together.
+        with tf.control_dependencies([check]):
+            checked = tf.identity(encoded)
+        branches = [
+            functools.partial(decoder, _File(checked, content, found, background, depth, least))
+            for decoder in DECODERS
+        ]
+        image = tf.switch_case(kind, branches)
+        image = tf.cond(
+            found.exif > 0,
+            lambda: _turn_upright(image, headers.orientation_of(content, found)),
+            lambda: image,
+        )
+        image.set_shape([None, None, 3])
+        return image
+
+    return _in_graph(decode)
+
+
+class _File(NamedTuple):
+    """A file whose header has no problem, and the rule by which it is decoded."""
+
+    encoded: tf.Tensor
+    content: headers.Content
+    header: headers.Header
+    background: tuple[int, ...] | None
+    depth: int
+    least: int
+
+
+def _decode_any(file: _File) -> tf.Tensor:
+    return tf.io.decode_image(file.encoded, channels=3, expand_animations=False)
+
+
+def _decode_jpeg(file: _File) -> tf.Tensor:
+    if not file.least:
+        return _decode_any(file)
+    ratios = [1, 2, 4, 8]
+    shorter = tf.minimum(file.header.height, file.header.width)
+    fitting = tf.cast(shorter >= file.least * np.array(ratios[1:]), tf.int32)
+    return tf.switch_case(
+        tf.reduce_sum(fitting),
+        [functools.partial(tf.io.decode_jpeg, file.encoded, 3, ratio) for ratio in ratios],
     )
-    image.set_shape([None, None, 3])
-    return image
 
 
-def _decode_any(encoded: tf.Tensor, *_: object) -> tf.Tensor:
-    return tf.io.decode_image(encoded, channels=3, expand_animations=False)
+def _decode_png(file: _File) -> tf.Tensor:
+    background = file.background
+    if background is None:
+        return _decode_any(file)
+    deep, transparent = headers.png_pixels(file.content, file.header)
+
+    def decode(dtype: Any, channels: int) -> tf.Tensor:
+        pixels = tf.io.decode_png(file.encoded, channels, dtype)
+        if dtype == tf.uint16:
+            largest = 2**file.depth - 1
+            color = tf.cast(tf.minimum(pixels[..., :3], largest), tf.float32) * (255 / largest)
+            color = tf.cast(tf.round(color), tf.uint8)
+            alpha = pixels[..., 3:] // 257
+            pixels = color if channels == 3 else tf.concat([color, tf.cast(alpha, tf.uint8)], -1)
+        return pixels if channels == 3 else _on_background(pixels, background)
+
+    ways = [(dtype, channels) for dtype in (tf.uint8, tf.uint16) for channels in (3, 4)]
+    way = 2 * tf.cast(deep, tf.int32) + tf.cast(transparent, tf.int32)
+    return tf.switch_case(way, [functools.partial(decode, *one) for one in ways])
 
 
-def _decode_gif(encoded: tf.Tensor, content: headers.Content, found: headers.Header) -> tf.Tensor:
-    return _decode_any(headers.gif_frame(encoded, content, found.frame))
+def _on_background(pixels: tf.Tensor, background: tuple[int, ...]) -> tf.Tensor:
+    """Lays transparent pixels, uint8 [h, w, 4], on a colour: uint8 [h, w, 3], rounded."""
+    # In 16 bits, because float32 would take twice the memory: 255 * 255 + 127 fits.
+    color, alpha = tf.cast(pixels[..., :3], tf.uint16), tf.cast(pixels[..., 3:], tf.uint16)
+    mixed = color * alpha + tf.constant(background, tf.uint16) * (255 - alpha)
+    return tf.cast((mixed + 127) // 255, tf.uint8)
 
 
-def _decode_bmp(encoded: tf.Tensor, content: headers.Content, _: headers.Header) -> tf.Tensor:
-    image = _decode_any(encoded)
+def _decode_gif(file: _File) -> tf.Tensor:
+    frame = headers.gif_frame(file.encoded, file.content, file.header.frame, file.background)
+    image = _decode_any(file._replace(encoded=frame.encoded))
+    if file.background is None:
+        return image
+    size = tf.cast(tf.shape(image)[:2], tf.int64)
+    canvas = tf.stack([file.header.height, file.header.width])
+    before = tf.stack([frame.top, frame.left])
+
+    def on_canvas() -> tf.Tensor:
+        margins = tf.concat([tf.stack([before, canvas - size - before], 1), [[0, 0]]], 0)
+        inside = tf.pad(tf.ones_like(image, tf.bool), margins)
+        return tf.where(inside, tf.pad(image, margins), tf.constant(file.background, tf.uint8))
+
+    return tf.cond(tf.reduce_all(size == canvas), lambda: image, on_canvas)
+
+
+def _decode_bmp(file: _File) -> tf.Tensor:
+    image = _decode_any(file)
     # TensorFlow mistakes the indices of a palette's colours for shades of gray.
     return tf.cond(
-        headers.bmp_bits(content) == 8,
-        lambda: tf.gather(headers.bmp_palette(content), tf.cast(image[:, :, 0], tf.int32)),
+        headers.bmp_bits(file.content) == 8,
+        lambda: tf.gather(headers.bmp_palette(file.content), tf.cast(image[:, :, 0], tf.int32)),
         lambda: image,
     )
 
 
-def _decode_webp(encoded: tf.Tensor, content: headers.Content, found: headers.Header) -> tf.Tensor:
+def _decode_webp(file: _File) -> tf.Tensor:
     # TensorFlow cannot decode a transparent WebP to three channels.
-    frame = headers.webp_frame(encoded, content, found.frame)
-    return tf.io.decode_image(frame, expand_animations=False)[:, :, :3]
+    frame = headers.webp_frame(file.encoded, file.content, file.header.frame)
+    image = tf.io.decode_image(frame, expand_animations=False)
+    background = file.background
+    if background is None:
+        return image[:, :, :3]
+    return tf.cond(
+        tf.shape(image)[2] == 4,
+        lambda: _on_background(image, background),
+        lambda: image[:, :, :3],
+    )
+
+
+# In the order of headers.FORMATS. The last one is not called: such a file never passes the check.
+DECODERS: list[Callable[[_File], tf.Tensor]] = [
+    _decode_jpeg,
+    _decode_png,
+    _decode_gif,
+    _decode_bmp,
+    _decode_webp,
+    _decode_any,
+]
 
 
 def _turn_upright(image: tf.Tensor, orientation: tf.Tensor) -> tf.Tensor:
@@ -203,22 +315,28 @@ def resize_image(image: tf.Tensor, image_size: int, mode: str) -> tf.Tensor:
     return tf.clip_by_value(resized, 0.0, 255.0)
 
 
-def load_image(path: tf.Tensor, image_size: int, mode: str) -> tf.Tensor:
-    """Reads one image file and converts it to model input.
+def decode_by(rule: InputRule, encoded: tf.Tensor, crop: float = 1.0) -> tf.Tensor:
+    """Decodes one image file by a model's rule, see `decode_image`.
 
     Args:
-        path: scalar string, path of the file.
-        image_size: side of the square, S.
-        mode: mode of `resize_image`.
+        rule: rule of the model.
+        encoded: scalar string, the bytes of the file.
+        crop: smallest share of the area that will be shown.
+    """
+    return decode_image(encoded, rule.background, rule.depth, rule.least(crop))
 
-    Returns:
-        float32 [S, S, 3], values 0 to 255.
+
+def square_of(encoded: tf.Tensor, rule: InputRule) -> tf.Tensor:
+    """Converts one image file to model input: float32 [S, S, 3], values 0 to 255.
+
+    Args:
+        encoded: scalar string, the bytes of the file.
+        rule: rule of the model.
 
     Raises:
-        tf.errors.NotFoundError: no such file.
         tf.errors.InvalidArgumentError: as in `decode_image`.
     """
-    return resize_image(decode_image(tf.io.read_file(path)), image_size, mode)
+    return resize_image(decode_by(rule, encoded), rule.image_size, rule.resize)
 
 
 def reason_of(encoded: bytes) -> str:
@@ -231,6 +349,11 @@ def reason_of(encoded: bytes) -> str:
     if problem:
         return headers.PROBLEMS[problem]
     return "is truncated" if _ends_early(headers.FORMATS[kind], encoded) else "is damaged"
+
+
+def has_problem(encoded: bytes) -> bool:
+    """Returns whether the header of a file tells that it must not be decoded."""
+    return bool(_inspect(encoded)[3])
 
 
 @_in_graph
@@ -258,6 +381,19 @@ def name_of(encoded: bytes) -> str | None:
         b"PK\3\4": "a zip",
     }
     return next((name for start, name in starts.items() if encoded.startswith(start)), None)
+
+
+def is_image_content(start: bytes) -> bool:
+    """Returns whether a file holds an image, one that kerasft reads or not.
+
+    Args:
+        start: first 64 bytes of the file, or all of a shorter one.
+    """
+    known = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF8", b"BM")
+    if start.startswith(known) or (start[:4] == b"RIFF" and start[8:12] == b"WEBP"):
+        return True
+    no_image = ("a PDF", "a zip", "a video", None)
+    return bool(kind_of(start)) or name_of(start) not in no_image
 
 
 def _ends_early(kind: str, encoded: bytes) -> bool:

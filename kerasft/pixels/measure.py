@@ -15,8 +15,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from kerasft.errors import Unreadable
+from kerasft.input_rule import WHITE, Color, depth_of
 from kerasft.lazy_tensorflow import tf
-from kerasft.pixels import headers, images, likeness
+from kerasft.pixels import convert, headers, images, likeness
 
 SIDE = 64  # of the gray picture; cleanvision judges blur at this size, too
 FINEST = 2 * SIDE  # columns to which a wide image is averaged before the areas are exact
@@ -30,13 +32,16 @@ class Picture(NamedTuple):
         reason: reason why the file cannot be used, which follows its name: "is empty", "is
             truncated", "has 65535x65535 pixels, more than ..."; "" for an image.
         pixels: digest of the decoded image, 32 hexadecimal digits: two files have the same one if
-            `images.decode_image` gives the same for both; "" if the file does not decode.
+            `images.decode_image` gives the same for both, or, with 16 bits per channel, if they
+            hold the same numbers; "" if the file does not decode.
         height: height in pixels, upright.
         width: width in pixels, upright.
         plain: whether all pixels have the same colour.
         brightness: mean of the gray picture, 0 to 255.
         sharpness: variance of the Laplacian (4 neighbours) of the gray picture of 64 x 64 pixels.
-        peak: largest value of a colour in a file of more than 8 bits per channel; 0 for others.
+        peak: largest number of a colour in a file of 16 bits per channel; 0 for others. The other
+            facts are those of the image with as few bits as hold it.
+        kind: format that Pillow has to convert, see `convert.py`, such as "TIFF"; "" for others.
         look: perceptual hash, see `likeness.look_of`; "" if the picture has too little in it.
     """
 
@@ -49,6 +54,7 @@ class Picture(NamedTuple):
     sharpness: float = 0.0
     peak: int = 0
     look: str = ""
+    kind: str = ""
 
 
 class Sketch(NamedTuple):
@@ -63,21 +69,29 @@ class Sketch(NamedTuple):
     gray: np.ndarray | None
 
 
-def sketch(encoded: bytes) -> Sketch:
+def sketch(encoded: bytes, background: Color | None = WHITE) -> Sketch:
     """Decodes a file to find out what it shows, or why it can't be used.
 
     Runs eagerly, in any thread.
 
     Args:
         encoded: bytes of any file.
+        background: colour that transparent pixels lie on, see `images.decode_image`.
     """
+    kind = convert.kind_of(encoded)
     try:
-        image = _decode(encoded)
-        peak = _peak(encoded)
+        encoded = convert.as_readable(encoded)
+    except Unreadable as error:
+        return Sketch(Picture(str(error), kind=kind), None)
+    try:
+        deep = _deep_values(encoded)
+        peak = 0 if deep is None else _peak_of(deep)
+        image = _decode(encoded, background, depth_of(peak))
     except tf.errors.InvalidArgumentError:
-        return Sketch(Picture(images.reason_of(encoded)), None)
+        return Sketch(Picture(images.reason_of(encoded), kind=kind), None)
     height, width, _ = image.shape
-    picture = Picture("", _digest_of(image), height, width, _is_plain(image), peak=peak)
+    digest = _digest_of(image if deep is None else deep)
+    picture = Picture("", digest, height, width, _is_plain(image), peak=peak, kind=kind)
     return Sketch(picture, shrink(image))
 
 
@@ -110,12 +124,12 @@ def measure_image(encoded: bytes) -> Picture:
     return finish([sketch(encoded)])[0]
 
 
-def _decode(encoded: bytes) -> np.ndarray:
+def _decode(encoded: bytes, background: Color | None, depth: int) -> np.ndarray:
     """Decodes an image as `images.decode_image` does, sooner for the most common files."""
     if _is_upright_jpeg(encoded) or _is_opaque_png(encoded):
         image: Any = tf.raw_ops.DecodeImage(contents=encoded, channels=3, expand_animations=False)
     else:
-        image = images.decode_image(encoded)
+        image = images.decode_image(encoded, background, depth)
     return np.asarray(memoryview(image))  # without a copy
 
 
@@ -167,14 +181,24 @@ def _is_opaque_png(encoded: bytes) -> bool:
         return False
     pixels = int.from_bytes(encoded[16:20]) * int.from_bytes(encoded[20:24])
     fits = 0 < pixels <= headers.MAX_PIXELS
-    return fits and encoded[24:26] in (b"\x08\0", b"\x08\2") and b"tRNS" not in encoded
+    return (
+        fits
+        and encoded[24:26] in (b"\x08\0", b"\x08\2")
+        and b"tRNS" not in encoded
+        and b"eXIf" not in encoded
+    )
 
 
-def _peak(encoded: bytes) -> int:
-    """Returns the largest value of a colour in a PNG of 16 bits per channel; 0 for other files."""
+def _deep_values(encoded: bytes) -> np.ndarray | None:
+    """Decodes a PNG of 16 bits per channel to uint16 [h, w, channels]; None for other files."""
     if not encoded.startswith(b"\x89PNG\r\n\x1a\n") or encoded[24:25] != b"\x10":
-        return 0
-    values = tf.io.decode_png(encoded, dtype=tf.uint16).numpy()
+        return None
+    if images.has_problem(encoded):  # such as too many pixels
+        return None
+    return np.asarray(tf.io.decode_png(encoded, dtype=tf.uint16))
+
+
+def _peak_of(values: np.ndarray) -> int:
     colours = values[:, :, : {2: 1, 4: 3}.get(values.shape[2])]  # the rest is opacity
     return int(colours.max())
 

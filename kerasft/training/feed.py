@@ -86,8 +86,7 @@ def training_feed(
     return training_batches(
         source,
         epochs,
-        image_size=context.plan.image_size,
-        resize=config.data.resize,
+        rule=context.plan.rule,
         batch_size=phase.batch_size,
         augment=config.augment,
         sample_weights=weights,

@@ -147,8 +147,7 @@ def _save_and_prove(context: RunContext, phase: str, filled: PhaseOutcome) -> tu
     whole = Bundle(
         model=with_views(filled.model, config.augment.test_time),
         class_names=context.source.class_names,
-        image_size=context.plan.image_size,
-        resize=config.data.resize,
+        rule=context.plan.rule,
     )
     bundle.save(whole, path)
     saved = bundle.opened(path)

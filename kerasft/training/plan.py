@@ -30,6 +30,7 @@ from kerasft.config.settled import Plan, Storing
 from kerasft.data.known import warn_of_known_photos
 from kerasft.data.source import Source
 from kerasft.errors import TooFewPhotos, UserError
+from kerasft.input_rule import DROP, depth_of
 from kerasft.models.cut import Cut
 from kerasft.models.net import Net
 from kerasft.record import Device
@@ -59,10 +60,34 @@ def plan_new(config: Config, source: Source, machine: Device) -> tuple[Plan, Net
     """
     net = initial_net(config, len(source.class_names))
     warn_of_known_photos(config, source)
+    config = _settle_depth(config, source)
     if source.splits_from is not None:
         data = config.data.model_copy(update={"splits_from": str(source.splits_from)})
         config = config.model_copy(update={"data": data})
     return settle(config, source, net, machine), net
+
+
+def _settle_depth(config: Config, source: Source) -> Config:
+    """Settles how many bits are in use in files that have 16 for each channel."""
+    depth = config.data.depth
+    if depth == "auto":
+        depth = depth_of(source.peak)
+        if source.peak:
+            log.info(
+                "Photos with 16 bits per channel: the largest number is %s, so that %d bits are "
+                "taken to be in use (`data.depth`).",
+                f"{source.peak:,}",
+                depth,
+            )
+    elif source.peak >= 2**depth:
+        log.warning(
+            "data.depth = %d: the largest number in the photos is %s. All from %s on are white.",
+            depth,
+            f"{source.peak:,}",
+            f"{2**depth - 1:,}",
+        )
+    data = config.data.model_copy(update={"depth": depth})
+    return config.model_copy(update={"data": data})
 
 
 def settle(config: Config, source: Source, net: Net, machine: Device, *, done: int = 0) -> Plan:
@@ -156,9 +181,13 @@ def of_older_version(config: Config) -> Config:
 
     Version 0.1.0 made a new view in every epoch, mixed nothing and stored nothing, and its config
     had no fields for that. A run of a later version has `augment.views` settled. Where no precision
-    of the steps is written down, it was float32, the default before there was "auto".
+    of the steps is written down, it was float32, the default before there was "auto". Where no
+    depth is, images were read by the rule of 0.2, which `data.background` calls "drop".
     """
     config = _in_float32_where_nothing_is_said(config)
+    if config.data.depth == "auto":
+        reading = {"background": DROP, "depth": 16}
+        config = config.model_copy(update={"data": config.data.model_copy(update=reading)})
     if config.augment.views is not None:
         return config
     augment = config.augment.model_copy(update={"views": 0, "mixup": 0.0})

@@ -15,6 +15,7 @@ NOT_DECIDING = {
     "activations.eviction",
     "activations.keys",
     "activations.numerics",
+    "data.facts",
     "data.source",
     "data.threads",
     "heads.estimators",

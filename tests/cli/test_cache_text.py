@@ -6,6 +6,7 @@ import pytest
 from kerasft.activations.eviction import HeldTensors, StoreReport
 from kerasft.cli.cache import cache_text, limit_text, removed_text
 from kerasft.data.facts import FactReport
+from kerasft.pixels.convert import Converted
 from kerasft.unpacked import PhotoReport, Unpacked
 
 
@@ -25,13 +26,19 @@ def held(facts, photos=1498, views=4, dtype="float16"):
 NOTHING = FactReport(0, 0)
 
 
-def text_of(*tensors, photos=(), facts=NOTHING):
+def text_of(*tensors, photos=(), facts=NOTHING, converted=(0, 0)):
     size, limit = 225_494_144 * len(tensors), 20 * 10**9
     return cache_text(
         StoreReport(tensors, size, limit, Path("/home/ada/.cache/kerasft")),
         PhotoReport(tuple(photos), 5_000_000 * len(photos)),
         facts,
+        Converted(*converted),
     )
+
+
+def test_converted_photos_are_counted():
+    lines = text_of(converted=(3, 2_000_000)).splitlines()
+    assert lines[-1] == "and 2.0 MB of 3 converted photos"
 
 
 def test_a_net_at_a_cut_is_a_line_and_the_sum_comes_last():

@@ -645,6 +645,7 @@ def test_ctrl_c_while_predicting_says_only_that(replace):
 
 COMMANDS = [
     "blocks",
+    "check",
     "compare",
     "evaluate",
     "export",

@@ -139,6 +139,8 @@ def test_list_as_json_has_all_facts(filled):
         "photo_bytes": 0,
         "fact_folders": 0,
         "fact_bytes": 0,
+        "converted_files": 0,
+        "converted_bytes": 0,
     }
     first = result["tensors"][0]
     assert first.pop("made") == pytest.approx(time.time(), abs=600)

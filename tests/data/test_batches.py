@@ -20,11 +20,12 @@ from kerasft.data.batches import (
 from kerasft.data.source import Source
 from kerasft.errors import UserError
 from kerasft.files import digest_of
-from kerasft.pixels.images import load_image
+from kerasft.input_rule import InputRule
+from kerasft.pixels.images import square_of
 from kerasft.training.feed import stored_batches
 
 PLAIN = Augment(flip=False, crop=0.0)
-FEED = {"image_size": 8, "resize": "stretch", "batch_size": 4}
+FEED = {"rule": InputRule(8), "batch_size": 4}
 
 
 def with_digests(source):
@@ -89,10 +90,10 @@ def test_every_image_is_counted_and_the_order_is_kept(source):
     assert {batch.dtype for batch in batches} == {np.dtype("float32")}
 
 
-def test_scoring_takes_images_as_load_image_makes_them(noisy):
+def test_scoring_takes_images_as_square_of_makes_them(noisy):
     path = noisy.root / noisy.paths[3]
-    (batch,) = image_batches([str(path)], image_size=8, resize="crop")
-    np.testing.assert_array_equal(batch[0], load_image(tf.constant(str(path)), 8, "crop"))
+    (batch,) = image_batches([str(path)], rule=InputRule(8, "crop"))
+    np.testing.assert_array_equal(batch[0], square_of(path.read_bytes(), InputRule(8, "crop")))
 
 
 def test_no_files_are_no_batches(source):

@@ -15,6 +15,7 @@ from kerasft.cli.use import report_text
 from kerasft.data.source import Source
 from kerasft.errors import UserError
 from kerasft.evaluation.evaluate import WithoutCopies, evaluate_run, report, without_copies
+from kerasft.input_rule import InputRule
 from kerasft.metrics import calibration_error, log_loss, wilson
 from kerasft.models import bundle
 from kerasft.models.bundle import Bundle, score
@@ -344,7 +345,7 @@ def test_a_model_of_other_classes_than_the_runs_is_refused(trained, tmp_path):
     shutil.copytree(trained, tmp_path / "run")
     shutil.copytree(trained.parent / "photos", tmp_path / "photos")
     names = (NAMES[1], NAMES[0], NAMES[2])
-    bundle.save(Bundle(small_bundle().model, names, 32, "stretch"), tmp_path / "run/model.keras")
+    bundle.save(Bundle(small_bundle().model, names, InputRule(32)), tmp_path / "run/model.keras")
     with pytest.raises(UserError, match=r"classes\.txt names circle, cross.* names cross, circle"):
         evaluate_run(tmp_path / "run")
 

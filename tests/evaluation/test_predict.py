@@ -13,7 +13,9 @@ from kerasft.errors import UserError
 from kerasft.evaluation.evaluate import evaluate_run
 from kerasft.evaluation.predict import Prediction, predict
 from kerasft.export.savedmodel import write_savedmodel
+from kerasft.input_rule import InputRule
 from kerasft.models import bundle
+from kerasft.pixels import images
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +28,7 @@ def exported(trained):
     """A folder of versions, the newest of which is 10."""
     folder = trained.parent / "served"
     opened = bundle.load(trained / "model.keras")
-    reversed_names = bundle.Bundle(opened.model, NAMES[::-1], 32, "stretch")
+    reversed_names = bundle.Bundle(opened.model, NAMES[::-1], InputRule(32))
     write_savedmodel(reversed_names, folder / "9")
     write_savedmodel(opened, folder / "10")
     return folder
@@ -183,6 +185,26 @@ def test_a_damaged_savedmodel_is_refused(tmp_path):
     (tmp_path / "saved_model.pb").write_bytes(b"hello")
     with pytest.raises(UserError, match="the SavedModel can't be loaded"):
         predict(tmp_path, [tmp_path])
+
+
+def test_in_a_folder_images_count_by_what_they_hold_and_the_rest_is_told(trained, some, caplog):
+    shutil.copy(some / "b.jpg", some / "no_ending")
+    (some / "IMG_1.HEIC").write_bytes(b"\0\0\0\x18ftypheic" + bytes(64))
+    (some / "drawing.psd").write_bytes(b"8BPS" + bytes(64))
+    (some / "paper.pdf").write_bytes(b"%PDF-1.7")
+    (some / "notes.txt").write_text("hello")
+    caplog.set_level(logging.INFO)
+    results = {os.path.basename(r.file): r.error for r in predict(trained, some)}
+    assert results == {
+        "IMG_1.HEIC": "is a damaged HEIC file",
+        "a.png": "",
+        "b.jpg": "",
+        "c.PNG": "",
+        "drawing.psd": f"is a Photoshop file; kerasft reads {images.FORMATS}",
+        "no_ending": "",
+    }
+    (line,) = [record.getMessage() for record in caplog.records if "passed" in record.msg]
+    assert line == f"{some}: passed over 2 files that hold no image: notes.txt, paper.pdf"
 
 
 def test_a_folder_that_is_no_model_and_an_absent_one_are_refused(tmp_path):

@@ -14,6 +14,7 @@ from kerasft.errors import UserError
 from kerasft.export import parity
 from kerasft.export.parity import Proof
 from kerasft.export.savedmodel import write_savedmodel
+from kerasft.input_rule import WHITE, InputRule
 from kerasft.models import bundle
 from kerasft.pixels import images
 
@@ -50,7 +51,7 @@ def made(tmp_path_factory):
 
 
 def prove(made, name, work, **changes):
-    arguments = {"class_names": NAMES, "image_size": 32, "resize": "stretch"} | changes
+    arguments = {"class_names": NAMES, "rule": InputRule(32, "stretch", WHITE, 8)} | changes
     photos = sorted((made / "photos").rglob("*.*"))
     return parity.prove(
         "savedmodel", made / name, made / "model.keras", photos, work=work, **arguments
@@ -72,7 +73,7 @@ def test_an_export_of_the_same_model_agrees(made, tmp_path):
 @pytest.mark.slow  # red and blue swapped: test_savedmodel.py
 def test_an_export_that_resizes_in_another_way_is_refused(made, tmp_path):
     with pytest.raises(UserError, match=r"scores of 20 images differ by up to 0\.\d+ \(allowed"):
-        prove(made, "saved", tmp_path, resize="crop")
+        prove(made, "saved", tmp_path, rule=InputRule(32, "crop", WHITE, 8))
 
 
 @pytest.mark.slow
@@ -86,8 +87,7 @@ def test_the_process_of_the_export_imports_no_kerasft_that_knows_models(made, tm
     task = {
         "format": "savedmodel",
         "inputs": [str(tmp_path / "photo.jpg")],
-        "image_size": 32,
-        "resize": "stretch",
+        "rule": InputRule(32).to_json(),
     }
     (tmp_path / "task.json").write_text(json.dumps(task))
     code = (
@@ -98,8 +98,8 @@ def test_the_process_of_the_export_imports_no_kerasft_that_knows_models(made, tm
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == (
         "['kerasft.errors', 'kerasft.export', 'kerasft.export.formats', 'kerasft.export.parity', "
-        "'kerasft.export.savedmodel', 'kerasft.export.scorer', 'kerasft.lazy_tensorflow', "
-        "'kerasft.processes', 'kerasft.progress', 'kerasft.results']\n"
+        "'kerasft.export.savedmodel', 'kerasft.export.scorer', 'kerasft.input_rule', "
+        "'kerasft.lazy_tensorflow', 'kerasft.processes', 'kerasft.progress', 'kerasft.results']\n"
     )
     with np.load(tmp_path / "export.npz") as written:
         assert written["scores_files_1"].shape == (1, 3)

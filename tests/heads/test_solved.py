@@ -19,6 +19,7 @@ from kerasft.heads import trained
 from kerasft.heads.methods import METHODS
 from kerasft.heads.solved import Examples
 from kerasft.heads.solver import solve
+from kerasft.input_rule import InputRule
 from kerasft.models import blocks as blocks_module
 from kerasft.models import bundle, cut
 from kerasft.models.bundle import Bundle
@@ -62,7 +63,7 @@ def solved(tmp_path_factory):
         model = solved_module.attach(net, solution, k)
         path = folder / f"{method}-{k}.keras"
         names = tuple("abcd"[:k])
-        bundle.save(Bundle(model, names, 2, "stretch"), path)  # rebuilt from its config
+        bundle.save(Bundle(model, names, InputRule(2)), path)  # rebuilt from its config
         found[method, k] = solution, path, test
     return found
 

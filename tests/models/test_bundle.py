@@ -11,6 +11,7 @@ import pytest
 from small_run import NAMES, small_bundle, small_model, without_kerasft
 
 from kerasft.errors import UserError
+from kerasft.input_rule import InputRule
 from kerasft.models import bundle
 from kerasft.models import target as target_module
 from kerasft.models.bundle import Bundle
@@ -38,7 +39,7 @@ def test_what_is_saved_is_what_is_loaded(tmp_path):
     bundle.save(original, tmp_path / "model.keras")
     loaded = bundle.load(tmp_path / "model.keras")
     assert loaded.class_names == ("circle", "cross", "stripes")
-    assert (loaded.image_size, loaded.resize) == (32, "crop")
+    assert loaded.rule == (32, "crop", (255, 255, 255), 8)
     np.testing.assert_array_equal(
         loaded.model.predict_on_batch(PIXELS), original.model.predict_on_batch(PIXELS)
     )
@@ -103,7 +104,7 @@ def test_a_model_that_was_built_in_mixed_precision_is_saved_in_float32(tmp_path)
     x = keras.layers.GlobalAveragePooling2D(dtype="mixed_float16")(x)
     x = keras.layers.Dense(3, dtype="mixed_float16", name="logits")(x)
     model = keras.Model(pixels, keras.layers.Softmax(dtype="float32", name="scores")(x))
-    bundle.save(Bundle(model, NAMES, 32, "stretch"), tmp_path / "model.keras")
+    bundle.save(Bundle(model, NAMES, InputRule(32)), tmp_path / "model.keras")
     loaded = bundle.load(tmp_path / "model.keras").model
     assert loaded.get_layer("conv").compute_dtype == "float32"
     assert loaded.get_layer("logits").output.dtype == "float32"
@@ -122,10 +123,10 @@ def test_the_file_loads_in_plain_keras_where_kerasft_cannot_be_imported(saved, t
 
 
 def test_saving_leaves_one_file_and_replaces_the_older_one(saved):
-    newer = Bundle(small_model(seed=1), NAMES, 32, "pad")
+    newer = Bundle(small_model(seed=1), NAMES, InputRule(32, "pad"))
     bundle.save(newer, saved)
     assert os.listdir(saved.parent) == ["model.keras"]
-    assert bundle.load(saved).resize == "pad"
+    assert bundle.load(saved).rule == (32, "pad", None, 16)
 
 
 def test_saving_where_no_folder_is_names_the_file_and_leaves_nothing(tmp_path):
@@ -167,7 +168,7 @@ def test_the_last_file_is_opened_once_even_if_it_is_renamed(saved, tmp_path):
 
 def test_a_file_that_was_written_again_is_opened_again(saved):
     first = bundle.opened(saved)
-    bundle.save(Bundle(small_model(seed=1), NAMES, 32, "stretch"), saved)
+    bundle.save(Bundle(small_model(seed=1), NAMES, InputRule(32)), saved)
     again = bundle.opened(saved)
     assert not np.array_equal(again.model.predict(PIXELS), first.model.predict(PIXELS))
     with pytest.raises(UserError, match="no such file"):
@@ -238,7 +239,7 @@ def test_facts_that_make_no_sense_are_refused(tmp_path, facts):
 
 
 def test_facts_that_do_not_fit_the_model_are_refused(tmp_path):
-    bundle.save(Bundle(small_model(3), ("one", "two"), 32, "stretch"), tmp_path / "model.keras")
+    bundle.save(Bundle(small_model(3), ("one", "two"), InputRule(32)), tmp_path / "model.keras")
     with pytest.raises(UserError, match="names 2 classes and a side of 32 pixels"):
         bundle.load(tmp_path / "model.keras")
 

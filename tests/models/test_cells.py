@@ -15,6 +15,7 @@ from kerasft.config.fields import Phase
 from kerasft.config.load import load_config
 from kerasft.errors import UserError
 from kerasft.heads import trained as trained_module
+from kerasft.input_rule import InputRule
 from kerasft.models import build, bundle
 from kerasft.models.blocks import list_blocks
 from kerasft.models.bundle import Bundle
@@ -92,7 +93,7 @@ def test_a_model_that_was_loaded_is_cut_without_a_clash_of_names(tmp_path):
     model = cells_model()
     pixels, _ = batch()
     expected = computed(logits_of(model), pixels)
-    bundle.save(Bundle(model, ("a", "b"), 16, "stretch"), tmp_path / "model.keras")
+    bundle.save(Bundle(model, ("a", "b"), InputRule(16)), tmp_path / "model.keras")
     keras.backend.clear_session()  # and once more, as in another process
     loaded = bundle.load(tmp_path / "model.keras").model
     assert loaded.get_layer("concatenate").output.shape == (None, 4, 4, 4)

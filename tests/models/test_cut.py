@@ -6,6 +6,7 @@ import pytest
 from tiny import TINY, batch, moved, tiny_model, weights_by_name
 
 from kerasft.errors import PhaseFailed, UserError
+from kerasft.input_rule import InputRule
 from kerasft.models import bundle
 from kerasft.models.bundle import Bundle
 from kerasft.models.cut import fingerprint, freeze, may_change, prove_frozen, split, thaw
@@ -202,7 +203,7 @@ def test_rate_zero_is_not_frozen_and_the_proof_sees_it(tmp_path):  # fact 5
 def saved(model, folder):
     thaw(model)
     path = folder / "model.keras"
-    whole = Bundle(model=model, class_names=("a", "b"), image_size=16, resize="stretch")
+    whole = Bundle(model=model, class_names=("a", "b"), rule=InputRule(16))
     bundle.save(whole, path)
     return bundle.load(path).model
 
@@ -285,7 +286,7 @@ def test_the_proof_refuses_a_model_with_another_number_of_variables():
 def test_weights_survive_a_change_of_trainable_between_saving_and_loading(tmp_path):  # fact 7
     model = tiny_model()
     train_from(model, 1)  # saved while partly frozen
-    whole = Bundle(model=model, class_names=("a", "b"), image_size=16, resize="stretch")
+    whole = Bundle(model=model, class_names=("a", "b"), rule=InputRule(16))
     bundle.save(whole, tmp_path / "m.keras")
     loaded = bundle.load(tmp_path / "m.keras").model
     freeze(split(loaded, 0, TINY), "frozen")

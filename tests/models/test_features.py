@@ -19,6 +19,7 @@ from kerasft.config.load import load_config
 from kerasft.data.scan import scan_source
 from kerasft.errors import UserError
 from kerasft.heads import trained as trained_module
+from kerasft.input_rule import InputRule
 from kerasft.models import build, bundle
 from kerasft.models.blocks import list_blocks
 from kerasft.models.bundle import Bundle
@@ -165,7 +166,7 @@ def test_weights_of_what_a_run_has_left_fill_the_same_again_and_nothing_larger(t
     path = tmp_path / "model.keras"
     base = load("Tiny", seed=5, leave_out=1)
     model = trained_module.attach(base, 2, hidden=(), dropout=0.0, seed=0)
-    bundle.save(Bundle(model, ("a", "b"), 32, "stretch"), path)
+    bundle.save(Bundle(model, ("a", "b"), InputRule(32)), path)
     again = build.load("Tiny", weights=str(path), image_size=32, features="flat", leave_out=1)
     np.testing.assert_array_equal(at(again, "block_1_a_relu"), at(base, "block_1_a_relu"))
     with pytest.raises(UserError, match="only in Tiny: block_2_a_conv, block_2_a_norm"):

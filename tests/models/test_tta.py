@@ -4,6 +4,7 @@ import pytest
 from tiny import batch, tiny_model, weights_by_name
 from tiny_run import small
 
+from kerasft.input_rule import InputRule
 from kerasft.models import bundle
 from kerasft.models.cut import fingerprint
 from kerasft.models.tta import trained_part, with_views
@@ -58,7 +59,8 @@ def test_ten_crop_averages_five_crops_and_their_mirror_images():
 def test_the_model_with_views_loads_in_plain_keras_and_gives_back_what_was_trained(mode, tmp_path):
     model = tiny_model(dropout=0.5)
     bundle.save(
-        bundle.Bundle(with_views(model, mode), ("a", "b"), 16, "stretch"), tmp_path / "m.keras"
+        bundle.Bundle(with_views(model, mode), ("a", "b"), InputRule(16)),
+        tmp_path / "m.keras",
     )
     plain = keras.models.load_model(tmp_path / "m.keras", compile=False)
     np.testing.assert_array_equal(

@@ -82,7 +82,7 @@ def write_npz(opened, folder: Path) -> None:
 
     folder.mkdir()
     opened.model.save(folder / "net.keras")
-    np.savez(folder / "facts.npz", names=opened.class_names, side=opened.image_size)
+    np.savez(folder / "facts.npz", names=opened.class_names, side=opened.rule.image_size)
 
 
 def open_npz(folder: Path):

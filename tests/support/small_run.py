@@ -10,6 +10,7 @@ from drawing import draw_photos
 from kerasft import files, run
 from kerasft.config.load import load_config, to_toml
 from kerasft.data import scan
+from kerasft.input_rule import InputRule
 from kerasft.models import bundle
 from kerasft.models.build import seed_layers
 from kerasft.models.bundle import Bundle
@@ -35,14 +36,14 @@ def small_model(num_classes: int = 3, *, seed: int = 0, swap: bool = False) -> k
 
 
 def small_bundle(names: tuple[str, ...] = NAMES, resize: str = "stretch") -> Bundle:
-    return Bundle(small_model(len(names)), names, 32, resize)
+    return Bundle(small_model(len(names)), names, InputRule(32, resize, (255, 255, 255), 8))
 
 
 def swapped(opened: Bundle) -> Bundle:
     """Plants a fault: returns the same model, but with red and blue of its input swapped."""
     twin = small_model(len(opened.class_names), swap=True)
     twin.set_weights(opened.model.get_weights())
-    return Bundle(twin, opened.class_names, opened.image_size, opened.resize)
+    return Bundle(twin, opened.class_names, opened.rule)
 
 
 def small_run(folder: Path, *, resize: str = "stretch") -> Path:

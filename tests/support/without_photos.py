@@ -39,6 +39,7 @@ from kerasft.devices import prepare
 from kerasft.errors import UserError
 from kerasft.export.export import export_run
 from kerasft.export.savedmodel import open_savedmodel
+from kerasft.input_rule import InputRule
 from kerasft.models import bundle
 from kerasft.models.bundle import Bundle
 from kerasft.models.cut import prove_frozen
@@ -133,7 +134,7 @@ def train(folder: Path) -> dict[str, Any]:
         found.append(outcome.stored.found)
         lines.append(outcome.line)
         net = Net(outcome.model, net.rows)
-    bundle.save(Bundle(net.model, NAMES, 32, "stretch"), context.run.model_path)
+    bundle.save(Bundle(net.model, NAMES, InputRule(32)), context.run.model_path)
     saved = bundle.load(context.run.model_path)
     scores, _ = bundle.score(
         saved, [np.stack([drawn_pixels(int(i), 0) for i in context.source.indices("validation")])]
@@ -194,7 +195,7 @@ def refusals(folder: Path) -> dict[str, str]:
     asked: dict[str, Callable[[], object]] = {
         "training": training,
         "pass": lambda: activations_at(context, 0, net, net.cut(0)),
-        "scoring": lambda: list(batches.image_batches([photo], image_size=8, resize="stretch")),
+        "scoring": lambda: list(batches.image_batches([photo], rule=InputRule(8))),
         "export": lambda: export_run(folder / "run"),
         "serving": lambda: open_savedmodel(folder),
     }

@@ -17,6 +17,7 @@ from drawing import draw_photos
 from tiny_run import ONE_MORE, small, weights
 
 from kerasft.data import batches
+from kerasft.input_rule import InputRule
 from kerasft.models import bundle
 from kerasft.run import open_run, read_metrics, read_record
 from kerasft.training.train import continue_run, train_run
@@ -107,7 +108,7 @@ def test_an_interrupted_run_goes_on_to_the_same_bits(elsewhere):
 def test_its_model_gives_the_same_scores_on_tensorflow(elsewhere):
     _, folder, (*_, by_model), _ = elsewhere
     opened = bundle.load(folder / "begun" / "model.keras")
-    pixels = batches.image_batches([by_model[0]["file"]], image_size=32, resize="stretch")
+    pixels = batches.image_batches([by_model[0]["file"]], rule=InputRule(32))
     scores = dict(zip(opened.class_names, bundle.compute(opened.model, pixels)[0], strict=True))
     theirs = {best["label"]: best["score"] for best in by_model[0]["predictions"]}
     # The same sums in float32 in another order: 1e-7 for scores of 0 to 1.

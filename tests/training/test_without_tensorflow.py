@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from without_photos import NAMES, begin, compute_all, two_phases
 
+from kerasft.input_rule import InputRule
 from kerasft.models import bundle
 from kerasft.models.bundle import Bundle
 from kerasft.training.start import initial_net
@@ -27,7 +28,7 @@ def with_tensorflow(tmp_path_factory, tiny_backbone):
     """A folder with the net that both sides begin with, and what TensorFlow computes from it."""
     folder = tmp_path_factory.mktemp("with")
     net = initial_net(two_phases(folder), len(NAMES))
-    bundle.save(Bundle(net.model, NAMES, 32, "stretch"), folder / "start.keras")
+    bundle.save(Bundle(net.model, NAMES, InputRule(32)), folder / "start.keras")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("KERASFT_CACHE", str(folder / "cache"))
         return folder, compute_all(folder)

@@ -1,0 +1,119 @@
+"""Images that Pillow converts, because TensorFlow cannot read them."""
+
+import io
+
+import numpy as np
+import pytest
+from encoded import blocks, encode
+from PIL import Image
+
+from kerasft.errors import Unreadable
+from kerasft.pixels import convert, images
+from kerasft.pixels.convert import Converted, as_readable, kind_of
+from kerasft.pixels.measure import measure_image
+
+PICTURE = np.asarray(blocks().convert("RGB"))
+DEEP = np.arange(4096, dtype=np.uint16).reshape(64, 64)
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("KERASFT_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.mark.parametrize(
+    ("kind", "encoded"),
+    [
+        ("TIFF", encode(blocks(), "TIFF")),
+        ("TIFF", encode(blocks(), "TIFF", compression="tiff_lzw")),
+        ("JPEG 2000", encode(blocks(), "JPEG2000", irreversible=False)),
+    ],
+)
+def test_what_tensorflow_cannot_read_is_converted_without_loss(kind, encoded):
+    assert kind_of(encoded) == kind
+    np.testing.assert_array_equal(images.decode_image(as_readable(encoded)), PICTURE)
+    found = measure_image(encoded)
+    assert (found.reason, found.kind, found.width) == ("", kind, PICTURE.shape[1])
+
+
+@pytest.mark.parametrize("mode", ["1", "P"])
+def test_the_rarer_kinds_of_bmp_are_converted(mode):
+    image = blocks().convert("RGB")
+    image = image.convert("1") if mode == "1" else image.quantize(8)
+    encoded = encode(image, "BMP")
+    assert kind_of(encoded) == ("BMP" if mode == "1" or encoded[28] != 8 else "")
+    expected = np.asarray(image.convert("RGB"))
+    np.testing.assert_array_equal(images.decode_image(as_readable(encoded)), expected)
+
+
+def test_an_avif_looks_like_the_picture():
+    converted = images.decode_image(as_readable(encode(blocks(), "AVIF", quality=95))).numpy()
+    assert np.abs(converted.astype(int) - PICTURE).mean() < 8
+
+
+def test_a_tiff_of_16_bits_keeps_them():
+    found = measure_image(encode(Image.fromarray(DEEP), "TIFF"))
+    assert (found.reason, found.peak) == ("", 4095)
+    made = Image.open(io.BytesIO(as_readable(encode(Image.fromarray(DEEP), "TIFF"))))
+    np.testing.assert_array_equal(np.asarray(made), DEEP)
+
+
+def test_a_file_is_converted_once_and_a_damaged_copy_of_it_is_made_again(monkeypatch):
+    encoded = encode(blocks(), "TIFF")
+    made = as_readable(encoded)
+    assert convert.report() == Converted(1, len(made))
+    with monkeypatch.context() as without:
+        without.setattr(convert, "_convert", None)  # fails if it is called
+        assert as_readable(encoded) == made
+    (kept,) = convert._folder().iterdir()
+    kept.write_bytes(made[:100])  # a crash of the machine
+    assert as_readable(encoded) == made
+    assert convert.clear() == Converted(1, len(made))
+    assert convert.report() == Converted(0, 0)
+
+
+def test_old_conversions_go_when_they_are_too_many(monkeypatch):
+    monkeypatch.setattr(convert, "LIMIT", 2000)
+    for shade in range(5):
+        noise = np.random.default_rng(shade).integers(0, 256, (16, 16, 3)).astype(np.uint8)
+        as_readable(encode(Image.fromarray(noise), "TIFF"))
+    assert convert.report().converted_files == 2
+    assert convert.report().converted_bytes <= 2000
+
+
+@pytest.mark.parametrize(
+    ("encoded", "reason"),
+    [
+        (b"II*\0" + bytes(50), "is a damaged TIFF file"),
+        (b"\0\0\0\x20ftypheic" + bytes(60), "is a damaged HEIC file"),
+        (encode(blocks(), "TIFF")[:3000], "is truncated"),
+        (
+            encode(Image.fromarray(DEEP.astype(np.float32)), "TIFF"),
+            "is a TIFF file of floating-point numbers, whose range is unknown",
+        ),
+        (
+            encode(Image.fromarray(DEEP.astype(np.int32) - 1), "TIFF"),
+            "is a TIFF file with numbers from -1 to 4,094, not 0 to 65,535",
+        ),
+    ],
+)
+def test_what_cannot_be_converted_says_why(encoded, reason):
+    with pytest.raises(Unreadable) as refused:
+        as_readable(encoded)
+    assert str(refused.value).startswith(reason)
+    assert measure_image(encoded).reason.startswith(reason)
+
+
+def test_without_the_extra_a_heic_file_names_it(monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "pi_heif", None)
+    with pytest.raises(Unreadable) as refused:
+        as_readable(b"\0\0\0\x20ftypheic" + bytes(60))
+    assert (
+        str(refused.value) == 'is a HEIC file; `pip install "kerasft[heif]"` lets kerasft read it'
+    )
+
+
+def test_real_files_of_a_phone_and_a_scanner_are_read(assets):
+    for name, size in (("hopper.heif", 128), ("hopper_jpg.tif", 128), ("noise16.tif", 32)):
+        found = measure_image((assets / "nasty" / name).read_bytes())
+        assert (found.reason, found.width, found.height) == ("", size, size)
