@@ -25,6 +25,7 @@ from drawing import draw_photos
 from tiny import TINY, tiny_constructor
 
 from kerasft.backbones.table import BACKBONES
+from kerasft.checking.check import Checked
 from kerasft.cli.main import main
 from kerasft.compare import compare  # noqa: F401  imported before its functions are replaced
 from kerasft.compare.result import ComparisonResult
@@ -660,6 +661,7 @@ COMMANDS = [
     "train",
     "unfreeze-and-continue",
 ]
+CHECKED = Checked(1, (), (), (), (), (), (), {"bee": 1}, (), (), (), "", "")
 COMPARISON = ComparisonResult(
     ways=(),
     left_out=(),
@@ -704,6 +706,7 @@ def test_the_examples_of_the_help_run(command, replace):
     replace("evaluation.predict.predict", PREDICTIONS[:1])
     replace("export.export.export_run", EXPORT)
     replace("training.find_lr.find_rate", RATE)
+    replace("checking.check.check_photos", CHECKED)
     replace("compare.compare.compare_ways", COMPARISON)
     replace("importers.caffe.import_caffe", IMPORTED)
     replace("importers.torchvision.import_torch", IMPORTED)
