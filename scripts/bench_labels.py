@@ -2,7 +2,7 @@
 
     python scripts/bench_labels.py DATASETS/flowers5
 
-The weights of MobileNetV2 lie in KERAS_HOME/models. For each seed, 5% of the labels become another class.
+The weights of MobileNetV2 lie in KERAS_HOME/models. Of the labels 5% become another class, by seed.
 """
 
 import sys
