@@ -37,7 +37,7 @@ class InputRule(NamedTuple):
 
         Twice, because the antialiased resize then has at least two pixels for each of its own in
         both directions, and hardly differs from that of the full image: on eight mosaics of real
-        photos, 3072 x 2304, at 224 pixels by 0.8 of 255 in the mean and 5 at most, in half the time.
+        photos, 3072 x 2304, at 224 pixels by 0.8 of 255 in the mean, 5 at most, in half the time.
 
         Args:
             crop: smallest share of the area that a view shows, 0 to 1. The shorter side of such a
