@@ -5,6 +5,7 @@ Whatever ends the process, the old file stays until the new one is complete.
 
 import hashlib
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -52,6 +53,43 @@ def replacing(path: Path) -> Iterator[Path]:
             raise
     except OSError as error:
         raise UserError(f"{path} can't be written: {reason_of(error)}.") from error
+
+
+def refuse_filled(folder: Path) -> None:
+    """Refuses a folder to be made that is there already and not empty.
+
+    Raises:
+        UserError: exit code 2.
+    """
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UserError(
+            f"{folder} is there already and not an empty folder. Choose another one.", exit_code=2
+        )
+
+
+@contextmanager
+def new_folder(folder: Path) -> Iterator[Path]:
+    """Yields an empty folder to fill, which becomes `folder` at the end of the block.
+
+    Args:
+        folder: folder to make; it must be absent or empty.
+
+    Raises:
+        UserError: the folder is not empty, or an OSError in the block (exit code 2). After this or
+            any other exception nothing is left behind.
+    """
+    refuse_filled(folder)
+    part = folder.absolute().parent / f".{folder.name}.part-{os.getpid()}"
+    try:
+        part.mkdir(parents=True)
+        yield part
+        if folder.exists():
+            folder.rmdir()  # it is empty; Windows can't replace a folder
+        part.rename(folder)
+    except OSError as error:
+        raise UserError(f"{folder} can't be written: {reason_of(error)}.", exit_code=2) from error
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
 
 
 def reason_of(error: OSError) -> str:

@@ -6,9 +6,11 @@ Shapes: N photos.
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from kerasft.checking.copies import Copies, find_copies, named
+from kerasft.checking.clean import Clean, refuse_target, write_clean
+from kerasft.checking.copies import Copies, CopyGroup, find_copies, named
 from kerasft.checking.features import (
     LabelSuspect,
     Outlier,
@@ -19,6 +21,7 @@ from kerasft.checking.features import (
 from kerasft.config.load import load_config
 from kerasft.data.files import Examined, examine_files
 from kerasft.errors import UserError
+from kerasft.input_rule import color_of
 from kerasft.progress import Progress, silent
 from kerasft.results import Result
 from kerasft.sources.find import list_photos
@@ -67,6 +70,7 @@ class Checked(Result):
         outliers: photos that are unlike all others, the most unlike first.
         refused: what `train` says to these photos; "" if it takes them.
         left_out: why label suspects and outliers are missing; "" if they are not.
+        clean: the clean copy that was asked for; None if there is none.
     """
 
     files: int
@@ -82,23 +86,31 @@ class Checked(Result):
     outliers: tuple[Outlier, ...]
     refused: str
     left_out: str
+    clean: Clean | None = None
 
 
-def check_photos(flags: Mapping[str, Any], *, progress: Progress = silent) -> Checked:
-    """Looks at all photos of a source. Changes nothing.
+def check_photos(
+    flags: Mapping[str, Any], *, fix_to: Path | None = None, progress: Progress = silent
+) -> Checked:
+    """Looks at all photos of a source. Changes none of them.
 
     Args:
         flags: fields of the config by dotted key: `data.source`, how it is read, and the backbone
             whose features are used, such as `{"data.source": "photos"}`.
+        fix_to: folder to make, with a clean copy of the photos, see `clean.py`; None makes none.
         progress: receiver of events, as files are read ("images") and scored ("check").
 
     Raises:
-        UserError: no such source, or a field that does not fit (exit code 2).
+        UserError: no such source, a field that does not fit, or a folder for the clean copy that
+            holds files (exit code 2).
     """
     config = load_config(None, flags=flags)
     place, listed = list_photos(config.data, progress)
+    if fix_to is not None:
+        refuse_target(fix_to, place.root)
     photos = sorted(listed.photos)
-    facts, _ = examine_files(place.root, [photo.path for photo in photos], progress)
+    paths = [photo.path for photo in photos]
+    facts, _ = examine_files(place.root, paths, progress, color_of(config.data.background))
     missing = missing_weights(config.model)
     if missing:  # the photos are checked all the same, and nothing is downloaded
         config = load_config(None, flags={**flags, "model.weights": "none"})
@@ -110,16 +122,26 @@ def check_photos(flags: Mapping[str, Any], *, progress: Progress = silent) -> Ch
             raise
         refused = str(error)
     found = find_suspects(flags, plan, missing, progress=progress)
-    return _report(photos, facts, refused, found)
+    good = [pair for pair in zip(photos, facts, strict=True) if not pair[1].reason]
+    copies = find_copies([photo for photo, _ in good], [fact for _, fact in good])
+    clean = None
+    if fix_to is not None:
+        clean = write_clean(fix_to, place.root, photos, facts, copies, progress=progress)
+    return _report(photos, facts, copies, found, refused=refused, clean=clean)
 
 
 def _report(
-    photos: Sequence[Photo], facts: Sequence[Examined], refused: str, found: Suspects
+    photos: Sequence[Photo],
+    facts: Sequence[Examined],
+    copies: Sequence[CopyGroup],
+    found: Suspects,
+    *,
+    refused: str,
+    clean: Clean | None,
 ) -> Checked:
     """Puts together what is known of each photo."""
     good = [pair for pair in zip(photos, facts, strict=True) if not pair[1].reason]
     usable = [photo for photo, _ in good]
-    groups = find_copies(usable, [fact for _, fact in good])
     seen = [(printable(photo.path), fact) for photo, fact in good]
     return Checked(
         files=len(photos),
@@ -128,7 +150,7 @@ def _report(
             for photo, fact in zip(photos, facts, strict=True)
             if fact.reason
         ),
-        converted=(),
+        converted=tuple(path for path, fact in seen if fact.kind),
         plain=tuple(path for path, fact in seen if fact.plain),
         dark=tuple(path for path, fact in seen if not fact.plain and fact.brightness < DARK),
         blurred=tuple(
@@ -140,11 +162,12 @@ def _report(
             OddSize(path, fact.width, fact.height) for path, fact in seen if _is_odd(fact)
         ),
         classes=dict(sorted(Counter(photo.class_name for photo, _ in good).items())),
-        copies=tuple(named(group, usable) for group in groups),
+        copies=tuple(named(group, usable) for group in copies),
         label_suspects=found.label_suspects,
         outliers=found.outliers,
         refused=refused,
         left_out=found.left_out,
+        clean=clean,
     )
 
 

@@ -8,14 +8,21 @@ import click
 
 from kerasft.cli.options import json_option, print_result, reading_options
 from kerasft.cli.terminal import loading, showing
-from kerasft.cli.wording import field_option, fields_typed, for_terminal
+from kerasft.cli.train import train
+from kerasft.cli.wording import as_typed, field_option, fields_typed, for_terminal
+from kerasft.text import count
 
 if TYPE_CHECKING:
-    from kerasft.checking.check import Checked, Copies
+    from kerasft.checking.check import Checked
+    from kerasft.checking.clean import Clean
+    from kerasft.checking.copies import Copies
     from kerasft.sample.draw import Sample
 
 MOST = 10
-"""Largest number of lines of each list; JSON has all of them."""
+"""Largest number of entries of each list; JSON has all of them."""
+
+WIDTH = 80
+"""Largest number of characters of a line that has room for less."""
 
 
 @click.command()
@@ -36,23 +43,34 @@ MOST = 10
 @field_option(
     "--image-size", "model.image_size", type=int, metavar="N", help="Side of the images in pixels."
 )
+@click.option(
+    "--fix-to",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Makes a copy of the photos that can be used: DIR must be absent or empty. "
+    "DIR/photos.csv has their labels and splits, and a group for copies, which stay in one split. "
+    "Files that have to be converted become PNG.",
+)
 @json_option
 @click.pass_context
-def check(ctx: click.Context, source: str, as_json: bool, **options: object) -> None:
+def check(
+    ctx: click.Context, source: str, fix_to: Path | None, as_json: bool, **options: object
+) -> None:
     """Checks photos before training: bad files, copies, suspicious labels.
 
-    Nothing is changed. The exit code is 1 if `kerasft train` would refuse the photos.
+    The photos are not changed. The exit code is 1 if `kerasft train` would refuse them.
 
     \b
     Example:
         kerasft check photos
+        kerasft check photos --fix-to clean
     """
     with loading():
         from kerasft.checking.check import check_photos
 
     with showing(once=True) as progress:
         flags = {"data.source": source, **fields_typed(options)}
-        found = check_photos(flags, progress=progress)
+        found = check_photos(flags, fix_to=fix_to, progress=progress)
     print_result(found, check_text, as_json=as_json)
     if found.refused:
         ctx.exit(1)
@@ -66,7 +84,8 @@ def check_text(found: "Checked") -> str:
         for kind in ("exact", "near")
     )
     lists: tuple[tuple[str, Sequence[str]], ...] = (
-        ("Cannot be used", [f"{one.path}: {one.reason}" for one in found.unreadable]),
+        ("Cannot be used", [_line(f"{one.path}:", one.reason) for one in found.unreadable]),
+        ("Read by way of Pillow", found.converted),
         ("One colour only", found.plain),
         ("Almost black", found.dark),
         ("Blurred", found.blurred),
@@ -76,7 +95,10 @@ def check_text(found: "Checked") -> str:
         (
             "Suspicious labels",
             [
-                f"{one.path}: {one.label}, or rather {one.suggested}? (quality {one.score:.2f})"
+                _line(
+                    f"{one.path}:",
+                    f"{one.label}, or rather {one.suggested}? (quality {one.score:.2f})",
+                )
                 for one in found.label_suspects
             ],
         ),
@@ -92,15 +114,44 @@ def check_text(found: "Checked") -> str:
         lines += ["", found.left_out]
     end = "`kerasft train` takes these photos."
     if found.refused:
-        end = "`kerasft train` refuses these photos:\n" + for_terminal(found.refused, None)
-    return "\n".join([*lines, "", end])
+        end = "`kerasft train` refuses these photos:\n" + for_terminal(found.refused, train)
+    return "\n".join([*lines, "", end, *(_clean_lines(found.clean) if found.clean else [])])
+
+
+def _clean_lines(clean: "Clean") -> list[str]:
+    facts = [
+        text
+        for number, text in (
+            (clean.converted, f"{clean.converted:,} converted to PNG"),
+            (clean.left_out, f"{clean.left_out:,} left out"),
+            (clean.groups, f"{count(range(clean.groups), 'group')} of copies"),
+        )
+        if number
+    ]
+    lines = [
+        "",
+        f"Clean copy in {clean.folder}: " + ", ".join([f"{clean.photos:,} photos", *facts]),
+    ]
+    if clean.refused:
+        return [
+            *lines,
+            "`kerasft train` refuses the copy, too:\n" + for_terminal(clean.refused, train),
+        ]
+    table = as_typed(str(clean.folder / "photos.csv"))
+    return [*lines, "", "Next:", f"  kerasft train --data {table}"]
 
 
 def _copies_line(one: "Copies") -> str:
     paths = one.paths
     notes = ["different labels"] * one.across_labels + ["different splits"] * one.across_splits
-    rest = f" and {len(paths) - 2} more" if len(paths) > 2 else ""
-    return f"{paths[0]}, {paths[1]}{rest}" + (f" ({', '.join(notes)})" if notes else "")
+    rest = f" and {len(paths) - 2:,} more" if len(paths) > 2 else ""
+    return _line(f"{paths[0]},", f"{paths[1]}{rest}" + (f" ({', '.join(notes)})" if notes else ""))
+
+
+def _line(first: str, second: str) -> str:
+    """Writes an entry of a list in one line, or in two where that would be too long."""
+    fits = 2 + len(first) + 1 + len(second) <= WIDTH
+    return f"{first} {second}" if fits else f"{first}\n    {second}"
 
 
 @click.command()

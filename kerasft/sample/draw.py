@@ -5,8 +5,6 @@ overlap, so that colour helps but does not suffice.
 """
 
 import io
-import os
-import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from kerasft.errors import UserError
+from kerasft.files import new_folder
 from kerasft.progress import Event, Progress, silent
 from kerasft.results import Result
 from kerasft.sample.scene import PALETTE, Pen, draw_scene, ellipse, rotated, shade
@@ -56,26 +54,14 @@ def draw_sample(
     Raises:
         UserError: the folder is not empty, or can't be written. Exit code 2.
     """
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise UserError(
-            f"{folder} is there already and not an empty folder. Choose another one.", exit_code=2
-        )
-    part = folder.absolute().parent / f".{folder.name}.part-{os.getpid()}"
-    try:
+    with new_folder(folder) as part:
         for kind, name in enumerate(KINDS):
-            (part / name).mkdir(parents=True)
+            (part / name).mkdir()
             for number in range(per_class):
                 pixels = draw_flower(name, number, seed=seed)
                 (part / name / f"{name}-{number:04}.jpg").write_bytes(_jpeg(pixels))
                 done = kind * per_class + number + 1
                 progress(Event("draw", done, len(KINDS) * per_class))
-        if folder.exists():
-            folder.rmdir()  # it is empty; Windows can't replace a folder
-        part.rename(folder)
-    except OSError as error:
-        raise UserError(f"{folder} can't be written: {error.strerror}.", exit_code=2) from error
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
     return Sample(folder, seed, len(KINDS) * per_class, dict.fromkeys(KINDS, per_class))
 
 

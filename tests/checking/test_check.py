@@ -44,6 +44,16 @@ def test_what_train_refuses_gives_1_and_is_said(photos):
     assert "  stripes/wrong.jpg: stripes, or rather circle?" in text  # labels of the good photos
     assert "Cannot be used (1):\n  cross/broken.jpg: is truncated" in text
     assert "`kerasft train` refuses these photos:" in text
+    assert "Move them away, or pass --set data.bad_images=skip to continue without them." in text
+
+
+def test_an_entry_that_is_too_long_takes_two_lines(photos):
+    folder = photos / "cross" / ("a long name " * 6).strip()
+    folder.mkdir()
+    shutil.copy(photos / "cross/cross-000.png", folder / "copy.png")
+    _, text = check(photos)
+    entry = f"  cross/{folder.name}/copy.png,\n    cross/cross-000.png\n"
+    assert f"Equal pictures (1):\n{entry}" in text
 
 
 def test_plain_dark_and_odd_photos_and_copies_are_listed(photos):
@@ -75,13 +85,24 @@ def test_plain_dark_and_odd_photos_and_copies_are_listed(photos):
 
 def test_copies_are_listed_however_many(photos):
     one = Image.open(photos / "cross/cross-001.jpg")
-    names = [f"cross/again-{number:02}.png" for number in range(25)]
+    names = [f"cross/again-{number:02}.png" for number in range(24)]
+    names.insert(1, "cross/again-00_flip.png")  # a group of its own by its name
     for number, name in enumerate(names):  # more than 20, and than 5% of all
         one.point(lambda v, more=number: min(v + more, 255)).save(photos / name)
     status, text = check(photos, "--json")
-    groups = [one for one in json.loads(text)["copies"] if one["kind"] == "near"]
-    assert [*names, "cross/cross-001.jpg"] in [one["paths"] for one in groups]
+    groups = [one["paths"] for one in json.loads(text)["copies"] if one["kind"] == "near"]
+    assert sorted([*names, "cross/cross-001.jpg"]) in groups
+    assert sum("cross/again-00.png" in group for group in groups) == 1
     assert status == 0  # `train` takes them, with a warning
+
+
+def test_copies_too_many_to_be_divided_into_groups_are_one_group(photos, monkeypatch):
+    monkeypatch.setattr("kerasft.data.near.MOST_PAIRS", 1)
+    for name in ("again", "more"):
+        Image.open(photos / "cross/cross-001.jpg").save(photos / f"cross/{name}.jpg", quality=60)
+    _, text = check(photos, "--json")
+    near = [one["paths"] for one in json.loads(text)["copies"] if one["kind"] == "near"]
+    assert near == [["cross/again.jpg", "cross/cross-001.jpg", "cross/more.jpg"]]
 
 
 def test_copies_across_splits_are_marked(tmp_path):
