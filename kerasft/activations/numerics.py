@@ -25,7 +25,7 @@ DIGESTS = {
     "models.fold": "7910a41edeeab1cb",
     "models.live": "59c60f2c3efd2832",
     "input_rule": "d9405a6f46b3a05c",
-    "pixels.convert": "128ae48c25dd4aef",
+    "pixels.convert": "da5595fdc9488c53",
     "pixels.augment": "89328ca99ddad693",
     "pixels.headers": "69f591afbbc4f86f",
     "pixels.images": "3577a87e43d4b435",

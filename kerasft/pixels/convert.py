@@ -114,8 +114,7 @@ def _convert(encoded: bytes, kind: str) -> bytes:
         raise Unreadable(f"has more than the {MAX_PIXELS:,} pixels that kerasft reads") from None
     except UnidentifiedImageError:
         raise Unreadable(f"is a damaged {kind} file") from None
-    except (OSError, ValueError, SyntaxError, EOFError, MemoryError, KeyError, TypeError) as error:
-        # Pillow's plugins raise whatever their parsing runs into.
+    except Exception as error:  # Pillow's plugins raise whatever their parsing runs into
         text = "".join(str(error).splitlines()[:1]).rstrip(".")
         early = "truncated" in text.lower() or isinstance(error, EOFError)
         reason = "is truncated" if early else f"is a damaged {kind} file"

@@ -5,6 +5,8 @@ import io
 import numpy as np
 import pytest
 from encoded import blocks, encode
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
 from kerasft.errors import Unreadable
@@ -117,3 +119,29 @@ def test_real_files_of_a_phone_and_a_scanner_are_read(assets):
     for name, size in (("hopper.heif", 128), ("hopper_jpg.tif", 128), ("noise16.tif", 32)):
         found = measure_image((assets / "nasty" / name).read_bytes())
         assert (found.reason, found.width, found.height) == ("", size, size)
+
+
+CONVERTED = {
+    "tiff": encode(blocks(), "TIFF"),
+    "lzw": encode(blocks(), "TIFF", compression="tiff_lzw"),
+    "deep": encode(Image.fromarray(DEEP), "TIFF"),
+    "jpeg2000": encode(blocks(), "JPEG2000"),
+    "avif": encode(blocks(), "AVIF"),
+    "bmp": encode(blocks().convert("1"), "BMP"),
+}
+
+
+@settings(
+    deadline=None, max_examples=200, suppress_health_check=list(HealthCheck), derandomize=True
+)
+@given(
+    st.sampled_from(sorted(CONVERTED)),
+    st.lists(st.tuples(st.integers(0, 500), st.integers(0, 255)), max_size=6),
+    st.integers(0, 3000),
+)
+def test_damaged_files_give_a_picture_or_a_reason(name, changes, cut):
+    encoded = bytearray(CONVERTED[name])
+    for place, value in changes:
+        encoded[place % len(encoded)] = value
+    found = measure_image(bytes(encoded[: len(encoded) - cut]))
+    assert bool(found.reason) != bool(found.pixels)
