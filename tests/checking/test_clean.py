@@ -140,6 +140,12 @@ def test_a_png_of_the_same_name_is_not_overwritten(photos, tmp_path):
     assert len(groups) == 1 and "" not in groups
 
 
+def test_nothing_is_left_behind_where_a_photo_cannot_be_copied(photos, tmp_path, monkeypatch):
+    monkeypatch.setattr("kerasft.checking.clean.TABLE", "none/photos.csv")
+    assert fix(photos, tmp_path / "clean").exit_code == 2
+    assert [path.name for path in tmp_path.iterdir()] == ["photos"]
+
+
 def test_groups_of_a_table_are_in_the_copy(photos, tmp_path):
     lines = [
         f"{path.relative_to(photos)},{path.parent.name},bird {path.stem[-1]}"
