@@ -74,6 +74,8 @@ def test_data_alone_is_a_whole_config(tmp_path, monkeypatch):
             "small_classes": "refuse",
             "near_copies": "group",
             "resize": "stretch",
+            "background": "white",
+            "depth": "auto",
         },
         "model": {"backbone": "MobileNetV2", "weights": "imagenet", "image_size": None},
         "head": {"features": "pooled", "leave_out": 0, "hidden": (), "dropout": 0.2},
@@ -521,7 +523,8 @@ def test_a_config_is_written_whole_with_paths_relative_to_its_folder(tmp_path, m
         '[data]\nsource = "../../photos"\nlayout = "auto"\ncolumns = []\n'
         "validation = 0.15\ntest = 0.15\n"
         'fraction = 1.0\nbad_images = "fail"\nsmall_classes = "refuse"\n'
-        'near_copies = "group"\nresize = "stretch"\n\n'
+        'near_copies = "group"\nresize = "stretch"\n'
+        'background = "white"\ndepth = "auto"\n\n'
         '[model]\nbackbone = "MobileNetV2"\nweights = "../../mine.h5"\n\n'
         '[head]\nfeatures = "pooled"\nleave_out = 0\nhidden = []\ndropout = 0.2\n\n'
         '[augment]\nflip = true\ncrop = 0.5\ncolor = 0.0\nmixup = 0.2\ntest_time = "none"\n\n'

@@ -82,7 +82,8 @@ def write_npz(opened, folder: Path) -> None:
 
     folder.mkdir()
     opened.model.save(folder / "net.keras")
-    np.savez(folder / "facts.npz", names=opened.class_names, side=opened.rule.image_size)
+    rule = json.dumps(opened.rule.to_json())
+    np.savez(folder / "facts.npz", names=opened.class_names, rule=rule)
 
 
 def open_npz(folder: Path):
@@ -91,17 +92,17 @@ def open_npz(folder: Path):
     import numpy as np
 
     from kerasft.export.scorer import Answer, Scorer
+    from kerasft.input_rule import InputRule
     from kerasft.pixels import images
 
     with np.load(folder / "facts.npz") as facts:
-        names, side = facts["names"].tolist(), int(facts["side"])
+        names = facts["names"].tolist()
+        rule = InputRule.from_json(json.loads(str(facts["rule"])))
     model = keras.models.load_model(folder / "net.keras")
     both = keras.Model(model.inputs[0], [model.outputs[0], model.get_layer("logits").output])
 
     def decode(encoded: Sequence[bytes]):
-        return np.stack(
-            [images.resize_image(images.decode_image(one), side, "stretch") for one in encoded]
-        )
+        return np.stack([images.square_of(one, rule) for one in encoded])
 
     def pixels(batch):
         return tuple(both.predict_on_batch(batch))
