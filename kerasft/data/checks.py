@@ -105,6 +105,24 @@ def check_own_splits(name: str, listed: Listing, splits_from: str | None) -> Non
         )
 
 
+def warn_of_depth(what: str, peak: int, depth: int) -> None:
+    """Warns of numbers that are larger than a depth holds.
+
+    Args:
+        what: beginning of the sentence, which says whose depth it is.
+        peak: largest number in the photos with 16 bits per channel.
+        depth: number of bits.
+    """
+    if peak >= 2**depth:
+        log.warning(
+            "%s is %d bits, the largest number in the photos is %s: all from %s on are white.",
+            what,
+            depth,
+            f"{peak:,}",
+            f"{2**depth - 1:,}",
+        )
+
+
 def tell_converted(name: str, kinds: Sequence[str]) -> None:
     """Tells how many files Pillow converts, by format.
 

@@ -12,7 +12,7 @@ from sklearn.metrics import confusion_matrix, f1_score, precision_recall_fscore_
 
 from kerasft import run
 from kerasft.config.load import data_at
-from kerasft.data import scan
+from kerasft.data import checks, scan
 from kerasft.data.batches import split_batches
 from kerasft.data.known import relabelled, warn_about_moves
 from kerasft.data.source import Source
@@ -154,6 +154,7 @@ def evaluate_run(
         found = scan.scan_for_model(
             data_at(data, flags=flags), opened.class_names, progress=progress
         )
+        checks.warn_of_depth("The model's depth", found.peak, opened.rule.depth)
         if split == "test" and set(found.splits) == {"all"}:
             split = "all"
     positions = found.indices(split)

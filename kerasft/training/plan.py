@@ -27,6 +27,7 @@ from kerasft.activations.prefix_pass import stored_already
 from kerasft.backbones.spec import default_blocks
 from kerasft.config.fields import AnyPhase, Config, Phase, Solved, distinct_views
 from kerasft.config.settled import Plan, Storing
+from kerasft.data.checks import warn_of_depth
 from kerasft.data.known import warn_of_known_photos
 from kerasft.data.source import Source
 from kerasft.errors import TooFewPhotos, UserError
@@ -79,13 +80,8 @@ def _settle_depth(config: Config, source: Source) -> Config:
                 f"{source.peak:,}",
                 depth,
             )
-    elif source.peak >= 2**depth:
-        log.warning(
-            "data.depth = %d: the largest number in the photos is %s. All from %s on are white.",
-            depth,
-            f"{source.peak:,}",
-            f"{2**depth - 1:,}",
-        )
+    else:
+        warn_of_depth("data.depth", source.peak, depth)
     data = config.data.model_copy(update={"depth": depth})
     return config.model_copy(update={"data": data})
 

@@ -10,6 +10,7 @@ from PIL import Image
 
 from kerasft.config.load import load_config
 from kerasft.errors import UserError
+from kerasft.evaluation.evaluate import evaluate_run
 from kerasft.evaluation.predict import predict
 from kerasft.export.export import export_run
 from kerasft.models import bundle
@@ -98,3 +99,12 @@ def test_12_bits_are_found_told_and_kept(tmp_path, caplog, format):
         format == "tif"
     )
     assert not [answer for answer in predict(tmp_path / "run", tmp_path / "cells") if answer.error]
+    caplog.clear()
+    evaluate_run(tmp_path / "run/model.keras", data=tmp_path / "cells")
+    assert "depth" not in caplog.text
+    Image.fromarray(np.full((40, 40), 5000, np.uint16)).save(tmp_path / f"cells/dim/8.{format}")
+    evaluate_run(tmp_path / "run/model.keras", data=tmp_path / "cells")
+    assert (
+        "The model's depth is 12 bits, the largest number in the photos is 5,000: "
+        "all from 4,095 on are white."
+    ) in caplog.text
