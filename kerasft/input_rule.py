@@ -12,6 +12,7 @@ Color = tuple[int, int, int]
 WHITE: Color = (255, 255, 255)
 COLORS: dict[str, Color] = {"white": WHITE, "gray": (128, 128, 128), "black": (0, 0, 0)}
 DROP = "drop"
+MAX_PIXELS = 100_000_000  # 300 MB once decoded; the largest phone cameras reach it
 Depth = Literal[8, 10, 12, 14, 16]
 DEPTHS: tuple[Depth, ...] = (8, 10, 12, 14, 16)
 
@@ -70,6 +71,11 @@ class InputRule(NamedTuple):
             return cls(side, resize)
         red, green, blue = (int(share) for share in facts["background"])
         return cls(side, resize, (red, green, blue), int(facts["depth"]))
+
+
+def too_many_pixels(height: int, width: int) -> str:
+    """Says why an image is refused by its size, in words that follow the name of its file."""
+    return f"has {width}x{height} pixels, more than the {MAX_PIXELS:,} that kerasft reads"
 
 
 def depth_of(peak: int) -> Depth:

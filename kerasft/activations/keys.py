@@ -8,7 +8,6 @@ Shapes: N images, V views of each training image.
 
 import importlib.metadata
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import keras
@@ -143,9 +142,7 @@ def needs_at(
     cut = net.cut(blocks)
     common = {
         **_where(config, blocks),
-        "image_size": side,
-        "resize": config.data.resize,
-        **_reading(config, side),
+        **rule_of(config.data, side).to_json(),
         "numerics": NUMERICS,
         "dtype": dtype,
         "engine": config.cache.engine,
@@ -168,14 +165,6 @@ def needs_at(
         if others:
             needs.append(Need(Key({**of_net, **changed}), tuple(others), blocks, position, shape))
     return needs
-
-
-def _reading(config: Config, image_size: int) -> Mapping[str, object]:
-    """Returns the key's facts about how images are decoded."""
-    rule = rule_of(config.data, image_size)
-    if rule.background is None:
-        return {}
-    return {"background": list(rule.background), "depth": rule.depth}
 
 
 def _where(config: Config, blocks: int) -> dict[str, int | str]:

@@ -19,9 +19,10 @@ from kerasft.checking.features import (
     missing_weights,
 )
 from kerasft.config.load import load_config
-from kerasft.data.files import Examined, examine_files
+from kerasft.data.files import examine_files
 from kerasft.errors import UserError
 from kerasft.input_rule import color_of
+from kerasft.pixels.measure import Picture
 from kerasft.progress import Progress, silent
 from kerasft.results import Result
 from kerasft.sources.find import list_photos
@@ -132,7 +133,7 @@ def check_photos(
 
 def _report(
     photos: Sequence[Photo],
-    facts: Sequence[Examined],
+    facts: Sequence[Picture],
     copies: Sequence[CopyGroup],
     found: Suspects,
     *,
@@ -171,6 +172,6 @@ def _report(
     )
 
 
-def _is_odd(fact: Examined) -> bool:
+def _is_odd(fact: Picture) -> bool:
     short, long = sorted((fact.height, fact.width))
     return short < SMALL or long > LONG * short

@@ -20,11 +20,11 @@ import numpy as np
 from kerasft.checking.copies import CopyGroup
 from kerasft.config.load import load_config
 from kerasft.data.batches import read_unchanged
-from kerasft.data.facts import Examined
-from kerasft.data.near import FEW, SHARE
+from kerasft.data.near import largest_group
 from kerasft.data.scan import scan_source
 from kerasft.errors import UserError
 from kerasft.files import new_folder, refuse_filled
+from kerasft.pixels.measure import Picture
 from kerasft.progress import Event, Progress
 from kerasft.results import Result
 from kerasft.sources.photos import Photo
@@ -76,7 +76,7 @@ def write_clean(
     folder: Path,
     root: Path,
     photos: Sequence[Photo],
-    facts: Sequence[Examined],
+    facts: Sequence[Picture],
     copies: Sequence[CopyGroup],
     *,
     progress: Progress,
@@ -136,7 +136,7 @@ def _quietly() -> Iterator[None]:
         log.setLevel(level)
 
 
-def _new_paths(photos: Sequence[tuple[Photo, Examined]]) -> list[str]:
+def _new_paths(photos: Sequence[tuple[Photo, Picture]]) -> list[str]:
     """Returns the paths in the copy: a.tif becomes a.tif.png."""
     taken = {photo.path.lower() for photo, _ in photos}
     paths = []
@@ -194,7 +194,7 @@ def _is_large(group: CopyGroup, photos: Sequence[Photo]) -> bool:
     """Returns whether `train` would not keep a group together, see `near.py`."""
     sizes = Counter(photo.class_name for photo in photos)
     smallest = min(sizes[photos[one].class_name] for one in group.positions)
-    return len(group.positions) > max(FEW, int(SHARE * smallest))
+    return len(group.positions) > largest_group(smallest)
 
 
 def _small_classes(photos: Sequence[Photo], names: Sequence[str]) -> list[str]:

@@ -9,8 +9,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from kerasft.data.facts import Examined
 from kerasft.data.near import find_near_copies
+from kerasft.pixels.measure import Picture
 from kerasft.results import Result
 from kerasft.sources.photos import Photo
 from kerasft.text import printable
@@ -40,7 +40,7 @@ class CopyGroup(NamedTuple):
     positions: list[int]
 
 
-def find_copies(photos: Sequence[Photo], facts: Sequence[Examined]) -> list[CopyGroup]:
+def find_copies(photos: Sequence[Photo], facts: Sequence[Picture]) -> list[CopyGroup]:
     """Finds exact copies, and near copies of which not all are exact ones, of any number.
 
     Args:

@@ -18,58 +18,18 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import NamedTuple
 
 from kerasft.cache import LOCKS, cache_folder, hold
 from kerasft.errors import UserError
 from kerasft.files import replacing
 from kerasft.input_rule import WHITE, Color
+from kerasft.pixels.measure import Picture
 from kerasft.results import Result
 from kerasft.text import is_writable
 
 FOLDER = "facts"
 RACY = 2 * 10**9  # nanoseconds: FAT keeps times to 2 s, so a later change may have the same time
 KEPT_DAYS = 90
-
-
-class Examined(NamedTuple):
-    """What reading a file once shows.
-
-    Attributes:
-        reason: reason why the file cannot be used, such as "is truncated"; "" for an image.
-        digest: digest of the file, 32 hexadecimal digits; "" if it cannot be read.
-        pixels: digest of the decoded image, 32 hexadecimal digits; "" if it does not decode. This
-            and the other facts are those of `measure.Picture`.
-        height: height in pixels, upright.
-        width: width in pixels, upright.
-        plain: whether all pixels have the same colour.
-        brightness: mean of the image in gray, 0 to 255.
-        sharpness: variance of the Laplacian of the image, shrunk and in gray.
-        peak: largest number of a colour in a file of 16 bits per channel; 0 for others.
-        look: perceptual hash, see `likeness.look_of`; "" if the picture has too little in it.
-        kind: format that Pillow has to convert, such as "TIFF"; "" for others.
-    """
-
-    reason: str
-    digest: str = ""
-    pixels: str = ""
-    height: int = 0
-    width: int = 0
-    plain: bool = False
-    brightness: float = 0.0
-    sharpness: float = 0.0
-    peak: int = 0
-    look: str = ""
-    kind: str = ""
-
-
-@dataclass(frozen=True)
-class Scan(Result):
-    """The work of a scan: number of files, how many of them were read, and the time it took."""
-
-    files: int
-    read: int
-    seconds: float
 
 
 class Facts:
@@ -85,7 +45,7 @@ class Facts:
         self._began = began
         self._new: dict[str, str] = {}
 
-    def find(self, path: str, status: os.stat_result, *, decoded: bool) -> Examined | None:
+    def find(self, path: str, status: os.stat_result, *, decoded: bool) -> Picture | None:
         """Returns what is known of a file; None if it has changed, or is to be read anyway.
 
         Args:
@@ -96,13 +56,13 @@ class Facts:
         line = self._lines.get(path, "")
         if line.startswith(_stamp(status)):
             with suppress(ValueError, TypeError):
-                found = Examined("", *json.loads(line.rpartition("\t")[2]))
+                found = Picture("", *json.loads(line.rpartition("\t")[2]))
                 if found.pixels or not decoded:
                     return found
         self.read.append(path)
         return None
 
-    def keep(self, path: str, status: os.stat_result, found: Examined) -> None:
+    def keep(self, path: str, status: os.stat_result, found: Picture) -> None:
         """Keeps the facts of an image that was read.
 
         A file that may be changed again within the same tick of its clock is not kept; nor is one
@@ -195,7 +155,7 @@ def _write(folder: Path, key: str, root: Path, known: Facts) -> None:
 @functools.cache
 def _header() -> str:
     """Returns the first line: a digest of the code that computes facts, and of these lines."""
-    code = hashlib.blake2b(",".join(Examined._fields).encode(), digest_size=16)
+    code = hashlib.blake2b(",".join(Picture._fields).encode(), digest_size=16)
     pixels = resources.files("kerasft.pixels")
     for file in sorted(pixels.iterdir(), key=lambda file: file.name):
         if file.name.endswith(".py"):

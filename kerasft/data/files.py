@@ -9,7 +9,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple, TypeVar
 
-from kerasft.data.facts import Examined, Facts, Scan, remembered
+from kerasft.data.facts import Facts, remembered
+from kerasft.data.source import Scan
 from kerasft.data.threads import in_order
 from kerasft.errors import UserError
 from kerasft.files import digest_of
@@ -24,7 +25,7 @@ log = logging.getLogger(__name__)
 Result = TypeVar("Result")
 
 
-def examine(path: Path) -> Examined:
+def examine(path: Path) -> Picture:
     """Reads and decodes a file once: computes its digests and checks that it is an image."""
     return _finished([_read(path)])[0]
 
@@ -34,7 +35,7 @@ def examine_files(
     paths: Sequence[str],
     progress: Progress,
     background: Color | None = WHITE,
-) -> tuple[list[Examined], Scan]:
+) -> tuple[list[Picture], Scan]:
     """Examines files in a pool of threads, but those of which the facts are remembered.
 
     Args:
@@ -49,11 +50,11 @@ def examine_files(
     began = time.perf_counter()
     with remembered(root, background) as known:
 
-        def examine_some(some: Sequence[str]) -> list[Examined]:
+        def examine_some(some: Sequence[str]) -> list[Picture]:
             looked = [_look_up(known, root, path) for path in some]
             unread = [i for i, found in enumerate(looked) if found is None]
             read = [_read(root / some[i], background) for i in unread]
-            results: dict[int, Examined] = {}
+            results: dict[int, Picture] = {}
             for i, file, found in zip(unread, read, _finished(read), strict=True):
                 results[i] = found
                 if file.status is not None:
@@ -64,7 +65,7 @@ def examine_files(
     return found, Scan(len(paths), len(known.read), round(time.perf_counter() - began, 3))
 
 
-def _look_up(known: Facts, root: Path, path: str, *, decoded: bool = True) -> Examined | None:
+def _look_up(known: Facts, root: Path, path: str, *, decoded: bool = True) -> Picture | None:
     try:
         return known.find(path, os.stat(root / path), decoded=decoded)
     except (OSError, ValueError):
@@ -105,11 +106,10 @@ def _unread(reason: str) -> _File:
     return _File(None, "", Sketch(Picture(reason), None))
 
 
-def _finished(files: Sequence[_File]) -> list[Examined]:
+def _finished(files: Sequence[_File]) -> list[Picture]:
     pictures = finish([file.sketch for file in files])
     return [
-        Examined._make((picture.reason, file.digest, *picture[1:]))
-        for file, picture in zip(files, pictures, strict=True)
+        picture._replace(digest=file.digest) for file, picture in zip(files, pictures, strict=True)
     ]
 
 
@@ -136,7 +136,7 @@ def _digests(known: Facts, root: Path, paths: Sequence[str], progress: Progress)
         except (OSError, ValueError):
             return ""
         now = digest(root / path)
-        known.keep(path, status, Examined("", now))
+        known.keep(path, status, Picture("", now))
         return now
 
     def digest_some(some: Sequence[str]) -> list[str]:

@@ -71,11 +71,16 @@ def find_near_copies(
     has_look = np.array([look != "" for look in looks], bool)
     for label, size in zip(*np.unique(labels, return_counts=True), strict=True):
         members = np.flatnonzero((labels == label) & has_look).tolist()
-        most = max(FEW, int(share * size))
+        most = largest_group(size, share)
         of_class = _of_class([paths[i] for i in members], [looks[i] for i in members], most)
         for groups, own in zip(found, of_class, strict=True):
             groups += [[members[i] for i in group] for group in own]
     return found
+
+
+def largest_group(size: int, share: float = SHARE) -> int:
+    """Returns the largest number of photos of a class, of `size` photos, that copies may be."""
+    return max(FEW, int(share * size))
 
 
 def _of_class(paths: Sequence[str], looks: Sequence[str], most: int) -> NearCopies:

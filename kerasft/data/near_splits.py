@@ -110,7 +110,7 @@ def _tell(name: str, source: Source, groups: Sequence[Sequence[int]]) -> None:
             "%s: %s near copies of each other, by their looks or names, in %s; each group stays in "
             "one split:%s",
             name,
-            f"{count(range(number), 'photo')} {'is' if number == 1 else 'are'}",
+            f"{count(range(number), 'photo')} are",
             count(groups, "group"),
             listing([_named(source, group) for group in groups], MOST),
         )

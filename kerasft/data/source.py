@@ -9,12 +9,21 @@ from pathlib import Path
 
 import numpy as np
 
-from kerasft.data.facts import Scan
+from kerasft.results import Result
 from kerasft.sources.photos import SPLITS, Listing
 
 UNUSED = "unused"
 """Split of the images that a run does not use: training images that `data.fraction` leaves out,
 and, if the source has splits, images that a later one of `SPLITS` has as well."""
+
+
+@dataclass(frozen=True)
+class Scan(Result):
+    """The work of a scan: number of files, how many of them were read, and the time it took."""
+
+    files: int
+    read: int
+    seconds: float
 
 
 @dataclass(frozen=True, eq=False)

@@ -21,13 +21,13 @@ import numpy as np
 from kerasft.cache import RESERVE, cache_folder, free_bytes
 from kerasft.errors import Unreadable
 from kerasft.files import digest_of
+from kerasft.input_rule import MAX_PIXELS, too_many_pixels
 from kerasft.results import Result
 
 if TYPE_CHECKING:
     from PIL import Image
 
 LIMIT = 4 * 10**9  # bytes
-MAX_PIXELS = 100_000_000  # as in headers.py
 _END = b"IEND\xaeB`\x82"  # of a PNG that is whole
 _HEIF = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
 
@@ -124,9 +124,7 @@ def _convert(encoded: bytes, kind: str) -> bytes:
 def _check(image: "Image.Image", kind: str) -> None:
     width, height = image.size
     if width * height > MAX_PIXELS:
-        raise Unreadable(
-            f"has {width}x{height} pixels, more than the {MAX_PIXELS:,} that kerasft reads"
-        )
+        raise Unreadable(too_many_pixels(height, width))
     bits = getattr(image, "tag_v2", {}).get(258, (8,)) if kind == "TIFF" else (8,)
     widest = max(bits) if isinstance(bits, tuple) else bits
     if widest > 8 and not image.mode.startswith(("I", "F")):

@@ -16,9 +16,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from kerasft.input_rule import MAX_PIXELS
 from kerasft.lazy_tensorflow import tf
-
-MAX_PIXELS = 100_000_000  # 300 MB once decoded; the largest phone cameras reach it
 
 FORMATS = ("jpeg", "png", "gif", "bmp", "webp", "")
 JPEG, PNG, GIF, BMP, WEBP, UNKNOWN = range(6)

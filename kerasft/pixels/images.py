@@ -15,11 +15,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from kerasft.input_rule import InputRule
+from kerasft.input_rule import InputRule, too_many_pixels
 from kerasft.lazy_tensorflow import tf
 from kerasft.pixels import headers
 from kerasft.pixels.convert import kind_of
-from kerasft.pixels.headers import MAX_PIXELS
 
 # File names that are searched for in folders. The content may differ from what the name says.
 SUFFIXES = (
@@ -345,7 +344,7 @@ def reason_of(encoded: bytes) -> str:
     if problem == headers.NO_IMAGE and (name := name_of(encoded)):
         return f"is {name} file; kerasft reads {FORMATS}"
     if problem == headers.TOO_MANY_PIXELS:
-        return f"has {width}x{height} pixels, more than the {MAX_PIXELS:,} that kerasft reads"
+        return too_many_pixels(height, width)
     if problem:
         return headers.PROBLEMS[problem]
     return "is truncated" if _ends_early(headers.FORMATS[kind], encoded) else "is damaged"
@@ -363,17 +362,12 @@ def _inspect(encoded: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Te
 
 
 def name_of(encoded: bytes) -> str | None:
-    """Names common kinds of file that are not supported, with their article."""
+    """Names common kinds of file that `convert.py` does not read either, with their article."""
     if encoded[4:8] == b"ftyp":
-        brands = {b"avif": "an AVIF", b"avis": "an AVIF"}
-        heif = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
-        return brands.get(encoded[8:12], "a HEIF" if encoded[8:12] in heif else "a video")
+        return "a video"
     starts = {
-        b"II*\0": "a TIFF",
-        b"MM\0*": "a TIFF",
         b"\xff\x0a": "a JPEG XL",
         b"\0\0\0\x0cJXL ": "a JPEG XL",
-        b"\0\0\0\x0cjP  ": "a JPEG 2000",
         b"8BPS": "a Photoshop",
         b"%PDF": "a PDF",
         b"<svg": "an SVG",
@@ -389,11 +383,8 @@ def is_image_content(start: bytes) -> bool:
     Args:
         start: first 64 bytes of the file, or all of a shorter one.
     """
-    known = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF8", b"BM")
-    if start.startswith(known) or (start[:4] == b"RIFF" and start[8:12] == b"WEBP"):
-        return True
     no_image = ("a PDF", "a zip", "a video", None)
-    return bool(kind_of(start)) or name_of(start) not in no_image
+    return bool(header(start)[0] != "") or kind_of(start) != "" or name_of(start) not in no_image
 
 
 def _ends_early(kind: str, encoded: bytes) -> bool:

@@ -43,6 +43,8 @@ class Picture(NamedTuple):
             facts are those of the image with as few bits as hold it.
         kind: format that Pillow has to convert, see `convert.py`, such as "TIFF"; "" for others.
         look: perceptual hash, see `likeness.look_of`; "" if the picture has too little in it.
+        digest: digest of the file, 32 hexadecimal digits; "" where none is known, because the file
+            can't be read or only its bytes were given.
     """
 
     reason: str
@@ -55,6 +57,7 @@ class Picture(NamedTuple):
     peak: int = 0
     look: str = ""
     kind: str = ""
+    digest: str = ""
 
 
 class Sketch(NamedTuple):
@@ -91,7 +94,15 @@ def sketch(encoded: bytes, background: Color | None = WHITE) -> Sketch:
         return Sketch(Picture(images.reason_of(encoded), kind=kind), None)
     height, width, _ = image.shape
     digest = _digest_of(image if deep is None else deep)
-    picture = Picture("", digest, height, width, _is_plain(image), peak=peak, kind=kind)
+    picture = Picture(
+        "",
+        pixels=digest,
+        height=height,
+        width=width,
+        plain=_is_plain(image),
+        peak=peak,
+        kind=kind,
+    )
     return Sketch(picture, shrink(image))
 
 

@@ -15,7 +15,6 @@ NOT_DECIDING = {
     "activations.eviction",
     "activations.keys",
     "activations.numerics",
-    "data.facts",
     "data.source",
     "data.threads",
     "heads.estimators",

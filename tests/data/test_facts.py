@@ -9,9 +9,9 @@ from drawing import draw_photos
 from kerasft import cache
 from kerasft.config.fields import Data
 from kerasft.data import facts, files
-from kerasft.data.facts import Scan
 from kerasft.data.files import examine, examine_files
 from kerasft.data.scan import open_source, scan_source, write_classes, write_splits
+from kerasft.data.source import Scan
 from kerasft.progress import silent
 
 PATHS = ["circle/circle-000.png", "circle/circle-001.jpg", "cross/cross-000.png"]

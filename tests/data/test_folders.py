@@ -3,7 +3,8 @@ import os
 import pytest
 from photo_files import make, message_of
 
-from kerasft.data.files import Examined, digest, examine, find_files, for_each_file
+from kerasft.data.files import digest, examine, find_files, for_each_file
+from kerasft.pixels.measure import Picture
 from kerasft.progress import silent
 from kerasft.sources.folders import walk
 from kerasft.sources.layouts import place_of_folder
@@ -35,12 +36,12 @@ def test_the_reason_says_what_is_wrong_with_a_file(tmp_path):
     (tmp_path / "empty.jpg").touch()
     assert examine(tmp_path / "empty.jpg").reason == "is empty"
     (tmp_path / "link.jpg").symlink_to(tmp_path / "nowhere")
-    assert examine(tmp_path / "link.jpg") == Examined("cannot be read: No such file or directory")
+    assert examine(tmp_path / "link.jpg") == Picture("cannot be read: No such file or directory")
     os.mkfifo(tmp_path / "pipe.jpg")
-    assert examine(tmp_path / "pipe.jpg") == Examined("is not a regular file")
+    assert examine(tmp_path / "pipe.jpg") == Picture("is not a regular file")
     with open(tmp_path / "film.jpg", "wb") as film:
         film.truncate(600 << 20)  # a sparse file: takes no space
-    assert examine(tmp_path / "film.jpg") == Examined("has 600 MiB, more than 512")
+    assert examine(tmp_path / "film.jpg") == Picture("has 600 MiB, more than 512")
     (tmp_path / "bell\a.gif").write_bytes(PIXEL)
     assert examine(tmp_path / "bell\a.gif").reason.startswith("has a name with control characters")
 
