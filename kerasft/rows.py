@@ -84,11 +84,16 @@ def _csv_rows(reader: Any, width: int) -> Callable[[Sequence[int]], Iterator[Row
 
 
 @contextmanager
-def open_list(path: Path) -> Iterator[Table]:
+def open_list(path: Path, is_photo: Callable[[str], bool]) -> Iterator[Table]:
     """Opens a list as Caffe and PaddleClas write it: in each line a path, blanks or a tab, a label.
 
     A path may hold blanks, a label may not, unless a tab stands before it. A file whose first line
-    holds commas or semicolons is opened as CSV, and one of paths alone has one column.
+    holds commas or semicolons is opened as CSV, unless that line is the path of a file. One of
+    paths alone, whose first line ends like the name of a photo, has one column.
+
+    Args:
+        path: path of the file.
+        is_photo: function that returns whether a text ends like the name of a photo.
 
     Raises:
         UserError: the file cannot be read; also in the `with` block.
@@ -101,22 +106,31 @@ def open_list(path: Path) -> Iterator[Table]:
     except OSError as error:
         raise UserError(f"{path}: can't be read: {error.strerror}.") from error
     lines = [(number, line) for number, line in lines if line]
-    if lines and any(mark in lines[0][1] for mark in ",;"):
+    first = lines[0][1] if lines else ""
+    if any(mark in first for mark in ",;") and not _is_file(path.parent / first):
         with open_csv(path) as table:
             yield table
         return
-    width = len(_of_line(lines[0][1])) if lines else 2
+
+    def of_line(line: str) -> list[str]:
+        parts = [part.strip() for part in line.rsplit("\t" if "\t" in line else None, 1)]
+        return [line] if "\t" not in line and is_photo(parts[-1]) else parts
+
+    width = len(of_line(first)) if lines else 2
 
     def rows(columns: Sequence[int]) -> Iterator[Row]:
         for number, line in lines:
-            values = _of_line(line)
+            values = of_line(line)
             yield number, [values[one] for one in columns] if len(values) == width else ()
 
     yield Table("line", ["path", "label"][:width], ["text"] * width, rows)
 
 
-def _of_line(line: str) -> list[str]:
-    return [part.strip() for part in line.rsplit("\t" if "\t" in line else None, 1)]
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except (OSError, ValueError):  # a line is too long, or holds a zero byte
+        return False
 
 
 @contextmanager

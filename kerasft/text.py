@@ -105,6 +105,11 @@ def cell(value: object) -> object:
     return value
 
 
+def shortened(name: str) -> str:
+    """Prepares a name from a file for messages: escaped, and cut off after 60 characters."""
+    return printable(name) if len(name) <= 60 else f"{printable(name[:60])}..."
+
+
 def quoted(name: str) -> str:
     """Quotes a name from a file for messages: escaped, and cut off after 60 characters."""
     return repr(name if len(name) <= 60 else f"{name[:60]}...")

@@ -1,9 +1,13 @@
 import importlib.util
+from functools import partial
 
 import pytest
 
 from kerasft.errors import UserError
-from kerasft.rows import open_csv, open_list, open_parquet
+from kerasft.rows import open_csv, open_parquet
+from kerasft.rows import open_list as open_any_list
+
+open_list = partial(open_any_list, is_photo=lambda text: text.endswith(".jpg"))
 
 
 def read(path, columns, opener=open_csv):
@@ -101,8 +105,24 @@ def test_a_list_with_commas_is_csv_and_one_of_paths_has_one_column(tmp_path):
     (tmp_path / "b.txt").write_text("cat_1.jpg\ncat_2.jpg\n")
     table, rows = read(tmp_path / "b.txt", [0], open_list)
     assert (table.header, rows) == (["path"], [(1, ["cat_1.jpg"]), (2, ["cat_2.jpg"])])
+    (tmp_path / "b.txt").write_text("my photos/cat 1.jpg\ndog 2.jpg\ndog 3.jpg 0\n")
+    table, rows = read(tmp_path / "b.txt", [0], open_list)
+    assert (table.header, rows) == (
+        ["path"],
+        [(1, ["my photos/cat 1.jpg"]), (2, ["dog 2.jpg"]), (3, ())],
+    )
     (tmp_path / "c.txt").write_bytes(b"\xff\xfe")
     assert message_of(tmp_path / "c.txt", [0], open_list).endswith("c.txt: is not UTF-8 text.")
+
+
+def test_the_path_of_a_file_may_hold_commas_in_a_list(tmp_path):
+    (tmp_path / "cat, black 1.jpg").touch()
+    (tmp_path / "a.txt").write_text("cat, black 1.jpg\ncat, white 2.jpg\n")
+    table, rows = read(tmp_path / "a.txt", [0], open_list)
+    assert (table.header, len(rows)) == (["path"], 2)
+    assert rows[1] == (2, ["cat, white 2.jpg"])
+    (tmp_path / "b.txt").write_text("long, " * 1000)
+    assert len(read(tmp_path / "b.txt", [0], open_list)[0].header) == 1001
 
 
 def test_a_table_without_header_has_numbers_for_names_and_its_first_line_as_a_row(tmp_path):

@@ -141,10 +141,23 @@ SURE = 2
 
 OF_CAMERAS = {
     *("img", "image", "dsc", "dscn", "dscf", "dcim", "pic", "picture", "photo", "pxl", "mvimg"),
+    *("dji", "gopr", "gopro", "gp", "gx", "gh", "gl", "gs", "mg", "sam", "sany", "cimg", "imgp"),
+    *("imag", "pict", "hpim", "kif", "mvi", "mov", "vid", "crw", "pano", "sta", "stb", "sdc"),
+    *("eos", "foto", "cam", "webcam", "fb", "received", "unnamed"),
     *("frame", "scan", "screenshot", "file", "wa", "p", "page", "isic", "untitled", "snap"),
     *("whatsapp", "train", "test", "val", "copy", "sample", "fig", "figure", "x"),
 }
 """Words in the names of files that are no labels."""
+
+MODES = {"hdr", "burst", "portrait", "night", "mp", "cover", "edit", "edited", "effects", "pano"}
+"""Words that cameras and phones write behind a number, "20230101_120000_HDR"; and they write
+letters: a drone's DJI_0001_T and DJI_0001_W are the same view by two lenses."""
+
+DCF_NAME = re.compile(r"[A-Z][A-Z\d]{3}\d{4}(?=[ ._-])")
+"""Beginning of a name by the rule that all cameras follow (DCF), such as P1010001 or GOPR0001."""
+
+BY_DATE = re.compile(r"(?:19|20)\d{6}[ _-]?\d")
+"""Beginning of a name that is the time at which the photo was taken, such as 20230101_120000."""
 
 
 def label_in(path: str, regex: str) -> str:
@@ -165,18 +178,29 @@ def label_in(path: str, regex: str) -> str:
 def guess_labels(paths: Sequence[str]) -> list[str]:
     """Returns the expressions of `GUESSES` that find labels in all paths.
 
-    Labels are found if there are at least two, each in three paths or more, and none is a word
-    that cameras write. One of the first `SURE` expressions excludes those after it, and so does an
+    Labels are found if there are at least two, each in three paths or more, and none is what
+    cameras write. One of the first `SURE` expressions excludes those after it, and so does an
     earlier one that finds the same labels.
     """
     found: dict[tuple[str, ...], str] = {}
     for number, regex in enumerate(GUESSES):
         labels = tuple(label_in(path, regex) for path in paths)
         counts = Counter(labels)
-        words = {word for label in counts for word in _words(label)}
         enough = len(counts) > 1 and "" not in counts and min(counts.values()) >= 3
-        if enough and not words & OF_CAMERAS:
+        if enough and not any(map(_is_of_camera, paths, labels)):
             found.setdefault(labels, regex)
             if number < SURE:
                 break
     return list(found.values())
+
+
+def _is_of_camera(path: str, label: str) -> bool:
+    """Returns whether the label that was found in a path may be the work of a camera."""
+    words, name = _words(label), path.rpartition("/")[2]
+    if any(word in OF_CAMERAS for word in words):
+        return True
+    by_rule = DCF_NAME.match(name)
+    if by_rule and by_rule[0].startswith(label):
+        return True
+    by_camera = by_rule or BY_DATE.match(name) or OF_CAMERAS.intersection(_words(name)[:1])
+    return bool(by_camera) and all(word in MODES or len(word) == 1 for word in words)

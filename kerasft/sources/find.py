@@ -28,7 +28,7 @@ def list_photos(data: Data, progress: Progress) -> tuple[PhotoFolder, Listing]:
 
     Raises:
         UserError: see `find_photos` and `PhotoFolder.read`; a field that says how another kind of
-            source is to be read (exit code 2).
+            source is to be read, or two that contradict each other (exit code 2).
     """
     kind = kind_of(data.source)
     folder = kind in ("folder", "archive")
@@ -43,6 +43,13 @@ def list_photos(data: Data, progress: Progress) -> tuple[PhotoFolder, Listing]:
                 field=f"data.{name}",
                 exit_code=2,
             )
+    if data.label_from is not None and any(text.startswith("label=") for text in data.columns):
+        raise UserError(
+            "says that the labels are in a column, and `data.label_from` that they are in the "
+            "paths of the photos. Leave out one of them.",
+            field="data.columns",
+            exit_code=2,
+        )
     place = find_photos(data, progress)
     return place, place.read()
 

@@ -17,7 +17,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import SequenceMatcher
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import islice
 from pathlib import Path, PurePath
 
@@ -29,7 +29,7 @@ from kerasft.progress import Progress
 from kerasft.rows import Opener, open_csv, open_list, open_parquet
 from kerasft.sources.folders import is_image_name, walk
 from kerasft.sources.photos import SPLITS, Listing, Photo, PhotoFolder
-from kerasft.text import is_writable, listing, printable
+from kerasft.text import is_writable, listing, printable, shortened
 
 log = logging.getLogger(__name__)
 
@@ -80,7 +80,7 @@ def find_parquet(data: Data, progress: Progress) -> PhotoFolder:
 
 def find_list(data: Data, progress: Progress) -> PhotoFolder:
     """Opens the photos of a list of `path label`. `read` raises what `read_table` does."""
-    return _place(data, open_list)
+    return _place(data, partial(open_list, is_photo=is_image_name))
 
 
 def _place(data: Data, opener: Opener) -> PhotoFolder:
@@ -429,7 +429,7 @@ def _said(profile: _Profile, columns: Sequence[str]) -> dict[str, list[_Column]]
 
 
 def _header(columns: Sequence[_Column]) -> str:
-    return ", ".join(printable(column.name) for column in columns[:20]) or "an empty file"
+    return ", ".join(shortened(column.name) for column in columns[:20]) or "an empty file"
 
 
 def _named(
@@ -484,7 +484,7 @@ def _path_column(profile: _Profile, free: Sequence[_Column]) -> _Column:
         return column  # its files are missing, which is told row by row
     near = did_you_mean("path", [column.name for column in free])
     of = [column for column in free if column.sample and column.kind == "text"]
-    example = f" There is no file {printable(of[0].sample[0])}." if of else ""
+    example = f" There is no file {shortened(of[0].sample[0])}." if of else ""
     got = _header(profile.columns) if profile.headed else "no header"
     raise profile.refuse(
         f"no column names files below {profile.files.root}.{near}{example} {EXPECTED}, got {got}."

@@ -235,6 +235,17 @@ def test_a_field_that_says_how_another_kind_is_read_is_refused(named, kind, sett
         assert (error.value.field, error.value.exit_code) == (field, 2)
 
 
+def test_labels_in_a_column_and_in_the_paths_contradict_each_other(named):
+    data = Data(source=named["csv"][0], columns=["group=g", "label=x"], label_from="(.)")
+    with pytest.raises(UserError) as error:
+        scan_source(data, seed=0)
+    assert str(error.value) == (
+        "data.columns: says that the labels are in a column, and `data.label_from` that they are "
+        "in the paths of the photos. Leave out one of them."
+    )
+    assert error.value.exit_code == 2
+
+
 def test_a_model_file_is_measured_on_a_table_whose_columns_are_named(runs, named, tmp_path):
     folder = shutil.copytree(Path(named["csv"][0]).parent, tmp_path / "table")
     text = (folder / "photos.csv").read_text().replace("path,label,group", "a,b,c")

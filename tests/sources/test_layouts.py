@@ -246,6 +246,9 @@ def test_folders_without_photos_beside_the_splits_do_not_matter(tmp_path):
         ("000{}_cat.jpg", "000{}-dog.jpg"),
         ("cat_a{}f.jpg", "dog_b{}e.jpg"),
         ("a{}f_cat.jpg", "b{}e_dog.jpg"),
+        ("IMG_000{}_cat.jpg", "DJI_000{}_dog.jpg"),  # a person has added them
+        ("P101000{}_cat.jpg", "P101000{}_dog.jpg"),
+        ("DOG_000{}.jpg", "CAT_000{}.jpg"),
     ],
 )
 def test_labels_are_found_in_the_names_of_photos_without_folders(tmp_path, names, caplog):
@@ -253,6 +256,7 @@ def test_labels_are_found_in_the_names_of_photos_without_folders(tmp_path, names
     make(tmp_path, *(name.format(number) for name in names for number in range(3)))
     found = find_classes(tmp_path)
     classes = {"cat", "dog"} if "dog" in names[1] else {"great_dane", "Abyssinian"}
+    classes = {"CAT", "DOG"} if "CAT" in names[1] else classes
     assert found.keys() == {""} and found[""].keys() == classes
     assert [len(paths) for paths in found[""].values()] == [3, 3]
     told = caplog.messages[0].partition(", by ")
@@ -264,6 +268,13 @@ def test_labels_are_found_in_the_names_of_photos_without_folders(tmp_path, names
     "names",
     [
         ("IMG_{}.jpg", "DSC_{}.jpg"),
+        ("DJI_000{}.JPG", "GOPR000{}.JPG"),
+        ("DJI_000{}.JPG", "cat_000{}.JPG"),
+        ("P101000{}.JPG", "L100000{}.JPG"),
+        ("ABCD000{}.JPG", "EFGH000{}.JPG"),
+        ("DJI_000{}_T.JPG", "DJI_000{}_W.JPG"),
+        ("20230101_12000{}_HDR.jpg", "20230101_12000{}_BURST.jpg"),
+        ("PXL_20230101_00{}.PORTRAIT.jpg", "PXL_20230101_00{}.NIGHT.jpg"),
         ("cat_{}.jpg",),
         ("{}.jpg",),
         ("cat_1.jpg", "dog_1.jpg"),  # once each

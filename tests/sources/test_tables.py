@@ -453,6 +453,22 @@ def test_a_list_of_caffe_is_a_table(many):
     assert listed.photos[1] == Photo("part_1/01.jpg", "1")
 
 
+def test_labels_may_come_from_the_paths_of_a_list_which_may_hold_blanks(tmp_path):
+    for name in ("cat 1", "dog 2"):
+        (tmp_path / f"{name}.jpg").touch()
+    (tmp_path / "photos.txt").write_text("cat 1.jpg\ndog 2.jpg\n")
+    data = Data(source=tmp_path / "photos.txt", label_from=r"(\w+) \d")
+    assert find_list(data, silent).read().photos == [
+        Photo("cat 1.jpg", "cat"),
+        Photo("dog 2.jpg", "dog"),
+    ]
+
+
+def test_a_header_that_is_very_long_is_cut_off_in_messages(folder):
+    message = refusal(folder, "x" * 61 + "," + "y" * 60 + "\n")
+    assert message.endswith(f"got {'x' * 60}..., {'y' * 60}.")
+
+
 def test_a_column_that_is_split_but_for_a_slip_is_not_passed_over(folder):
     assert refusal(folder, "path,label,spilt\na.jpg,cat,train\n") == (
         "unknown column 'spilt'. Did you mean 'split'? Rename it, or say what it is:\n"
