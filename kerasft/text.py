@@ -52,9 +52,31 @@ def printable(name: str) -> str:
     return _UNWRITABLE.sub(lambda found: found[0].encode("unicode_escape").decode(), name)
 
 
-def count(things: Sized, noun: str) -> str:
-    """Counts things with a noun: `count(["a"], "image")` is "1 image", for two "2 images"."""
-    return f"{len(things):,} {noun}{'' if len(things) == 1 else 's'}"
+def count(things: Sized | int, noun: str, verb: str = "") -> str:
+    """Counts things with a noun: `count(["a"], "image")` is "1 image", `count(2, ...)` "2 images".
+
+    Args:
+        things: things to be counted, or their number.
+        noun: the noun in its singular.
+        verb: verb that follows, in the plural: "are" becomes "is" for one thing; "" for none.
+    """
+    number = things if isinstance(things, int) else len(things)
+    text = f"{number:,} {noun if number == 1 else _plural(noun)}"
+    return f"{text} {agreeing(number, verb)}" if verb else text
+
+
+def _plural(noun: str) -> str:
+    if noun.endswith("y"):
+        return f"{noun[:-1]}ies"  # copies; no noun on "ay" or "ey" is counted
+    return f"{noun}es" if noun.endswith("s") else f"{noun}s"
+
+
+_SINGULAR = {"are": "is", "have": "has", "do": "does"}
+
+
+def agreeing(number: int, verb: str) -> str:
+    """Returns a verb in the plural as it follows a number: "are" is "is" for 1, "hold" "holds"."""
+    return _SINGULAR.get(verb, f"{verb}s") if number == 1 else verb
 
 
 def listing(lines: list[str], most: int) -> str:

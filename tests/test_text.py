@@ -1,7 +1,11 @@
+import re
+from pathlib import Path
+
 import pytest
 
+from kerasft import text as text_module
 from kerasft.errors import UserError
-from kerasft.text import cell, class_table, in_line, parse_size, size_text
+from kerasft.text import agreeing, cell, class_table, count, in_line, parse_size, size_text
 
 
 @pytest.mark.parametrize(
@@ -54,6 +58,42 @@ def test_what_is_no_size_is_refused_with_what_was_expected(text):
         f"got '{text}'."
     )
     assert refused.value.exit_code == 2
+
+
+@pytest.mark.parametrize(
+    ("number", "noun", "verb", "text"),
+    [
+        (1, "file", "are", "1 file is"),
+        (2, "file", "are", "2 files are"),
+        (0, "file", "are", "0 files are"),
+        (1, "class", "have", "1 class has"),
+        (1200, "class", "have", "1,200 classes have"),
+        (1, "near copy", "", "1 near copy"),
+        (3, "near copy", "", "3 near copies"),
+        (["a"], "photo", "keep", "1 photo keeps"),
+    ],
+)
+def test_noun_and_verb_agree_with_the_number(number, noun, verb, text):
+    assert count(number, noun, verb) == text
+
+
+@pytest.mark.parametrize(
+    ("number", "verb", "text"), [(1, "do", "does"), (2, "do", "do"), (1, "hold", "holds")]
+)
+def test_a_verb_agrees_with_a_number_that_stands_further_ahead(number, verb, text):
+    assert agreeing(number, verb) == text
+
+
+def test_no_message_has_a_verb_in_the_plural_behind_a_number():
+    # A count in braces, at most two words, and the verb: what `count` and `agreeing` are for.
+    wrong = re.compile(r"(:,|len\([^{}]*\))\}(?: [a-z]+){0,2} (are|have|do|hold|keep)\b")
+    found = [
+        f"{path.name}: {line.strip()}"
+        for path in sorted(Path(text_module.__file__).parent.rglob("*.py"))
+        for line in path.read_text("utf-8").splitlines()
+        if wrong.search(line) and "bytes are" not in line
+    ]
+    assert found == []
 
 
 @pytest.mark.parametrize("text", ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1"])

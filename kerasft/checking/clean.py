@@ -28,7 +28,7 @@ from kerasft.pixels.measure import Picture
 from kerasft.progress import Event, Progress
 from kerasft.results import Result
 from kerasft.sources.photos import Photo
-from kerasft.text import count, printable
+from kerasft.text import agreeing, count, printable
 
 TABLE = "photos.csv"
 
@@ -172,7 +172,7 @@ def _group_names(photos: Sequence[Photo], copies: Sequence[CopyGroup]) -> list[s
         log.warning(
             "%s of near copies %s too large to be copies of one photo; %s has no group for them.",
             count(left_out, "group"),
-            "is" if len(left_out) == 1 else "are",
+            agreeing(len(left_out), "are"),
             TABLE,
         )
     used = [group.positions for group in copies if group not in left_out]

@@ -111,7 +111,7 @@ def cache_text(
         for backbone, cut, photos, views, dtype, size, used in rows
     ]
     unpacked_photos = [
-        f"{one.name}: {one.files:,} files unpacked, {size_text(one.bytes)}, last used "
+        f"{one.name}: {count(one.files, 'file')} unpacked, {size_text(one.bytes)}, last used "
         f"{_time_text(one.used)}"
         for one in unpacked.photos
     ]
@@ -122,10 +122,10 @@ def cache_text(
             "include"
         )
     if known.fact_folders:
-        folders = "1 folder" if known.fact_folders == 1 else f"{known.fact_folders:,} folders"
+        folders = count(known.fact_folders, "folder")
         total.append(f"and {size_text(known.fact_bytes)} of facts of the photos in {folders}")
     if converted.converted_files:
-        files = count(range(converted.converted_files), "converted photo")
+        files = count(converted.converted_files, "converted photo")
         total.append(f"and {size_text(converted.converted_bytes)} of {files}")
     parts = (lines if held.tensors else [], unpacked_photos, total)
     return "\n\n".join("\n".join(part) for part in parts if part)

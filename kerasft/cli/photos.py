@@ -78,7 +78,8 @@ def check(
 
 def check_text(found: "Checked") -> str:
     """Writes the number of photos of each class, and a list for each kind of problem."""
-    lines = [f"{found.files:,} files: " + ", ".join(f"{n:,} {c}" for c, n in found.classes.items())]
+    classes = ", ".join(f"{n:,} {c}" for c, n in found.classes.items())
+    lines = [f"{count(found.files, 'file')}: {classes or 'none can be used'}"]
     exact, near = (
         [_copies_line(one) for one in found.copies if one.kind == kind]
         for kind in ("exact", "near")
@@ -111,7 +112,7 @@ def check_text(found: "Checked") -> str:
             if len(entries) > MOST:
                 lines.append(f"  and {len(entries) - MOST:,} more (all with --json)")
     if found.left_out:
-        lines += ["", found.left_out]
+        lines += ["", for_terminal(found.left_out, train)]
     end = "`kerasft train` takes these photos."
     if found.refused:
         end = "`kerasft train` refuses these photos:\n" + for_terminal(found.refused, train)
@@ -124,13 +125,13 @@ def _clean_lines(clean: "Clean") -> list[str]:
         for number, text in (
             (clean.converted, f"{clean.converted:,} converted to PNG"),
             (clean.left_out, f"{clean.left_out:,} left out"),
-            (clean.groups, f"{count(range(clean.groups), 'group')} of copies"),
+            (clean.groups, f"{count(clean.groups, 'group')} of copies"),
         )
         if number
     ]
     lines = [
         "",
-        f"Clean copy in {clean.folder}: " + ", ".join([f"{clean.photos:,} photos", *facts]),
+        f"Clean copy in {clean.folder}: " + ", ".join([count(clean.photos, "photo"), *facts]),
     ]
     if clean.refused:
         return [
@@ -190,6 +191,6 @@ def sample_data(folder: Path, seed: int, per_class: int | None, as_json: bool) -
 
 def sample_text(result: "Sample") -> str:
     """Writes the number of images that `sample-data` has drawn, by class."""
-    return f"{result.images:,} images drawn in {result.folder}: " + ", ".join(
+    return f"{count(result.images, 'image')} drawn in {result.folder}: " + ", ".join(
         f"{images:,} {name}" for name, images in result.classes.items()
     )

@@ -20,7 +20,7 @@ from kerasft.cli.wording import for_terminal
 from kerasft.errors import UserError, did_you_mean
 from kerasft.processes import importing
 from kerasft.progress import Event
-from kerasft.text import size_text
+from kerasft.text import count, size_text
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -216,7 +216,7 @@ def event_line(event: Event, *, seconds_left: float | None = None) -> str | None
         seconds_left: estimated time until the end of the phase, seconds.
     """
     if event.stage == "images" and event.done == event.total:
-        return f"{event.total:,} {'image' if event.total == 1 else 'images'} read"
+        return f"{count(event.total, 'image')} read"
     if event.stage == "phase" and "method" in event.figures:
         return f"{event.phase}: solving the head with {event.figures['method']}"
     if event.stage == "phase":
@@ -261,8 +261,8 @@ def _store_line(event: Event) -> str:
     needed = int(figures["needed"])
     if lacking < needed:
         return (
-            f"{event.phase}: computing frozen features of {lacking:,} images; those of "
-            f"{needed - lacking:,} are in the cache ({size}{more})"
+            f"{event.phase}: computing frozen features of {count(lacking, 'image')}; those of "
+            f"{count(needed - lacking, 'image')} are in the cache ({size}{more})"
         )
     by_views = "" if views == 1 else f" x {views} views"
     return (

@@ -25,7 +25,7 @@ from kerasft.cli.terminal import (
 from kerasft.cli.wording import as_typed, field_option, fields_typed
 from kerasft.errors import UserError
 from kerasft.heads.methods import METHODS
-from kerasft.text import class_table, printable, size_text
+from kerasft.text import class_table, count, printable, size_text
 
 
 @click.command()
@@ -388,9 +388,9 @@ def plan_text(plan: Mapping[str, Any]) -> str:
         reasons = "data.fraction, copies of images of another split"
         lines.append(f"Images left out ({reasons}): {plan['unused']:,}")
     if plan["groups"]:
-        lines.append(f"{plan['groups']:,} groups, each in one split")
+        lines.append(f"{count(plan['groups'], 'group')}, each in one split")
     if plan["skipped"]:
-        lines.append(f"{len(plan['skipped'])} files are not images and will be left out")
+        lines.append(f"{count(plan['skipped'], 'file')} can't be used and will be left out")
     lines.append("")
     lines += [
         f"Phase {phase['name']}: {_planned_text(phase)}\n  {_storing_text(phase)}"
@@ -487,7 +487,7 @@ def _split_line(title: str, split: Mapping[str, Any] | None) -> str:
     if "ci95" in split:
         low, high = split["ci95"]
         line += f" (95% interval {low:.3f} to {high:.3f})"
-    return f"{line}, loss {split['loss']:.4f}, {split['n']:,} images"
+    return f"{line}, loss {split['loss']:.4f}, {count(split['n'], 'image')}"
 
 
 MOST_RECALLS = 5

@@ -16,6 +16,7 @@ from kerasft.cli.options import (
 from kerasft.cli.terminal import loading, showing
 from kerasft.cli.wording import as_typed, fields_typed
 from kerasft.export.formats import DEFAULT, EXPORTERS
+from kerasft.text import count
 
 if TYPE_CHECKING:  # TensorFlow would start with every command
     from kerasft.evaluation.evaluate import ClassReport, Report
@@ -155,7 +156,7 @@ def report_text(report: "Report") -> str:
     low, high = report.ci95
     top5 = [] if report.top5 is None else [f"top-5 accuracy {report.top5:.3f}"]
     lines = [
-        f"{report.split}: {report.n:,} images",
+        f"{report.split}: {count(report.n, 'image')}",
         f"accuracy {report.accuracy:.3f} (95% interval {low:.3f} to {high:.3f})",
         *_without_copies_lines(report),
         *top5,
@@ -175,13 +176,13 @@ def _without_copies_lines(report: "Report") -> list[str]:
     left = report.without_near_copies
     if left is None:
         return []
-    copies = f"{report.n - left.n:,} near copies of training photos"
+    copies = f"{count(report.n - left.n, 'near copy')} of training photos"
     if left.accuracy is None:
         return [f"all images are {copies}"]
     low, high = left.ci95
     return [
         f"without {copies}: accuracy {left.accuracy:.3f} "
-        f"(95% interval {low:.3f} to {high:.3f}), {left.n:,} images"
+        f"(95% interval {low:.3f} to {high:.3f}), {count(left.n, 'image')}"
     ]
 
 
@@ -242,7 +243,7 @@ def export_text(result: "ExportResult") -> str:
     proof = result.proof
     return (
         f"{EXPORTERS[result.format].label}: {result.path}\n"
-        f"Compared with model.keras on {proof.n} images: scores differ by at most "
+        f"Compared with model.keras on {count(proof.n, 'image')}: scores differ by at most "
         f"{proof.max_abs_diff:.1e}, logits by {proof.max_abs_diff_logits:.1e}, "
         f"same label on {proof.top1_agreement:.1%}.\n"
         f"\nNext:\n  kerasft predict {as_typed(str(result.path))} PHOTO.jpg"

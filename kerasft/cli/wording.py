@@ -23,6 +23,7 @@ from typing import Any, TypeVar
 import click
 
 from kerasft.errors import UserError
+from kerasft.text import printable
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
@@ -87,6 +88,8 @@ _COMMANDS = {"continue_run": "train --run {} --resume"}
 def for_terminal(text: str, command: click.Command | None = None) -> str:
     """Returns a text of the library with flags of the command for what stands in backticks.
 
+    Control characters out of names and tables are escaped: a terminal would obey them.
+
     Args:
         text: an error, a log record or a line of progress.
         command: the running command; None takes the one that Click knows, if there is one.
@@ -98,9 +101,10 @@ def for_terminal(text: str, command: click.Command | None = None) -> str:
         lambda found: f"{found['indent']}{found['place']}{_origin(found['place'], command)}:", text
     )
     text = _CALL.sub(lambda found: _typed_call(found["call"]) or found[0], text)
-    return _SETTING.sub(
+    text = _SETTING.sub(
         lambda found: _setting(found["name"], found["value"], command) or found[0], text
     )
+    return "\n".join(map(printable, text.split("\n")))
 
 
 def _origin(place: str, command: click.Command | None) -> str:

@@ -44,6 +44,7 @@ from kerasft.models.bundle import Bundle, score
 from kerasft.progress import Event, Progress
 from kerasft.record import PhaseResult, RunResult, Solving
 from kerasft.run import Run, read_answers, read_record, write_answers
+from kerasft.text import agreeing
 from kerasft.training.train import continue_run, train_run
 
 log = logging.getLogger("kerasft")
@@ -332,7 +333,7 @@ def _as_is(comparison: Comparison, trial: Trial) -> Entry:
     mapping = tuple(match.to_text() for match in matches.each)
     known = len(matches.mapped)
     if known < 2:
-        note = f"{known} of {len(class_names)} classes are in ImageNet"
+        note = f"{known} of {len(class_names)} classes {agreeing(known, 'are')} in ImageNet"
         return Entry(trial, note=note, mapping=mapping)
     began = time.perf_counter()
     net = target.open_model(f"{bundle.IMAGENET}{trial.backbone}")

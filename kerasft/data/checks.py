@@ -13,7 +13,7 @@ from kerasft.data.source import UNUSED, Source
 from kerasft.data.splits import bound_names, movable, units_of
 from kerasft.errors import UserError, did_you_mean
 from kerasft.sources.photos import SPLITS, Listing
-from kerasft.text import count, in_line, listing
+from kerasft.text import agreeing, count, in_line, listing
 
 log = logging.getLogger(__name__)
 
@@ -50,8 +50,8 @@ def check_classes(name: str, root: Path, listed: Listing) -> tuple[str, ...]:
     ]
     if unknown:
         raise UserError(
-            f"{name}: {len(unknown):,} of the classes have no training images, only images in "
-            "other splits:" + listing(unknown, 20)
+            f"{name}: {len(unknown):,} of the classes {agreeing(len(unknown), 'have')} no training "
+            "images, only images in other splits:" + listing(unknown, 20)
         )
     _check_groups(name, listed)
     return names
@@ -136,7 +136,7 @@ def tell_converted(name: str, kinds: Sequence[str]) -> None:
         log.info(
             "%s: %s converted to PNG in the cache: %s. Give an exported model PNG or JPEG files.",
             name,
-            f"{numbers.total():,} {'file is' if numbers.total() == 1 else 'files are'}",
+            count(numbers.total(), "file", "are"),
             each,
         )
 
@@ -149,8 +149,8 @@ def warn_of_plain_files(name: str, paths: list[str]) -> None:
         paths: paths of the files.
     """
     if paths:
-        are = "1 file is" if len(paths) == 1 else f"{len(paths):,} files are"
-        log.warning("%s: %s one plain colour: %s", name, are, in_line(paths, 5))
+        files = count(paths, "file", "are")
+        log.warning("%s: %s one plain colour: %s", name, files, in_line(paths, 5))
 
 
 def find_small_classes(
@@ -184,7 +184,7 @@ def find_small_classes(
     counts = source.counts()
     least = 1 + len(shares)
     for label, one in enumerate(source.class_names):
-        has = f"{one}: {training[label]:,} image{'' if training[label] == 1 else 's'}"
+        has = f"{one}: {count(training[label], 'image')}"
         lacking = sum(not counts[one][split] for split in shares)
         if images[label] >= least and of_training[label] > lacking and free[label] >= lacking:
             continue
@@ -193,9 +193,10 @@ def find_small_classes(
         elif images[label] < least:
             small[label] = has
         elif source.groups:
-            small[label] = f"{has} in {of_training[label]:,} groups"
+            small[label] = f"{has} in {count(of_training[label], 'group')}"
         else:
-            small[label] = f"{has}, of which {free[label]:,} are distinct and in no other split"
+            are = agreeing(free[label], "are")
+            small[label] = f"{has}, of which {free[label]:,} {are} distinct and in no other split"
     return small
 
 
@@ -227,6 +228,7 @@ def refuse_small_classes(
     """
     what, least = "images", f"at least {1 + len(shares)}"
     number = f"{len(small)} of {len(source.class_names)} classes"
+    are = agreeing(len(small), "are")
     lines = listing(list(small.values()), 20)
     go_on = (
         "\n  `data.small_classes=leave_out` leaves these classes out, "
@@ -234,7 +236,7 @@ def refuse_small_classes(
     )
     if source.splits_from is not None:
         raise UserError(
-            f"{name}: with the splits of {source.splits_from}, {number} are too small. Expected "
+            f"{name}: with the splits of {source.splits_from}, {number} {are} too small. Expected "
             f"{least} images of each "
             f"class, and some in each of {', '.join(['training', *shares])}:"
             + lines
@@ -263,7 +265,7 @@ def warn_of_small_classes(name: str, small: Mapping[int, str], *, left_out: bool
     if not small:
         return
     what = "left out" if left_out else "taken for training alone, and never measured,"
-    number = "1 class that is" if len(small) == 1 else f"{len(small):,} classes that are"
+    number = f"{count(small, 'class')} that {agreeing(len(small), 'are')}"
     log.warning(
         "%s: %s %s too small to be divided:%s",
         name,

@@ -19,7 +19,7 @@ from kerasft.pixels.measure import Picture, Sketch, finish, sketch
 from kerasft.progress import Event, Progress
 from kerasft.sources.folders import MAX_BYTES, walk
 from kerasft.sources.photos import PhotoFolder
-from kerasft.text import count, is_writable, listing
+from kerasft.text import agreeing, count, is_writable, listing
 
 log = logging.getLogger(__name__)
 Result = TypeVar("Result")
@@ -193,8 +193,9 @@ def _find_files(
     if gone:
         lines = [f"{paths[i]}: {'has changed' if now[i] else 'is missing'}" for i in gone]
         raise UserError(
-            f"{place.name}: {len(gone):,} of the {len(paths):,} images of the run are missing or "
-            "have changed, and are under no other name:"
+            f"{place.name}: {len(gone):,} of the {len(paths):,} images of the run "
+            f"{'is missing or has' if len(gone) == 1 else 'are missing or have'} changed, and "
+            f"{agreeing(len(gone), 'are')} under no other name:"
             + listing(lines, 10)
             + "\n  If the photos were moved, pass `data=FOLDER`. Changed photos need a new run."
         )

@@ -31,7 +31,7 @@ from kerasft.data.splits import read_rows, read_text, units_of
 from kerasft.errors import UserError
 from kerasft.run import Run, open_run
 from kerasft.sources.photos import SPLITS
-from kerasft.text import count, listing, printable
+from kerasft.text import agreeing, count, listing, printable
 
 log = logging.getLogger("kerasft")
 
@@ -151,11 +151,11 @@ def _tell(name: str, run: Path, before: np.ndarray, splits: np.ndarray, *, asked
     log.info(
         "%s: %s the split that %s in %s%s; %s new.",
         name,
-        f"{kept:,} {'photo keeps' if kept == 1 else 'photos keep'}",
+        count(kept, "photo", "keep"),
         "it has" if kept == 1 else "they have",
         run,
         "" if asked else ", whose weights are taken",
-        f"{new:,} {'is' if new == 1 else 'are'}",
+        f"{new:,} {agreeing(new, 'are')}",
     )
     if moved:
         log.warning(

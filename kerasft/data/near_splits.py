@@ -14,7 +14,7 @@ from kerasft.data.near import copies_among, find_near_copies
 from kerasft.data.source import UNUSED, Source
 from kerasft.data.splits import unit_numbers
 from kerasft.sources.photos import SPLITS
-from kerasft.text import count, listing, printable
+from kerasft.text import agreeing, count, listing, printable
 
 log = logging.getLogger("kerasft")
 
@@ -110,7 +110,7 @@ def _tell(name: str, source: Source, groups: Sequence[Sequence[int]]) -> None:
             "%s: %s near copies of each other, by their looks or names, in %s; each group stays in "
             "one split:%s",
             name,
-            f"{count(range(number), 'photo')} are",
+            count(number, "photo", "are"),
             count(groups, "group"),
             listing([_named(source, group) for group in groups], MOST),
         )
@@ -129,8 +129,7 @@ def _warn_of_large_groups(name: str, source: Source, groups: Sequence[Sequence[i
             "If these are copies, or frames of one film, the figures flatter: give a group for "
             "each photo, in a column group of a table.%s",
             name,
-            f"{count(groups, 'group')} of photos that look alike "
-            + ("is" if len(groups) == 1 else "are"),
+            f"{count(groups, 'group')} of photos that look alike " + agreeing(len(groups), "are"),
             listing([f"{len(group):,} photos: {_named(source, group)}" for group in groups], MOST),
         )
 
@@ -160,10 +159,10 @@ def mark_near_copies_across(name: str, source: Source) -> Source:
         if any(source.splits[photo] == split for photo in pairs)
     ]
     log.warning(
-        "%s: %s are near copies of training images, so figures on them flatter. `kerasft evaluate` "
+        "%s: %s near copies of training images, so figures on them flatter. `kerasft evaluate` "
         "gives the figures without them as well.%s",
         name,
-        " and ".join(numbers),
+        f"{' and '.join(numbers)} {agreeing(len(pairs), 'are')}",
         listing(
             [f"{source.paths[photo]} and {source.paths[of]}" for photo, of in pairs.items()], 10
         ),

@@ -35,7 +35,7 @@ from kerasft.progress import Progress
 from kerasft.sources.folders import entries, is_image_name
 from kerasft.sources.photos import SPLITS, Listing, Photo, PhotoFolder
 from kerasft.sources.tables import NAMES, labels_of_table, opener_of
-from kerasft.text import count, is_writable, listing, printable
+from kerasft.text import agreeing, count, is_writable, listing, printable
 
 log = logging.getLogger(__name__)
 
@@ -334,8 +334,9 @@ def _read_names(found: Found, regex: str, layout: str) -> Classes:
             classes.setdefault(split, {}).setdefault(label, []).append(path)
     if without:
         raise UserError(
-            f"{found.root}: {len(without):,} of {sum(map(len, parts.values())):,} paths do not "
-            f"match {regex}, by which labels are taken from them:{listing(without, 10)}",
+            f"{found.root}: {len(without):,} of {sum(map(len, parts.values())):,} paths "
+            f"{agreeing(len(without), 'do')} not match {regex}, by which labels are taken from "
+            f"them:{listing(without, 10)}",
         )
     if not classes:
         raise UserError(f"{found.root}: holds no photos. Expected photos with labels in names.")
@@ -391,10 +392,11 @@ def _parts(found: Found, regex: str, layout: str) -> dict[str, list[str]]:
             "  No splits, all photos together: pass `data.layout=classes`."
         )
     log.info(
-        "%s: %s outside of %s are for training, as there is no folder train.",
+        "%s: %s outside of %s %s for training, as there is no folder train.",
         found.here,
         count(train, "photo"),
         _named(held_out),
+        agreeing(len(train), "are"),
     )
     found.others = []  # not left out
     return {"train": train, **parts}
@@ -604,7 +606,7 @@ def _contents(folders: list[Folder]) -> str:
     if inner:
         return f" (with the folder{'s' if len(inner) > 1 else ''} {_named(inner)})"
     number = sum(folder.number for folder in folders)
-    return f" (with {number:,} photo{'' if number == 1 else 's'})"
+    return f" (with {count(number, 'photo')})"
 
 
 def _read_classes(found: Found) -> Classes:
@@ -700,7 +702,7 @@ def _tell_left_out(found: Found, splits: tuple[str, ...]) -> None:
                 logging.WARNING if split == "validation" else logging.INFO,
                 "%s: left out %s without classes in %s; `predict` is for them.",
                 found.root,
-                f"{folder.number:,} photo{'' if folder.number == 1 else 's'}",
+                count(folder.number, "photo"),
                 printable(folder.path),
             )
     others = [folder for folder in found.others if folder.number]
@@ -725,8 +727,8 @@ def _class_folders(path: Path, folder: Folder) -> dict[str, list[str]]:
     unwritable = [name for name in folder.folders if not is_writable(name)]
     if unwritable:
         raise UserError(
-            f"{path}: the names of {len(unwritable):,} folder{'s' if len(unwritable) > 1 else ''} "
-            "hold control characters or are not UTF-8. Rename: "
+            f"{path}: the names of {count(unwritable, 'folder')} hold control characters or are "
+            "not UTF-8. Rename: "
             f"{', '.join(printable(name) for name in unwritable)}."
         )
     classes: dict[str, list[str]] = {}

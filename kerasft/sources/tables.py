@@ -29,7 +29,7 @@ from kerasft.progress import Progress
 from kerasft.rows import Opener, open_csv, open_list, open_parquet
 from kerasft.sources.folders import is_image_name, walk
 from kerasft.sources.photos import SPLITS, Listing, Photo, PhotoFolder
-from kerasft.text import is_writable, listing, printable, shortened
+from kerasft.text import count, is_writable, listing, printable, shortened
 
 log = logging.getLogger(__name__)
 
@@ -818,10 +818,9 @@ class _Rows:
             if split in ("test", UNLABELLED) and split not in labelled and "train" in labelled:
                 log.log(
                     logging.DEBUG if quiet else logging.INFO,
-                    "%s: left out %s photo%s of %s without labels; `predict` is for them.",
+                    "%s: left out %s of %s without labels; `predict` is for them.",
                     self.table,
-                    f"{len(rows):,}",
-                    "" if len(rows) == 1 else "s",
+                    count(rows, "photo"),
                     split,
                 )
                 continue

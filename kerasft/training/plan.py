@@ -35,7 +35,7 @@ from kerasft.input_rule import DROP, depth_of
 from kerasft.models.cut import Cut
 from kerasft.models.net import Net
 from kerasft.record import Device
-from kerasft.text import size_text
+from kerasft.text import agreeing, size_text
 from kerasft.training.start import initial_net
 from kerasft.training.trainable import steps_on_a_copy
 
@@ -353,7 +353,7 @@ def decide_storing(
     if solved:
         why = f"{once:,} images through the frozen part, for other methods too"
     if there:
-        why += f"; {there:,} are stored already"
+        why += f"; {there:,} {agreeing(there, 'are')} stored already"
     return Storing(True, why, once, size)
 
 

@@ -42,7 +42,7 @@ from kerasft.run import (
     write_metrics,
     write_record,
 )
-from kerasft.text import class_table
+from kerasft.text import class_table, count
 from kerasft.training import checkpoint, phase
 from kerasft.training.phase import run_phase
 from kerasft.training.plan import for_device, plan_new
@@ -360,7 +360,7 @@ def _warn_of_classes_never_predicted(context: RunContext, record: RunRecord) -> 
     shown = []
     for name in names[:5]:
         images = counts[name]["train"]
-        shown.append(f"'{name}' ({images:,} training image{'' if images == 1 else 's'})")
+        shown.append(f"'{name}' ({count(images, 'training image')})")
     advice = (
         f" `phases.{phase}.class_weight=balanced` lets rare classes weigh as much as the others in "
         "the loss, as the recipe imbalanced.toml does."
@@ -368,7 +368,7 @@ def _warn_of_classes_never_predicted(context: RunContext, record: RunRecord) -> 
     log.log(
         logging.WARNING if rare else logging.INFO,
         "%s never predicted on validation: %s%s.%s",
-        "This class is" if len(names) == 1 else f"{len(names):,} classes are",
+        "This class is" if len(names) == 1 else count(names, "class", "are"),
         ", ".join(shown),
         ", ..." if len(names) > 5 else "",
         advice if rare and can_weigh and not weighted else "",

@@ -47,6 +47,14 @@ def test_what_train_refuses_gives_1_and_is_said(photos):
     assert "Move them away, or pass --set data.bad_images=skip to continue without them." in text
 
 
+def test_a_set_without_a_readable_file_says_so(tmp_path):
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "1.jpg").touch()
+    status, text = check(tmp_path)
+    assert (status, text.split("\n")[0]) == (1, "2 files: none can be used")
+
+
 def test_an_entry_that_is_too_long_takes_two_lines(photos):
     folder = photos / "cross" / ("a long name " * 6).strip()
     folder.mkdir()

@@ -72,7 +72,7 @@ STORE = {
         ({"lacking": 0}, "head: using frozen features from the cache (11.3 MB)"),
         (
             {"lacking": 52},
-            "head: computing frozen features of 52 images; those of 4,369 are in the cache "
+            "head: computing frozen features of 52 images; those of 4,369 images are in the cache "
             "(11.3 MB)",
         ),
     ],

@@ -196,6 +196,10 @@ def test_without_a_command_backticks_stay():
     assert error_text(UserError("no.", field="to"), None) == "to: no."
 
 
+def test_a_name_gives_the_terminal_no_orders():
+    assert for_terminal("a\x1b[2J\rb:\n  c\udcff\td") == "a\\x1b[2J\\rb:\n  c\\udcff\\td"
+
+
 def test_the_log_and_progress_are_worded_too(capsys):
     text = "Train without a store: `phases.0.stored=false`."
     with click.Context(COMMANDS["train"]), showing() as progress:

@@ -111,7 +111,7 @@ def test_a_class_needs_an_image_for_each_side():
     assert message_of(check_sizes, source_of(rows), BOTH).splitlines() == [
         "table: too few images in 2 of 3 classes. Expected at least 3 in each, to be divided into "
         "training, validation, test:",
-        "  b: 5 images, of which 1 are distinct and in no other split",
+        "  b: 5 images, of which 1 is distinct and in no other split",
         "  c: 2 images",
         GO_ON,
     ]

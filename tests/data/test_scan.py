@@ -458,7 +458,7 @@ def test_a_share_is_kept_in_the_run_and_the_rest_of_the_photos_may_go(tmp_path, 
     renamed = {path.replace("circle/", "zzz/") for path in paths_of(source, "train")}
     assert paths_of(opened, "train") == renamed
     (moved / sorted(renamed)[0]).unlink()
-    assert "1 of the 24 images of the run are missing or" in message_of(
+    assert "1 of the 24 images of the run is missing or" in message_of(
         open_source, *files, Data(source=moved)
     )
 

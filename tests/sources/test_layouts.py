@@ -313,7 +313,7 @@ def test_an_expression_is_searched_in_the_whole_path_and_has_to_match_all(tmp_pa
     }
     assert find_classes(tmp_path, "auto", "(?P<label>[a-z])/(red|blue)")[""].keys() == {"a", "b"}
     assert message_of(find_classes, tmp_path, "auto", "/(red)/") == (
-        f"{tmp_path}: 1 of 2 paths do not match /(red)/, by which labels are taken from them:\n"
+        f"{tmp_path}: 1 of 2 paths does not match /(red)/, by which labels are taken from them:\n"
         "  b/blue/2.jpg"
     )
 
