@@ -340,6 +340,19 @@ def _read_names(found: Found, regex: str, layout: str) -> Classes:
         )
     if not classes:
         raise UserError(f"{found.root}: holds no photos. Expected photos with labels in names.")
+    unwritable = {label for names in classes.values() for label in names if not is_writable(label)}
+    if unwritable:
+        paths = [
+            paths[0]
+            for names in classes.values()
+            for label, paths in names.items()
+            if label in unwritable
+        ]
+        raise UserError(
+            f"{found.root}: {count(unwritable, 'label', 'hold')} control characters or "
+            f"{agreeing(len(unwritable), 'are')} not UTF-8, out of the paths:"
+            f"{listing([printable(path) for path in paths], 10)}"
+        )
     if "" not in classes:
         _tell_left_out(found, (UNLABELLED,))
     return classes

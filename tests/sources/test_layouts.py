@@ -318,6 +318,14 @@ def test_an_expression_is_searched_in_the_whole_path_and_has_to_match_all(tmp_pa
     )
 
 
+def test_a_label_with_control_characters_is_refused(tmp_path):
+    make(tmp_path, "\x071.jpg", "\x072.jpg", "x1.jpg")
+    assert message_of(find_classes, tmp_path, "auto", "^(.)") == (
+        f"{tmp_path}: 1 label holds control characters or is not UTF-8, out of the paths:\n"
+        "  \\x071.jpg"
+    )
+
+
 def test_a_table_beside_photos_without_folders_is_not_passed_over(tmp_path):
     make(tmp_path, *(f"{name}.{number}.jpg" for name in ("cat", "dog") for number in "123"))
     make(tmp_path, "labels.csv")
