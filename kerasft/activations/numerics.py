@@ -25,9 +25,9 @@ DIGESTS = {
     "models.fold": "7910a41edeeab1cb",
     "models.live": "59c60f2c3efd2832",
     "input_rule": "07b173a345d7539c",
-    "pixels.convert": "9b805b68a3bea7c2",
+    "pixels.convert": "b38cb252cfd5c60e",
     "pixels.augment": "89328ca99ddad693",
-    "pixels.headers": "0c664a25af79e8f9",
-    "pixels.images": "1edc2bdd1274df50",
+    "pixels.headers": "b3b24544b1586434",
+    "pixels.images": "cbfda1b7ea9b2c19",
     "seeds": "ac856b5fa2647405",
 }

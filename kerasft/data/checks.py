@@ -12,6 +12,7 @@ from kerasft.config.overrides import NO_RUN
 from kerasft.data.source import UNUSED, Source
 from kerasft.data.splits import bound_names, movable, units_of
 from kerasft.errors import UserError, did_you_mean
+from kerasft.pixels.convert import MULTI_PAGE
 from kerasft.sources.photos import SPLITS, Listing
 from kerasft.text import agreeing, count, in_line, listing
 
@@ -131,6 +132,7 @@ def tell_converted(name: str, kinds: Sequence[str]) -> None:
         kinds: format of each file that is converted, "" for each other file.
     """
     numbers = Counter(kind for kind in kinds if kind)
+    tell_pages(name, numbers[MULTI_PAGE])
     if numbers:
         each = ", ".join(f"{number:,} {kind}" for kind, number in sorted(numbers.items()))
         log.info(
@@ -138,6 +140,21 @@ def tell_converted(name: str, kinds: Sequence[str]) -> None:
             name,
             count(numbers.total(), "file", "are"),
             each,
+        )
+
+
+def tell_pages(name: str, number: int) -> None:
+    """Tells how many TIFF files have several pages, of which the first is used.
+
+    Args:
+        name: source as the user wrote it.
+        number: number of these files.
+    """
+    if number:
+        log.info(
+            "%s: %s several pages, of which only the first is used.",
+            name,
+            count(number, "TIFF file", "have"),
         )
 
 

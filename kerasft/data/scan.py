@@ -35,7 +35,7 @@ from kerasft.data.splits import (
 )
 from kerasft.errors import UserError, did_you_mean
 from kerasft.files import write_atomic
-from kerasft.input_rule import color_of
+from kerasft.input_rule import WHITE, Color, color_of
 from kerasft.progress import Progress, silent
 from kerasft.run import Run
 from kerasft.seeds import derive_seed
@@ -85,7 +85,7 @@ def scan_source(
     checks.check_own_splits(place.name, listed, data.splits_from)
     shares = {"validation": data.validation, "test": data.test}
     shares = {s: share for s, share in shares.items() if share > 0 and s not in listed.classes}
-    listed_as = _read_files(place, listed, names, data, progress)
+    listed_as = _read_files(place, listed, names, data, progress, color_of(data.background))
     pictures = listed_as.pictures()
     left = without_copies(listed_as.splits, pictures)
     source = replace(listed_as, splits=left)
@@ -169,7 +169,11 @@ def _thinned(source: Source, fraction: float, seed: int) -> Source:
 
 
 def scan_for_model(
-    data: fields.Data, class_names: tuple[str, ...], *, progress: Progress = silent
+    data: fields.Data,
+    class_names: tuple[str, ...],
+    *,
+    background: Color | None = WHITE,
+    progress: Progress = silent,
 ) -> Source:
     """Reads photos that an existing model is to score.
 
@@ -177,6 +181,8 @@ def scan_for_model(
         data: section `data` of a config, of which `source` and `bad_images` are used. Classes of
             the model may be missing or empty.
         class_names: class names of the model, in the order of its scores.
+        background: colour that transparent pixels lie on for the model, instead of
+            `data.background`.
         progress: receiver of events of the stages "unpack" and "images".
 
     Returns:
@@ -197,7 +203,7 @@ def scan_for_model(
             + f"\n  Expected some of: {', '.join(class_names[:20])}"
             + (", ..." if len(class_names) > 20 else ".")
         )
-    source = _read_files(place, listed, class_names, data, progress)
+    source = _read_files(place, listed, class_names, data, progress, background)
     if not source.paths:
         raise UserError(f"{place.name}: holds no images. Expected some of its classes.")
     if "" in listed.classes:
@@ -211,12 +217,13 @@ def _read_files(
     class_names: Sequence[str],
     data: fields.Data,
     progress: Progress,
+    background: Color | None,
 ) -> Source:
     """Reads the listed photos. Their splits are the listed ones, or "train" if there are none."""
     label_of = {same_form(name): label for label, name in enumerate(class_names)}
     photos = sorted(listed.photos)
     names = [photo.path for photo in photos]
-    facts, scan = examine_files(place.root, names, progress, color_of(data.background))
+    facts, scan = examine_files(place.root, names, progress, background)
     bad = [
         (printable(photo.path), reason)
         for photo, (reason, *_) in zip(photos, facts, strict=True)

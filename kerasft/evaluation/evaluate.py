@@ -152,7 +152,10 @@ def evaluate_run(
         )
     else:
         found = scan.scan_for_model(
-            data_at(data, flags=flags), opened.class_names, progress=progress
+            data_at(data, flags=flags),
+            opened.class_names,
+            background=opened.rule.background,
+            progress=progress,
         )
         checks.warn_of_depth("The model's depth", found.peak, opened.rule.depth)
         if split == "test" and set(found.splits) == {"all"}:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from kerasft.data.batches import image_batches, read_unchanged
+from kerasft.data.checks import tell_pages
 from kerasft.data.files import examine, for_each_file
 from kerasft.data.scan import refuse_edited_classes
 from kerasft.errors import UserError
@@ -21,6 +22,7 @@ from kerasft.export.formats import find_export
 from kerasft.models import bundle
 from kerasft.models.bundle import Bundle
 from kerasft.models.target import open_model, prepare_for
+from kerasft.pixels.convert import MULTI_PAGE
 from kerasft.pixels.images import is_image_content
 from kerasft.progress import Event, Progress, silent
 from kerasft.results import Result, plain
@@ -99,7 +101,9 @@ def predict(
     names = [files] if isinstance(files, str | Path) else files
     found = [entry for name in names for entry in _search(Path(name))]
     paths = [path for path, error in found if not error]
-    reasons = dict(zip(paths, for_each_file(_problem, Path(), paths, progress), strict=True))
+    facts = for_each_file(examine, Path(), paths, progress)
+    tell_pages("photos", sum(fact.kind == MULTI_PAGE for fact in facts if not fact.reason))
+    reasons = {path: fact.reason for path, fact in zip(paths, facts, strict=True)}
     good = [path for path in paths if not reasons[path]]
     scored = iter(_ranked(*score(good, progress), top) if good else [])
     return [
@@ -144,10 +148,6 @@ def _tell_others(folder: Path, below: Sequence[str], found: Sequence[str]) -> No
             count(others, "file"),
             in_line(others, 5),
         )
-
-
-def _problem(path: Path) -> str:
-    return examine(path).reason
 
 
 def _open(target: str | Path) -> Scorer:

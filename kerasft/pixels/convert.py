@@ -14,7 +14,7 @@ import threading
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
@@ -59,6 +59,33 @@ def _is_odd(encoded: bytes) -> bool:
     plain = packing == 0 and bits in (8, 24, 32)
     plain |= packing == 3 and bits == 32 and encoded[54:66] == masks
     return size < 40 or not plain
+
+
+MULTI_PAGE = "multi-page TIFF"
+_MOST_PAGES = 64  # directories that are looked at
+
+
+def has_pages(encoded: bytes) -> bool:
+    """Returns whether a TIFF file holds more pages than the first, which is all that is read.
+
+    Smaller versions of a page and masks are none: TIFF 6.0, tag 254 (NewSubfileType).
+    """
+    order: Literal["little", "big"] = "little" if encoded[:2] == b"II" else "big"
+
+    def number(at: int, size: int) -> int:
+        return int.from_bytes(encoded[at : at + size], order)
+
+    at = number(4, 4)
+    for page in range(_MOST_PAGES):
+        entries = number(at, 2)
+        if not 8 <= at < len(encoded) or not entries:
+            return False
+        tags = {number(entry, 2): entry for entry in range(at + 2, at + 2 + 12 * entries, 12)}
+        kind = number(tags[254] + 8, 4) if 254 in tags else 0
+        if page and not kind & 0b101:
+            return True
+        at = number(at + 2 + 12 * entries, 4)
+    return False
 
 
 def as_readable(encoded: bytes) -> bytes:
@@ -137,6 +164,8 @@ def _check(image: "Image.Image", kind: str) -> None:
 def _in_png_mode(image: "Image.Image", kind: str) -> "Image.Image":
     """Returns the image in a mode in which PNG keeps all that there is."""
     mode = image.mode
+    if kind == "BMP" and mode == "RGBA" and image.getchannel("A").getextrema() == (0, 0):
+        return image.convert("RGB")  # as in `images`: written by a program that knows no opacity
     if mode in ("1", "L", "RGB", "RGBA", "LA"):
         return image
     if mode.startswith("I;16"):

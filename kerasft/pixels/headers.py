@@ -31,8 +31,11 @@ PROBLEMS = (
     "is a BMP file that is compressed or has fewer than 8 bits per pixel",
     "is damaged: its header says no pixels",
     f"has more than {MAX_PIXELS:,} pixels",
+    "is damaged: its first frame lies off its canvas",
 )
-FINE, EMPTY, NO_IMAGE, TRUNCATED, NO_SIZE, ODD_BMP, NO_PIXELS, TOO_MANY_PIXELS = range(8)
+FINE, EMPTY, NO_IMAGE, TRUNCATED, NO_SIZE = range(5)
+ODD_BMP, NO_PIXELS, TOO_MANY_PIXELS, OFF_CANVAS = range(5, 9)
+
 
 _PADDING = 80  # longer than any field that is read at once
 _MAX_STEPS = 4096  # limit for the walk through a hostile file; photos have 5 to 100 segments
@@ -49,8 +52,7 @@ class Header(NamedTuple):
     """The contents of a header, as scalar tensors.
 
     height, width: int64, as stored, before the EXIF orientation is applied; 0 if unknown. For
-        an animated WebP, those of its first frame; for a GIF, those of the canvas on which its
-        first frame lies.
+        an animated WebP and a GIF, those of the canvas on which the first frame lies.
     frame: int64, position of the first frame of a GIF or of the pixels of a WebP, or of the end
         of the walk to it; position of the transparent colours ("tRNS") of a PNG, 0 if there are
         none; 0 for the other formats.
@@ -260,10 +262,13 @@ def png_pixels(content: Content, header: Header) -> tuple[tf.Tensor, tf.Tensor]:
         header: header of the file.
 
     Returns:
-        Two scalars of bool: whether it has 16 bits per channel; whether some may be transparent.
+        Whether it has 16 bits per channel, bool scalar; and the number of channels to decode,
+        int32 scalar: 4 if some pixels may be transparent, 1 for other gray of 16 bits, or 3.
     """
     bits, color = tf.unstack(_bytes(content, 24, 2))
-    return bits == 16, (color == 4) | (color == 6) | (header.frame > 0)
+    transparent = (color == 4) | (color == 6) | (header.frame > 0)
+    deep = bits == 16
+    return deep, tf.where(transparent, 4, tf.where(deep & (color == 0), 1, 3))
 
 
 def _read_gif(content: Content) -> _Read:
@@ -406,6 +411,14 @@ def bmp_bits(content: Content) -> tf.Tensor:
     return _little(_bytes(content, 28, 2))
 
 
+def bmp_is_transparent(content: Content) -> tf.Tensor:
+    """Returns whether a BMP file that can be decoded has an opacity for each pixel: bool scalar."""
+    start = _bytes(content, 0, 70)
+    mask = tf.constant([0, 0, 0, 255], tf.int64)
+    has_mask = (_little(start[14:18]) >= 56) & tf.reduce_all(start[66:70] == mask)
+    return has_mask & (_little(start[30:34]) == 3) & (bmp_bits(content) == 32)
+
+
 def bmp_palette(content: Content) -> tf.Tensor:
     """Returns the palette of a BMP file of 8 bits per pixel, uint8 [256, 3], RGB."""
     start = 14 + _little(_bytes(content, 14, 4))
@@ -415,10 +428,11 @@ def bmp_palette(content: Content) -> tf.Tensor:
 
 
 _VP8, _VP8L, _VP8X, _ANMF, _EXIF = 0x56503820, 0x5650384C, 0x56503858, 0x414E4D46, 0x45584946
+_ALPH = 0x414C5048
 
 
 def _read_webp(content: Content) -> _Read:
-    """Reads the size of the first frame: RFC 9649, 2.5 to 2.7, and RFC 6386, 9.1."""
+    """Reads the size of the first frame or its canvas: RFC 9649, 2.5 to 2.7, and RFC 6386, 9.1."""
     at = _webp_pixels(content)
     start = _bytes(content, at, 18)
     lossy = (_big(start[:4]) == _VP8) & (_big(start[11:14]) == 0x9D012A)
@@ -433,43 +447,87 @@ def _read_webp(content: Content) -> _Read:
     has_exif = (_big(first[:4]) == _VP8X) & (first[8] // 8 % 2 == 1)
     zero = tf.constant(0, tf.int64)
     exif, end = tf.cond(has_exif, lambda: _webp_exif(content), lambda: (zero, zero))
+    wide, high, left, top = tf.unstack(webp_place(content))
+    off = (wide > 0) & ((left + width > wide) | (top + height > high))
+    problem = tf.where((problem == FINE) & off, OFF_CANVAS, problem)
+    height, width = _choose(wide > 0, high, height), _choose(wide > 0, wide, width)
     return height, width, at, exif, end, problem
 
 
-def webp_frame(encoded: tf.Tensor, content: Content, frame: tf.Tensor) -> tf.Tensor:
+def webp_place(content: Content) -> tf.Tensor:
+    """Reads where the first frame of an animated WebP lies: RFC 9649, 2.7.1.1.
+
+    Returns:
+        int64 [4]: width and height of the canvas, left and top of the frame on it, in pixels; all
+        are 0 for a still image.
+    """
+    first = _bytes(content, 12, 18)
+    animated = (_big(first[:4]) == _VP8X) & (first[8] // 2 % 2 == 1)
+
+    def place() -> tf.Tensor:
+        at, found = _find_chunk(content, [_ANMF], _behind)
+        fields = _bytes(content, at + 8, 6)
+        sides = [_little(first[12:15]) + 1, _little(first[15:18]) + 1]
+        corner = [2 * _little(fields[:3]), 2 * _little(fields[3:])]
+        return _choose(found, tf.stack(sides + corner), 0)
+
+    return tf.cond(animated, place, lambda: tf.zeros([4], tf.int64))
+
+
+def webp_frame(
+    encoded: tf.Tensor, content: Content, frame: tf.Tensor, *, transparent: bool
+) -> tf.Tensor:
     """Cuts a WebP down to the pixels of its first frame.
 
     TensorFlow's decoder garbles opaque animations and fails on others. A still image loses
-    its metadata, and its transparency if that is a chunk of its own.
+    its metadata.
 
     Args:
         encoded: scalar string, the bytes of a WebP whose header has no problem.
         content: bytes of the same file.
         frame: position of the first frame, from the header.
+        transparent: whether the opacity of a lossy image, a chunk of its own, is kept.
 
     Returns:
-        scalar string, a WebP in the simple format, of 3 or 4 channels. If the frame ends
-        early, so does the result: decoding it fails.
+        scalar string, a WebP of 3 or 4 channels. If the frame ends early, so does the result:
+        decoding it fails.
     """
     length = 8 + _little(_bytes(content, frame + 4, 4))
-    length += length % 2
-    digits = (length + 4) // tf.constant([1, 2**8, 2**16, 2**24], tf.int64) % 256
-    size = tf.strings.reduce_join(tf.gather([bytes([digit]) for digit in range(256)], digits))
-    return tf.strings.join([b"RIFF", size, b"WEBP", tf.strings.substr(encoded, frame, length)])
+    end = frame + length + length % 2
+    begin, head = frame, tf.constant(b"")
+    if transparent:
+        begin, _ = _find_chunk(content, [_ALPH, _VP8, _VP8L], _into_frames)
+        sides = _pairs(_bytes(content, frame + 14, 4))  # of VP8, the lossy format
+        width, height = (_digits(side % 2**14 - 1, 3) for side in sides)
+        extended = tf.strings.join([b"VP8X\x0a\0\0\0\x10\0\0\0", width, height])
+        head = tf.where(begin < frame, extended, b"")
+    size = 4 + tf.cast(tf.strings.length(head), tf.int64) + end - begin
+    chunks = tf.strings.substr(encoded, begin, end - begin)
+    return tf.strings.join([b"RIFF", _digits(size, 4), b"WEBP", head, chunks])
+
+
+def _digits(number: tf.Tensor, count: int) -> tf.Tensor:
+    """Encodes a number in bytes, least significant byte first: scalar string."""
+    digits = number // tf.constant([256**power for power in range(count)], tf.int64) % 256
+    return tf.strings.reduce_join(tf.gather([bytes([digit]) for digit in range(256)], digits))
 
 
 def _webp_pixels(content: Content) -> tf.Tensor:
     """Returns the position of the first VP8 or VP8L chunk, or the end of the file."""
+    return _find_chunk(content, [_VP8, _VP8L], _into_frames)[0]
 
-    def behind(at: tf.Tensor, name: tf.Tensor, length: tf.Tensor) -> tf.Tensor:
-        into = name == _ANMF  # a frame: 16 bytes about its place and time, then chunks
-        return at + 8 + _choose(into, 16, length + length % 2)
 
-    return _find_chunk(content, [_VP8, _VP8L], behind)[0]
+def _behind(at: tf.Tensor, name: tf.Tensor, length: tf.Tensor) -> tf.Tensor:
+    return at + 8 + length + length % 2
+
+
+def _into_frames(at: tf.Tensor, name: tf.Tensor, length: tf.Tensor) -> tf.Tensor:
+    into = name == _ANMF  # a frame: 16 bytes about its place and time, then chunks
+    return at + 8 + _choose(into, 16, length + length % 2)
 
 
 def _webp_exif(content: Content) -> tuple[tf.Tensor, tf.Tensor]:
-    at, found = _find_chunk(content, [_EXIF], lambda at, name, length: at + 8 + length + length % 2)
+    at, found = _find_chunk(content, [_EXIF], _behind)
     head = _bytes(content, at + 4, 10)
     prefix = _choose(_big(head[4:]) == 0x457869660000, 6, 0)  # some write "Exif", 0, 0 here too
     return _choose(found, at + 8 + prefix, 0), at + 8 + _little(head[:4])

@@ -178,39 +178,83 @@ def _decode_png(file: _File) -> tf.Tensor:
     background = file.background
     if background is None:
         return _decode_any(file)
-    deep, transparent = headers.png_pixels(file.content, file.header)
+    deep, channels = headers.png_pixels(file.content, file.header)
+    largest = 2**file.depth - 1
 
-    def decode(dtype: Any, channels: int) -> tf.Tensor:
-        pixels = tf.io.decode_png(file.encoded, channels, dtype)
-        if dtype == tf.uint16:
-            largest = 2**file.depth - 1
-            color = tf.cast(tf.minimum(pixels[..., :3], largest), tf.float32) * (255 / largest)
-            color = tf.cast(tf.round(color), tf.uint8)
-            alpha = pixels[..., 3:] // 257
-            pixels = color if channels == 3 else tf.concat([color, tf.cast(alpha, tf.uint8)], -1)
-        return pixels if channels == 3 else _on_background(pixels, background)
+    def in_8_bits(pixels: tf.Tensor) -> tf.Tensor:
+        color = tf.cast(tf.minimum(pixels[..., :3], largest), tf.float32) * (255 / largest)
+        color = tf.cast(tf.round(color), tf.uint8)
+        if pixels.shape[2] == 4:
+            opacity = tf.cast(pixels[..., 3:] // 257, tf.uint8)
+            return _mixed(tf.concat([color, opacity], -1), background)
+        return color
 
-    ways = [(dtype, channels) for dtype in (tf.uint8, tf.uint16) for channels in (3, 4)]
-    way = 2 * tf.cast(deep, tf.int32) + tf.cast(transparent, tf.int32)
-    return tf.switch_case(way, [functools.partial(decode, *one) for one in ways])
+    def deep_pixels(number: int) -> tf.Tensor:
+        image = _in_strips(in_8_bits, tf.io.decode_png(file.encoded, number, tf.uint16))
+        return tf.repeat(image, 3, -1) if number == 1 else image
+
+    ways: list[Callable[[], tf.Tensor]] = [
+        lambda: tf.io.decode_png(file.encoded, 3),
+        lambda: _on_background(tf.io.decode_png(file.encoded, 4), background),
+        lambda: deep_pixels(1),
+        lambda: deep_pixels(3),
+        lambda: deep_pixels(4),
+    ]
+    shallow = tf.cast(channels == 4, tf.int32)
+    return tf.switch_case(tf.where(deep, 2 + channels // 2 + channels // 4, shallow), ways)
 
 
 def _on_background(pixels: tf.Tensor, background: tuple[int, ...]) -> tf.Tensor:
     """Lays transparent pixels, uint8 [h, w, 4], on a colour: uint8 [h, w, 3], rounded."""
+    return _in_strips(lambda strip: _mixed(strip, background), pixels)
+
+
+def _mixed(pixels: tf.Tensor, background: tuple[int, ...]) -> tf.Tensor:
     # In 16 bits, because float32 would take twice the memory: 255 * 255 + 127 fits.
     color, alpha = tf.cast(pixels[..., :3], tf.uint16), tf.cast(pixels[..., 3:], tf.uint16)
     mixed = color * alpha + tf.constant(background, tf.uint16) * (255 - alpha)
     return tf.cast((mixed + 127) // 255, tf.uint8)
 
 
+STRIP = 1 << 22  # pixels
+
+
+def _in_strips(function: Callable[[tf.Tensor], tf.Tensor], pixels: tf.Tensor) -> tf.Tensor:
+    """Computes each pixel of a large image, [h, w, channels] to uint8 [h, w, ...], row by row.
+
+    What the function makes on the way takes several times the memory of the image.
+    """
+    height = tf.shape(pixels)[0]
+    rows = tf.maximum(STRIP // tf.maximum(tf.shape(pixels)[1], 1), 1)
+
+    def strips() -> tf.Tensor:
+        number = (height + rows - 1) // rows
+        parts = tf.TensorArray(tf.uint8, number, infer_shape=False, element_shape=[None] * 3)
+        _, parts = tf.while_loop(
+            lambda at, _: at < number,
+            lambda at, parts: (
+                at + 1,
+                parts.write(at, function(pixels[at * rows : (at + 1) * rows])),
+            ),
+            (0, parts),
+            parallel_iterations=1,
+        )
+        return parts.concat()
+
+    return tf.cond(height <= rows, lambda: function(pixels), strips)
+
+
 def _decode_gif(file: _File) -> tf.Tensor:
     frame = headers.gif_frame(file.encoded, file.content, file.header.frame, file.background)
     image = _decode_any(file._replace(encoded=frame.encoded))
-    if file.background is None:
-        return image
+    return image if file.background is None else _on_canvas(file, image, frame.left, frame.top)
+
+
+def _on_canvas(file: _File, image: tf.Tensor, left: tf.Tensor, top: tf.Tensor) -> tf.Tensor:
+    """Lays the first frame of an animation at its place on the canvas, which shows the colour."""
     size = tf.cast(tf.shape(image)[:2], tf.int64)
     canvas = tf.stack([file.header.height, file.header.width])
-    before = tf.stack([frame.top, frame.left])
+    before = tf.stack([top, left])
 
     def on_canvas() -> tf.Tensor:
         margins = tf.concat([tf.stack([before, canvas - size - before], 1), [[0, 0]]], 0)
@@ -221,27 +265,44 @@ def _decode_gif(file: _File) -> tf.Tensor:
 
 
 def _decode_bmp(file: _File) -> tf.Tensor:
-    image = _decode_any(file)
-    # TensorFlow mistakes the indices of a palette's colours for shades of gray.
-    return tf.cond(
-        headers.bmp_bits(file.content) == 8,
-        lambda: tf.gather(headers.bmp_palette(file.content), tf.cast(image[:, :, 0], tf.int32)),
-        lambda: image,
-    )
+    def opaque() -> tf.Tensor:
+        image = _decode_any(file)
+        # TensorFlow mistakes the indices of a palette's colours for shades of gray.
+        return tf.cond(
+            headers.bmp_bits(file.content) == 8,
+            lambda: tf.gather(headers.bmp_palette(file.content), tf.cast(image[:, :, 0], tf.int32)),
+            lambda: image,
+        )
+
+    background = file.background
+    if background is None:
+        return opaque()
+
+    def transparent() -> tf.Tensor:
+        pixels = tf.io.decode_bmp(file.encoded, 4)
+        # Programs that know no opacity write 0 for all of it; browsers show such a file, too.
+        unknown = tf.reduce_all(pixels[..., 3] == 0)
+        return tf.cond(unknown, lambda: pixels[..., :3], lambda: _on_background(pixels, background))
+
+    return tf.cond(headers.bmp_is_transparent(file.content), transparent, opaque)
 
 
 def _decode_webp(file: _File) -> tf.Tensor:
     # TensorFlow cannot decode a transparent WebP to three channels.
-    frame = headers.webp_frame(file.encoded, file.content, file.header.frame)
-    image = tf.io.decode_image(frame, expand_animations=False)
     background = file.background
+    frame = headers.webp_frame(
+        file.encoded, file.content, file.header.frame, transparent=background is not None
+    )
+    image = tf.io.decode_image(frame, expand_animations=False)
     if background is None:
         return image[:, :, :3]
-    return tf.cond(
+    _, _, left, top = tf.unstack(headers.webp_place(file.content))
+    shown = tf.cond(
         tf.shape(image)[2] == 4,
         lambda: _on_background(image, background),
         lambda: image[:, :, :3],
     )
+    return _on_canvas(file, shown, left, top)
 
 
 # In the order of headers.FORMATS. The last one is not called: such a file never passes the check.

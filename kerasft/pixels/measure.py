@@ -82,21 +82,21 @@ def sketch(encoded: bytes, background: Color | None = WHITE) -> Sketch:
         background: colour that transparent pixels lie on, see `images.decode_image`.
     """
     kind = convert.kind_of(encoded)
+    if kind == "TIFF" and convert.has_pages(encoded):
+        kind = convert.MULTI_PAGE
     try:
         encoded = convert.as_readable(encoded)
     except Unreadable as error:
         return Sketch(Picture(str(error), kind=kind), None)
     try:
-        deep = _deep_values(encoded)
-        peak = 0 if deep is None else _peak_of(deep)
+        peak, digest = _of_deep(encoded)
         image = _decode(encoded, background, depth_of(peak))
     except tf.errors.InvalidArgumentError:
         return Sketch(Picture(images.reason_of(encoded), kind=kind), None)
     height, width, _ = image.shape
-    digest = _digest_of(image if deep is None else deep)
     picture = Picture(
         "",
-        pixels=digest,
+        pixels=digest or _digest_of(image),
         height=height,
         width=width,
         plain=_is_plain(image),
@@ -200,18 +200,16 @@ def _is_opaque_png(encoded: bytes) -> bool:
     )
 
 
-def _deep_values(encoded: bytes) -> np.ndarray | None:
-    """Decodes a PNG of 16 bits per channel to uint16 [h, w, channels]; None for other files."""
+def _of_deep(encoded: bytes) -> tuple[int, str]:
+    """Returns the largest colour and the digest of a PNG of 16 bits per channel, or (0, "")."""
     if not encoded.startswith(b"\x89PNG\r\n\x1a\n") or encoded[24:25] != b"\x10":
-        return None
+        return 0, ""
     if images.has_problem(encoded):  # such as too many pixels
-        return None
-    return np.asarray(tf.io.decode_png(encoded, dtype=tf.uint16))
-
-
-def _peak_of(values: np.ndarray) -> int:
+        return 0, ""
+    values: Any = tf.io.decode_png(encoded, dtype=tf.uint16)
+    values = np.asarray(memoryview(values))  # without a copy
     colours = values[:, :, : {2: 1, 4: 3}.get(values.shape[2])]  # the rest is opacity
-    return int(colours.max())
+    return int(colours.max()), _digest_of(values)
 
 
 def _digest_of(image: np.ndarray) -> str:

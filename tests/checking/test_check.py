@@ -10,6 +10,7 @@ from click.testing import CliRunner
 from drawing import draw_photos
 from PIL import Image, ImageFilter
 
+from kerasft.checking.check import check_photos
 from kerasft.checking.features import out_of_fold_scores, outliers_of, suspects_of
 from kerasft.cli.main import main
 
@@ -53,6 +54,15 @@ def test_a_set_without_a_readable_file_says_so(tmp_path):
         (tmp_path / name / "1.jpg").touch()
     status, text = check(tmp_path)
     assert (status, text.split("\n")[0]) == (1, "2 files: none can be used")
+
+
+def test_what_is_plain_depends_on_the_background(photos):
+    icon = np.zeros((40, 40, 4), np.uint8)  # black; the shape is in the transparency alone
+    icon[10:30, 10:30, 3] = 255
+    Image.fromarray(icon).save(photos / "cross/icon.png")
+    for background, plain in (("white", ()), ("black", ("cross/icon.png",))):
+        flags = {"data.source": str(photos), "data.background": background}
+        assert check_photos({**flags, "model.weights": "sample"}).plain == plain
 
 
 def test_an_entry_that_is_too_long_takes_two_lines(photos):

@@ -184,3 +184,13 @@ def test_copies_that_are_most_of_a_class_have_no_group(caplog):
         assert set(_group_names(photos, [many, whole])) == {""}
     assert "1 group of near copies is" in caplog.text
     assert "Copies of b have no group" in caplog.text
+
+
+def test_photos_outside_of_training_leave_no_groups_to_divide(caplog):
+    of_test = [Photo(f"test/{i}.png", "a", "test") for i in range(3)]
+    photos = [*of_class("a", 2, split="train"), *of_test]  # a validation split is to be drawn
+    with caplog.at_level("WARNING"):
+        assert set(_group_names(photos, [CopyGroup("exact", [0, 1])])) == {""}
+    assert "Copies of a have no group" in caplog.text
+    free = [*of_class("a", 3, split="train"), *of_test]
+    assert _group_names(free, [CopyGroup("exact", [0, 1])])[:3] == ["copies-1", "copies-1", ""]

@@ -1,6 +1,7 @@
 """Images that Pillow converts, because TensorFlow cannot read them."""
 
 import io
+import struct
 
 import numpy as np
 import pytest
@@ -10,8 +11,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from kerasft.errors import Unreadable
+from kerasft.input_rule import WHITE
 from kerasft.pixels import convert, images
-from kerasft.pixels.convert import Converted, as_readable, kind_of
+from kerasft.pixels.convert import Converted, as_readable, has_pages, kind_of
 from kerasft.pixels.measure import measure_image
 
 PICTURE = np.asarray(blocks().convert("RGB"))
@@ -145,3 +147,55 @@ def test_damaged_files_give_a_picture_or_a_reason(name, changes, cut):
         encoded[place % len(encoded)] = value
     found = measure_image(bytes(encoded[: len(encoded) - cut]))
     assert bool(found.reason) != bool(found.pixels)
+
+
+def tiff_of(order, *kinds):
+    """A TIFF of directories that say nothing but what they are (None: not even that)."""
+    encoded = {"<": b"II*\0", ">": b"MM\0*"}[order] + struct.pack(order + "I", 8)
+    for number, kind in enumerate(kinds, 1):
+        tag = 256 if kind is None else 254
+        entry = struct.pack(order + "HHHII", 1, tag, 4, 1, kind or 0)
+        at = len(encoded) + len(entry) + 4
+        encoded += entry + struct.pack(order + "I", at if number < len(kinds) else 0)
+    return encoded
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize(
+    ("kinds", "pages"),
+    [
+        ([None], False),
+        ([None, None], True),
+        ([0, 2], True),  # a page of a document
+        ([None, 1], False),  # a smaller version
+        ([None, 4], False),  # a mask
+        ([None, 1, 0], True),
+    ],
+)
+def test_pages_of_a_tiff_are_told_from_smaller_versions_and_masks(order, kinds, pages):
+    assert has_pages(tiff_of(order, *kinds)) == pages
+
+
+def test_a_tiff_in_a_circle_has_been_counted_enough():
+    encoded = bytearray(tiff_of("<", None, 1))
+    encoded[-4:] = struct.pack("<I", len(tiff_of("<", None)))
+    assert not has_pages(bytes(encoded))
+
+
+def test_of_a_tiff_with_pages_the_first_is_read():
+    turned = blocks().rotate(180)
+    encoded = encode(blocks(), "TIFF", save_all=True, append_images=[turned])
+    assert measure_image(encoded).kind == "multi-page TIFF"
+    np.testing.assert_array_equal(images.decode_image(as_readable(encoded)), PICTURE)
+    assert measure_image(encode(blocks(), "TIFF")).kind == "TIFF"
+
+
+def test_a_bmp_that_is_converted_is_shown_where_all_of_it_is_clear():
+    masks = struct.pack("<IIII", 0xFF, 0xFF00, 0xFF0000, 0xFF000000)  # as in no common BMP
+    fields = struct.pack("<IiiHHIIiiII", 124, 2, 1, 1, 32, 3, 0, 0, 0, 0, 0)
+    head = b"BM" + struct.pack("<IHHI", 146, 0, 0, 138) + fields + masks.ljust(84, b"\0")
+    for alpha, expected in (((0, 0), [[200, 0, 0]] * 2), ((255, 0), [[200, 0, 0], [255] * 3])):
+        encoded = head + b"".join(bytes([200, 0, 0, one]) for one in alpha)
+        assert kind_of(encoded) == "BMP"
+        image = images.decode_image(as_readable(encoded), WHITE)
+        assert image.numpy().tolist() == [expected]

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from kerasft.pixels import headers, images
+from kerasft.pixels.convert import kind_of
 from kerasft.pixels.measure import measure_image
 
 NO_DEADLINE = settings(
@@ -194,6 +195,48 @@ def test_a_webp_animation_is_cut_down_to_its_first_frame():
     assert Image.open(io.BytesIO(encoded)).n_frames == 3
     content = headers.bytes_of(tf.constant(encoded))
     frame = headers.read_header(content)[1].frame
-    cut = headers.webp_frame(encoded, content, frame).numpy()
+    cut = headers.webp_frame(encoded, content, frame, transparent=False).numpy()
     first = Image.open(io.BytesIO(cut))
     assert (first.n_frames, first.size) == (1, (60, 40))
+
+
+def bmp_head(size, bits, packing, masks, length):
+    """A BMP file with fields of its header as given, cut or filled to a length."""
+    head = b"BM" + bytes(12) + struct.pack("<IiiHHI", size, 4, 3, 1, bits, packing)
+    return (head.ljust(54, b"\0") + masks).ljust(length, b"\0")[:length]
+
+
+@NO_DEADLINE
+@given(
+    size=st.sampled_from([0, 12, 16, 39, 40, 52, 56, 64, 108, 124, 2**31]),
+    bits=st.sampled_from([0, 1, 4, 8, 16, 24, 32, 64]),
+    packing=st.sampled_from([0, 1, 2, 3, 4, 6]),
+    masks=st.sampled_from(
+        [
+            bytes([0, 0, 255, 0, 0, 255, 0, 0, 255, 0, 0, 0, 0, 0, 0, 255]),
+            bytes([255, 0, 0, 0, 0, 255, 0, 0, 0, 0, 255, 0, 0, 0, 0, 255]),
+            bytes(16),
+        ]
+    ),
+    length=st.sampled_from([54, 66, 70, 200]),
+)
+def test_pillow_converts_the_bmp_files_that_the_header_does_not_know(
+    size, bits, packing, masks, length
+):
+    encoded = bmp_head(size, bits, packing, masks, length)
+    problem = headers.read_header(headers.bytes_of(tf.constant(encoded)))[1].problem
+    assert (kind_of(encoded) == "BMP") == (problem.numpy() == headers.ODD_BMP)
+
+
+def of_place(encoded, left, top):
+    """Moves the first frame of an animated WebP on its canvas."""
+    at = encoded.index(b"ANMF") + 8
+    place = (left // 2).to_bytes(3, "little") + (top // 2).to_bytes(3, "little")
+    return encoded[:at] + place + encoded[at + 6 :]
+
+
+def test_a_frame_off_the_canvas_of_a_webp_is_refused():
+    for left, top, off in ((0, 0, False), (2, 0, True), (0, 2, True)):
+        encoded = of_place(FILES["animated webp"], left, top)
+        reason = measure_image(encoded).reason
+        assert reason == ("is damaged: its first frame lies off its canvas" if off else "")

@@ -409,6 +409,69 @@ def test_a_frame_of_a_gif_lies_at_its_place_on_the_canvas():
     assert decoded(bytes(encoded), None).shape == (1, 2, 3)  # as kerasft 0.2 did
 
 
+def on_white(encoded: bytes) -> np.ndarray:
+    """Decodes with Pillow, on a white canvas."""
+    first = Image.open(io.BytesIO(encoded)).convert("RGBA")
+    canvas = Image.new("RGBA", first.size, (255, 255, 255, 255))
+    canvas.alpha_composite(first)
+    return np.asarray(canvas.convert("RGB"))
+
+
+def half_clear() -> Image.Image:
+    """A picture whose borders are transparent, and its lower right corner half so."""
+    pixels = np.array(blocks().convert("RGBA"))
+    pixels[20:, 30:, 3] = 100
+    pixels[:10] = pixels[:, :8] = 0
+    return Image.fromarray(pixels)
+
+
+@pytest.mark.parametrize("lossless", [False, True])
+@pytest.mark.parametrize("frames", [1, 2])
+def test_a_transparent_webp_lies_on_the_background_at_its_place(lossless, frames):
+    options = {"lossless": lossless, "quality": 90}
+    if frames > 1:  # Pillow writes the part that is not transparent, and its place
+        options |= {"save_all": True, "append_images": [blocks().convert("RGBA")]}
+    encoded = encode(half_clear(), "WEBP", **options)
+    assert (b"ALPH" in encoded, b"ANMF" in encoded) == (not lossless, frames > 1)
+    np.testing.assert_array_equal(decoded(encoded), on_white(encoded))
+    shape = (30, 52, 3) if frames > 1 else (40, 60, 3)
+    assert decoded(encoded, None).shape == shape  # as kerasft 0.2 did
+
+
+def bmp_of_32_bits(alpha: bytes) -> bytes:
+    """A BMP of one row, red, with these opacities, as programs write it since Windows 98."""
+    masks = bytes([0, 0, 255, 0, 0, 255, 0, 0, 255, 0, 0, 0, 0, 0, 0, 255])
+    fields = struct.pack("<IiiHHIIiiII", 124, len(alpha), 1, 1, 32, 3, 0, 0, 0, 0, 0)
+    pixels = b"".join(bytes([0, 0, 200, one]) for one in alpha)
+    size = struct.pack("<IHHI", 138 + len(pixels), 0, 0, 138)
+    return b"BM" + size + fields + masks.ljust(84, b"\0") + pixels
+
+
+def test_a_transparent_bmp_lies_on_the_background_unless_all_of_it_is_clear():
+    encoded = bmp_of_32_bits(bytes([255, 127, 0]))
+    assert decoded(encoded).tolist() == [[[200, 0, 0], [228, 128, 128], [255, 255, 255]]]
+    np.testing.assert_array_equal(decoded(encoded), on_white(encoded))
+    assert decoded(encoded, None).tolist() == [[[200, 0, 0]] * 3]  # as kerasft 0.2 did
+    assert decoded(bmp_of_32_bits(bytes(3))).tolist() == [[[200, 0, 0]] * 3]
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "I;16", "deep RGBA"])
+def test_large_images_are_computed_in_strips_and_are_the_same(mode, monkeypatch):
+    random = np.random.default_rng(0)
+    pixels = random.integers(0, 256, (50, 30, 4), np.uint8)
+    if mode == "RGBA":
+        encoded = encode(Image.fromarray(pixels), "PNG")
+    elif mode == "I;16":
+        encoded = encode(Image.fromarray(random.integers(0, 4096, (50, 30), np.uint16)), "PNG")
+    else:
+        encoded = tf.io.encode_png(pixels.astype(np.uint16) * 257).numpy()
+    whole = decoded(encoded, depth=12)
+    monkeypatch.setattr(images, "STRIP", 7 * 30)
+    images._decoder.cache_clear()
+    np.testing.assert_array_equal(decoded(encoded, depth=12), whole)
+    images._decoder.cache_clear()
+
+
 def test_the_depth_says_which_number_is_white():
     values = np.array([[0, 100, 255, 2048, 4095, 65535]], np.uint16)
     encoded = encode(Image.fromarray(values), "PNG")

@@ -7,12 +7,16 @@ import numpy as np
 import pytest
 from drawing import draw_photos
 from PIL import Image
+from small_run import NAMES, small_model
 
+from kerasft.config.fields import Data
 from kerasft.config.load import load_config
+from kerasft.data.scan import scan_source
 from kerasft.errors import UserError
 from kerasft.evaluation.evaluate import evaluate_run
 from kerasft.evaluation.predict import predict
 from kerasft.export.export import export_run
+from kerasft.input_rule import InputRule
 from kerasft.models import bundle
 from kerasft.training.train import continue_run, train_run
 
@@ -108,3 +112,33 @@ def test_12_bits_are_found_told_and_kept(tmp_path, caplog, format):
         "The model's depth is 12 bits, the largest number in the photos is 5,000: "
         "all from 4,095 on are white."
     ) in caplog.text
+
+
+@pytest.mark.parametrize(("background", "plain"), [((255, 255, 255), False), ((0, 0, 0), True)])
+def test_a_model_file_says_on_what_transparent_photos_lie(tmp_path, caplog, background, plain):
+    icon = np.zeros((40, 40, 4), np.uint8)  # black; the shape is in the transparency alone
+    icon[10:30, 10:30, 3] = 255
+    photos = draw_photos(tmp_path / "photos", per_class=2)
+    Image.fromarray(icon).save(photos / "cross/icon.png")
+    rule = InputRule(32, "stretch", background, 8)
+    opened = bundle.Bundle(small_model(), NAMES, rule)
+    bundle.save(opened, tmp_path / "model.keras")
+    evaluate_run(tmp_path / "model.keras", data=photos)
+    assert ("1 file is one plain colour: cross/icon.png" in caplog.text) == plain
+
+
+def test_pages_behind_the_first_are_told(tmp_path, caplog):
+    caplog.set_level("INFO")
+    photos = draw_photos(tmp_path / "photos", per_class=6)
+    first, second = (Image.open(photos / f"{kind}/{kind}-000.png") for kind in ("cross", "circle"))
+    first.save(photos / "cross/pages.tif", save_all=True, append_images=[second])
+    scan_source(Data(source=str(photos)), seed=0)
+    line = "1 TIFF file has several pages, of which only the first is used."
+    assert f"{photos}: {line}" in caplog.messages
+    bundle.save(
+        bundle.Bundle(small_model(), NAMES, InputRule(32, "stretch", (255, 255, 255), 8)),
+        tmp_path / "model.keras",
+    )
+    caplog.clear()
+    predict(tmp_path / "model.keras", photos)
+    assert f"photos: {line}" in caplog.messages
