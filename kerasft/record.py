@@ -4,8 +4,8 @@ Every earlier schema can be read: facts that an older kerasft did not write have
 later schema is refused, because its facts could be misread.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -75,14 +75,23 @@ class Steps:
 
     Attributes:
         epochs: number of epochs that were trained.
-        best_epoch: number of the epoch whose weights are kept, from 1.
+        best_epoch: number of the epoch whose weights are kept, from 1; 0: the head that was solved
+            at the start.
         precision: precision of the steps, as `phases.N.precision` names it. Figures on validation
             are in float32.
+        head_start: how the head was solved at the start: the chosen strength of the ridge, and
+            the figures on validation of all that were tried; None if it was not.
+        alpha: share of the best epoch in the weights that are kept, 0 to 1; the rest is of the
+            start of the phase (`training/wise.py`).
+        alphas: shares that were tried, with the figures on validation; [] if none were.
     """
 
     epochs: int
     best_epoch: int
     precision: str = "float32"
+    head_start: Mapping[str, Any] | None = None
+    alpha: float = 1.0
+    alphas: Sequence[Any] = field(default_factory=list)
 
 
 @dataclass(frozen=True)

@@ -458,6 +458,10 @@ def summary_text(result: Mapping[str, Any]) -> str:
 def _phase_line(phase: Mapping[str, Any]) -> str:
     parts = _parts_text(phase.get("parts", ()))  # none in runs of version 0.1.0
     how = f"epoch {phase.get('best_epoch')} of {phase.get('epochs')} was the best"
+    if phase.get("best_epoch") == 0:
+        how = f"the solved head was better than its {epochs_text(phase['epochs'])} of training"
+    if phase.get("alpha", 1) < 1:
+        how += f", mixed with the start of the phase (alpha {phase['alpha']:g})"
     done = f"trained{_precision_text(phase)}"
     if "method" in phase:
         chosen = ", ".join(f"{key} {value}" for key, value in phase["parameters"].items())

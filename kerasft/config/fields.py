@@ -76,6 +76,13 @@ class Phase(Named):
         'Not set: none in the first phase ("all" with weights = "none"); in a later one the '
         "backbone's default, below those of the phase before.",
     )
+    head_start: Literal["auto", "solved", "kept"] = Field(
+        default="auto",
+        description='Weights that the head begins with: "solved", those of ridge logistic '
+        "regression on all stored views, whose strength validation chooses, for a head without "
+        'hidden layers whose features are stored; or "kept", those of the phase before, random in '
+        'the first phase. "auto": solved in a first phase where that is possible.',
+    )
     epochs: StrictInt = Field(
         gt=0, description="Maximum number of epochs; patience may stop the phase earlier."
     )
@@ -148,6 +155,12 @@ class Phase(Named):
         ge=0,
         lt=1,
         description="Label smoothing: share of the target that is spread evenly over all classes.",
+    )
+    wise: StrictBool = Field(
+        default=True,
+        description="Whether the weights at the end may lie between those of the phase's start and "
+        "of its best epoch, if validation prefers them (WiSE-FT). Only after the first phase, and "
+        'with batch_norm = "frozen".',
     )
     precision: Literal["auto", "float32", "mixed_bfloat16", "mixed_float16"] = Field(
         default="auto",

@@ -3,6 +3,7 @@
 Shapes: N images, F features, K classes.
 """
 
+import logging
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,12 +13,13 @@ import numpy as np
 from kerasft.activations.context import SCORING_BATCH, RunContext
 from kerasft.activations.keys import TRAIN_AND_VALIDATION
 from kerasft.activations.prefix_pass import activations_at
-from kerasft.activations.store import Stored
-from kerasft.config.fields import Solved
+from kerasft.activations.store import Stored, release
+from kerasft.config.fields import Phase, Solved
 from kerasft.data.source import Source
 from kerasft.data.splits import bound_names, unit_numbers
 from kerasft.heads import methods, solved, solver
 from kerasft.heads.solved import Examples
+from kerasft.heads.start import STRENGTHS, HeadStart, solve_start
 from kerasft.heads.trained import STANDARD, set_standard
 from kerasft.metrics import Answers, Figures
 from kerasft.models import bundle
@@ -27,8 +29,12 @@ from kerasft.models.net import Net
 from kerasft.progress import Event, Part
 from kerasft.record import Solving, Steps
 from kerasft.run import read_metrics, write_metrics
+from kerasft.training import checkpoint
+from kerasft.training.feed import class_weights
 from kerasft.training.fit import fit
 from kerasft.training.trainable import open_trainable
+
+log = logging.getLogger("kerasft")
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,6 +83,7 @@ def train_suffix(context: RunContext, index: int, net: Net, seed: int) -> PhaseO
     images = len(context.source.indices("train"))
     trainable = open_trainable(context.plan, index, net, images)
     phase, cut, parameters = trainable.phase, trainable.cut, trainable.parameters
+    continued = checkpoint.load(context.run.checkpoints, phase.name) is not None
     changing = may_change(model, cut, phase.batch_norm)
     figures = {
         "blocks": len(cut.blocks),
@@ -91,21 +98,69 @@ def train_suffix(context: RunContext, index: int, net: Net, seed: int) -> PhaseO
         pairs = zip(start, fingerprint(model), strict=True)
         start = [now if now[0].startswith(f"{STANDARD}/") else before for before, now in pairs]
 
+    solving = head_start = None
+    if phase.head_start == "solved" and stored and not continued:
+        solving = Part("solving", len(STRENGTHS), context.progress, phase.name)
+        head_start = _solve_start(context, phase, model, stored, solving)
+        solving.end()
     with computing_in(model, phase.precision):
-        done, answers, epochs = fit(context, trainable, seed, start=digest_of(start), stored=stored)
+        fitted = fit(
+            context,
+            trainable,
+            seed,
+            # The head's own weights are not in it: solved on another machine, they differ a bit.
+            start=digest_of(start),
+            stored=stored,
+            head_start=head_start,
+            wise=phase.wise and index > 0,
+        )
     thaw(model)
     return PhaseOutcome(
         model=model,
         start=start,
         trained=changing,
-        line=done.lines[done.best_epoch - 1],
-        answers=answers,
-        how=Steps(done.epoch, done.best_epoch, phase.precision),
+        line=fitted.line,
+        answers=fitted.answers,
+        how=fitted.how,
         parameters=parameters,
         learning_norms=trainable.learning_norms,
         stored=stored,
-        parts=[part for part in (stored and stored.part, epochs) if part],
+        parts=[part for part in (stored and stored.part, solving, fitted.part) if part],
     )
+
+
+def _solve_start(
+    context: RunContext, phase: Phase, model: keras.Model, stored: Stored, part: Part
+) -> HeadStart:
+    """Solves the weights that a head begins with, puts them into the model and tells of them."""
+    labels, classes = context.labels("train"), len(context.source.class_names)
+    standard = None
+    if _has_standard(model):
+        layer = model.get_layer(STANDARD)
+        mean, variance = (np.asarray(v, np.float32).ravel() for v in (layer.mean, layer.variance))
+        standard = mean, np.sqrt(variance)
+    solved_start = solve_start(
+        stored.train,
+        labels,
+        np.asarray(stored.validation),
+        context.labels("validation"),
+        num_classes=classes,
+        standard=standard,
+        class_weights=class_weights(phase, labels, classes),
+        label_smoothing=phase.label_smoothing,
+        release=release,
+        progress=part.step,
+    )
+    model.get_layer("logits").set_weights([solved_start.kernel, solved_start.bias])
+    log.info(
+        "%s: the head begins solved (ridge of strength %g, chosen on validation): validation "
+        "accuracy %.3f, loss %.4f.",
+        phase.name,
+        solved_start.strength,
+        solved_start.validation.accuracy,
+        solved_start.validation.loss,
+    )
+    return solved_start
 
 
 def _has_standard(model: keras.Model) -> bool:

@@ -4,6 +4,7 @@ import logging
 import math
 import time
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import keras
@@ -14,35 +15,63 @@ from kerasft.activations.store import Rows, Stored, release
 from kerasft.config.fields import Phase
 from kerasft.data.batches import explaining
 from kerasft.errors import PhaseFailed, UserError
+from kerasft.heads.start import HeadStart
 from kerasft.metrics import Answers, Figures
 from kerasft.models import bundle
 from kerasft.models.live import computing_in
 from kerasft.progress import Event, Part
+from kerasft.record import Steps
 from kerasft.run import read_metrics, write_metrics
 from kerasft.training import checkpoint
 from kerasft.training.checkpoint import PhaseState
 from kerasft.training.feed import Epochs
 from kerasft.training.rates import apply_rest, batches_seen, rates_at
 from kerasft.training.trainable import Trainable
+from kerasft.training.wise import Between, between
 
 log = logging.getLogger("kerasft")
 
 
+@dataclass(frozen=True, eq=False)
+class Fitted:
+    """A phase whose epochs are over; its suffix has the weights that are kept.
+
+    Attributes:
+        line: the line of metrics.jsonl that belongs to the kept weights; the figures on validation
+            are theirs, those on training are the best epoch's.
+        how: the epochs, and what was tried before and after them.
+        answers: validation answers of all that validation chose among; None if an older version
+            trained all epochs.
+        part: the time of the epochs.
+    """
+
+    line: dict[str, Any]
+    how: Steps
+    answers: Answers | None
+    part: Part
+
+
 def fit(
-    context: RunContext, trainable: Trainable, seed: int, *, start: str, stored: Stored | None
-) -> tuple[PhaseState, Answers | None, Part]:
+    context: RunContext,
+    trainable: Trainable,
+    seed: int,
+    *,
+    start: str,
+    stored: Stored | None,
+    head_start: HeadStart | None = None,
+    wise: bool = False,
+) -> Fitted:
     """Trains a phase until its last epoch, or until patience runs out.
 
     Args:
         context: the run; a checkpoint of this phase in it is continued.
-        trainable: the phase, set up. Its suffix has the best epoch's weights afterwards.
+        trainable: the phase, set up.
         seed: the phase's seed.
         start: digest of the whole model at the start of the phase (`cut.digest_of`).
         stored: the stored activations at the cut; None computes them from pixels in every step.
-
-    Returns:
-        The state of the phase after at least one epoch; the validation answers of its epochs,
-        None if an older version trained them all; and their time.
+        head_start: the solved head that is in the suffix: it counts as epoch 0. None: no such, or
+            the phase is continued.
+        wise: whether weights between the start and the best epoch are tried at the end.
 
     Raises:
         PhaseFailed: the loss is not a number from the start.
@@ -51,7 +80,8 @@ def fit(
     phase, steps, suffix = trainable.phase, trainable.steps_per_epoch, trainable.cut.suffix
     train = context.source.indices("train")
     checkpoint.reset_seeds(suffix, seed)
-    keeper = _Keeper(context, trainable, start, stored)
+    began_with = checkpoint.weights_of(suffix)
+    keeper = _Keeper(context, trainable, start, stored, head_start)
     first, earlier = keeper.now.epoch, keeper.now.seconds
     part = Part("epochs", steps * (phase.epochs - first), context.progress, phase.name)
     if not keeper.ended():
@@ -69,10 +99,11 @@ def fit(
                 verbose=0,
                 callbacks=[keeper, _Watcher(context, phase, steps, part, at_once)],
             )
-    checkpoint.assign_weights(suffix, keeper.best)
+    chosen = keeper.choose(began_with if wise and not trainable.learning_norms else None)
+    checkpoint.assign_weights(suffix, chosen.weights)
     part.end()
     part.add(earlier)
-    return keeper.now, Answers.joined(keeper.answers) if keeper.answers else None, part
+    return keeper.fitted(chosen, part)
 
 
 class _Keeper(keras.callbacks.Callback):
@@ -93,6 +124,7 @@ class _Keeper(keras.callbacks.Callback):
         trainable: Trainable,
         start: str,
         stored: Stored | None,
+        head_start: HeadStart | None,
     ) -> None:
         super().__init__()
         self._context, self._trainable, self._stored = context, trainable, stored
@@ -123,6 +155,29 @@ class _Keeper(keras.callbacks.Callback):
             self.answers = [answers] if answers else []
             # The state is committed before the line is written; a kill may fall between.
             write_metrics(context.run, self._earlier + found.lines)
+        elif head_start:
+            self._count(head_start)
+
+    def _count(self, head_start: HeadStart) -> None:
+        """Counts a solved head as epoch 0."""
+        line: dict[str, Any] = {
+            "phase": self._phase.name,
+            "epoch": 0,
+            "loss": head_start.train.loss,
+            "accuracy": head_start.train.accuracy,
+            "val_loss": head_start.validation.loss,
+            "val_accuracy": head_start.validation.accuracy,
+            "learning_rates": {},
+            "head_start": {
+                "strength": head_start.strength,
+                "tried": [one.to_json() for one in head_start.tried],
+            },
+        }
+        if self._stored:
+            line["activations"] = self._stored.dtype
+        self.now.best_loss, self.now.lines = line["val_loss"], [line]
+        self.answers = [head_start.answers]
+        write_metrics(self._context.run, [*self._earlier, line])
 
     def ended(self) -> bool:
         """Returns whether the epochs are done, patience ran out, or the loss is not a number."""
@@ -195,13 +250,61 @@ class _Keeper(keras.callbacks.Callback):
         checkpoint.assign_weights(self._suffix, checkpoint.weights_of(self._suffix))
         return stepped
 
+    def choose(self, start: list[np.ndarray] | None) -> Between:
+        """Chooses the weights that are kept: the best epoch's, or weights on the way to them.
+
+        Args:
+            start: weights of the suffix at the start of the phase; None tries nothing between.
+        """
+        if start is None or not self.now.best_epoch:
+            return Between(self.best, 1.0, (), ())
+        suffix = self._trainable.cut.suffix
+
+        def score(weights: list[np.ndarray]) -> tuple[Figures, Answers]:
+            checkpoint.assign_weights(suffix, weights)
+            logits = self._logits(self._trainable.scorer)
+            return Figures.of(logits, self._labels), Answers.of(logits, self._labels)
+
+        line = self._best_line()
+        of_best = Figures(line["val_accuracy"], line["val_loss"], len(self._labels))
+        return between(start, self.best, of_best, score)
+
+    def fitted(self, chosen: Between, part: Part) -> Fitted:
+        """Returns the outcome of the epochs with the weights that were chosen."""
+        now, line = self.now, self._best_line()
+        kept = [one for one in chosen.tried if one.alpha == chosen.alpha < 1]
+        for one in kept:
+            line |= {"val_loss": one.val_loss, "val_accuracy": one.val_accuracy}
+        answers = [*self.answers, *chosen.answers]
+        return Fitted(
+            line=line,
+            how=Steps(
+                epochs=now.epoch,
+                best_epoch=now.best_epoch,
+                precision=self._phase.precision,
+                head_start=now.lines[0].get("head_start"),
+                alpha=chosen.alpha,
+                alphas=[one.to_json() for one in chosen.tried],
+            ),
+            answers=Answers.joined(answers) if answers else None,
+            part=part,
+        )
+
+    def _best_line(self) -> dict[str, Any]:
+        now = self.now
+        return dict(next(line for line in now.lines if line["epoch"] == now.best_epoch))
+
     def _score_validation(self) -> Figures:
         exact = self._phase.precision == "float32"
         scorer = self.model if exact else self._trainable.scorer
-        with computing_in(scorer, "float32"):
-            logits = np.asarray(bundle.compute(scorer, self._validation_batches()))
+        logits = self._logits(scorer)
         self.answers.append(Answers.of(logits, self._labels))
         return Figures.of(logits, self._labels)
+
+    def _logits(self, scorer: keras.Model) -> np.ndarray:
+        """Returns the logits of the validation images [n,K], in float32."""
+        with computing_in(scorer, "float32"):
+            return np.asarray(bundle.compute(scorer, self._validation_batches()))
 
     def _validation_batches(self) -> Iterable:
         if self._stored:
@@ -215,7 +318,7 @@ class _Keeper(keras.callbacks.Callback):
         now, name = self.now, self._phase.name
         message = f"Phase '{name}': the loss became infinite or NaN in epoch {now.epoch}"
         advice = f"A learning rate lower than {self._phase.learning_rate:g} may help."
-        if now.best_epoch == 0:
+        if not math.isfinite(now.best_loss):
             raise PhaseFailed(f"{message}, so there is nothing to keep. {advice}")
         log.warning("%s; the phase ends with epoch %d. %s", message, now.best_epoch, advice)
 

@@ -31,6 +31,7 @@ from kerasft.data.checks import warn_of_depth
 from kerasft.data.known import warn_of_known_photos
 from kerasft.data.source import Source
 from kerasft.errors import TooFewPhotos, UserError
+from kerasft.heads.start import LARGEST
 from kerasft.input_rule import DROP, depth_of
 from kerasft.models.cut import Cut
 from kerasft.models.net import Net
@@ -124,6 +125,8 @@ def settle(config: Config, source: Source, net: Net, machine: Device, *, done: i
             steps = phase.epochs * math.ceil(len(source.indices("train")) / phase.batch_size)
             ahead = StepsAhead(phase, cut, decided.stored, steps, machine.threads or 1)
             settled["precision"] = _settle_steps(config, ahead, device)
+            why = _why_not_solved(blocks[index], decided.stored, config, net)
+            settled["head_start"] = _settle_head_start(phase, index, why)
         phases.append(phase.model_copy(update=settled))
     config = config.model_copy(
         update={
@@ -157,6 +160,33 @@ def settle(config: Config, source: Source, net: Net, machine: Device, *, done: i
     return Plan.of(config, storing)
 
 
+def _why_not_solved(blocks: int | str, stored: bool, config: Config, net: Net) -> str:
+    """Returns why the head of a phase can't begin solved, a clause for people; "" if it can."""
+    weights = net.features.shape[-1] * net.model.output_shape[-1]
+    if blocks:
+        return "the phase trains blocks below the head too"
+    if config.head.hidden:
+        return "the head has hidden layers (`head.hidden`)"
+    if not stored:
+        return "its features are not stored"
+    if weights > LARGEST:
+        return f"it has {weights:,} weights, more than {LARGEST:,}"
+    return ""
+
+
+def _settle_head_start(phase: Phase, index: int, why_not: str) -> str:
+    """Settles whether the head of a phase begins solved; see `_why_not_solved`."""
+    if phase.head_start == "solved" and why_not:
+        raise UserError(
+            f"the head can't begin solved: {why_not}. Expected 'kept' or 'auto'.",
+            field=f"phases.{index}.head_start",
+            exit_code=2,
+        )
+    if phase.head_start == "auto":
+        return "kept" if index or why_not else "solved"
+    return phase.head_start
+
+
 def _refuse_idle_epochs(phase: AnyPhase, index: int, images: int) -> None:
     """Refuses a phase some of whose epochs would be over before the first optimizer step."""
     if isinstance(phase, Solved):
@@ -176,11 +206,11 @@ def of_older_version(config: Config) -> Config:
     """Completes the config of a run that an older version trained; others stay as they are.
 
     Version 0.1.0 made a new view in every epoch, mixed nothing and stored nothing, and its config
-    had no fields for that. A run of a later version has `augment.views` settled. Where no precision
-    of the steps is written down, it was float32, the default before there was "auto". Where no
-    depth is, images were read by the rule of 0.2, which `data.background` calls "drop".
+    had no fields for that. A run of a later version has `augment.views` settled. What a phase does
+    not write down was as `BEFORE` says. Where no depth is, images were read by the rule of 0.2,
+    which `data.background` calls "drop".
     """
-    config = _in_float32_where_nothing_is_said(config)
+    config = _as_before_where_nothing_is_said(config)
     if config.data.depth == "auto":
         reading = {"background": DROP, "depth": 16}
         config = config.model_copy(update={"data": config.data.model_copy(update=reading)})
@@ -191,15 +221,18 @@ def of_older_version(config: Config) -> Config:
     return config.model_copy(update={"augment": augment, "phases": phases})
 
 
-def _in_float32_where_nothing_is_said(config: Config) -> Config:
-    silent = [isinstance(p, Phase) and "precision" not in p.model_fields_set for p in config.phases]
-    if not any(silent):
-        return config
-    phases = tuple(
-        phase.model_copy(update={"precision": "float32"}) if says_nothing else phase
-        for phase, says_nothing in zip(config.phases, silent, strict=True)
-    )
-    return config.model_copy(update={"phases": phases})
+BEFORE = {"precision": "float32", "head_start": "kept", "wise": False}
+"""What fields of a phase meant before there was anything else; older configs lack them."""
+
+
+def _as_before_where_nothing_is_said(config: Config) -> Config:
+    phases = []
+    for phase in config.phases:
+        if isinstance(phase, Phase):
+            silent = {k: v for k, v in BEFORE.items() if k not in phase.model_fields_set}
+            phase = phase.model_copy(update=silent) if silent else phase
+        phases.append(phase)
+    return config.model_copy(update={"phases": tuple(phases)})
 
 
 def for_device(config: Config, device: Device) -> Config:

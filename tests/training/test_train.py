@@ -64,9 +64,10 @@ def test_a_run_leaves_what_the_design_says_and_counts_every_image(trained):
     assert (head["name"], head["epochs"], head["frozen_proof"]) == ("head", 2, "equal")
     assert head["trainable_parameters"] == 4 * 3 + 3
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    assert [(line["phase"], line["epoch"]) for line in lines] == [("head", 1), ("head", 2)]
-    assert lines[0]["learning_rates"] == {"all": 0.001}
-    best = lines[head["best_epoch"] - 1]
+    named = [(line["phase"], line["epoch"]) for line in lines]
+    assert named == [("head", 0), ("head", 1), ("head", 2)]  # 0: the solved head
+    assert lines[1]["learning_rates"] == {"all": 0.001}
+    best = lines[head["best_epoch"]]
     assert (head["train_loss"], head["val_loss"]) == (best["loss"], best["val_loss"])
     assert best["val_loss"] == min(line["val_loss"] for line in lines)
     record = json.loads((run / "run.json").read_text())
@@ -126,18 +127,19 @@ def test_an_interrupted_run_resumes_to_the_same_bits(place, trained, whole):
     assert not (run / "checkpoints").exists()
 
 
-def test_a_run_keeps_what_each_epoch_answered_on_validation(whole):
-    run, _ = whole
+def test_a_run_keeps_what_all_that_was_tried_answered_on_validation(whole):
+    run, result = whole
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     kept = read_answers(run / "answers.npz")
     assert {name: part.right.shape for name, part in kept.items()} == {
-        "head": (2, 6),
-        "unfreeze": (2, 6),
+        "head": (len(result["phases"][0]["head_start"]["tried"]) + 2, 6),
+        "unfreeze": (2 + 3, 6),  # epochs, then the shares 0.75, 0.5 and 0.25 of the best one
     }
+    tried = [*lines[0]["head_start"]["tried"], *lines[1:], *result["phases"][1]["alphas"][1:]]
     losses = np.concatenate([part.losses.mean(axis=1) for part in kept.values()])
-    np.testing.assert_allclose(losses, [line["val_loss"] for line in lines], rtol=1e-6)
+    np.testing.assert_allclose(losses, [one["val_loss"] for one in tried], rtol=1e-5)
     shares = np.concatenate([part.right.mean(axis=1) for part in kept.values()])
-    np.testing.assert_allclose(shares, [line["val_accuracy"] for line in lines])
+    np.testing.assert_allclose(shares, [one["val_accuracy"] for one in tried])
 
 
 def test_an_interrupted_unfreezing_resumes_to_the_same_bits(trained, whole):
