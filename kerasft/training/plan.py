@@ -226,12 +226,17 @@ BEFORE = {"precision": "float32", "head_start": "kept", "wise": False}
 
 
 def _as_before_where_nothing_is_said(config: Config) -> Config:
-    phases = []
-    for phase in config.phases:
-        if isinstance(phase, Phase):
-            silent = {k: v for k, v in BEFORE.items() if k not in phase.model_fields_set}
-            phase = phase.model_copy(update=silent) if silent else phase
-        phases.append(phase)
+    silent = [
+        {name: value for name, value in BEFORE.items() if name not in phase.model_fields_set}
+        if isinstance(phase, Phase)
+        else {}
+        for phase in config.phases
+    ]
+    if not any(silent):
+        return config
+    phases = [
+        phase.model_copy(update=before) for phase, before in zip(config.phases, silent, strict=True)
+    ]
     return config.model_copy(update={"phases": tuple(phases)})
 
 

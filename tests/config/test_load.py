@@ -98,6 +98,7 @@ def test_data_alone_is_a_whole_config(tmp_path, monkeypatch):
             {
                 "name": "head",
                 "blocks": 0,
+                "head_start": "auto",
                 "epochs": 20,
                 "learning_rate": 0.001,
                 "batch_size": 32,
@@ -114,6 +115,7 @@ def test_data_alone_is_a_whole_config(tmp_path, monkeypatch):
                 "patience": 5,
                 "class_weight": "none",
                 "label_smoothing": 0.0,
+                "wise": True,
                 "precision": "auto",
                 "stored": None,
             },
@@ -529,11 +531,11 @@ def test_a_config_is_written_whole_with_paths_relative_to_its_folder(tmp_path, m
         '[head]\nfeatures = "pooled"\nleave_out = 0\nhidden = []\ndropout = 0.2\n\n'
         '[augment]\nflip = true\ncrop = 0.5\ncolor = 0.0\nmixup = 0.2\ntest_time = "none"\n\n'
         '[cache]\nmode = "auto"\nengine = "auto"\nprecision = "auto"\ndtype = "auto"\n\n'
-        '[[phases]]\nname = "head"\nblocks = 0\nepochs = 20\nlearning_rate = 0.001\n'
-        'batch_size = 32\naccumulate = 1\nema = 0.0\nbatch_norm = "frozen"\noptimizer = "adam"\n'
+        '[[phases]]\nname = "head"\nblocks = 0\nhead_start = "auto"\nepochs = 20\n'
+        'learning_rate = 0.001\nbatch_size = 32\naccumulate = 1\nema = 0.0\nbatch_norm = "frozen"\noptimizer = "adam"\n'
         'schedule = "constant"\n'
         "warmup = 0.0\nhead_learning_rate_multiplier = 1.0\nlayer_decay = 1.0\npatience = 5\n"
-        'class_weight = "none"\nlabel_smoothing = 0.0\nprecision = "auto"\n'
+        'class_weight = "none"\nlabel_smoothing = 0.0\nwise = true\nprecision = "auto"\n'
     )
 
 

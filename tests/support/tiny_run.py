@@ -65,10 +65,10 @@ class Trained:
         return Path(shutil.copytree(self.run, self.folder / name))
 
 
-def train_head(folder: Path) -> Trained:
+def train_head(folder: Path, *sets: str) -> Trained:
     """Draws photos and trains the first phase on them."""
     photos = draw_photos(folder / "photos")
-    return Trained(folder, train_run(small(photos), folder / "head").to_json())
+    return Trained(folder, train_run(small(photos, *sets), folder / "head").to_json())
 
 
 def weights(run: Path) -> list[tuple[str, str]]:

@@ -109,7 +109,7 @@ def test_a_store_is_read_in_batches_of_32_in_order(images):
 
 
 def test_the_running_mean_is_validated_and_kept_while_training_goes_on_without_it(photos, tmp_path):
-    sets = ("phases.0.epochs=3", "phases.0.learning_rate=0.05")
+    sets = ("phases.0.epochs=3", "phases.0.learning_rate=0.05", "phases.0.head_start=kept")
     train_run(small(photos, *sets), tmp_path / "plain")
     result = train_run(small(photos, *sets, "phases.0.ema=0.8"), tmp_path / "mean").to_json()
     plain, mean = metrics(tmp_path / "plain"), metrics(tmp_path / "mean")
@@ -124,7 +124,7 @@ def test_the_lines_of_an_earlier_phase_stay_whatever_the_names(photos, tmp_path)
     again = {**SECOND, "phases.-1.name": "again", "phases.-1.epochs": 1}
     config = append_phase(small(photos, "phases.0.epochs=1", "cache.mode=on"), flags=again)
     train_run(config, tmp_path / "run")
-    assert [line["phase"] for line in metrics(tmp_path / "run")] == ["head", "again"]
+    assert [line["phase"] for line in metrics(tmp_path / "run")] == ["head", "head", "again"]
 
 
 @pytest.mark.parametrize("groups", ["phases.0.layer_decay=0.5", "phases.0.layer_decay=1.0"])
@@ -150,6 +150,7 @@ def test_a_run_with_accumulation_and_a_mean_resumes_to_the_same_bits(groups, pho
 
 def test_gradients_that_are_accumulated_over_the_epoch_move_the_weights_once(photos, tmp_path):
     sets = ["phases.0.epochs=1", "augment.mixup=0", "head.dropout=0", "phases.0.optimizer=sgd"]
+    sets += ["phases.0.head_start=kept"]
     config = small(photos, *sets, "phases.0.accumulate=3", "phases.0.batch_size=8")
     train_run(config, tmp_path / "three")
     once = small(photos, *sets, **{"phases.0.batch_size": 24})

@@ -243,6 +243,7 @@ def test_a_run_of_an_older_version_goes_on_as_it_was_trained(photos):
     config = plan.of_older_version(old)
     assert (config.augment.views, config.augment.mixup) == (0, 0.0)
     assert [phase.stored for phase in config.phases] == [False]
+    assert [(phase.head_start, phase.wise) for phase in config.phases] == [("kept", False)]
     assert plan.of_older_version(config) is config
 
 

@@ -1,0 +1,105 @@
+"""A head begins solved where that is possible, counts as epoch 0, and is kept if nothing is better."""
+
+import json
+
+import keras
+import numpy as np
+import pytest
+from tiny_run import SECOND, draw_photos, small
+
+from kerasft.errors import UserError
+from kerasft.heads.start import STRENGTHS
+from kerasft.training.train import continue_run, plan_run, train_run
+
+pytestmark = pytest.mark.usefixtures("tiny_backbone")
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+    return draw_photos(tmp_path_factory.mktemp("head_start") / "photos")
+
+
+def metrics(run):
+    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+
+
+@pytest.fixture(scope="module")
+def spoiled(tiny_backbone, photos, tmp_path_factory):
+    """A run whose epochs ruin the solved head."""
+    run = tmp_path_factory.mktemp("spoiled") / "run"
+    sets = ("phases.0.learning_rate=5.0", "phases.0.optimizer=sgd")
+    return run, train_run(small(photos, *sets), run).to_json()
+
+
+def test_a_solved_head_is_kept_if_no_epoch_is_better(spoiled):
+    run, result = spoiled
+    head, (solved, *epochs) = result["phases"][0], metrics(run)
+    assert (head["epochs"], head["best_epoch"], solved["epoch"]) == (2, 0, 0)
+    assert all(line["val_loss"] > solved["val_loss"] for line in epochs)
+    assert result["validation"]["loss"] == pytest.approx(solved["val_loss"], abs=1e-3)
+    assert head["head_start"] == solved["head_start"]
+    assert solved["head_start"]["strength"] in STRENGTHS
+    assert [part["name"] for part in head["parts"]][-3:] == ["solving", "epochs", "scoring"]
+
+
+def test_the_solved_weights_are_in_the_model(spoiled):
+    run, _ = spoiled
+    kernel, bias = keras.models.load_model(run / "model.keras").get_layer("logits").get_weights()
+    # The minimum's weights sum to 0 over the classes; random ones do not.
+    assert np.abs(kernel.sum(axis=1)).max() < 1e-4 * np.abs(kernel).max()
+    assert abs(bias.sum()) < 1e-3 * np.abs(bias).max()
+
+
+@pytest.mark.parametrize(
+    ("sets", "how"),
+    [
+        ((), "solved"),
+        (("phases.0.head_start=kept",), "kept"),
+        (("head.hidden=[8]",), "kept"),
+        (("cache.mode=off",), "kept"),
+        (("phases.0.blocks=1",), "kept"),
+    ],
+)
+def test_auto_solves_the_head_where_that_is_possible(sets, how, photos):
+    plan = plan_run(small(photos, *sets)).plan
+    assert plan.config.phases[0].head_start == how
+
+
+@pytest.mark.parametrize(
+    ("sets", "why"),
+    [
+        (("head.hidden=[8]",), "the head has hidden layers (`head.hidden`)"),
+        (("cache.mode=off",), "its features are not stored"),
+        (("phases.0.blocks=1",), "the phase trains blocks below the head too"),
+    ],
+)
+def test_a_head_that_cannot_begin_solved_is_refused_with_the_reason(sets, why, photos):
+    with pytest.raises(UserError) as caught:
+        plan_run(small(photos, "phases.0.head_start=solved", *sets))
+    assert str(caught.value) == (
+        f"phases.0.head_start: the head can't begin solved: {why}. Expected 'kept' or 'auto'."
+    )
+    assert caught.value.exit_code == 2
+
+
+def test_a_later_phase_keeps_its_head_and_tries_weights_in_between(spoiled, tmp_path, photos):
+    run = tmp_path / "run"
+    train_run(small(photos), run)
+    result = continue_run(run, flags={**SECOND, "phases.-1.learning_rate": 0.02}).to_json()
+    phase, lines = result["phases"][1], metrics(run)
+    assert [(line["phase"], line["epoch"]) for line in lines[-2:]] == [
+        ("unfreeze", 1),
+        ("unfreeze", 2),
+    ]
+    assert phase["head_start"] is None
+    assert [one["alpha"] for one in phase["alphas"]] == [1.0, 0.75, 0.5, 0.25]
+    best = min(phase["alphas"], key=lambda one: one["val_loss"])
+    assert (phase["alpha"], phase["val_loss"]) == (best["alpha"], best["val_loss"])
+    assert phase["gap"]["loss"] < 1e-3  # the saved model has the weights of that share
+
+
+@pytest.mark.parametrize("sets", [["phases.-1.wise=false"], ["phases.-1.batch_norm=train"]])
+def test_weights_in_between_are_not_tried_where_they_make_no_sense(sets, tmp_path, photos):
+    train_run(small(photos), tmp_path / "run")
+    result = continue_run(tmp_path / "run", flags=SECOND, sets=sets).to_json()
+    assert (result["phases"][1]["alpha"], result["phases"][1]["alphas"]) == (1.0, [])
