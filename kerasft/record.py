@@ -82,7 +82,7 @@ class Steps:
         head_start: how the head was solved at the start: the chosen strength of the ridge, and
             the figures on validation of all that were tried; None if it was not.
         alpha: share of the best epoch in the weights that are kept, 0 to 1; the rest is of the
-            start of the phase (`training/wise.py`).
+            start of the phase (`models/wise.py`).
         alphas: shares that were tried, with the figures on validation; [] if none were.
     """
 

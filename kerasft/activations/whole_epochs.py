@@ -15,7 +15,7 @@ import numpy as np
 from jax import numpy as jnp
 
 from kerasft.data.batches import Epoch
-from kerasft.models.live import LiveModel, NormMean, mixed
+from kerasft.models.live import Anchor, LiveModel, NormMean, mixed
 
 SHARE = 0.4  # of the memory that JAX may take that the stores may take; the steps need the rest
 
@@ -47,6 +47,7 @@ class WholeEpochs(LiveModel):
         batch_size: int,
         sample_weights: np.ndarray | None = None,
         norm_mean: NormMean | None = None,
+        anchor: Anchor | None = None,
     ) -> None:
         """Copies the stores to the device.
 
@@ -58,8 +59,9 @@ class WholeEpochs(LiveModel):
             batch_size: number of images in a batch, B.
             sample_weights: weight of each class in the loss, float [K]; None: no weights.
             norm_mean: the running mean of the suffix's statistics, if there is one.
+            anchor: the start that weights decay towards, if they do.
         """
-        super().__init__(None, suffix, norm_mean)
+        super().__init__(None, suffix, norm_mean, anchor)
         self.train_function: Any = None
         weights = None if sample_weights is None else jnp.asarray(sample_weights, "float32")
         # In a tuple, which Keras does not look into for layers and variables.

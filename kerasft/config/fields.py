@@ -119,6 +119,13 @@ class Phase(Named):
         ge=0,
         description="Weight decay, only with adamw; biases and normalization layers are exempt.",
     )
+    l2_sp: StrictFloat = Field(
+        default=0.0,
+        ge=0,
+        description="Strength of L2-SP: half of it times the squared distance of the base's "
+        "trained weights from the start of the phase is added to the loss, e.g. 0.01; 0 disables "
+        "it. The head is left out.",
+    )
     momentum: StrictFloat = Field(default=0.9, ge=0, lt=1, description="Momentum, only with sgd.")
     schedule: Literal["constant", "cosine"] = Field(
         default="constant",
@@ -199,7 +206,7 @@ class Phase(Named):
             raise ValueError("expected false with blocks = 'all', because nothing is frozen then.")
         return stored
 
-    @field_validator("batch_norm", "layer_decay")
+    @field_validator("batch_norm", "layer_decay", "l2_sp")
     @classmethod
     def _needs_blocks(cls, value: Any, info: ValidationInfo) -> Any:
         if info.data.get("blocks") == 0 and value != cls.model_fields[str(info.field_name)].default:

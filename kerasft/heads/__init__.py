@@ -1,6 +1,7 @@
 """Heads: the layers that replace the top of a backbone, trained or solved by scikit-learn.
 
     trained     a head to be trained: Dense layers and a softmax
+    start       the weights that a trained head begins with: ridge logistic regression
     methods     the table of methods that solve a head; it does not load scikit-learn
     estimators  the estimators that the methods fit
     solver      solves a head: chooses a method's setting by cross-validation and fits it

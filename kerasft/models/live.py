@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import keras
+import numpy as np
 from keras import ops
 
 
@@ -26,10 +27,12 @@ class LiveModel(keras.Model):
         prefix: keras.Model | None,
         suffix: keras.Model,
         norm_mean: "NormMean | None" = None,
+        anchor: "Anchor | None" = None,
     ) -> None:
         super().__init__(name="live")
         self.prefix = prefix
         self.suffix = suffix
+        self._anchor = anchor  # adds to the loss of each batch that is trained on
         self._norm_mean = norm_mean  # updated after each batch that is trained on
         self._of_norm_mean = norm_mean.variables if norm_mean else []  # Keras finds them here
 
@@ -44,7 +47,42 @@ class LiveModel(keras.Model):
         logits = ops.cast(self.suffix(x, training=training), "float32")
         if training and self._norm_mean is not None:
             self._norm_mean.update()
+        if training and self._anchor is not None:
+            self.add_loss(self._anchor.penalty())
         return logits
+
+
+class Anchor:
+    """Decay of the base's trained weights towards the start of the phase, not towards 0 (L2-SP).
+
+    Source: Li, Grandvalet, Davoine 2018, "Explicit Inductive Bias for Transfer Learning with
+        Convolutional Networks", equation 2; the head, which has no pretrained start, is left out.
+    """
+
+    def __init__(self, suffix: keras.Model, layers: Collection[str], strength: float) -> None:
+        """Takes the present weights as the start.
+
+        Args:
+            suffix: the trained side of a cut, with the weights that the phase begins with.
+            layers: names of the base's layers in it.
+            strength: factor of half the sum of the squared distances, 0 or more.
+        """
+        trained = [
+            variable
+            for layer in suffix.layers
+            if layer.name in layers
+            for variable in layer.trainable_variables
+        ]
+        # In a tuple, which Keras does not look into for variables.
+        self._pairs = tuple((v, np.array(ops.convert_to_numpy(v))) for v in trained)
+        self._strength = strength
+
+    def penalty(self) -> Any:
+        """Returns what is added to the loss, a float32 scalar."""
+        total: Any = 0.0
+        for variable, start in self._pairs:
+            total += ops.sum(ops.square(ops.cast(variable, "float32") - start))
+        return self._strength / 2 * total
 
 
 class NormMean:

@@ -4,6 +4,7 @@ Shapes: N images, F features, K classes.
 """
 
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -58,7 +59,7 @@ class PhaseOutcome:
     model: keras.Model
     start: list[tuple[str, str]]
     trained: set[int]
-    line: dict[str, Any]
+    line: Mapping[str, Any]
     answers: Answers | None
     how: Steps | Solving
     parameters: int

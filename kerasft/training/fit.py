@@ -3,7 +3,7 @@
 import logging
 import math
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,7 +27,7 @@ from kerasft.training.checkpoint import PhaseState
 from kerasft.training.feed import Epochs
 from kerasft.training.rates import apply_rest, batches_seen, rates_at
 from kerasft.training.trainable import Trainable
-from kerasft.training.wise import Between, between
+from kerasft.models.wise import Between, between
 
 log = logging.getLogger("kerasft")
 
@@ -45,7 +45,7 @@ class Fitted:
         part: the time of the epochs.
     """
 
-    line: dict[str, Any]
+    line: Mapping[str, Any]
     how: Steps
     answers: Answers | None
     part: Part
@@ -272,9 +272,9 @@ class _Keeper(keras.callbacks.Callback):
     def fitted(self, chosen: Between, part: Part) -> Fitted:
         """Returns the outcome of the epochs with the weights that were chosen."""
         now, line = self.now, self._best_line()
-        kept = [one for one in chosen.tried if one.alpha == chosen.alpha < 1]
-        for one in kept:
-            line |= {"val_loss": one.val_loss, "val_accuracy": one.val_accuracy}
+        for one in chosen.tried:
+            if one.alpha == chosen.alpha:
+                line = {**line, "val_loss": one.val_loss, "val_accuracy": one.val_accuracy}
         answers = [*self.answers, *chosen.answers]
         return Fitted(
             line=line,
@@ -290,9 +290,9 @@ class _Keeper(keras.callbacks.Callback):
             part=part,
         )
 
-    def _best_line(self) -> dict[str, Any]:
+    def _best_line(self) -> Mapping[str, Any]:
         now = self.now
-        return dict(next(line for line in now.lines if line["epoch"] == now.best_epoch))
+        return next(line for line in now.lines if line["epoch"] == now.best_epoch)
 
     def _score_validation(self) -> Figures:
         exact = self._phase.precision == "float32"

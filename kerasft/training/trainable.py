@@ -22,7 +22,7 @@ from kerasft.config.settled import Plan
 from kerasft.data.batches import Epoch
 from kerasft.errors import UserError
 from kerasft.models.cut import Cut, freeze
-from kerasft.models.live import LiveModel, NormMean, set_precision
+from kerasft.models.live import Anchor, LiveModel, NormMean, set_precision
 from kerasft.models.net import Net
 from kerasft.training.feed import class_weights, training_feed
 from kerasft.training.rates import Group, build_optimizer, ema_momentum, rate_groups
@@ -41,6 +41,7 @@ class Trainable:
         groups: groups of the suffix's layers, each with its learning rate.
         steps_per_epoch: number of batches in an epoch.
         rate_of: the function from a group's factor to its schedule; None takes `rates.schedule`.
+        anchor: the start that weights decay towards; None if they do not.
     """
 
     phase: Phase
@@ -51,6 +52,7 @@ class Trainable:
     groups: tuple[Group, ...]
     steps_per_epoch: int
     rate_of: Callable[[float], Any] | None = None
+    anchor: Anchor | None = None
 
     @cached_property
     def optimizer(self) -> keras.optimizers.Optimizer:
@@ -63,7 +65,7 @@ class Trainable:
     def model(self) -> LiveModel:
         """The compiled model for `fit`: the suffix for stored activations, else both halves."""
         prefix = None if self.stored else self.cut.prefix
-        return self._compile(LiveModel(prefix, self.cut.suffix, self.norm_mean))
+        return self._compile(LiveModel(prefix, self.cut.suffix, self.norm_mean, self.anchor))
 
     @cached_property
     def scorer(self) -> LiveModel:
@@ -114,6 +116,7 @@ class Trainable:
                     batch_size=self.phase.batch_size,
                     sample_weights=class_weights(self.phase, labels, classes),
                     norm_mean=self.norm_mean,
+                    anchor=self.anchor,
                 )
                 self._compile(whole)
                 return whole, whole.orders(epochs), self.steps_per_epoch
@@ -148,6 +151,8 @@ def open_trainable(
     phase = trained(planned.settings)
     cut = net.cut(planned.blocks)
     learning_norms = freeze(cut, phase.batch_norm)
+    of_base = {layer for block in cut.blocks for layer in block.layers}
+    anchor = Anchor(cut.suffix, of_base, phase.l2_sp) if phase.l2_sp else None
     return Trainable(
         phase=phase,
         stored=planned.stored,
@@ -158,6 +163,7 @@ def open_trainable(
         groups=tuple(rate_groups(phase, cut)),
         steps_per_epoch=math.ceil(images / phase.batch_size),
         rate_of=rate_of,
+        anchor=anchor,
     )
 
 

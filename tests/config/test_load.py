@@ -107,6 +107,7 @@ def test_data_alone_is_a_whole_config(tmp_path, monkeypatch):
                 "batch_norm": "frozen",
                 "optimizer": "adam",
                 "weight_decay": 0.004,
+                "l2_sp": 0.0,
                 "momentum": 0.9,
                 "schedule": "constant",
                 "warmup": 0.0,
@@ -532,8 +533,8 @@ def test_a_config_is_written_whole_with_paths_relative_to_its_folder(tmp_path, m
         '[augment]\nflip = true\ncrop = 0.5\ncolor = 0.0\nmixup = 0.2\ntest_time = "none"\n\n'
         '[cache]\nmode = "auto"\nengine = "auto"\nprecision = "auto"\ndtype = "auto"\n\n'
         '[[phases]]\nname = "head"\nblocks = 0\nhead_start = "auto"\nepochs = 20\n'
-        'learning_rate = 0.001\nbatch_size = 32\naccumulate = 1\nema = 0.0\nbatch_norm = "frozen"\noptimizer = "adam"\n'
-        'schedule = "constant"\n'
+        "learning_rate = 0.001\nbatch_size = 32\naccumulate = 1\nema = 0.0\n"
+        'batch_norm = "frozen"\noptimizer = "adam"\nl2_sp = 0.0\nschedule = "constant"\n'
         "warmup = 0.0\nhead_learning_rate_multiplier = 1.0\nlayer_decay = 1.0\npatience = 5\n"
         'class_weight = "none"\nlabel_smoothing = 0.0\nwise = true\nprecision = "auto"\n'
     )

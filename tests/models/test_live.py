@@ -4,7 +4,7 @@ import pytest
 from tiny import TINY, batch, moved, tiny_model, weights_by_name
 
 from kerasft.models.cut import freeze, split
-from kerasft.models.live import LiveModel, mixed, restore_precision, set_precision
+from kerasft.models.live import Anchor, LiveModel, mixed, restore_precision, set_precision
 
 
 def logits_of(model):
@@ -138,3 +138,25 @@ def test_training_reaches_the_suffix_and_never_the_prefix():
     trained = live(pixels, training=True)  # the control: there is dropout in the top block
     assert np.abs(trained - live(pixels, training=False)).max() > 1e-3
     assert moved(before, model) == ["block_2_a_norm/moving_mean", "block_2_a_norm/moving_variance"]
+
+
+def test_the_distance_of_the_base_from_its_start_is_added_to_the_training_loss():
+    model = tiny_model()
+    cut = split(model, 1, TINY)
+    freeze(cut, "frozen")
+    of_block = set(cut.blocks[0].layers)
+    anchor = Anchor(cut.suffix, of_block, 0.5)
+    assert float(anchor.penalty()) == 0.0
+    kernel = next(v for v in cut.suffix.trainable_variables if v.path.endswith("conv/kernel"))
+    kernel.assign(kernel + 2.0)
+    head = cut.suffix.get_layer("logits")
+    head.kernel.assign(head.kernel + 7.0)  # the head has no pretrained start
+    expected = 0.5 / 2 * 4.0 * kernel.numpy().size
+    assert float(anchor.penalty()) == pytest.approx(expected, rel=1e-5)
+
+    live = LiveModel(None, cut.suffix, None, anchor)
+    x = np.ones((2, *cut.suffix.input_shape[1:]), "float32")
+    live(x, training=False)
+    assert live.losses == []
+    live(x, training=True)
+    assert float(live.losses[0]) == pytest.approx(expected, rel=1e-5)

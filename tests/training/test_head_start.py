@@ -1,6 +1,7 @@
-"""A head begins solved where that is possible, counts as epoch 0, and is kept if nothing is better."""
+"""A head begins solved where possible, counts as epoch 0, and is kept if nothing is better."""
 
 import json
+import shutil
 
 import keras
 import numpy as np
@@ -103,3 +104,24 @@ def test_weights_in_between_are_not_tried_where_they_make_no_sense(sets, tmp_pat
     train_run(small(photos), tmp_path / "run")
     result = continue_run(tmp_path / "run", flags=SECOND, sets=sets).to_json()
     assert (result["phases"][1]["alpha"], result["phases"][1]["alphas"]) == (1.0, [])
+
+
+def moved(run, before):
+    """Returns how far the kernel of the unfrozen block has moved."""
+    kernels = [
+        keras.models.load_model(path / "model.keras").get_layer("block_2_a_conv").get_weights()[0]
+        for path in (before, run)
+    ]
+    return float(np.abs(kernels[1] - kernels[0]).max())
+
+
+def test_l2_sp_holds_the_base_at_its_start(tmp_path, photos):
+    train_run(small(photos, "phases.0.head_start=kept"), tmp_path / "head")
+    far = {}
+    for strength in ("0.0", "50.0"):
+        shutil.copytree(tmp_path / "head", tmp_path / strength)
+        sets = [f"phases.-1.l2_sp={strength}", "phases.-1.optimizer=sgd", "phases.-1.momentum=0"]
+        flags = {**SECOND, "phases.-1.learning_rate": 0.01}  # half of the way back in each step
+        continue_run(tmp_path / strength, flags=flags, sets=sets)
+        far[strength] = moved(tmp_path / strength, tmp_path / "head")
+    assert 0 < far["50.0"] < 0.7 * far["0.0"]

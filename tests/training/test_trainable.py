@@ -34,9 +34,9 @@ def test_a_change_where_a_phase_is_set_up_reaches_training_and_the_finder(traine
     made = []
 
     class Counted(LiveModel):
-        def __init__(self, prefix, suffix, norm_mean):
+        def __init__(self, prefix, suffix, *others):
             made.append(suffix)
-            super().__init__(prefix, suffix, norm_mean)
+            super().__init__(prefix, suffix, *others)
 
     monkeypatch.setattr(trainable, "LiveModel", Counted)
     continue_run(trained.copy("fit"), flags=LIVE)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from kerasft.metrics import Answers, Figures
-from kerasft.training.wise import between
+from kerasft.models.wise import between
 
 START = [np.array([0.0, 2.0], "float32"), np.array([7, 8], "uint32")]
 BEST = [np.array([4.0, 2.0], "float32"), np.array([9, 9], "uint32")]
