@@ -19,6 +19,7 @@ from kerasft.heads.start import HeadStart
 from kerasft.metrics import Answers, Figures
 from kerasft.models import bundle
 from kerasft.models.live import computing_in
+from kerasft.models.wise import Between, between
 from kerasft.progress import Event, Part
 from kerasft.record import Steps
 from kerasft.run import read_metrics, write_metrics
@@ -27,7 +28,6 @@ from kerasft.training.checkpoint import PhaseState
 from kerasft.training.feed import Epochs
 from kerasft.training.rates import apply_rest, batches_seen, rates_at
 from kerasft.training.trainable import Trainable
-from kerasft.models.wise import Between, between
 
 log = logging.getLogger("kerasft")
 
@@ -262,7 +262,7 @@ class _Keeper(keras.callbacks.Callback):
 
         def score(weights: list[np.ndarray]) -> tuple[Figures, Answers]:
             checkpoint.assign_weights(suffix, weights)
-            logits = self._logits(self._trainable.scorer)
+            logits = self._logits()
             return Figures.of(logits, self._labels), Answers.of(logits, self._labels)
 
         line = self._best_line()
@@ -295,14 +295,15 @@ class _Keeper(keras.callbacks.Callback):
         return next(line for line in now.lines if line["epoch"] == now.best_epoch)
 
     def _score_validation(self) -> Figures:
-        exact = self._phase.precision == "float32"
-        scorer = self.model if exact else self._trainable.scorer
-        logits = self._logits(scorer)
+        logits = self._logits()
         self.answers.append(Answers.of(logits, self._labels))
         return Figures.of(logits, self._labels)
 
-    def _logits(self, scorer: keras.Model) -> np.ndarray:
+    def _logits(self) -> np.ndarray:
         """Returns the logits of the validation images [n,K], in float32."""
+        exact = self._phase.precision == "float32"
+        fitted = self.model or self._trainable.model  # no epoch is left after an interruption
+        scorer = fitted if exact else self._trainable.scorer
         with computing_in(scorer, "float32"):
             return np.asarray(bundle.compute(scorer, self._validation_batches()))
 
