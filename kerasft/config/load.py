@@ -54,14 +54,15 @@ def default_phases(weights: str) -> tuple[Phase, ...]:
 def unfreeze_defaults(config: Config) -> Phase:
     """Returns the phase that `unfreeze-and-continue` appends unless options change it.
 
-    It trains the backbone's default blocks at a low learning rate; with the weights "sample", all
+    It trains the backbone's default blocks at a learning rate that rises to its highest value in the
+    first epoch and falls to 0 (chosen in `scripts/results/accuracy.md`); with the weights "sample", all
     blocks at a high one. Its name is "unfreeze", or "unfreeze-2", ... if that is taken.
     """
     name = _free_name("unfreeze", config)
     if config.model.weights == "sample":
         # That net is small and was pretrained briefly: all of it gains from being trained further.
         return Phase(name=name, blocks="all", epochs=20, learning_rate=1e-3, patience=0)
-    return Phase(name=name, epochs=10, learning_rate=5e-5)
+    return Phase(name=name, epochs=10, learning_rate=4e-4, schedule="cosine", warmup=1.0)
 
 
 def _free_name(word: str, config: Config) -> str:

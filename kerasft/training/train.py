@@ -117,7 +117,7 @@ def continue_run(
     score_test: bool = True,
     progress: Progress = silent,
 ) -> RunResult:
-    """Appends a phase to a finished run: moves the cut left and trains at a low rate.
+    """Appends a phase to a finished run: moves the cut left and trains at a low learning rate.
 
     Args:
         run_dir: the directory of a finished run.

@@ -26,7 +26,7 @@ def test_every_way_tries_as_many_settings():
     ("name", "weights", "rates"),
     [
         ("linear", "imagenet", (3e-4, 1e-3, 3e-3)),
-        ("unfreeze", "imagenet", (1.5e-5, 5e-5, 1.5e-4)),
+        ("unfreeze", "imagenet", (1.2e-4, 4e-4, 1.2e-3)),
         ("unfreeze", "sample", (3e-4, 1e-3, 3e-3)),
         ("full", "imagenet", (6e-6, 2e-5, 6e-5)),
         ("full", "sample", (3e-4, 1e-3, 3e-3)),  # as unfreeze, which trains all there

@@ -449,7 +449,7 @@ def test_the_appended_phase_has_the_defaults_of_unfreezing():
     longer = append_phase(config)
     assert longer.phases == (
         *config.phases,
-        Phase(name="unfreeze", blocks=None, epochs=10, learning_rate=5e-5),
+        Phase(name="unfreeze", epochs=10, learning_rate=4e-4, schedule="cosine", warmup=1.0),
     )
     assert longer.model_copy(update={"phases": config.phases}) == config
 
@@ -470,7 +470,13 @@ def test_options_reach_the_appended_phase_from_the_end_or_by_its_number():
         sets=["phases.1.name=deep", "phases.-1.batch_norm=train"],
     )
     assert config.phases[1] == Phase(
-        name="deep", blocks="all", epochs=3, learning_rate=5e-5, batch_norm="train"
+        name="deep",
+        blocks="all",
+        epochs=3,
+        learning_rate=4e-4,
+        batch_norm="train",
+        schedule="cosine",
+        warmup=1.0,
     )
 
 
