@@ -62,7 +62,14 @@ def unfreeze_defaults(config: Config) -> Phase:
     if config.model.weights == "sample":
         # That net is small and was pretrained briefly: all of it gains from being trained further.
         return Phase(name=name, blocks="all", epochs=20, learning_rate=1e-3, patience=0)
-    return Phase(name=name, epochs=10, learning_rate=4e-4, schedule="cosine", warmup=1.0)
+    return Phase(
+        name=name,
+        epochs=10,
+        learning_rate=4e-4,
+        schedule="cosine",
+        warmup=1.0,
+        patience=0,  # the last epochs, at low learning rates, are the best
+    )
 
 
 def _free_name(word: str, config: Config) -> str:

@@ -449,7 +449,14 @@ def test_the_appended_phase_has_the_defaults_of_unfreezing():
     longer = append_phase(config)
     assert longer.phases == (
         *config.phases,
-        Phase(name="unfreeze", epochs=10, learning_rate=4e-4, schedule="cosine", warmup=1.0),
+        Phase(
+            name="unfreeze",
+            epochs=10,
+            learning_rate=4e-4,
+            schedule="cosine",
+            warmup=1.0,
+            patience=0,
+        ),
     )
     assert longer.model_copy(update={"phases": config.phases}) == config
 
@@ -477,6 +484,7 @@ def test_options_reach_the_appended_phase_from_the_end_or_by_its_number():
         batch_norm="train",
         schedule="cosine",
         warmup=1.0,
+        patience=0,
     )
 
 
