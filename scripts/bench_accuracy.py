@@ -30,7 +30,20 @@ from pathlib import Path
 
 from bench_two_phase import command, machine, phase_seconds
 
-ARMS: dict[str, tuple[list[str], list[str]]] = {"defaults": ([], [])}
+ARMS: dict[str, tuple[list[str], list[str]]] = {
+    "defaults": ([], []),
+    # The defaults until 2026-11-26.
+    "before": (
+        ["phases.0.head_start=kept"],
+        [
+            "phases.-1.wise=false",
+            "phases.-1.learning_rate=5e-5",
+            "phases.-1.schedule=constant",
+            "phases.-1.warmup=0.0",
+            "phases.-1.patience=5",
+        ],
+    ),
+}
 GUIDE = "guide"
 KEY = ("data", "backbone", "fraction", "seed", "arm")
 

@@ -304,7 +304,7 @@ def curve(phases: Sequence[Mapping], lines: Sequence[Mapping]) -> list[list[floa
     """Validation accuracy over time: `[seconds, accuracy]` after every epoch of all phases.
 
     Seconds are those that are compared, passes and epochs; an epoch counts as long as any other
-    of its phase.
+    of its phase, and a head that was solved no time.
 
     Args:
         phases: of run.json.
@@ -314,9 +314,11 @@ def curve(phases: Sequence[Mapping], lines: Sequence[Mapping]) -> list[list[floa
     began = 0.0
     for phase in phases:
         of_pass, of_epochs, _ = phase_seconds(phase)
-        mine = [line["val_accuracy"] for line in lines if line["phase"] == phase["name"]]
-        for epoch, accuracy in enumerate(mine, start=1):
-            points.append([began + of_pass + of_epochs * epoch / len(mine), accuracy])
+        mine = [line for line in lines if line["phase"] == phase["name"]]
+        last = max((line["epoch"] for line in mine), default=0) or 1
+        for line in mine:  # epoch 0 is a head that was solved
+            seconds = began + of_pass + of_epochs * line["epoch"] / last
+            points.append([seconds, line["val_accuracy"]])
         began += of_pass + of_epochs
     return points
 
