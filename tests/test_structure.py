@@ -388,6 +388,7 @@ SETTINGS = {
     "phases.0.class_weight": ["phases.0.class_weight=balanced"],
     "phases.0.head_start": ["phases.0.head_start=kept"],
     "phases.0.l2_sp": ["phases.0.l2_sp=0.01", "phases.0.blocks=2"],
+    "phases.0.co_tuning": ["phases.0.co_tuning=1", "phases.0.blocks=2"],
     "phases.0.wise": ["phases.0.wise=false"],
     "phases.0.label_smoothing": ["phases.0.label_smoothing=0.1"],
     "phases.0.precision": ["phases.0.precision=mixed_bfloat16"],

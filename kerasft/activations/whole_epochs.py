@@ -15,6 +15,7 @@ import numpy as np
 from jax import numpy as jnp
 
 from kerasft.data.batches import Epoch
+from kerasft.heads.co_tuning import CoTuning
 from kerasft.models.live import Anchor, LiveModel, NormMean, mixed
 
 SHARE = 0.4  # of the memory that JAX may take that the stores may take; the steps need the rest
@@ -48,6 +49,7 @@ class WholeEpochs(LiveModel):
         sample_weights: np.ndarray | None = None,
         norm_mean: NormMean | None = None,
         anchor: Anchor | None = None,
+        co_tuning: CoTuning | None = None,
     ) -> None:
         """Copies the stores to the device.
 
@@ -60,8 +62,9 @@ class WholeEpochs(LiveModel):
             sample_weights: weight of each class in the loss, float [K]; None: no weights.
             norm_mean: the running mean of the suffix's statistics, if there is one.
             anchor: the start that weights decay towards, if they do.
+            co_tuning: the pretrained classifier that is trained with, if one is.
         """
-        super().__init__(None, suffix, norm_mean, anchor)
+        super().__init__(None, suffix, norm_mean, anchor, co_tuning)
         self.train_function: Any = None
         weights = None if sample_weights is None else jnp.asarray(sample_weights, "float32")
         # In a tuple, which Keras does not look into for layers and variables.

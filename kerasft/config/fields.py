@@ -126,6 +126,14 @@ class Phase(Named):
         "trained weights from the start of the phase is added to the loss, e.g. 0.01; 0 disables "
         "it. The head is left out.",
     )
+    co_tuning: StrictFloat = Field(
+        default=0.0,
+        ge=0,
+        description="Strength of Co-Tuning: the pretrained ImageNet classifier stays beside the "
+        "head while the phase trains, and the features have to go on telling the ImageNet classes "
+        "that our classes look like, e.g. 1.0; 0 disables it. Only with pooled features of one "
+        "net whose ImageNet weights have a single layer behind the pooling.",
+    )
     momentum: StrictFloat = Field(default=0.9, ge=0, lt=1, description="Momentum, only with sgd.")
     schedule: Literal["constant", "cosine"] = Field(
         default="constant",
@@ -206,7 +214,7 @@ class Phase(Named):
             raise ValueError("expected false with blocks = 'all', because nothing is frozen then.")
         return stored
 
-    @field_validator("batch_norm", "layer_decay", "l2_sp")
+    @field_validator("batch_norm", "layer_decay", "l2_sp", "co_tuning")
     @classmethod
     def _needs_blocks(cls, value: Any, info: ValidationInfo) -> Any:
         if info.data.get("blocks") == 0 and value != cls.model_fields[str(info.field_name)].default:

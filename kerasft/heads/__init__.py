@@ -2,6 +2,7 @@
 
     trained     a head to be trained: Dense layers and a softmax
     start       the weights that a trained head begins with: ridge logistic regression
+    co_tuning   the pretrained classifier beside a new head
     methods     the table of methods that solve a head; it does not load scikit-learn
     estimators  the estimators that the methods fit
     solver      solves a head: chooses a method's setting by cross-validation and fits it

@@ -91,6 +91,17 @@ def split(model: keras.Model, blocks: int | str, *backbones: Backbone) -> Cut:
     return Cut(prefix, suffix, taken, parts)
 
 
+def with_features(model: keras.Model, cut: Cut) -> keras.Model:
+    """Returns a cut's suffix with a second output, the features that enter its head.
+
+    Args:
+        model: the model that was cut.
+        cut: the cut; at most one tensor crosses it.
+    """
+    begin = model.inputs[0] if cut.prefix is None else cut.prefix.outputs[0]
+    return keras.Model(begin, [model.get_layer("logits").output, features_of(model)])
+
+
 def _features_of_each(model: keras.Model, count: int) -> list[keras.KerasTensor]:
     """Returns the features of each backbone, [B,F] each."""
     features = features_of(model)

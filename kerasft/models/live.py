@@ -8,6 +8,8 @@ import keras
 import numpy as np
 from keras import ops
 
+from kerasft.heads.co_tuning import CoTuning
+
 
 class LiveModel(keras.Model):
     """A frozen prefix, if there is one, and a trained suffix, for `fit` and `predict`.
@@ -28,11 +30,14 @@ class LiveModel(keras.Model):
         suffix: keras.Model,
         norm_mean: "NormMean | None" = None,
         anchor: "Anchor | None" = None,
+        co_tuning: CoTuning | None = None,
     ) -> None:
         super().__init__(name="live")
         self.prefix = prefix
         self.suffix = suffix
-        self._anchor = anchor  # adds to the loss of each batch that is trained on
+        self._anchor = anchor  # adds to the loss of each batch that is trained on, as the next one
+        self._co_tuning = co_tuning
+        self._features: Any = None  # of the batch that is trained on, for `compute_loss`
         self._norm_mean = norm_mean  # updated after each batch that is trained on
         self._of_norm_mean = norm_mean.variables if norm_mean else []  # Keras finds them here
 
@@ -44,12 +49,30 @@ class LiveModel(keras.Model):
             x = ops.stop_gradient(self.prefix(x, training=False))
         if shares is not None:
             x = mixed(x, shares)
-        logits = ops.cast(self.suffix(x, training=training), "float32")
+        if training and self._co_tuning is not None:
+            logits, self._features = self._co_tuning.both(x, training=True)
+        else:
+            logits = self.suffix(x, training=training)
+        logits = ops.cast(logits, "float32")
         if training and self._norm_mean is not None:
             self._norm_mean.update()
         if training and self._anchor is not None:
             self.add_loss(self._anchor.penalty())
         return logits
+
+    def compute_loss(
+        self,
+        x: Any = None,
+        y: Any = None,
+        y_pred: Any = None,
+        sample_weight: Any = None,
+        training: bool = True,
+    ) -> Any:
+        """Returns the loss of a batch; Keras calls it."""
+        loss = super().compute_loss(x, y, y_pred, sample_weight, training)
+        if training and self._co_tuning is not None:
+            loss = loss + self._co_tuning.loss(self._features, y, sample_weight)
+        return loss
 
 
 class Anchor:

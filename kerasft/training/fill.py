@@ -4,8 +4,8 @@ Shapes: N images, F features, K classes.
 """
 
 import logging
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 import keras
@@ -14,17 +14,18 @@ import numpy as np
 from kerasft.activations.context import SCORING_BATCH, RunContext
 from kerasft.activations.keys import TRAIN_AND_VALIDATION
 from kerasft.activations.prefix_pass import activations_at
-from kerasft.activations.store import Stored, release
+from kerasft.activations.store import Rows, Stored, release
 from kerasft.config.fields import Phase, Solved
 from kerasft.data.source import Source
 from kerasft.data.splits import bound_names, unit_numbers
 from kerasft.heads import methods, solved, solver
+from kerasft.heads.co_tuning import CoTuning, classifier_of, relation
 from kerasft.heads.solved import Examples
 from kerasft.heads.start import STRENGTHS, HeadStart, solve_start
-from kerasft.heads.trained import STANDARD, set_standard
+from kerasft.heads.trained import STANDARD, features_of, set_standard
 from kerasft.metrics import Answers, Figures
-from kerasft.models import bundle
-from kerasft.models.cut import digest_of, fingerprint, may_change, thaw
+from kerasft.models import build, bundle
+from kerasft.models.cut import Cut, digest_of, fingerprint, may_change, thaw, with_features
 from kerasft.models.live import computing_in
 from kerasft.models.net import Net
 from kerasft.progress import Event, Part
@@ -99,6 +100,9 @@ def train_suffix(context: RunContext, index: int, net: Net, seed: int) -> PhaseO
         pairs = zip(start, fingerprint(model), strict=True)
         start = [now if now[0].startswith(f"{STANDARD}/") else before for before, now in pairs]
 
+    if phase.co_tuning:
+        second = _co_tuning(context, phase, model, cut, stored)
+        trainable = replace(trainable, co_tuning=second)
     solving = head_start = None
     if phase.head_start == "solved" and stored and not continued:
         solving = Part("solving", len(STRENGTHS), context.progress, phase.name)
@@ -128,6 +132,28 @@ def train_suffix(context: RunContext, index: int, net: Net, seed: int) -> PhaseO
         stored=stored,
         parts=[part for part in (stored and stored.part, solving, fitted.part) if part],
     )
+
+
+def _co_tuning(
+    context: RunContext, phase: Phase, model: keras.Model, cut: Cut, stored: Stored | None
+) -> CoTuning:
+    """Sets Co-Tuning up: the relation between classes is read from the plain training images."""
+    classifier = classifier_of(build.pretrained(context.config.model.backbone)[0])
+    assert classifier is not None  # `plan.settle` has refused such a net
+    both = with_features(model, cut)
+    labels = context.labels("train")
+    above, rows = keras.Model(model.inputs[0], features_of(model)), context.batches("train")
+    if stored:  # the suffix alone will do
+        above, rows = keras.Model(both.inputs[0], both.outputs[1]), _in_float32(stored.train[0])
+    features = np.asarray(bundle.compute(above, rows))
+    related = relation(features, labels, *classifier, len(context.source.class_names))
+    return CoTuning(both, classifier, related, phase.co_tuning)
+
+
+def _in_float32(rows: Rows) -> Iterator[np.ndarray]:
+    """Yields stored activations in batches of SCORING_BATCH."""
+    for start in range(0, len(rows), SCORING_BATCH):
+        yield np.asarray(rows[start : start + SCORING_BATCH], np.float32)
 
 
 def _solve_start(

@@ -24,15 +24,17 @@ from kerasft.activations.pace import (
     measured_pace,
 )
 from kerasft.activations.prefix_pass import stored_already
-from kerasft.backbones.spec import default_blocks
+from kerasft.backbones.spec import SEPARATOR, default_blocks
 from kerasft.config.fields import AnyPhase, Config, Phase, Solved, distinct_views
 from kerasft.config.settled import Plan, Storing
 from kerasft.data.checks import warn_of_depth
 from kerasft.data.known import warn_of_known_photos
 from kerasft.data.source import Source
 from kerasft.errors import TooFewPhotos, UserError
+from kerasft.heads.co_tuning import classifier_of
 from kerasft.heads.start import LARGEST
 from kerasft.input_rule import DROP, depth_of
+from kerasft.models import build
 from kerasft.models.cut import Cut
 from kerasft.models.net import Net
 from kerasft.record import Device
@@ -103,6 +105,7 @@ def settle(config: Config, source: Source, net: Net, machine: Device, *, done: i
     """
     for index in range(done, len(config.phases)):
         _refuse_idle_epochs(config.phases[index], index, len(source.indices("train")))
+        _refuse_co_tuning(config, index)
     blocks = _settle_blocks(config.phases, net, default_blocks(config.model.backbone))
     views = _settle_views(config, blocks)
     asked, device = config, machine.device
@@ -200,6 +203,23 @@ def _refuse_idle_epochs(phase: AnyPhase, index: int, images: int) -> None:
             field=f"phases.{index}.accumulate",
             exit_code=2,
         )
+
+
+def _refuse_co_tuning(config: Config, index: int) -> None:
+    """Refuses Co-Tuning of a net that has no classifier on its pooled features."""
+    phase = config.phases[index]
+    if isinstance(phase, Solved) or not phase.co_tuning:
+        return
+    model, head = config.model, config.head
+    if model.weights != "imagenet" or SEPARATOR in model.backbone:
+        why = "needs one net with its ImageNet weights"
+    elif head.features != "pooled" or head.leave_out:
+        why = "needs pooled features of the whole net"
+    elif classifier_of(build.pretrained(model.backbone)[0]) is None:
+        why = f"needs a single layer behind the pooling, which {model.backbone} does not have"
+    else:
+        return
+    raise UserError(f"Co-Tuning {why}.", field=f"phases.{index}.co_tuning", exit_code=2)
 
 
 def of_older_version(config: Config) -> Config:

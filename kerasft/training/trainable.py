@@ -21,6 +21,7 @@ from kerasft.config.fields import AnyPhase, Phase, Solved
 from kerasft.config.settled import Plan
 from kerasft.data.batches import Epoch
 from kerasft.errors import UserError
+from kerasft.heads.co_tuning import CoTuning
 from kerasft.models.cut import Cut, freeze
 from kerasft.models.live import Anchor, LiveModel, NormMean, set_precision
 from kerasft.models.net import Net
@@ -42,6 +43,7 @@ class Trainable:
         steps_per_epoch: number of batches in an epoch.
         rate_of: the function from a group's factor to its schedule; None takes `rates.schedule`.
         anchor: the start that weights decay towards; None if they do not.
+        co_tuning: the pretrained classifier that is trained with; None if none is.
     """
 
     phase: Phase
@@ -53,6 +55,7 @@ class Trainable:
     steps_per_epoch: int
     rate_of: Callable[[float], Any] | None = None
     anchor: Anchor | None = None
+    co_tuning: CoTuning | None = None
 
     @cached_property
     def optimizer(self) -> keras.optimizers.Optimizer:
@@ -65,7 +68,9 @@ class Trainable:
     def model(self) -> LiveModel:
         """The compiled model for `fit`: the suffix for stored activations, else both halves."""
         prefix = None if self.stored else self.cut.prefix
-        return self._compile(LiveModel(prefix, self.cut.suffix, self.norm_mean, self.anchor))
+        return self._compile(
+            LiveModel(prefix, self.cut.suffix, self.norm_mean, self.anchor, self.co_tuning)
+        )
 
     @cached_property
     def scorer(self) -> LiveModel:
@@ -117,6 +122,7 @@ class Trainable:
                     sample_weights=class_weights(self.phase, labels, classes),
                     norm_mean=self.norm_mean,
                     anchor=self.anchor,
+                    co_tuning=self.co_tuning,
                 )
                 self._compile(whole)
                 return whole, whole.orders(epochs), self.steps_per_epoch

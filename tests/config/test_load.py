@@ -108,6 +108,7 @@ def test_data_alone_is_a_whole_config(tmp_path, monkeypatch):
                 "optimizer": "adam",
                 "weight_decay": 0.004,
                 "l2_sp": 0.0,
+                "co_tuning": 0.0,
                 "momentum": 0.9,
                 "schedule": "constant",
                 "warmup": 0.0,
@@ -548,7 +549,8 @@ def test_a_config_is_written_whole_with_paths_relative_to_its_folder(tmp_path, m
         '[cache]\nmode = "auto"\nengine = "auto"\nprecision = "auto"\ndtype = "auto"\n\n'
         '[[phases]]\nname = "head"\nblocks = 0\nhead_start = "auto"\nepochs = 20\n'
         "learning_rate = 0.001\nbatch_size = 32\naccumulate = 1\nema = 0.0\n"
-        'batch_norm = "frozen"\noptimizer = "adam"\nl2_sp = 0.0\nschedule = "constant"\n'
+        'batch_norm = "frozen"\noptimizer = "adam"\nl2_sp = 0.0\nco_tuning = 0.0\n'
+        'schedule = "constant"\n'
         "warmup = 0.0\nhead_learning_rate_multiplier = 1.0\nlayer_decay = 1.0\npatience = 5\n"
         'class_weight = "none"\nlabel_smoothing = 0.0\nwise = true\nprecision = "auto"\n'
     )
