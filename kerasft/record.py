@@ -142,8 +142,9 @@ class PhaseResult:
         parts: time of each part of the phase.
         activations: stored activations that the phase trained on; None if it read pixels.
         gap: difference between the kept epoch's figures and those of the saved model.
-        train_loss, train_accuracy: figures of the kept epoch on training images, as they were fed.
-        val_loss, val_accuracy: figures of the kept epoch on validation images.
+        train_loss, train_accuracy: figures of the best epoch on training images, as they were fed
+            (with the penalty of `l2_sp`); of epoch 0, on their plain views.
+        val_loss, val_accuracy: figures of the kept weights on validation images.
         improved: whether the phase's model became model.keras.
         validation: figures of the saved model on validation, from pixels in float32.
         frozen_proof: result of the freeze proof, "equal": no frozen weight has changed.

@@ -68,7 +68,7 @@ class Run:
 
     @property
     def answers_path(self) -> Path:
-        """The validation answers (`metrics.Answers`) of each epoch or setting, by phase."""
+        """The validation answers (`metrics.Answers`) of all that was tried, by phase."""
         return self.path / ANSWERS
 
     @property

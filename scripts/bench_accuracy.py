@@ -2,9 +2,9 @@
 
 Every arm trains both phases on the same splits of several photo sets, with several seeds; a seed
 draws its own split. Rows are kept in a file (`--json`), a line each, and a row that is there is
-not computed again, so the bench can be stopped and goes on. Then come the tables: mean accuracy
-for each set, and the paired differences to the first arm over all sets and seeds, with the 95%
-interval of their mean (Student's t).
+not computed again if its arm still means the same, so the bench can be stopped and goes on. Then
+come the tables: mean accuracy for each set, and the paired differences to the first arm over all sets and seeds, with the 95%
+interval of their mean (Student's t; sets and seeds count as independent).
 
     python scripts/bench_accuracy.py --data flowers5/,ants_bees/ --seeds 5 --arms guide,defaults \
         --json accuracy.jsonl --work work/
@@ -45,7 +45,7 @@ ARMS: dict[str, tuple[list[str], list[str]]] = {
     ),
 }
 GUIDE = "guide"
-KEY = ("data", "backbone", "fraction", "seed", "arm")
+KEY = ("data", "backbone", "fraction", "seed", "arm", "sets")
 
 
 def main() -> None:
@@ -99,12 +99,12 @@ def bench(
     arguments: argparse.Namespace, arms: Mapping[str, tuple[list[str], list[str]]], rows: list[dict]
 ) -> list[dict]:
     """Computes the rows that are missing, and writes each as it ends."""
-    done = {tuple(row[key] for key in KEY) for row in rows}
+    done = [[row[key] for key in KEY] for row in rows]
     for seed in range(arguments.first_seed, arguments.first_seed + arguments.seeds):
         for backbone in arguments.backbones.split(","):
             for data in map(Path, arguments.data.split(",")):
                 for arm, sets in arms.items():
-                    place = (data.name, backbone, arguments.fraction, seed, arm)
+                    place = [data.name, backbone, arguments.fraction, seed, arm, list(sets)]
                     if place in done:
                         continue
                     row = dict(zip(KEY, place, strict=True)) | run_arm(

@@ -9,6 +9,7 @@ import pytest
 def row(arm, seed, accuracy, **more):
     figures = {"accuracy": accuracy, "loss": 1 - accuracy}
     place = {"data": "a", "backbone": "N", "fraction": 1.0, "seed": seed, "arm": arm}
+    place["sets"] = [[], []]
     return {**place, "test": figures, "validation": figures, "seconds": 10.0, **more}
 
 

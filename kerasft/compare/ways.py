@@ -9,12 +9,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from kerasft.config.fields import Config
-from kerasft.config.load import default_phases, load_config, unfreeze_defaults
+from kerasft.config.load import FULL_RATE, default_phases, load_config, unfreeze_defaults
 from kerasft.heads.methods import METHODS
 
 AS_IS = "as-is"
 FACTORS = (0.3, 1.0, 3.0)  # multiples of the usual learning rate
-FULL_RATE = 2e-5  # the Keras guide on transfer learning takes 1e-5 for the whole net
 
 
 @dataclass(frozen=True)

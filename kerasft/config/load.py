@@ -51,6 +51,9 @@ def default_phases(weights: str) -> tuple[Phase, ...]:
     return (Phase(name="head", blocks=0, epochs=20, learning_rate=1e-3),)
 
 
+FULL_RATE = 2e-5  # the Keras guide on transfer learning takes 1e-5 for the whole net
+
+
 def unfreeze_defaults(config: Config) -> Phase:
     """Returns the phase that `unfreeze-and-continue` appends unless options change it.
 
@@ -68,7 +71,7 @@ def unfreeze_defaults(config: Config) -> Phase:
         epochs=10,
         learning_rate=4e-4,
         schedule="cosine",
-        warmup=1.0,
+        warmup=0.5,  # of an epoch, so that one epoch alone trains too
         patience=0,  # the last epochs, at low learning rates, are the best
     )
 
@@ -175,7 +178,8 @@ def append_phase(
     Args:
         config: config of a run.
         flags, sets: options as in `load_config`. They can set fields of the new phase only, which
-            is `phases.-1`, or `phases.N` with its number.
+            is `phases.-1`, or `phases.N` with its number. With blocks = "all" alone the learning
+            rate is FULL_RATE.
 
     Raises:
         UserError: all problems of the options, in one message. Exit code 2.
@@ -191,6 +195,10 @@ def append_phase(
     fixed = f"the run's config is fixed; only the new phase can be set, phases.{new}."
     problems += [Problem(one.place, fixed, one.origin) for one in given if one not in reaching]
     origins, wrong = put_over(raw, reaching)
+    phase, typed = raw["phases"][-1], {one.place[-1] for one in reaching}
+    deeper = phase.get("blocks") == "all" and added.get("blocks") != "all"
+    if deeper and method is None and "learning_rate" not in typed:
+        phase["learning_rate"] = FULL_RATE
     return _validated(raw, origins, problems + wrong, None)
 
 

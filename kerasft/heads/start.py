@@ -8,6 +8,7 @@ validation chooses among them. The epochs of the phase begin there.
 Shapes: N training images, F features, K classes, M validation images.
 """
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -22,9 +23,12 @@ STRENGTHS = tuple(float(f"{10**power:.2g}") for power in np.arange(-0.5, -4.1, -
 """Strengths that are tried, the largest first; relative to the mean variance of the features."""
 
 RISES = 2  # strengths in a row with a higher validation loss than the best, after which no more
-WORK = 2**33  # numbers of features that all fits together may read; then epochs do the rest
-FEWEST, MOST = 10, 100  # evaluations of the loss for one strength
-HELD = 2**24  # numbers of features that are kept in memory; of more, CHUNK are read at a time
+# Products of a feature and a weight that all fits together may take, some 20 s on one core;
+# the epochs do the rest. Evaluations of the loss for one strength are as many as fit in, at most
+# MOST; a head for which fewer than FEWEST fit in is not solved (`costs_too_much`).
+WORK = 2**39
+FEWEST, MOST = 5, 100
+IN_MEMORY = 2**24  # numbers of features that are kept; of more, CHUNK are read at a time
 CHUNK = 2**22
 LARGEST = 2**20  # weights of a head that is solved; the solver needs 15 numbers of 8 bytes for each
 
@@ -60,6 +64,20 @@ class HeadStart:
     train: Figures
     validation: Figures
     answers: Answers
+
+
+def costs_too_much(features: int, num_classes: int) -> bool:
+    """Returns whether solving a head would take longer than training it.
+
+    Args:
+        features: number of features of all training images together, each view counted.
+        num_classes: number of classes, K.
+    """
+    return _evaluations(features, num_classes) < FEWEST
+
+
+def _evaluations(features: int, num_classes: int) -> int:
+    return int(WORK // (2 * features * num_classes * len(STRENGTHS)))
 
 
 # With one thread of BLAS the sums are the same for any number of cores.
@@ -105,38 +123,41 @@ def solve_start(
 
     width = views[0].shape[1]
     size = len(labels) * len(views) * width
-    if size <= HELD:
+    if size <= IN_MEMORY:
         views = [np.asarray(view, np.float32) for view in views]
-    targets = np.eye(num_classes, dtype=np.float32)[labels]
-    targets = targets * (1 - label_smoothing) + label_smoothing / num_classes
+    one_hot = np.eye(num_classes, dtype=np.float32)
+    targets = one_hot * (1 - label_smoothing) + label_smoothing / num_classes  # of each class
     weights = np.ones(len(labels), np.float32)
     if class_weights is not None:
         weights = class_weights[labels].astype(np.float32)
     total = float(weights.sum()) * len(views)
-    held = _scaled(np.asarray(validation, np.float32), standard)
-    variance = _mean_variance(views[0], standard)
-    evaluations = int(np.clip(WORK // (size * len(STRENGTHS)), FEWEST, MOST))
+    deviation = math.sqrt(_mean_variance(views[0], standard))
+    evaluations = min(MOST, max(FEWEST, _evaluations(size, num_classes)))
 
     def loss(flat: np.ndarray, strength: float) -> tuple[float, np.ndarray]:
+        # The kernel is that of features of deviation 1: the solver stops where the gradient is
+        # small, and that of small features always is.
         kernel, bias = _parts(flat, width, num_classes)
+        kernel = kernel / deviation
         gradient = np.zeros_like(kernel)
         of_bias = np.zeros(num_classes)
         summed = 0.0
         for view in views:
             for rows, x in _chunks(view, standard):
                 logs = _log_softmax(x @ kernel + bias)
-                summed -= float((weights[rows] * (targets[rows] * logs).sum(axis=1)).sum())
-                apart = weights[rows, None] * (np.exp(logs) - targets[rows])
-                gradient += x.T @ apart
-                of_bias += apart.sum(axis=0)
+                wanted = targets[labels[rows]]
+                summed -= float((weights[rows] * (wanted * logs).sum(axis=1)).sum())
+                difference = weights[rows, None] * (np.exp(logs) - wanted)
+                gradient += x.T @ difference
+                of_bias += difference.sum(axis=0)
             release(view)
-        ridge = strength * variance
-        value = summed / total + 0.5 * ridge * float(np.square(kernel, dtype=np.float64).sum())
-        slope = np.concatenate([(gradient / total + ridge * kernel).ravel(), of_bias / total])
-        return value, slope.astype(np.float64)
+        squares = float(np.square(kernel * deviation, dtype=np.float64).sum())
+        of_kernel = gradient / (total * deviation) + strength * deviation * kernel
+        slope = np.concatenate([of_kernel.ravel(), of_bias / total])
+        return summed / total + strength / 2 * squares, slope.astype(np.float64)
 
     flat = np.zeros(width * num_classes + num_classes)
-    best: tuple[Figures, float, np.ndarray] | None = None
+    best: tuple[Figures, float, np.ndarray, np.ndarray] | None = None
     tried: list[TriedStrength] = []
     answers: list[Answers] = []
     rises = 0
@@ -147,30 +168,29 @@ def solve_start(
             args=(strength,),
             jac=True,
             method="L-BFGS-B",
-            options={"maxfun": evaluations, "gtol": 1e-4, "ftol": 1e-7, "maxcor": 5},
+            options={"maxfun": evaluations, "gtol": 1e-6, "ftol": 1e-7, "maxcor": 5},
         ).x
         kernel, bias = _parts(flat, width, num_classes)
-        logits = held @ kernel + bias
+        kernel = kernel / deviation
+        logits = _logits(validation, kernel, bias, standard)
         figures = Figures.of(logits, validation_labels)
         tried.append(TriedStrength(strength, figures.loss, figures.accuracy))
         answers.append(Answers.of(logits, validation_labels))
         progress(len(tried))
         if best is None or figures.loss < best[0].loss:
-            best, rises = (figures, strength, flat), 0
+            best, rises = (figures, strength, kernel, bias), 0
         else:
             rises += 1
             if rises == RISES:
                 break
     assert best is not None
-    figures, strength, flat = best
-    kernel, bias = _parts(flat, width, num_classes)
-    logits = np.concatenate([x @ kernel + bias for _, x in _chunks(views[0], standard)])
+    figures, strength, kernel, bias = best
     return HeadStart(
         kernel=kernel,
         bias=bias,
         strength=strength,
         tried=tuple(tried),
-        train=Figures.of(logits, labels),
+        train=Figures.of(_logits(views[0], kernel, bias, standard), labels),
         validation=figures,
         answers=Answers.joined(answers),
     )
@@ -180,6 +200,16 @@ def _parts(flat: np.ndarray, width: int, num_classes: int) -> tuple[np.ndarray, 
     """Returns kernel [F,K] and bias [K] in float32, from the solver's numbers."""
     both = flat.astype(np.float32)
     return both[: width * num_classes].reshape(width, num_classes), both[width * num_classes :]
+
+
+def _logits(
+    features: Any,
+    kernel: np.ndarray,
+    bias: np.ndarray,
+    standard: tuple[np.ndarray, np.ndarray] | None,
+) -> np.ndarray:
+    """Returns logits [N,K] of features [N,F]."""
+    return np.concatenate([x @ kernel + bias for _, x in _chunks(features, standard)])
 
 
 def _chunks(

@@ -104,7 +104,8 @@ class Anchor:
         """Returns what is added to the loss, a float32 scalar."""
         total: Any = 0.0
         for variable, start in self._pairs:
-            total += ops.sum(ops.square(ops.cast(variable, "float32") - start))
+            apart = ops.cast(variable, "float32") - ops.convert_to_tensor(start)
+            total += ops.sum(ops.square(apart))
         return self._strength / 2 * total
 
 

@@ -16,8 +16,8 @@ from kerasft.metrics import Answers, Figures
 from kerasft.results import Result
 
 SHARES = (0.75, 0.5, 0.25)
-"""Shares of the best epoch that are tried besides 1; 0 is the start of the phase, whose figures
-are known: they are those of the phase before."""
+"""Shares of the best epoch that are tried besides 1; 0 is the start of the phase, the run's
+model.keras so far."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ def between(
 
     Args:
         start: weights of the suffix at the start of the phase.
-        best: those of its best epoch.
+        best: weights of the suffix at its best epoch.
         of_best: validation figures of the best epoch.
         score: the function that scores weights on validation.
     """
@@ -76,5 +76,5 @@ def between(
 def _mixed(start: np.ndarray, best: np.ndarray, alpha: float) -> np.ndarray:
     if start.dtype.kind != "f":
         return best  # states of random generators
-    # In this form a weight that has not moved, of a frozen layer, stays as it is to the last bit.
-    return (best + (1 - alpha) * (start - best)).astype(best.dtype)
+    # A weight that has not moved, of a frozen layer, stays as it is to the last bit, -0.0 too.
+    return np.where(start == best, best, best + (1 - alpha) * (start - best)).astype(best.dtype)

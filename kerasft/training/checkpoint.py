@@ -5,7 +5,7 @@ and is written last. Until it is replaced, the previous state stays complete.
 
     state.json          phase, epoch, best epoch, seconds, metrics; names and digests of:
     state-<epoch>.npz   the suffix's weights, optimizer slots, seed generators, mean statistics,
-                        and the validation answers of all epochs
+                        and the validation answers of all that was tried
     best-<epoch>.npz    the suffix's weights at the best epoch
 
 Keras' own BackupAndRestore keeps neither the best epoch nor the remaining patience, and the state
@@ -39,7 +39,8 @@ class PhaseState:
         phase: name of the phase.
         start: digest of the weights that the phase began with.
         epoch: number of finished epochs.
-        best_epoch: number of the best epoch, from 1; 0 before any epoch has finished.
+        best_epoch: number of the best epoch, from 1; 0 before any epoch has finished, or if a head
+            that was solved at the start is the best.
         best_loss: validation log loss of the best epoch.
         seconds: time spent so far, in all processes.
         lines: the phase's lines of metrics.jsonl.
@@ -100,7 +101,7 @@ def save(
         optimizer: the phase's optimizer, its slots built.
         best: weights of the suffix at `progress.best_epoch`, from `weights_of`.
         norm_mean: variables of `live.NormMean`, if the phase has one.
-        answers: validation answers of all epochs so far.
+        answers: validation answers of all that was tried so far.
 
     Raises:
         UserError: the disk is full or can't be written.

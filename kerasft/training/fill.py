@@ -117,7 +117,7 @@ def train_suffix(context: RunContext, index: int, net: Net, seed: int) -> PhaseO
             start=digest_of(start),
             stored=stored,
             head_start=head_start,
-            wise=phase.wise and index > 0,
+            wise=phase.wise and index > 0 and phase.head_start == "kept",
         )
     thaw(model)
     return PhaseOutcome(

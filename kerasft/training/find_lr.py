@@ -173,8 +173,9 @@ def _first_phase(
 
 
 def _open(phase: Phase) -> Phase:
-    """Leaves open whether the phase trains on stores: what was typed may have moved the cut."""
-    return phase.model_copy(update={"stored": None})
+    """Leaves open what depends on the cut, which options may have moved: stores, a solved head."""
+    start = "auto" if phase.head_start == "solved" else phase.head_start
+    return phase.model_copy(update={"stored": None, "head_start": start})
 
 
 def _range_test(

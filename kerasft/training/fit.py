@@ -69,8 +69,8 @@ def fit(
         seed: the phase's seed.
         start: digest of the whole model at the start of the phase (`cut.digest_of`).
         stored: the stored activations at the cut; None computes them from pixels in every step.
-        head_start: the solved head that is in the suffix: it counts as epoch 0. None: no such, or
-            the phase is continued.
+        head_start: the solved head that is in the suffix: it counts as epoch 0. None if the
+            head was not solved, or the phase is continued.
         wise: whether weights between the start and the best epoch are tried at the end.
 
     Raises:
@@ -321,7 +321,8 @@ class _Keeper(keras.callbacks.Callback):
         advice = f"A learning rate lower than {self._phase.learning_rate:g} may help."
         if not math.isfinite(now.best_loss):
             raise PhaseFailed(f"{message}, so there is nothing to keep. {advice}")
-        log.warning("%s; the phase ends with epoch %d. %s", message, now.best_epoch, advice)
+        kept = f"epoch {now.best_epoch}" if now.best_epoch else "the solved head"
+        log.warning("%s; the phase ends with %s. %s", message, kept, advice)
 
     def _report(self, line: dict, images_per_second: float, best: bool) -> None:
         figures = {

@@ -32,7 +32,7 @@ from kerasft.data.known import warn_of_known_photos
 from kerasft.data.source import Source
 from kerasft.errors import TooFewPhotos, UserError
 from kerasft.heads.co_tuning import classifier_of
-from kerasft.heads.start import LARGEST
+from kerasft.heads.start import LARGEST, costs_too_much
 from kerasft.input_rule import DROP, depth_of
 from kerasft.models import build
 from kerasft.models.cut import Cut
@@ -128,7 +128,8 @@ def settle(config: Config, source: Source, net: Net, machine: Device, *, done: i
             steps = phase.epochs * math.ceil(len(source.indices("train")) / phase.batch_size)
             ahead = StepsAhead(phase, cut, decided.stored, steps, machine.threads or 1)
             settled["precision"] = _settle_steps(config, ahead, device)
-            why = _why_not_solved(blocks[index], decided.stored, config, net)
+            images = len(source.indices("train")) * views
+            why = _why_not_solved(blocks[index], decided.stored, config, net, images)
             settled["head_start"] = _settle_head_start(phase, index, why)
         phases.append(phase.model_copy(update=settled))
     config = config.model_copy(
@@ -163,17 +164,30 @@ def settle(config: Config, source: Source, net: Net, machine: Device, *, done: i
     return Plan.of(config, storing)
 
 
-def _why_not_solved(blocks: int | str, stored: bool, config: Config, net: Net) -> str:
-    """Returns why the head of a phase can't begin solved, a clause for people; "" if it can."""
-    weights = net.features.shape[-1] * net.model.output_shape[-1]
+def _why_not_solved(blocks: int | str, stored: bool, config: Config, net: Net, images: int) -> str:
+    """Returns why the head of a phase can't begin solved, a clause for people; "" if it can.
+
+    Args:
+        blocks: number of blocks that the phase trains below the head.
+        stored: whether its activations are stored.
+        config: the config.
+        net: the net that the first unfinished phase begins with.
+        images: number of training images, each view counted.
+    """
+    width, classes = net.features.shape[-1], net.model.output_shape[-1]
+    shapes = [weight.shape for weight in net.model.get_layer("logits").weights]
     if blocks:
         return "the phase trains blocks below the head too"
     if config.head.hidden:
         return "the head has hidden layers (`head.hidden`)"
     if not stored:
         return "its features are not stored"
-    if weights > LARGEST:
-        return f"it has {weights:,} weights, more than {LARGEST:,}"
+    if shapes != [(width, classes), (classes,)]:
+        return "it is not a single Dense layer"
+    if width * classes > LARGEST:
+        return f"it has {width * classes:,} weights, more than {LARGEST:,}"
+    if costs_too_much(images * width, classes):
+        return f"{images:,} images and views of {classes:,} classes would take longer than epochs"
     return ""
 
 

@@ -142,7 +142,10 @@ def refuse_contradiction(run: Run, config: Config) -> None:
         if key not in ("data.source", "data.data_dir")
         and value is not None
         and stored.get(key) != value
-        and not (value == "auto" and (key.startswith("cache.") or key.endswith(".precision")))
+        and not (
+            value == "auto"
+            and (key.startswith("cache.") or key.endswith((".precision", ".head_start")))
+        )
     ]
     if differ:
         raise UserError(

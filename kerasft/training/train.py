@@ -171,7 +171,7 @@ class DryRun:
         `{"backbone", "image_size", "weights", "splits_from", "images": {class: {split: n}},
         "unused", "groups", "skipped", "scan": {"files", "read", "seconds"},
         "blocks": [{"name", "layers", "parameters"}], "parameters",
-        "phases": [{"name", "blocks", "epochs", "steps", "learning_rate", "precision",
+        "phases": [{"name", "blocks", "epochs", "steps", "head_start", "learning_rate", "precision",
         "trainable_parameters", "stored", "why", "passes", "bytes"}]}`, blocks from the top; the
         last four are `settled.Storing`. A solved phase has "method" where a trained one has
         "epochs" to "trainable_parameters".
@@ -207,6 +207,7 @@ def _phase_json(planned: PhasePlan, trainable: Trainable | None) -> Mapping[str,
         facts |= {
             "epochs": trainable.phase.epochs,
             "steps": trainable.phase.epochs * trainable.steps_per_epoch,
+            "head_start": trainable.phase.head_start,
             "learning_rate": trainable.phase.learning_rate,
             "precision": trainable.phase.precision,
             "trainable_parameters": trainable.parameters,

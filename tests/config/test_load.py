@@ -455,7 +455,7 @@ def test_the_appended_phase_has_the_defaults_of_unfreezing():
             epochs=10,
             learning_rate=4e-4,
             schedule="cosine",
-            warmup=1.0,
+            warmup=0.5,
             patience=0,
         ),
     )
@@ -481,10 +481,10 @@ def test_options_reach_the_appended_phase_from_the_end_or_by_its_number():
         name="deep",
         blocks="all",
         epochs=3,
-        learning_rate=4e-4,
+        learning_rate=2e-5,
         batch_norm="train",
         schedule="cosine",
-        warmup=1.0,
+        warmup=0.5,
         patience=0,
     )
 

@@ -45,7 +45,7 @@ def test_the_share_with_the_lowest_loss_is_kept(losses, alpha, weights):
 
 
 def test_a_weight_that_has_not_moved_keeps_its_last_bit():
-    odd = [np.array([0.1, 1 / 3], "float32")]
+    odd = [np.array([0.1, 1 / 3, -0.0], "float32")]
     same = []
 
     def score(weights):

@@ -10,6 +10,7 @@ from tiny_run import SECOND, draw_photos, small
 
 from kerasft.errors import UserError
 from kerasft.heads.start import STRENGTHS
+from kerasft.training.find_lr import find_rate
 from kerasft.training.train import continue_run, plan_run, train_run
 
 pytestmark = pytest.mark.usefixtures("tiny_backbone")
@@ -81,6 +82,32 @@ def test_a_head_that_cannot_begin_solved_is_refused_with_the_reason(sets, why, p
         f"phases.0.head_start: the head can't begin solved: {why}. Expected 'kept' or 'auto'."
     )
     assert caught.value.exit_code == 2
+
+
+def test_a_head_solved_by_a_method_without_a_dense_layer_is_not_solved_again(photos, tmp_path):
+    train_run(small(photos, **{"phases": [{"name": "a", "method": "svm"}]}), tmp_path / "run")
+    with pytest.raises(UserError, match="the head can't begin solved: it is not a single Dense"):
+        continue_run(
+            tmp_path / "run",
+            flags={"phases.-1.blocks": 0, "phases.-1.epochs": 1},
+            sets=["phases.-1.head_start=solved"],
+        )
+
+
+def test_the_finder_and_a_resume_leave_a_solved_head_open(spoiled, photos):
+    run, result = spoiled
+    found = find_rate(run, flags={"phases.0.blocks": 1}, from_start=True, steps=20)
+    assert found is not None
+    sets = ("phases.0.learning_rate=5.0", "phases.0.optimizer=sgd", "phases.0.head_start=auto")
+    assert train_run(small(photos, *sets), run, resume=True).to_json() == result
+
+
+def test_one_epoch_of_a_second_phase_trains(tmp_path, photos):
+    train_run(small(photos), tmp_path / "run")
+    flags = {"phases.-1.blocks": 1, "phases.-1.epochs": 1, "phases.-1.batch_size": 64}
+    continue_run(tmp_path / "run", flags=flags)
+    line = metrics(tmp_path / "run")[-1]
+    assert line["learning_rates"]["all"] == pytest.approx(4e-4)  # one step, at the whole rate
 
 
 def test_a_later_phase_keeps_its_head_and_tries_weights_in_between(spoiled, tmp_path, photos):
