@@ -3,8 +3,9 @@
 Every arm trains both phases on the same splits of several photo sets, with several seeds; a seed
 draws its own split. Rows are kept in a file (`--json`), a line each, and a row that is there is
 not computed again if its arm still means the same, so the bench can be stopped and goes on. Then
-come the tables: mean accuracy for each set, and the paired differences to the first arm over all sets and seeds, with the 95%
-interval of their mean (Student's t; sets and seeds count as independent).
+come the tables: mean accuracy for each set, and the paired differences to the first arm over all
+sets and seeds, with the 95% interval of their mean (Student's t; sets and seeds count as
+independent).
 
     python scripts/bench_accuracy.py --data flowers5/,ants_bees/ --seeds 5 --arms guide,defaults \
         --json accuracy.jsonl --work work/

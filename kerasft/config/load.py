@@ -190,15 +190,16 @@ def append_phase(
     added = unfreeze_defaults(config).model_dump(exclude_unset=True)
     if method is not None:
         added = {"name": _free_name(_word(method), config)}
+    trains_all = added.get("blocks") == "all"
     raw = {**dict(config), "phases": [*config.phases, added]}
     reaching = [one for one in given if one.place[:2] in (("phases", -1), ("phases", new))]
     fixed = f"the run's config is fixed; only the new phase can be set, phases.{new}."
     problems += [Problem(one.place, fixed, one.origin) for one in given if one not in reaching]
     origins, wrong = put_over(raw, reaching)
-    phase, typed = raw["phases"][-1], {one.place[-1] for one in reaching}
-    deeper = phase.get("blocks") == "all" and added.get("blocks") != "all"
+    typed = {one.place[-1] for one in reaching}
+    deeper = added.get("blocks") == "all" and not trains_all
     if deeper and method is None and "learning_rate" not in typed:
-        phase["learning_rate"] = FULL_RATE
+        added["learning_rate"] = FULL_RATE
     return _validated(raw, origins, problems + wrong, None)
 
 
