@@ -77,6 +77,11 @@ def check_weights(spec: str, weights: str) -> None:
 # base, by their names in the papers on AlexNet and VGG.
 FULLY_CONNECTED = ("fc6", "fc7")
 
+# Features of all depths: the outputs of every block, averaged over all positions, side by side.
+# Source: Evci et al. 2022, "Head2Toe: Utilizing Intermediate Representations for Better Transfer
+# Learning" (ICML).
+DEPTHS = "depths"
+
 
 def check_features(
     spec: str, features: str, *, leave_out: int, weights: str, image_size: int
@@ -85,7 +90,7 @@ def check_features(
 
     Args:
         spec: one backbone or several, as `spec.parse_all` takes them.
-        features: "pooled", "flat" or one of FULLY_CONNECTED.
+        features: "pooled", "flat", DEPTHS or one of FULLY_CONNECTED.
         leave_out: number of blocks that are left out, from the top.
         weights: value of `model.weights`; the top of "imagenet" fits a single image size.
         image_size: side of the model's images, pixels.
@@ -122,8 +127,8 @@ def _misfit(row: Backbone, features: str, leave_out: int, weights: str, side: in
         )
     if leave_out:
         return (
-            f"leave_out works only with features 'pooled' and 'flat', got {leave_out} with "
-            f"'{features}'. Remove it."
+            f"leave_out works only with features 'pooled', 'flat' and 'depths', got {leave_out} "
+            f"with '{features}'. Remove it."
         )
     return ""
 

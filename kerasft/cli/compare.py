@@ -38,8 +38,8 @@ EARLIER_NAMES = {"methods": "ways"}
     "--ways",
     metavar="A,B,...",
     help=f"Ways to try, out of as-is, {', '.join(METHODS)}, linear, fc, "
-    "unfreeze, full, scratch. Default: all except full and scratch; these two are added if "
-    "--budget leaves enough time.",
+    "depths, unfreeze, full, scratch. Default: all except depths, full and scratch; these three "
+    "are added if --budget leaves enough time.",
 )
 @field_option(
     "--weights",

@@ -9,6 +9,7 @@ interrupted comparison continues, and ways, backbones or seeds can be added late
 
 import hashlib
 import json
+import logging
 import math
 import shutil
 import time
@@ -29,6 +30,7 @@ from kerasft.compare.request import (
     Trial,
     check,
     config_of,
+    problem_of,
     trials_of,
     with_backbones,
 )
@@ -43,6 +45,9 @@ from kerasft.errors import UserError
 from kerasft.files import write_atomic
 from kerasft.progress import Event, Progress, silent
 from kerasft.run import Run, lock, read_record, write_record
+from kerasft.training.plan import DEFAULT_VIEWS
+
+log = logging.getLogger("kerasft")
 
 REQUEST = "asked.json"
 # Version of what an entry holds: 2 has the validation answers of all that was tried; in 3 trained
@@ -283,6 +288,9 @@ def _add_costly_ways(comparison: Comparison) -> tuple[LeftOut, ...]:
     largest = max(request.fractions)
     for way in (name for name in WAYS if not WAYS[name].default):
         for backbone in request.backbones:
+            if problem := problem_of(way, backbone, request):
+                log.info("%s on %s was left out: %s", way, backbone, problem)
+                continue
             trials = [Trial(seed, largest, backbone, way) for seed in range(request.seeds)]
             missing = [trial for trial in trials if not is_made(comparison, trial)]
             seconds = sum(_predicted_seconds(comparison, trial) for trial in missing)
@@ -298,7 +306,10 @@ def _add_costly_ways(comparison: Comparison) -> tuple[LeftOut, ...]:
 
 
 def _predicted_seconds(comparison: Comparison, trial: Trial) -> float:
-    """Predicts how long training a whole net takes, from the time in which it scores an image.
+    """Predicts how long a trial takes, from the time in which its net scores an image.
+
+    If the whole net is trained, every epoch counts; if a head is, only the pass that computes its
+    features once in each view.
 
     Returns:
         Seconds; infinity if the net has not been timed yet.
@@ -310,6 +321,9 @@ def _predicted_seconds(comparison: Comparison, trial: Trial) -> float:
     config = config_of(comparison.request, trial)
     rates, images = rates_of(trial.way, config), len(photos_of(comparison, trial).indices("train"))
     phase = unfreeze_defaults(config) if WAYS[trial.way].start else config.phases[0]
+    if phase.blocks == 0:
+        views = DEFAULT_VIEWS if config.augment.views is None else config.augment.views
+        return max(1, views) * images * min(known) / 1000
     epochs = getattr(phase, "epochs", 1)
     cost = TRAINING_COST[getattr(phase, "batch_norm", "frozen")]
     return cost * len(rates) * epochs * images * min(known) / 1000

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from kerasft.backbones import spec
 from kerasft.compare.ways import AS_IS, WAYS, config_of_way
 from kerasft.config.fields import Config
+from kerasft.config.load import append_phase
 from kerasft.config.problems import Problem, report
 from kerasft.config.weights_names import weights_for
 from kerasft.data.source import Source
@@ -112,8 +113,36 @@ def check(request: Request) -> None:
         raise UserError(report(problems, None), exit_code=2)
     for backbone in request.backbones:
         for name in names:
-            if name != AS_IS:
-                config_of_way(name, request.flags_for(backbone), request.sets)
+            config_of_way("linear", request.flags_for(backbone), request.sets)
+            if problem := problem_of(name, backbone, request):
+                raise UserError(
+                    f"{problem}\nSo the way '{name}' can't be compared. Leave it out of `ways`, or "
+                    "leave the option out.",
+                    exit_code=2,
+                )
+
+
+def problem_of(way: str, backbone: str, request: Request) -> str:
+    """Returns why the options of a request don't fit a way, "" if they do.
+
+    Args:
+        way: key of WAYS.
+        backbone: name of a backbone, or several joined by "+".
+        request: the request, whose options fit "linear".
+    """
+    if way == AS_IS:
+        return ""
+    row = WAYS[way]
+    try:
+        config = config_of_way(way, request.flags_for(backbone), request.sets)
+        if row.start:
+            append_phase(config, flags=row.flags)
+    except UserError as error:
+        return str(error)
+    wanted = row.flags.get("head.features", config.head.features)
+    if config.head.features != wanted:
+        return f"head.features: expected '{wanted}', got '{config.head.features}'."
+    return ""
 
 
 def _asked_ways(request: Request) -> tuple[str, ...]:

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from kerasft.backbones.compatibility import DEPTHS
 from kerasft.config.fields import Config
 from kerasft.config.load import FULL_RATE, default_phases, load_config, unfreeze_defaults
 from kerasft.heads.methods import METHODS
@@ -48,6 +49,12 @@ WAYS: dict[str, Way] = {
         "a new fully connected layer and softmax, trained on the frozen base",
         {"head.hidden": (256,)},
         trained=True,
+    ),
+    "depths": Way(
+        "a new softmax, trained on the outputs of all blocks of the frozen base",
+        {"head.features": DEPTHS},
+        trained=True,
+        default=False,
     ),
     "unfreeze": Way("linear, then its top blocks unfrozen", start="linear", trained=True),
     "full": Way(

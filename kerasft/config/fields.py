@@ -29,6 +29,7 @@ from pydantic import (
 )
 
 from kerasft.backbones.compatibility import (
+    DEPTHS,
     FILES,
     WEIGHTS,
     check_features,
@@ -549,17 +550,18 @@ def _checked_weights(weights: str, backbone: str | None) -> str:
 class Head(Section):
     """The features that are taken from the backbone, and the layers that are put on them."""
 
-    features: Literal["pooled", "flat", "fc6", "fc7"] = Field(
+    features: Literal["pooled", "flat", "depths", "fc6", "fc7"] = Field(
         default="pooled",
         description="Features that the head gets: the last convolution averaged over all "
-        'positions ("pooled") or flattened ("flat"), or an inner fully connected layer of '
+        'positions ("pooled") or flattened ("flat"); the outputs of all blocks, each averaged '
+        '("depths"), with which only a head can be trained; or an inner fully connected layer of '
         'AlexNet, CaffeNet or VGG ("fc6", "fc7").',
     )
     leave_out: StrictInt = Field(
         default=0,
         ge=0,
         description="Number of blocks to remove from the top of the backbone; the features are "
-        "then the input of the lowest removed block.",
+        "then the input of the lowest removed block, or of all depths up to there.",
     )
     hidden: tuple[StrictInt, ...] = Field(
         default=(),
@@ -733,6 +735,23 @@ class Config(Section):
                     f"'{later.name}' cannot continue from the head of '{phase.name}': a head "
                     f"solved by '{phase.method}' has no weights that can be trained. Expected "
                     f"{', '.join(linear_methods())} or a trained head in the phase before."
+                )
+        return phases
+
+    @field_validator("phases")
+    @classmethod
+    def _train_no_blocks_that_the_head_reads(
+        cls, phases: tuple[AnyPhase, ...], info: ValidationInfo
+    ) -> tuple[AnyPhase, ...]:
+        head = info.data.get("head")
+        if head is None or head.features != DEPTHS:
+            return phases
+        for phase in phases:
+            if phase.blocks != 0:
+                raise ValueError(
+                    f"'{phase.name}' would train blocks below the head, but with head.features = "
+                    f"'{DEPTHS}' the head reads the output of every block, so only the head can be "
+                    "trained. Expected blocks = 0, or a run with head.features = 'pooled'."
                 )
         return phases
 

@@ -38,8 +38,8 @@ def attach(
         dropout: dropout rate in front of every Dense layer, 0 to 1.
         seed: seed for the initial weights and the dropout.
         standardise: whether the head begins with a layer that standardises the features, so that
-            those of several backbones have the same scale. It changes nothing until
-            `set_standard` sets their mean and variance.
+            those of several backbones, or of several depths, have the same scale. It changes
+            nothing until `set_standard` sets their mean and variance.
 
     Returns:
         One flat model, pixels to scores float32 [B,K] that sum to 1. Its layer "logits" gives

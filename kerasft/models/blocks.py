@@ -10,7 +10,7 @@ from itertools import pairwise
 
 import keras
 
-from kerasft.backbones.compatibility import FULLY_CONNECTED
+from kerasft.backbones.compatibility import DEPTHS, FULLY_CONNECTED
 from kerasft.backbones.table import Backbone, block_key
 from kerasft.heads.trained import features_of
 
@@ -47,7 +47,9 @@ def list_blocks(model: keras.Model, *backbones: Backbone) -> list[Block]:
     Returns:
         At least one block. The last one begins at the pixels; it is the stem if the stem has
         weights. With several backbones, the first block joins the first block of each, and so on;
-        the last one takes all remaining blocks, where the backbone with the fewest ends.
+        the last one takes all remaining blocks, where the backbone with the fewest ends. A model
+        with features of all depths is a single block: its head reads every tensor at which it
+        could be cut.
     """
     nodes = backbone_nodes(model)
     if len(backbones) == 1:
@@ -106,6 +108,10 @@ def _blocks_of(
     alive = _alive_behind(nodes, model.inputs)
     keyed = [i for i, key in enumerate(keys) if key is not None]
 
+    if any(_averages_a_depth(node.operation, prefix) for node in nodes):
+        names = tuple(node.operation.name for node in nodes)
+        return [Block(DEPTHS, names, _parameters(nodes), (model.inputs[0],), (net,))]
+
     starts: list[tuple[int, str]] = [(0, "stem")]  # position of each block's first node, and name
     before_first = _narrowest(alive, range(keyed[0])) if keyed else []  # else only a stem is left
     stem = nodes[: before_first[-1] + 1] if before_first else []
@@ -128,6 +134,10 @@ def _blocks_of(
         owners = (net,) * len(entering)
         found.append(Block(name, layers, _parameters(nodes[start:end]), tuple(entering), owners))
     return found[::-1]
+
+
+def _averages_a_depth(operation: keras.Operation, prefix: str) -> bool:
+    return operation.name.removeprefix(prefix).startswith(f"features_{DEPTHS}_")
 
 
 def _parameters(nodes: list) -> int:
@@ -214,7 +224,8 @@ def choose(net: keras.Model, backbone: Backbone, features: str, *, leave_out: in
     Args:
         net: pixels to [B,F] if the net pools its features already, else to [B,H,W,C].
         backbone: the backbone's row of the table.
-        features: kind of features, "pooled" (average over height and width) or "flat" (flattened).
+        features: kind of features, "pooled" (average over height and width), "flat" (flattened),
+            or DEPTHS (the averages of the outputs of all blocks, the lowest block first).
         leave_out: number of blocks that are left out from the top, fewer than there are. If two
             tensors enter them (NASNet), the features of both are concatenated.
 
@@ -222,12 +233,32 @@ def choose(net: keras.Model, backbone: Backbone, features: str, *, leave_out: in
         Pixels to [B,F]; the net itself if it ends there already.
     """
     ends = list(net.outputs)
-    if leave_out:
+    if features == DEPTHS:
+        ends = _outputs_of_blocks(net, backbone, leave_out=leave_out)
+    elif leave_out:
         ends = list(list_blocks(net, backbone)[leave_out - 1].inputs)
     elif len(ends[0].shape) == 2:
         return net
     # Names of their own: automatic ones could be in the net already.
-    kind = keras.layers.GlobalAveragePooling2D if features == "pooled" else keras.layers.Flatten
-    flat = [kind(name=f"features_{features}_{i}")(tensor) for i, tensor in enumerate(ends)]
+    kind = keras.layers.Flatten if features == "flat" else keras.layers.GlobalAveragePooling2D
+    flat = [
+        tensor if len(tensor.shape) == 2 else kind(name=f"features_{features}_{i}")(tensor)
+        for i, tensor in enumerate(ends)
+    ]
     joined = keras.layers.Concatenate(name="features_joined")(flat) if len(flat) > 1 else flat[0]
     return keras.Model(net.inputs[0], joined, name=net.name)
+
+
+def _outputs_of_blocks(
+    net: keras.Model, backbone: Backbone, *, leave_out: int
+) -> list[keras.KerasTensor]:
+    """Returns what leaves each block of a net without a top, the lowest block first.
+
+    That of the top block is the output of the net, [B,F] or [B,H,W,C]; those of the others are
+    [B,H,W,C]. Of two tensors between cells (NASNet), each is there once.
+    """
+    blocks = list_blocks(net, backbone)
+    left = reversed(blocks[max(0, leave_out - 1) : -1])  # what leaves a block enters the next one
+    outputs = [tensor for block in left for tensor in block.inputs]
+    outputs += [] if leave_out else net.outputs
+    return list({id(tensor): tensor for tensor in outputs}.values())

@@ -16,6 +16,7 @@ import keras
 import numpy as np
 
 from kerasft.backbones.compatibility import (
+    DEPTHS,
     FULLY_CONNECTED,
     check_features,
     check_weights,
@@ -137,8 +138,9 @@ def load_one(
         image_size: side of the input in pixels, S, at least the row's `min_size`.
         seed: seed for random weights; it sets the global seeds of Python, NumPy and the backend.
         features: kind of features: "pooled" (average over height and width), "flat" (flattened),
-            or an inner fully connected layer of `compatibility.FULLY_CONNECTED`, for which a file
-            needs a top.
+            "depths" (the averages of the outputs of all blocks, the pooled features last), or an
+            inner fully connected layer of `compatibility.FULLY_CONNECTED`, for which a file needs a
+            top.
         leave_out: number of blocks that are left out from the top; the features are taken below.
 
     Returns:
@@ -172,7 +174,7 @@ def load_one(
         top = _build(spec, image_size, known, include_top=True)
         net = base = cut_top(top, backbone, features)
     else:
-        pooling = "avg" if features == "pooled" else None
+        pooling = "avg" if features in ("pooled", DEPTHS) else None
         net = _build(spec, image_size, known, include_top=False, pooling=pooling)
         base = choose(net, backbone, features, leave_out=leave_out)
     if path is not None:

@@ -4,6 +4,7 @@ The first phase begins with a backbone and a new head, a later one with the run'
 """
 
 from kerasft.activations.context import RunContext
+from kerasft.backbones.compatibility import DEPTHS
 from kerasft.backbones.spec import SEPARATOR, side_of
 from kerasft.config.fields import Config
 from kerasft.heads import trained
@@ -35,13 +36,15 @@ def initial_net(config: Config, num_classes: int) -> Net:
         features=config.head.features,
         leave_out=config.head.leave_out,
     )
+    # Else one net, or one depth, would drown out the others.
+    several = SEPARATOR in config.model.backbone or config.head.features == DEPTHS
     model = trained.attach(
         base,
         num_classes,
         hidden=config.head.hidden,
         dropout=config.head.dropout,
         seed=derive_seed(config.seed, "head"),
-        standardise=SEPARATOR in config.model.backbone,  # else one would drown out the other
+        standardise=several,
     )
     return Net.of(model, config.model.backbone)
 

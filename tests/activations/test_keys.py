@@ -93,6 +93,12 @@ def test_keys_say_what_people_see_in_the_list_of_the_cache(context_and_net):
         ({"leave_out": 2}, 1, {"blocks": 3}),  # the tensor is the same, whatever lies above it
         ({"features": "flat"}, 0, {"blocks": 0, "features": "flat"}),
         ({"features": "flat"}, 1, {"blocks": 1}),
+        ({"features": "depths"}, 0, {"blocks": 0, "features": "depths"}),
+        (
+            {"features": "depths", "leave_out": 2},
+            0,
+            {"blocks": 0, "features": "depths", "leave_out": 2},
+        ),
         ({"features": "fc6"}, 0, {"blocks": 0, "features": "fc6"}),
         ({"features": "fc6"}, 1, {"blocks": 1, "features": "fc6"}),
     ],

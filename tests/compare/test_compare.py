@@ -446,9 +446,35 @@ def test_seconds_are_predicted_from_rates_epochs_images_and_what_scoring_one_tak
     assert predicted("scratch", 2.0) == pytest.approx(72.0)
     assert predicted("scratch", 2.0, fraction=0.5) == pytest.approx(36.0)  # 12 images
     assert predicted("scratch", None) == float("inf")
-    # On the weights of the sample what goes on from a head is trained for 20 epochs.
+    # A head alone takes one pass in each view, whatever its epochs and rates: 2 ms x 24 images
+    # x 2 views
     small_net = {"backbone": "MobileNetV2:alpha=0.35", "weights": "sample"}
+    assert predicted("depths", 2.0, **small_net) == pytest.approx(0.096)
+    # On the weights of the sample what goes on from a head is trained for 20 epochs.
     assert predicted("full", 2.0, **small_net) == pytest.approx(8.64)
+
+
+def test_features_of_all_depths_are_compared_with_those_of_the_last_block(photos, tmp_path):
+    # "linear" trains a head there, not a net from random weights.
+    sets = (*SETS, "phases.0.blocks=0", "phases.0.epochs=2")
+    what = request(photos, "depths", "linear", sets=sets)
+    result = run_request(what, tmp_path / "out")
+    assert names(result) == ["linear", "depths"]
+    assert all(row.means is not None for row in result.ways)
+    entry = json.loads((tmp_path / "out" / "entries" / "Tiny-depths-seed0-1.json").read_text())
+    assert [list(one["settings"]) for one in entry["tried"]] == [["learning_rate"]] * 3
+    assert entry["pass_seconds"] > 0  # it has features of its own, which linear does not store
+
+
+def test_a_costly_way_that_the_options_do_not_fit_is_left_out_with_a_line(photos, tmp_path, caplog):
+    out = made_before(tmp_path / "out", *DEFAULT, "full", "scratch")
+    with caplog.at_level("INFO", logger="kerasft"):
+        result = run_request(request(photos, ways=None), out, budget=1000)
+    assert "depths" not in names(result)
+    # Random weights are trained from scratch, all of them.
+    (line,) = [text for text in caplog.messages if "left out" in text]
+    assert line.startswith("depths on Tiny was left out: the options have 1 problem:\n  phases")
+    assert "'scratch' would train blocks below the head" in line
 
 
 def test_neither_winner_nor_advice_know_the_test_labels(photos, tmp_path):

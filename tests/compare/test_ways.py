@@ -17,7 +17,7 @@ def test_every_method_that_solves_a_head_is_a_way():
 def test_every_way_tries_as_many_settings():
     assert len(FACTORS) == TRIES
     trained = [name for name, way in WAYS.items() if way.trained]
-    assert trained == ["linear", "fc", "unfreeze", "full", "scratch"]
+    assert trained == ["linear", "fc", "depths", "unfreeze", "full", "scratch"]
     for name in trained:
         assert len(set(rates_of(name, config_of_way(name, FLAGS)))) == TRIES
 
@@ -46,6 +46,8 @@ def test_the_config_of_a_way_is_what_train_would_make_of_its_flags():
     assert (scratch.blocks, scratch.batch_norm, scratch.epochs) == ("all", "train", 100)
     fc = config_of_way("fc", FLAGS)
     assert (fc.head.hidden, fc.phases[0].blocks) == ((256,), 0)
+    depths = config_of_way("depths", FLAGS)
+    assert (depths.head.features, depths.phases[0].blocks) == ("depths", 0)
     # What goes on from another way begins with that way's run.
     assert config_of_way("unfreeze", FLAGS) == config_of_way("linear", FLAGS)
 
@@ -54,6 +56,7 @@ def test_ways_stand_from_the_cheapest_to_the_costliest():
     assert list(WAYS) == [
         AS_IS,
         *("knn", "bayes", "lda", "logistic", "svm", "rbf-svm"),
-        *("linear", "fc", "unfreeze", "full", "scratch"),
+        *("linear", "fc", "depths", "unfreeze", "full", "scratch"),
     ]
-    assert [name for name, way in WAYS.items() if not way.default] == ["full", "scratch"]
+    costly = [name for name, way in WAYS.items() if not way.default]
+    assert costly == ["depths", "full", "scratch"]

@@ -342,14 +342,14 @@ def test_features_that_a_backbone_does_not_have_are_refused_with_the_config():
         "Leave image_size out, or use 'pooled' or 'flat'."
     )
     assert refusal("head.features=fc6", "head.leave_out=1", **{"model.backbone": "VGG16"}) == (
-        "head (`sets`): leave_out works only with features 'pooled' and 'flat', got 1 with 'fc6'. "
-        "Remove it."
+        "head (`sets`): leave_out works only with features 'pooled', 'flat' and 'depths', got 1 with "
+        "'fc6'. Remove it."
     )
     assert refusal("head.leave_out=5", **{"model.backbone": "MobileNet+VGG16"}) == (
         "head (`sets`): VGG16 has 5 blocks, so leave_out is at most 4, got 5. `kerasft blocks "
         "VGG16` lists them."
     )
-    assert "'pooled', 'flat', 'fc6' or 'fc7', got 'fc8'" in refusal("head.features=fc8")
+    assert "'pooled', 'flat', 'depths', 'fc6' or 'fc7', got 'fc8'" in refusal("head.features=fc8")
     assert "head.leave_out (`sets`): expected at least 0, got -1." in refusal("head.leave_out=-1")
 
 
