@@ -49,7 +49,7 @@ def test_every_command_is_named():
 
 def test_results_lie_beside_the_script_that_made_them():
     results = ROOT / "scripts" / "results"
-    by_a_command = {"compare", "first_session", "heads", "import_caffe", "speed"}
+    by_a_command = {"compare", "depths", "first_session", "heads", "import_caffe", "speed"}
     for path in results.glob("*.md"):
         assert path.stem in by_a_command or (ROOT / "scripts" / f"{path.stem}.py").is_file()
         assert re.search(r"^    (python scripts/|kerasft )|^\$ kerasft", path.read_text(), re.M)

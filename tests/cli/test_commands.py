@@ -233,6 +233,11 @@ def test_an_unknown_option_is_an_error_of_the_command_line():
     [
         ("--set head.features=fc7", "features 'fc7' come from an inner fully connected layer"),
         ("--set head.features=flatt", "got 'flatt'. Did you mean 'flat'?"),
+        (
+            "--set head.features=depths --set phases.0.blocks=2",
+            "phases (--set): 'head' would train blocks below the head, but with head.features = "
+            "'depths' the head reads the output of every block",
+        ),
         ("--backbone VGG16 --set head.leave_out=5", "VGG16 has 5 blocks, so leave_out is at most"),
         (
             "--backbone VGG16 --image-size 96 --set head.features=fc6",

@@ -50,8 +50,8 @@ def test_a_comparison_prints_its_result_and_says_what_is_done(tmp_path):
         (
             ("--ways", "svn"),
             "Error: the options have 1 problem:\n  --ways: expected some of as-is, knn, bayes, "
-            "lda, logistic, svm, rbf-svm, linear, fc, unfreeze, full, scratch, got 'svn'. Did you "
-            "mean 'svm'?\n",
+            "lda, logistic, svm, rbf-svm, linear, fc, depths, unfreeze, full, scratch, got 'svn'. "
+            "Did you mean 'svm'?\n",
         ),
         (
             ("--fractions", "half"),
@@ -78,9 +78,10 @@ def test_the_former_name_of_an_option_still_works_and_help_does_not_show_it(tmp_
 
 def test_help_names_every_way_and_those_that_need_a_budget():
     (option,) = (one for one in main.commands["compare"].params if one.name == "ways")
-    costly = [name for name, way in WAYS.items() if not way.default]
+    *costly, costliest = [name for name, way in WAYS.items() if not way.default]
     assert option.help.startswith(
-        f"Ways to try, out of {', '.join(WAYS)}. Default: all except {' and '.join(costly)};"
+        f"Ways to try, out of {', '.join(WAYS)}. Default: all except {', '.join(costly)} and "
+        f"{costliest};"
     )
 
 

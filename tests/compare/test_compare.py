@@ -511,7 +511,7 @@ def test_all_that_is_wrong_with_the_options_is_told_at_once(photos, tmp_path):
     assert str(refused.value).splitlines() == [
         "the options have 4 problems:",
         "  `ways`: expected some of as-is, knn, bayes, lda, logistic, svm, rbf-svm, linear, fc, "
-        "unfreeze, full, scratch, got 'svn'. Did you mean 'svm'?",
+        "depths, unfreeze, full, scratch, got 'svn'. Did you mean 'svm'?",
         "  `ways`: knn is named twice.",
         "  `seeds`: expected 1 or more, got 0.",
         "  `fractions`: expected numbers over 0 and at most 1, got 0.",

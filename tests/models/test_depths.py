@@ -132,10 +132,14 @@ def test_nets_of_the_table_have_them(name, side, numbers):
 
 
 def test_the_last_of_them_are_the_usual_features_where_these_are_normalised():
-    # ConvNeXt normalises what it has averaged.
-    base = load("ConvNeXtTiny")
-    np.testing.assert_allclose(run(base)[:, -768:].std(axis=1), 1, atol=1e-2)
-    assert np.abs(run(base)[:, :-768].std(axis=1) - 1).min() > 0.1
+    # ConvNeXt normalises what it has averaged; at 64 pixels there are 2 x 2 positions.
+    depths, pooled = (
+        build.load("ConvNeXtTiny", weights="none", image_size=64, features=features)
+        for features in ("depths", "pooled")
+    )
+    pixels = np.tile(PIXELS, (1, 2, 2, 1)) * np.linspace(0.2, 1, 64)[:, None, None]
+    np.testing.assert_array_equal(run(depths, pixels)[:, -768:], run(pooled, pixels))
+    assert depths.output_shape == (None, 96 + 3 * 96 + 3 * 192 + 9 * 384 + 3 * 768)
 
 
 # stores
@@ -178,7 +182,10 @@ def trained(backbones, tmp_path_factory):
     folder = tmp_path_factory.mktemp("depths")
     photos = draw_photos(folder / "photos")
     config = small(photos, DEPTHS)
-    return folder, plan_run(config).to_json(), train_run(config, folder / "run").to_json()
+    planned, told = plan_run(config).to_json(), []
+    result = train_run(config, folder / "run", progress=told.append).to_json()
+    (stored,) = [event.figures for event in told if event.stage == "store"]
+    return folder, {**planned, "stored": stored}, result
 
 
 def test_a_head_on_them_begins_solved_and_nothing_is_stored_for_unfreezing(trained):
@@ -190,6 +197,8 @@ def test_a_head_on_them_begins_solved_and_nothing_is_stored_for_unfreezing(train
     assert phase["head_start"]["tried"][0]["strength"] == 0.32
     # 24 images in 2 views and 6 of validation, 12 numbers of 2 bytes each
     assert phase["activations"]["bytes"] == (24 * 2 + 6) * 12 * 2
+    assert (planned["stored"]["bytes"], planned["stored"]["later_bytes"]) == (1296, 0)
+    assert [block["name"] for block in planned["blocks"]] == ["depths"]
     assert load_config(folder / "run" / "config.toml").head.features == "depths"
 
 
