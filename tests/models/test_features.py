@@ -342,8 +342,8 @@ def test_features_that_a_backbone_does_not_have_are_refused_with_the_config():
         "Leave image_size out, or use 'pooled' or 'flat'."
     )
     assert refusal("head.features=fc6", "head.leave_out=1", **{"model.backbone": "VGG16"}) == (
-        "head (`sets`): leave_out works only with features 'pooled', 'flat' and 'depths', got 1 with "
-        "'fc6'. Remove it."
+        "head (`sets`): leave_out works only with features 'pooled', 'flat' and 'depths', got 1 "
+        "with 'fc6'. Remove it."
     )
     assert refusal("head.leave_out=5", **{"model.backbone": "MobileNet+VGG16"}) == (
         "head (`sets`): VGG16 has 5 blocks, so leave_out is at most 4, got 5. `kerasft blocks "
