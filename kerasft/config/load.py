@@ -58,7 +58,7 @@ def unfreeze_defaults(config: Config) -> Phase:
     """Returns the phase that `unfreeze-and-continue` appends unless options change it.
 
     It trains the backbone's default blocks at a learning rate that rises to its highest value in
-    the first epoch and falls to 0 (chosen in `scripts/results/accuracy.md`); with the weights
+    the first epoch and falls to 0 (chosen in `scripts/results/bench_accuracy.md`); with the weights
     "sample", all blocks at a high one. Its name is "unfreeze", or "unfreeze-2", ... if that is
     taken.
     """
