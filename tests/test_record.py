@@ -63,12 +63,15 @@ def test_a_phase_that_helped_is_the_best_and_takes_the_test_figures_of_the_one_b
 def test_run_json_holds_a_phases_facts_side_by_side():
     phase = RECORD.to_json()["phases"][0]
     assert phase["precision"] == "float32"
-    assert list(phase)[:7] == [
+    assert list(phase)[:10] == [
         "name",
         "blocks",
         "epochs",
         "best_epoch",
         "precision",
+        "head_start",
+        "alpha",
+        "alphas",
         "trainable_parameters",
         "batch_norm_trained",
     ]

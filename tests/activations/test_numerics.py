@@ -17,6 +17,7 @@ NOT_DECIDING = {
     "activations.numerics",
     "data.source",
     "data.threads",
+    "heads.co_tuning",
     "heads.estimators",
     "heads.methods",
     "heads.solved",

@@ -501,6 +501,7 @@ def test_stored_and_live_train_alike_with_the_same_seed(views, trained):
     for mode in ("on", "off"):
         runs.append(trained.folder / f"{mode}-{views}")
         sets = [f"augment.views={views}", f"cache.mode={mode}", "augment.mixup=0.4"]
+        sets.append("phases.0.head_start=kept")  # a head is solved on stored features alone
         train_run(small(trained.photos, *sets), runs[-1])
         result = continue_run(runs[-1], flags=SECOND).to_json()
         stored = [bool(phase["activations"]) for phase in result["phases"]]

@@ -141,6 +141,7 @@ def trained(backbones, tmp_path_factory):
         **FLAGS,
         "data.source": str(photos),
         "model.backbone": BOTH.split("+"),
+        "phases.0.head_start": "kept",
     }
     return folder, train_run(load_config(None, flags=flags), folder / "run").to_json()
 

@@ -68,6 +68,7 @@ def test_a_head_that_has_learned_nothing_yet_gets_a_rate_that_trains_it(trained)
     tried = {}
     for factor in (0.001, 1):
         sets = [f"phases.0.learning_rate={factor * rate}", "phases.0.epochs=4"]
+        sets.append("phases.0.head_start=kept")
         done = train_run(small(trained.photos, *sets), trained.folder / f"at-{factor}").to_json()
         tried[factor] = done["phases"][0]["train_loss"]
     assert tried[1] < tried[0.001]

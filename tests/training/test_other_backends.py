@@ -130,7 +130,7 @@ def test_what_tensorflow_began_goes_on_with_the_same_figures(elsewhere, begun):
     ours, theirs = (read_metrics(open_run(run))[-1] for run in (begun / "on", folder / "begun"))
     assert [(line["phase"], line["epoch"]) for line in (ours, theirs)] == [("unfreeze", 1)] * 2
     # The same weights, images, order, views and shares, so that only rounding is left: 1e-7 of
-    # a loss of 1.1, and three steps of Adam, 1e-4 each, in directions that rounding may turn.
+    # a loss of 1.1, and three steps of Adam, 4e-4 each, in directions that rounding may turn.
     # (Another order, of seed 1, gives a loss that is 3e-3 away.)
     for figure in ("loss", "val_loss"):
-        assert theirs[figure] == pytest.approx(ours[figure], abs=1e-5)
+        assert theirs[figure] == pytest.approx(ours[figure], abs=1e-4)

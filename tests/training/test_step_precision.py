@@ -110,7 +110,7 @@ def test_the_choice_is_written_down_and_a_resumed_or_repeated_run_keeps_it(
     assert [phase.how.precision for phase in record.phases] == chosen
     assert [phase["precision"] for phase in resumed["phases"]] == chosen
     lines = read_metrics(open_run(run))
-    assert [line.get("precision") for line in lines] == [None, None, *["mixed_bfloat16"] * 2]
+    assert [line.get("precision") for line in lines] == [None] * 3 + ["mixed_bfloat16"] * 2
     again = train_run(load_config(run / "config.toml"), tmp_path / "again").to_json()
     assert without_seconds(again) == without_seconds(resumed)
     assert weights(tmp_path / "again") == weights(run)

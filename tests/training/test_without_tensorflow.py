@@ -62,11 +62,12 @@ def test_two_phases_train_from_stores_to_the_figures_of_tensorflow(without, with
     assert ours["reading"] == []  # the threads that read ahead ended with `fit`
     for line, other in zip(ours["lines"], theirs["lines"], strict=True):
         assert line["learning_rates"] == pytest.approx(other["learning_rates"])
-        # The same weights, order, views and shares: only rounding is left, and a few steps of Adam.
+        # The same order, views and shares: only rounding is left, which the solved head takes up to
+        # where its solver stops, and a few steps of Adam at 4e-4.
         for figure in ("loss", "val_loss"):
-            assert line[figure] == pytest.approx(other[figure], abs=1e-5)
+            assert line[figure] == pytest.approx(other[figure], abs=5e-4)
     for scores, others in zip(ours["scores"], theirs["scores"], strict=True):
-        assert scores == pytest.approx(others, abs=1e-5)
+        assert scores == pytest.approx(others, abs=5e-4)
 
 
 def test_the_live_model_steps_as_on_tensorflow(without, with_tensorflow):
