@@ -63,13 +63,15 @@ def unfreeze_defaults(config: Config) -> Phase:
     taken.
     """
     name = _free_name("unfreeze", config)
+    settings: dict[str, Any]
     if config.model.weights == "sample":
         # That net is small and was pretrained briefly: all of it gains from being trained further.
-        return Phase(name=name, blocks="all", epochs=20, learning_rate=1e-3, patience=0)
+        settings = {"blocks": "all", "epochs": 20, "learning_rate": 1e-3}
+    else:
+        settings = {"epochs": 10, "learning_rate": 4e-4}
     return Phase(
         name=name,
-        epochs=10,
-        learning_rate=4e-4,
+        **settings,
         schedule="cosine",
         warmup=0.5,  # of an epoch, so that one epoch alone trains too
         patience=0,  # the last epochs, at low learning rates, are the best

@@ -159,7 +159,13 @@ def test_the_weights_of_the_sample_bring_their_net_and_its_side(write, tmp_path)
 def test_on_the_weights_of_the_sample_all_of_the_net_is_unfrozen():
     config = load_config(None, flags={**PHOTOS, "model.weights": "sample"})
     assert unfreeze_defaults(config) == Phase(
-        name="unfreeze", blocks="all", epochs=20, learning_rate=0.001, patience=0
+        name="unfreeze",
+        blocks="all",
+        epochs=20,
+        learning_rate=0.001,
+        schedule="cosine",
+        warmup=0.5,
+        patience=0,
     )
 
 
