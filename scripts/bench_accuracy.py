@@ -29,7 +29,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from bench_two_phase import command, machine, phase_seconds
+from bench_two_phase import GUIDE, PROGRAM, command, machine, phase_seconds
 
 ARMS: dict[str, tuple[list[str], list[str]]] = {
     "defaults": ([], []),
@@ -45,7 +45,6 @@ ARMS: dict[str, tuple[list[str], list[str]]] = {
         ],
     ),
 }
-GUIDE = "guide"
 KEY = ("data", "backbone", "fraction", "seed", "arm", "sets")
 
 
@@ -131,11 +130,10 @@ def run_arm(
     work = arguments.work.absolute()
     environment = {"KERASFT_CACHE": str(work / "cache")}
     (work / "cache").mkdir(parents=True, exist_ok=True)
-    kerasft = [sys.executable, "-c", "from kerasft.cli.main import main; main()"]
     name = "-".join([data.name, backbone.replace(":", "_"), f"{arguments.fraction:g}", str(seed)])
     run = work / f"{name}-{arm}"
     shutil.rmtree(run, ignore_errors=True)
-    train = [*kerasft, "train", "--data", str(data), "--run", str(run), "--seed", str(seed)]
+    train = [*PROGRAM, "train", "--data", str(data), "--run", str(run), "--seed", str(seed)]
     train += ["--backbone", backbone, "--set", f"data.fraction={arguments.fraction}", "--json"]
     if arm == GUIDE:
         # One epoch on plain photos: only its split is used.
@@ -153,7 +151,7 @@ def run_arm(
             "found": False,
         }
     head, head_process = command([*train, *_sets(sets[0])], environment)
-    unfreeze = [*kerasft, "unfreeze-and-continue", str(run), "--json", *_sets(sets[1])]
+    unfreeze = [*PROGRAM, "unfreeze-and-continue", str(run), "--json", *_sets(sets[1])]
     both, unfreeze_process = command(unfreeze, environment)
     shutil.rmtree(run)
     phases = both["phases"]

@@ -19,6 +19,7 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
+from bench_two_phase import PROGRAM
 
 COMMANDS = ("scan", "predict", "check")
 SIDE = 10_000
@@ -160,8 +161,7 @@ def train_run(runs: Path) -> None:
     draw_sample(photos, seed=0, per_class=12)
     words = ["train", "--data", str(photos), "--run", str(runs / "run"), "--epochs", "1"]
     words += ["--weights", "sample"]
-    program = [sys.executable, "-c", "from kerasft.cli.main import main; main()"]
-    subprocess.run([*program, *words], check=True, capture_output=True)
+    subprocess.run([*PROGRAM, *words], check=True, capture_output=True)
 
 
 if __name__ == "__main__":

@@ -12,12 +12,11 @@ Unix only (`os.wait4`). The files, up to 100 MB, lie in the system's folder for 
 import argparse
 import io
 import json
-import sys
 import tempfile
 from pathlib import Path
 
 import numpy as np
-from bench_two_phase import command
+from bench_two_phase import PROGRAM, command
 from PIL import Image
 
 CLASSES = 5
@@ -44,12 +43,11 @@ def run(count: int) -> dict:
     with tempfile.TemporaryDirectory(prefix="bench-memory-") as name:
         folder = Path(name)
         write_jpegs(folder / "photos", count)
-        program = [sys.executable, "-c", "from kerasft.cli.main import main; main()"]
-        train = [*program, "train", "--data", str(folder / "photos"), "--run", str(folder / "run")]
+        train = [*PROGRAM, "train", "--data", str(folder / "photos"), "--run", str(folder / "run")]
         train += ["--backbone", BACKBONE, "--weights", "none", "--image-size", "64", "--json"]
         train += ["--epochs", "1", "--set", "phases.0.blocks=0", "--set", "augment.views=1"]
         train += ["--set", "cache.mode=on"]
-        unfreeze = [*program, "unfreeze-and-continue", str(folder / "run"), "--epochs", "1"]
+        unfreeze = [*PROGRAM, "unfreeze-and-continue", str(folder / "run"), "--epochs", "1"]
         environment = {"KERASFT_CACHE": str(folder / "cache")}
         head, of_head = command(train, environment)
         both, of_unfreeze = command([*unfreeze, "--json"], environment)

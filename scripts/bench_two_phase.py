@@ -72,6 +72,8 @@ BOUNDS = {"bound": "float32", "bound-bfloat16": "bfloat16"}
 ARMS = ("cold", "guide", "warm", "cold-bfloat16", "warm-bfloat16", "live", "default", *BOUNDS)
 USUAL = "cold,guide,warm,cold-bfloat16,warm-bfloat16,default,bound,bound-bfloat16"
 GUIDE = "guide"
+PROGRAM = [sys.executable, "-c", "from kerasft.cli.main import main; main()"]
+"""What runs kerasft on this Python, whether it is installed or on the path."""
 BATCH = 32
 WORK = ("split", "train_images", "batch_size", "image_size", "head_steps", "unfreeze_steps")
 """What has to be equal in all rows of a seed; the steps of "default" are its own."""
@@ -206,10 +208,9 @@ def kerasft_commands(
     arm: str, run: Path, seed: int, arguments: argparse.Namespace
 ) -> tuple[list[str], list[str]]:
     """What trains the head, and what unfreezes and continues."""
-    program = [sys.executable, "-c", "from kerasft.cli.main import main; main()"]
-    train = [*program, "train", "--data", str(arguments.data), "--run", str(run)]
+    train = [*PROGRAM, "train", "--data", str(arguments.data), "--run", str(run)]
     train += ["--seed", str(seed), "--backbone", arguments.backbone, "--json"]
-    unfreeze = [*program, "unfreeze-and-continue", str(run), "--json"]
+    unfreeze = [*PROGRAM, "unfreeze-and-continue", str(run), "--json"]
     if arm != "default":
         train += ["--epochs", str(arguments.epochs)]
         unfreeze += ["--epochs", str(arguments.unfreeze_epochs)]

@@ -20,7 +20,7 @@ DIGESTS = {
     "heads.trained": "51ef4bb85af810f7",
     "models.alexnet": "597397ce40b76566",
     "models.blocks": "9f01785582d94b4d",
-    "models.build": "f256bddb0427e6ae",
+    "models.build": "ea27d83955cae870",
     "models.cut": "d9403d7a1a2507fa",
     "models.fold": "7910a41edeeab1cb",
     "models.live": "285f67865fc446a2",

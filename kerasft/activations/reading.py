@@ -23,6 +23,13 @@ SLICE_BYTES = 16 << 20  # size of the part of a store that is read at once
 MAPPED_ROWS = 256
 
 
+def read_in_order(rows: Rows, size: int) -> Iterator[np.ndarray]:
+    """Reads a memory-mapped store in batches of a size, and releases its memory afterwards."""
+    for start in range(0, len(rows), size):
+        yield rows[start : start + size]
+    release(rows)
+
+
 def read_slices(
     views: Sequence[Rows], epochs: Sequence[Epoch], *, batch_size: int
 ) -> Iterator[tuple[np.ndarray, ...]]:

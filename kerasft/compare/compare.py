@@ -45,7 +45,7 @@ from kerasft.errors import UserError
 from kerasft.files import write_atomic
 from kerasft.progress import Event, Progress, silent
 from kerasft.run import Run, lock, read_record, write_record
-from kerasft.training.plan import DEFAULT_VIEWS
+from kerasft.training.plan import settled_views
 
 log = logging.getLogger("kerasft")
 
@@ -322,8 +322,7 @@ def _predicted_seconds(comparison: Comparison, trial: Trial) -> float:
     rates, images = rates_of(trial.way, config), len(photos_of(comparison, trial).indices("train"))
     phase = unfreeze_defaults(config) if WAYS[trial.way].start else config.phases[0]
     if phase.blocks == 0:
-        views = DEFAULT_VIEWS if config.augment.views is None else config.augment.views
-        return max(1, views) * images * min(known) / 1000
+        return max(1, settled_views(config, [0])) * images * min(known) / 1000
     epochs = getattr(phase, "epochs", 1)
     cost = TRAINING_COST[getattr(phase, "batch_norm", "frozen")]
     return cost * len(rates) * epochs * images * min(known) / 1000

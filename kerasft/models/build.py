@@ -6,6 +6,7 @@ model, so it can be neither forgotten nor done twice elsewhere.
 Shapes: B images in a batch; S side of the square input in pixels; F features.
 """
 
+import functools
 import math
 import random
 from collections.abc import Callable
@@ -26,6 +27,7 @@ from kerasft.backbones.imagenet_classes import labels
 from kerasft.backbones.spec import nets_of, parse
 from kerasft.backbones.table import MODE
 from kerasft.errors import UserError
+from kerasft.heads.co_tuning import classifier_of
 from kerasft.models import alexnet
 from kerasft.models.blocks import choose, cut_top, net_prefix
 from kerasft.models.weights import SAMPLE, imagenet_files, load_file
@@ -311,6 +313,19 @@ def pretrained(spec: str, file: Path | None = None) -> tuple[keras.Model, list[s
         load_file(net, file, name=spec)
     # The names in Keras' predictions, which has to download its own list of them.
     return add_scores(net), [label.replace(" ", "_") for label in labels()]
+
+
+@functools.lru_cache(maxsize=1)  # it is asked for when a run is planned, and when it is trained
+def classifier(spec: str) -> tuple[np.ndarray, np.ndarray] | None:
+    """Returns the ImageNet classifier on a net's pooled features; see `co_tuning.classifier_of`.
+
+    Args:
+        spec: the backbone with its options.
+
+    Raises:
+        UserError: a bad spec, or weights that are not available.
+    """
+    return classifier_of(pretrained(spec)[0])
 
 
 def add_scores(net: keras.Model) -> keras.Model:

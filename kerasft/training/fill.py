@@ -4,7 +4,7 @@ Shapes: N images, F features, K classes.
 """
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,12 +14,13 @@ import numpy as np
 from kerasft.activations.context import SCORING_BATCH, RunContext
 from kerasft.activations.keys import TRAIN_AND_VALIDATION
 from kerasft.activations.prefix_pass import activations_at
-from kerasft.activations.store import Rows, Stored, release
+from kerasft.activations.reading import read_in_order
+from kerasft.activations.store import Stored, release
 from kerasft.config.fields import Phase, Solved
 from kerasft.data.source import Source
 from kerasft.data.splits import bound_names, unit_numbers
 from kerasft.heads import methods, solved, solver
-from kerasft.heads.co_tuning import CoTuning, classifier_of, relation
+from kerasft.heads.co_tuning import CoTuning, relation
 from kerasft.heads.solved import Examples
 from kerasft.heads.start import STRENGTHS, HeadStart, solve_start
 from kerasft.heads.trained import STANDARD, features_of, set_standard
@@ -138,22 +139,17 @@ def _co_tuning(
     context: RunContext, phase: Phase, model: keras.Model, cut: Cut, stored: Stored | None
 ) -> CoTuning:
     """Sets Co-Tuning up: the relation between classes is read from the plain training images."""
-    classifier = classifier_of(build.pretrained(context.config.model.backbone)[0])
+    classifier = build.classifier(context.config.model.backbone)
     assert classifier is not None  # `plan.settle` has refused such a net
     both = with_features(model, cut)
     labels = context.labels("train")
     above, rows = keras.Model(model.inputs[0], features_of(model)), context.batches("train")
     if stored:  # the suffix alone will do
-        above, rows = keras.Model(both.inputs[0], both.outputs[1]), _in_float32(stored.train[0])
+        above, plain = keras.Model(both.inputs[0], both.outputs[1]), stored.train[0]
+        rows = (np.asarray(part, np.float32) for part in read_in_order(plain, SCORING_BATCH))
     features = np.asarray(bundle.compute(above, rows))
     related = relation(features, labels, *classifier, len(context.source.class_names))
     return CoTuning(both, classifier, related, phase.co_tuning)
-
-
-def _in_float32(rows: Rows) -> Iterator[np.ndarray]:
-    """Yields stored activations in batches of SCORING_BATCH."""
-    for start in range(0, len(rows), SCORING_BATCH):
-        yield np.asarray(rows[start : start + SCORING_BATCH], np.float32)
 
 
 def _solve_start(

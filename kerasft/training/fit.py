@@ -3,7 +3,7 @@
 import logging
 import math
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +11,8 @@ import keras
 import numpy as np
 
 from kerasft.activations.context import SCORING_BATCH, RunContext
-from kerasft.activations.store import Rows, Stored, release
+from kerasft.activations.reading import read_in_order
+from kerasft.activations.store import Stored
 from kerasft.config.fields import Phase
 from kerasft.data.batches import explaining
 from kerasft.errors import PhaseFailed, UserError
@@ -80,7 +81,6 @@ def fit(
     phase, steps, suffix = trainable.phase, trainable.steps_per_epoch, trainable.cut.suffix
     train = context.source.indices("train")
     checkpoint.reset_seeds(suffix, seed)
-    began_with = checkpoint.weights_of(suffix)
     keeper = _Keeper(context, trainable, start, stored, head_start)
     first, earlier = keeper.now.epoch, keeper.now.seconds
     part = Part("epochs", steps * (phase.epochs - first), context.progress, phase.name)
@@ -99,7 +99,7 @@ def fit(
                 verbose=0,
                 callbacks=[keeper, _Watcher(context, phase, steps, part, at_once)],
             )
-    chosen = keeper.choose(began_with if wise and not trainable.learning_norms else None)
+    chosen = keeper.choose(wise=wise and not trainable.learning_norms)
     checkpoint.assign_weights(suffix, chosen.weights)
     part.end()
     part.add(earlier)
@@ -140,7 +140,7 @@ class _Keeper(keras.callbacks.Callback):
         folder = context.run.checkpoints
         found = checkpoint.load(folder, phase.name)
         self.now = found or PhaseState(phase.name, start)
-        self.best = checkpoint.weights_of(self._suffix)
+        self._start = self.best = checkpoint.weights_of(self._suffix)
         self.answers: list[Answers] = []
         if found:
             if found.start not in ("", start):  # the first versions did not write it down
@@ -160,21 +160,9 @@ class _Keeper(keras.callbacks.Callback):
 
     def _count(self, head_start: HeadStart) -> None:
         """Counts a solved head as epoch 0."""
-        line: dict[str, Any] = {
-            "phase": self._phase.name,
-            "epoch": 0,
-            "loss": head_start.train.loss,
-            "accuracy": head_start.train.accuracy,
-            "val_loss": head_start.validation.loss,
-            "val_accuracy": head_start.validation.accuracy,
-            "learning_rates": {},
-            "head_start": {
-                "strength": head_start.strength,
-                "tried": [one.to_json() for one in head_start.tried],
-            },
-        }
-        if self._stored:
-            line["activations"] = self._stored.dtype
+        train, tried = head_start.train, [one.to_json() for one in head_start.tried]
+        how = {"head_start": {"strength": head_start.strength, "tried": tried}}
+        line = {**self._line(0, train.loss, train.accuracy, head_start.validation, {}), **how}
         self.now.best_loss, self.now.lines = line["val_loss"], [line]
         self.answers = [head_start.answers]
         write_metrics(self._context.run, [*self._earlier, line])
@@ -194,24 +182,14 @@ class _Keeper(keras.callbacks.Callback):
             apply_rest(self._optimizer)
         stepped = self._to_mean()
         validation = self._score_validation()
-        line: dict[str, Any] = {
-            "phase": self._phase.name,
-            "epoch": epoch + 1,
-            "loss": float(logs["loss"]),
-            "accuracy": float(logs["accuracy"]),
-            "val_loss": validation.loss,
-            "val_accuracy": validation.accuracy,
-            "learning_rates": rates_at(
-                self._phase,
-                self._trainable.groups,
-                self._trainable.steps_per_epoch,
-                batches_seen(self._optimizer) - 1,
-            ),
-        }
-        if self._phase.precision != "float32":
-            line["precision"] = self._phase.precision  # of the steps; validation is in float32
-        if self._stored:
-            line["activations"] = self._stored.dtype
+        rates = rates_at(
+            self._phase,
+            self._trainable.groups,
+            self._trainable.steps_per_epoch,
+            batches_seen(self._optimizer) - 1,
+        )
+        loss, accuracy = float(logs["loss"]), float(logs["accuracy"])
+        line = dict(self._line(epoch + 1, loss, accuracy, validation, rates))
         now = self.now
         now.epoch, now.lines = epoch + 1, [*now.lines, line]
         improved = line["val_loss"] < now.best_loss
@@ -237,6 +215,37 @@ class _Keeper(keras.callbacks.Callback):
         self._report(line, self._train / seconds, improved)
         self.model.stop_training = self.ended()
 
+    def _line(
+        self,
+        epoch: int,
+        loss: float,
+        accuracy: float,
+        validation: Figures,
+        rates: Mapping[str, float],
+    ) -> Mapping[str, Any]:
+        """Writes an epoch's line of metrics.jsonl; epoch 0 is a solved head, which took no steps.
+
+        Args:
+            epoch: number of the epoch.
+            loss, accuracy: figures on training.
+            validation: figures on validation.
+            rates: learning rate of each group of layers, by its name.
+        """
+        line: dict[str, Any] = {
+            "phase": self._phase.name,
+            "epoch": epoch,
+            "loss": loss,
+            "accuracy": accuracy,
+            "val_loss": validation.loss,
+            "val_accuracy": validation.accuracy,
+            "learning_rates": rates,
+        }
+        if epoch and self._phase.precision != "float32":
+            line["precision"] = self._phase.precision  # of the steps; validation is in float32
+        if self._stored:
+            line["activations"] = self._stored.dtype
+        return line
+
     def _to_mean(self) -> list[np.ndarray] | None:
         """Puts the moving average, if there is one, into the suffix; returns the weights before."""
         if not self._phase.ema:
@@ -250,13 +259,13 @@ class _Keeper(keras.callbacks.Callback):
         checkpoint.assign_weights(self._suffix, checkpoint.weights_of(self._suffix))
         return stepped
 
-    def choose(self, start: list[np.ndarray] | None) -> Between:
+    def choose(self, *, wise: bool) -> Between:
         """Chooses the weights that are kept: the best epoch's, or weights on the way to them.
 
         Args:
-            start: weights of the suffix at the start of the phase; None tries nothing between.
+            wise: whether weights between the start of the phase and the best epoch are tried.
         """
-        if start is None or not self.now.best_epoch:
+        if not wise or not self.now.best_epoch:
             return Between(self.best, 1.0, (), ())
         suffix = self._trainable.cut.suffix
 
@@ -267,7 +276,7 @@ class _Keeper(keras.callbacks.Callback):
 
         line = self._best_line()
         of_best = Figures(line["val_accuracy"], line["val_loss"], len(self._labels))
-        return between(start, self.best, of_best, score)
+        return between(self._start, self.best, of_best, score)
 
     def fitted(self, chosen: Between, part: Part) -> Fitted:
         """Returns the outcome of the epochs with the weights that were chosen."""
@@ -309,7 +318,7 @@ class _Keeper(keras.callbacks.Callback):
 
     def _validation_batches(self) -> Iterable:
         if self._stored:
-            return _read(self._stored.validation)
+            return read_in_order(self._stored.validation, SCORING_BATCH)
         return self._context.batches("validation")
 
     def _diverged(self) -> bool:
@@ -333,13 +342,6 @@ class _Keeper(keras.callbacks.Callback):
         }
         event = Event("epoch", self.now.epoch, self._phase.epochs, self._phase.name, figures)
         self._context.progress(event)
-
-
-def _read(rows: Rows) -> Iterator[np.ndarray]:
-    """Reads a memory-mapped store in batches, and releases its memory afterwards."""
-    for start in range(0, len(rows), SCORING_BATCH):
-        yield rows[start : start + SCORING_BATCH]
-    release(rows)
 
 
 class _Watcher(keras.callbacks.Callback):

@@ -31,7 +31,6 @@ from kerasft.data.checks import warn_of_depth
 from kerasft.data.known import warn_of_known_photos
 from kerasft.data.source import Source
 from kerasft.errors import TooFewPhotos, UserError
-from kerasft.heads.co_tuning import classifier_of
 from kerasft.heads.start import LARGEST, costs_too_much
 from kerasft.input_rule import DROP, depth_of
 from kerasft.models import build
@@ -103,11 +102,12 @@ def settle(config: Config, source: Source, net: Net, machine: Device, *, done: i
         UserError: a phase has more blocks than there are, or accumulates over more batches than
             an epoch has; stores that are asked for can't be made; the engine does not run here.
     """
+    images = len(source.indices("train"))
     for index in range(done, len(config.phases)):
-        _refuse_idle_epochs(config.phases[index], index, len(source.indices("train")))
+        _refuse_idle_epochs(config.phases[index], index, images)
         _refuse_co_tuning(config, index)
     blocks = _settle_blocks(config.phases, net, default_blocks(config.model.backbone))
-    views = _settle_views(config, blocks)
+    views = settled_views(config, blocks)
     asked, device = config, machine.device
     phases, storing = list(config.phases[:done]), []
     first: tuple[Cut, AnyPhase, Storing, str] | None = None  # of the phases with a store
@@ -125,11 +125,10 @@ def settle(config: Config, source: Source, net: Net, machine: Device, *, done: i
         settled: dict[str, object] = {"stored": decided.stored}
         if not isinstance(phase, Solved):
             settled["blocks"] = blocks[index]
-            steps = phase.epochs * math.ceil(len(source.indices("train")) / phase.batch_size)
+            steps = phase.epochs * math.ceil(images / phase.batch_size)
             ahead = StepsAhead(phase, cut, decided.stored, steps, machine.threads or 1)
             settled["precision"] = _settle_steps(config, ahead, device)
-            images = len(source.indices("train")) * views
-            why = _why_not_solved(blocks[index], decided.stored, config, net, images)
+            why = _why_not_solved(blocks[index], decided.stored, config, net, images * views)
             settled["head_start"] = _settle_head_start(phase, index, why)
         phases.append(phase.model_copy(update=settled))
     config = config.model_copy(
@@ -229,7 +228,7 @@ def _refuse_co_tuning(config: Config, index: int) -> None:
         why = "needs one net with its ImageNet weights"
     elif head.features != "pooled" or head.leave_out:
         why = "needs pooled features of the whole net"
-    elif classifier_of(build.pretrained(model.backbone)[0]) is None:
+    elif build.classifier(model.backbone) is None:
         why = f"needs a single layer behind the pooling, which {model.backbone} does not have"
     else:
         return
@@ -306,7 +305,13 @@ def _settle_blocks(phases: Sequence[AnyPhase], net: Net, usual: int) -> list[int
     return settled
 
 
-def _settle_views(config: Config, blocks: Sequence[int | str]) -> int:
+def settled_views(config: Config, blocks: Sequence[int | str]) -> int:
+    """Returns how many views of each training image a run stores; 0: a new one in every epoch.
+
+    Args:
+        config: the config.
+        blocks: blocks that each phase trains, a number or "all".
+    """
     augment = config.augment
     if augment.views is not None:
         return augment.views

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from tiny_run import SECOND, small, weights, without_seconds
 
+from kerasft.activations.reading import read_in_order
 from kerasft.config.fields import Phase
 from kerasft.config.load import append_phase
 from kerasft.errors import UserError
@@ -103,7 +104,7 @@ def test_a_loss_that_is_no_number_is_noticed(lines, diverged):
 @pytest.mark.parametrize("images", [0, 1, 32, 33, 70])
 def test_a_store_is_read_in_batches_of_32_in_order(images):
     rows = np.arange(2 * images).reshape(images, 2)
-    read = list(fit._read(rows))
+    read = list(read_in_order(rows, 32))
     assert [len(batch) for batch in read] == [min(32, images - i) for i in range(0, images, 32)]
     np.testing.assert_array_equal(np.concatenate([rows[:0], *read]), rows)
 
