@@ -3,6 +3,7 @@
     python scripts/bench_gpu.py --minutes 8 --json gpu.json
     python scripts/bench_gpu.py --quick       tiny, in a minute on two CPU cores
     python scripts/bench_gpu.py --needs       what to take to a machine without a network
+    python scripts/bench_gpu.py --alone       one process at a time, the rows that are compared
 
 It needs JAX, and PyTorch and timm for the other side; no TensorFlow, no photos, no weights. Images
 are random uint8, weights are random. Two nets are measured at once, each by two processes, one for
@@ -35,6 +36,7 @@ import argparse
 import ast
 import importlib.metadata
 import importlib.util
+import itertools
 import json
 import os
 import re
@@ -63,6 +65,7 @@ def main() -> None:
     parser.add_argument("--nets", help=f"separated by commas; default {','.join(USUAL)}")
     parser.add_argument("--only", default="", help=f"kinds of rows, of {','.join(KINDS)}")
     parser.add_argument("--quick", action="store_true", help="tiny sizes, for a CPU")
+    parser.add_argument("--alone", action="store_true", help="one process at a time, for quiet")
     parser.add_argument("--needs", action="store_true", help="list what has to travel")
     parser.add_argument("--side", choices=("kerasft", "timm", "needs"), help=argparse.SUPPRESS)
     parser.add_argument("--job", help=argparse.SUPPRESS)
@@ -87,6 +90,7 @@ def main() -> None:
             until=time.time() + 60 * arguments.minutes,
             quick=arguments.quick,
             only=only,
+            alone=arguments.alone,
         )
         bench.run(nets.split(","))
     table.finish()
@@ -110,13 +114,26 @@ class Bench:
     """The children, and the time that they have."""
 
     def __init__(
-        self, table: "Table", *, folder: Path, until: float, quick: bool, only: tuple[str, ...]
+        self,
+        table: "Table",
+        *,
+        folder: Path,
+        until: float,
+        quick: bool,
+        only: tuple[str, ...],
+        alone: bool,
     ) -> None:
         self._table, self._folder, self._until = table, folder, until
-        self._quick, self._only = quick, only
+        self._quick, self._only, self._alone = quick, only, alone
 
     def run(self, nets: Sequence[str]) -> None:
         """Measures the nets: the speeds that are compared, the others, then the made task."""
+        if self._alone:
+            for net, side in itertools.product(nets, ("kerasft", "timm")):
+                self._child(
+                    side, net, "speed", self._until - 5, first=(net, side) == (nets[0], "kerasft")
+                )
+            return
         curves = not self._only or "curve" in self._only
         left = self._until - time.time()
         speeds_until = self._until - (min(75.0, left / 4) if curves else 5.0)
