@@ -1,7 +1,11 @@
-"""Predictions of a model, and their quality.
+"""Predictions of a model, their reasons and their quality.
 
     evaluate    `evaluate_run` scores the images of a split and makes a Report
     predict     `predict` returns the best labels of image files
+    explain     `explain` shows which places of image files speak for a class
+    maps        the last feature maps of a model, and a class's gradient in them
+    nearest     the nearest training photos, for a head in which they vote
+    photo_files photos that somebody names as files and folders, found and checked
 
 Pixels are scored in float32 by model.keras, never from stored activations.
 

@@ -3,8 +3,6 @@
 Shapes: N files that are images, K classes.
 """
 
-import logging
-import stat
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,26 +11,20 @@ from typing import Any
 import numpy as np
 
 from kerasft.data.batches import image_batches, read_unchanged
-from kerasft.data.checks import tell_pages
-from kerasft.data.files import examine, for_each_file
 from kerasft.data.scan import refuse_edited_classes
 from kerasft.errors import UserError
+from kerasft.evaluation.photo_files import find_photos
 from kerasft.export import scorer
 from kerasft.export.formats import find_export
 from kerasft.models import bundle
 from kerasft.models.bundle import Bundle
 from kerasft.models.target import open_model, prepare_for
-from kerasft.pixels.convert import MULTI_PAGE
-from kerasft.pixels.images import is_image_content
 from kerasft.progress import Event, Progress, silent
 from kerasft.results import Result, plain
 from kerasft.run import Run
-from kerasft.sources.folders import is_image_name, walk
-from kerasft.text import count, in_line, printable
+from kerasft.text import printable
 
 BATCH = 32
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -98,56 +90,15 @@ def predict(
         raise UserError(f"top: expected 1 or more, got {top}.", exit_code=2)
     prepare_for(target)
     score = _open(target)
-    names = [files] if isinstance(files, str | Path) else files
-    found = [entry for name in names for entry in _search(Path(name))]
-    paths = [path for path, error in found if not error]
-    facts = for_each_file(examine, Path(), paths, progress)
-    tell_pages("photos", sum(fact.kind == MULTI_PAGE for fact in facts if not fact.reason))
-    reasons = {path: fact.reason for path, fact in zip(paths, facts, strict=True)}
-    good = [path for path in paths if not reasons[path]]
+    found = find_photos(files, progress)
+    good = [photo.file for photo in found if not photo.error]
     scored = iter(_ranked(*score(good, progress), top) if good else [])
     return [
-        Prediction(printable(path), error=error or reasons[path])
-        if error or reasons[path]
-        else Prediction(printable(path), labels=next(scored))
-        for path, error in found
+        Prediction(printable(photo.file), error=photo.error)
+        if photo.error
+        else Prediction(printable(photo.file), labels=next(scored))
+        for photo in found
     ]
-
-
-def _search(path: Path) -> list[tuple[str, str]]:
-    """Lists a file, or the images of a folder, as pairs (file, error); "" means no error."""
-    if path.is_dir():
-        try:
-            below = list(walk(path))
-        except UserError as error:
-            return [(str(path), str(error))]
-        found = [name for name in below if is_image_name(name) or _is_image(path / name)]
-        _tell_others(path, below, found)
-        return [(str(path / name), "") for name in found] or [(str(path), "holds no images")]
-    return [(str(path), "" if path.exists() else "no such file")]
-
-
-def _is_image(path: Path) -> bool:
-    """Returns whether a file holds an image, whatever its name is."""
-    try:
-        if not stat.S_ISREG(path.stat().st_mode):
-            return False
-        with path.open("rb") as file:
-            return is_image_content(file.read(64))
-    except OSError:
-        return False
-
-
-def _tell_others(folder: Path, below: Sequence[str], found: Sequence[str]) -> None:
-    """Tells which files of a folder are no images, so that nobody waits for their labels."""
-    others = sorted(set(below) - set(found))
-    if others:
-        log.info(
-            "%s: passed over %s that hold no image: %s",
-            printable(str(folder)),
-            count(others, "file"),
-            in_line(others, 5),
-        )
 
 
 def _open(target: str | Path) -> Scorer:

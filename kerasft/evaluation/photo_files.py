@@ -1,0 +1,90 @@
+"""Photos that somebody names as files and folders: searched for, read once, and checked."""
+
+import logging
+import stat
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from kerasft.data.checks import tell_pages
+from kerasft.data.files import examine, for_each_file
+from kerasft.errors import UserError
+from kerasft.pixels.convert import MULTI_PAGE
+from kerasft.pixels.images import is_image_content
+from kerasft.progress import Progress
+from kerasft.results import Result
+from kerasft.sources.folders import is_image_name, walk
+from kerasft.text import count, in_line, printable
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class PhotoFile(Result):
+    """A file that was named, or found in a folder that was named.
+
+    Attributes:
+        file: path of the file, or of a folder that cannot be searched or holds no images.
+        error: why it cannot be read as an image; "" if it can.
+    """
+
+    file: str
+    error: str
+
+
+def find_photos(files: str | Path | Sequence[str | Path], progress: Progress) -> list[PhotoFile]:
+    """Finds the photos that somebody names, and checks that each is an image.
+
+    Args:
+        files: file or folder, or several of them. Folders are searched for images, including
+            nested folders.
+        progress: receiver of events of stage "images", as files are read.
+
+    Returns:
+        The files in the order of `files`, sorted within a folder.
+    """
+    names = [files] if isinstance(files, str | Path) else files
+    found = [photo for name in names for photo in _search(Path(name))]
+    paths = [photo.file for photo in found if not photo.error]
+    facts = for_each_file(examine, Path(), paths, progress)
+    tell_pages("photos", sum(fact.kind == MULTI_PAGE for fact in facts if not fact.reason))
+    reasons = {path: fact.reason for path, fact in zip(paths, facts, strict=True)}
+    return [PhotoFile(one.file, one.error or reasons[one.file]) for one in found]
+
+
+def _search(path: Path) -> list[PhotoFile]:
+    """Lists a file, or the images of a folder."""
+    if path.is_dir():
+        try:
+            below = list(walk(path))
+        except UserError as error:
+            return [PhotoFile(str(path), str(error))]
+        found = [name for name in below if is_image_name(name) or _is_image(path / name)]
+        _tell_others(path, below, found)
+        return [PhotoFile(str(path / name), "") for name in found] or [
+            PhotoFile(str(path), "holds no images")
+        ]
+    return [PhotoFile(str(path), "" if path.exists() else "no such file")]
+
+
+def _is_image(path: Path) -> bool:
+    """Returns whether a file holds an image, whatever its name is."""
+    try:
+        if not stat.S_ISREG(path.stat().st_mode):
+            return False
+        with path.open("rb") as file:
+            return is_image_content(file.read(64))
+    except OSError:
+        return False
+
+
+def _tell_others(folder: Path, below: Sequence[str], found: Sequence[str]) -> None:
+    """Tells which files of a folder are no images, so that nobody waits for their labels."""
+    others = sorted(set(below) - set(found))
+    if others:
+        log.info(
+            "%s: passed over %s that hold no image: %s",
+            printable(str(folder)),
+            count(others, "file"),
+            in_line(others, 5),
+        )
