@@ -104,16 +104,19 @@ def class_table(counts: Mapping[str, Mapping[str, int]]) -> list[str]:
     """
     names = list(counts)
     most = MOST_CLASSES if len(names) <= MOST_CLASSES else MOST_CLASSES - 1
-    rows = {printable(name): counts[name] for name in names[:most]}
+    rows = [
+        (shortened(name, most=48), counts[name]) for name in names[:most]
+    ]  # 80 columns are enough
     if names[most:]:
-        rows[f"{len(names) - most:,} more"] = {
+        rest = {
             split: sum(counts[name][split] for name in names[most:])
             for split in ("train", "validation", "test")
         }
-    width = max(len("class"), *map(len, rows))
+        rows.append((f"{len(names) - most:,} more", rest))
+    width = max(len("class"), *(len(name) for name, _ in rows))
     return [f"{'class':<{width}}   train  validation    test"] + [
         f"{name:<{width}}  {n['train']:>6,}  {n['validation']:>10,}  {n['test']:>6,}"
-        for name, n in rows.items()
+        for name, n in rows
     ]
 
 
@@ -127,9 +130,9 @@ def cell(value: object) -> object:
     return value
 
 
-def shortened(name: str) -> str:
-    """Prepares a name from a file for messages: escaped, and cut off after 60 characters."""
-    return printable(name) if len(name) <= 60 else f"{printable(name[:60])}..."
+def shortened(name: str, most: int = 60) -> str:
+    """Prepares a name from a file for messages: escaped, and cut off after `most` characters."""
+    return printable(name) if len(name) <= most else f"{printable(name[:most])}..."
 
 
 def quoted(name: str) -> str:

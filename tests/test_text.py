@@ -122,3 +122,9 @@ def test_a_table_of_classes_has_a_line_for_each_and_adds_up_those_after_the_nine
 def test_names_in_a_line_end_with_the_number_of_further_ones():
     assert in_line(["a", "b\a", "c"], 2) == "a, b\\x07 and 1 more"
     assert in_line(["a", "b"], 2) == "a, b"
+
+
+def test_long_class_names_keep_their_rows_and_the_table_its_80_columns():
+    lines = class_table({"n" * 200 + end: {"train": 3, "validation": 1, "test": 1} for end in "ab"})
+    assert lines[1:] == [f"{'n' * 48}...       3           1       1"] * 2
+    assert max(map(len, lines)) <= 80

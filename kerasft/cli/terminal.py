@@ -1,14 +1,17 @@
 """Progress and the log on stderr, and the formats of numbers that commands share.
 
-Lines such as one per epoch stay on the screen; if stderr is a terminal, there is also a bar.
+A terminal shows the epochs of a phase in a table that grows, and a bar below it; the table stays on
+the screen after the phase, as lines do. A file or a pipe gets lines of at most 100 characters.
 stdout is left to the result alone, so that `--json` can be piped.
 """
 
 import importlib.util
 import logging
 import os
+import re
 import sys
 import tempfile
+import textwrap
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, redirect_stdout
@@ -20,10 +23,11 @@ from kerasft.cli.wording import for_terminal
 from kerasft.errors import UserError, did_you_mean
 from kerasft.processes import importing
 from kerasft.progress import Event
-from kerasft.text import count, size_text
+from kerasft.text import count, printable, size_text
 
 if TYPE_CHECKING:
-    from rich.progress import Progress
+    from rich.console import Console, Group
+    from rich.table import Table
 
 
 @contextmanager
@@ -92,8 +96,8 @@ def showing(*, once: bool = False) -> Iterator["Display"]:
     Yields:
         Progress callback for the library.
     """
-    bar = _bar() if sys.stderr.isatty() else None
-    display = Display(bar, once=once)
+    screen = Screen() if sys.stderr.isatty() else None
+    display = Display(screen, once=once)
     handler = _Sentences(display)
     logger = logging.getLogger("kerasft")
     level, propagate = logger.level, logger.propagate
@@ -103,10 +107,10 @@ def showing(*, once: bool = False) -> Iterator["Display"]:
     try:
         # Keras prints the progress of downloads to stdout.
         with redirect_stdout(sys.stderr):
-            if bar is None:
+            if screen is None:
                 yield display
             else:
-                with bar:
+                with screen:
                     yield display
     finally:
         logger.removeHandler(handler)
@@ -114,83 +118,246 @@ def showing(*, once: bool = False) -> Iterator["Display"]:
         logger.propagate = propagate
 
 
-def _bar() -> "Progress":
-    """Makes the bar, which vanishes when it is done."""
-    from rich.console import Console  # a third of the time that --help would take
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+PLAIN_WIDTH = 100
+"""Largest number of characters in a line about an event."""
 
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-    figures = TextColumn("{task.fields[figures]}")
-    bar = Progress(*columns, figures, console=Console(stderr=True), refresh_per_second=4)
-    bar.live.transient = True
-    return bar
+NO_BREAK = "\u00a0"  # a space at which `textwrap` begins no new line
 
 
 class Display:
     """A progress callback that shows each event; see `progress.py` for the stages."""
 
-    def __init__(self, bar: "Progress | None" = None, *, once: bool = False) -> None:
+    def __init__(self, screen: "Screen | None" = None, *, once: bool = False) -> None:
         """Makes a display.
 
         Args:
-            bar: progress bar that follows the events; None if stderr is not a terminal.
+            screen: live part of the terminal; None if stderr is not a terminal.
             once: whether a line is left out that was shown before.
         """
-        self._bar = bar
+        self._screen = screen
         self._said: set[str] | None = set() if once else None
         self._ends: list[float] = []
+        self._rows = 0  # of the plain table, since its header
 
     def __call__(self, event: Event) -> None:
         if event.stage in ("phase", "pass"):  # epochs begin after the prefix pass, if there is one
-            self._ends = [time.monotonic()]
-        seconds_left = None
-        if event.stage == "epoch":
-            # Epochs are counted here, not by event.done, because a resumed phase begins in the
-            # middle. The first epoch, in which TensorFlow builds its graphs, counts only while it
-            # is the only one.
-            self._ends.append(time.monotonic())
-            ends = self._ends[1:] if len(self._ends) > 2 else self._ends
-            per_epoch = (ends[-1] - ends[0]) / max(1, len(ends) - 1)
-            seconds_left = per_epoch * (event.total - event.done)
-        line = event_line(event, seconds_left=seconds_left)
+            self._ends, self._rows = [time.monotonic()], 0
+        if self._screen is not None:
+            self._screen.follow(event)
+        elif event.stage == "epoch":
+            self._write_row(event)
+        line = event_line(event)
         if line is not None:
-            self.say(line)
-        if self._bar is not None and event.stage not in LINES_ONLY:
-            _move(self._bar, event)
+            self.say(line, fold=True)
 
-    def say(self, line: str) -> None:
-        """Writes a line to stderr, in the words of the terminal, above the bar if there is one."""
+    def _write_row(self, event: Event) -> None:
+        """Writes the row of an epoch, under a header that is repeated after 20 rows."""
+        # Epochs are counted here, not by event.done, because a resumed phase begins in the
+        # middle. The first epoch, in which TensorFlow builds its graphs, counts only while it
+        # is the only one.
+        self._ends.append(time.monotonic())
+        ends = self._ends[1:] if len(self._ends) > 2 else self._ends
+        per_epoch = (ends[-1] - ends[0]) / max(1, len(ends) - 1)
+        if self._rows % 20 == 0:
+            self.say(plain_header())
+        self._rows += 1
+        self.say(plain_row(event, seconds_left=per_epoch * (event.total - event.done)))
+
+    def say(self, line: str, *, fold: bool = False) -> None:
+        """Writes a line to stderr, in the words of the terminal, above the live part if any.
+
+        Args:
+            line: the line.
+            fold: whether a line that is too long is continued on indented lines. Sentences of the
+                log are not, because they name paths and commands that people copy.
+        """
         line = for_terminal(line)
         if self._said is not None:
             if line in self._said:
                 return
             self._said.add(line)
-        if self._bar is None:
+        if fold:
+            width = min(PLAIN_WIDTH, self._screen.width) if self._screen else PLAIN_WIDTH
+            line = re.sub(r"(?<=\d) (?=[kMGT]?B\b)", NO_BREAK, line)  # a size stays in one line
+            line = textwrap.fill(line, width, subsequent_indent="  ", break_on_hyphens=False)
+            line = line.replace(NO_BREAK, " ")
+        if self._screen is None:
             click.echo(line, err=True)
         else:
-            self._bar.console.print(line, markup=False, highlight=False, soft_wrap=True)
+            self._screen.print(line)
 
 
-def _move(bar: "Progress", event: Event) -> None:
-    """Updates the bar from an event."""
-    figures = event.figures
-    what, text = str(figures.get("what", event.stage)), ""
-    if event.stage in ("batch", "pass"):
-        left = figures.get("seconds_left")
-        text = _figures_text(figures, seconds_left=None if left is None else float(left))
-    if event.stage == "pass":
-        what = f"{event.phase} {part_text('prefix pass')}"
-    if event.stage == "batch":
-        what = f"{event.phase} epoch {figures.get('epoch')}/{figures.get('epochs')}"
-    if not bar.task_ids:
-        bar.add_task("", figures="")
-    bar.update(
-        bar.task_ids[0],
-        description=what,
-        completed=event.done,
-        total=event.total or None,
-        figures=text,
+class Screen:
+    """The live part of a terminal: a table of the phase's epochs, and a bar below it.
+
+    The bar vanishes when it is done. The table stays when the phase is over; while it grows, it
+    shows its last rows where the terminal is too low for all of them.
+    """
+
+    def __init__(self, console: "Console | None" = None) -> None:
+        """Makes the live part; it is shown within a `with` block.
+
+        Args:
+            console: the terminal; None takes stderr.
+        """
+        from rich.console import Console  # a third of the time that --help would take
+        from rich.live import Live
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+        self._console = console or Console(stderr=True)
+        # A bar as wide as what is left, on a narrow terminal.
+        bar = BarColumn(None if self.width < 110 else 40)
+        figures = TextColumn("{task.fields[figures]}")
+        self._bar = Progress(
+            TextColumn("{task.description}"), bar, MofNCompleteColumn(), figures, auto_refresh=False
+        )
+        self._rows: list[Event] = []
+        self._live = Live(
+            console=self._console,
+            get_renderable=self._shown,
+            refresh_per_second=4,
+            transient=True,
+        )
+
+    def __enter__(self) -> "Screen":
+        self._live.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._leave_table()
+        self._live.stop()
+
+    @property
+    def width(self) -> int:
+        """Number of columns of the terminal."""
+        return self._console.width
+
+    def print(self, line: str) -> None:
+        """Writes a line above the live part."""
+        self._console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+    def follow(self, event: Event) -> None:
+        """Moves the bar, or adds the row of an epoch to the table."""
+        if event.stage == "epoch":
+            self._rows = [*self._rows, event]  # the thread that draws reads the old list meanwhile
+        elif event.stage not in ("batch", "predicted"):
+            self._leave_table()
+        if event.stage not in LINES_ONLY:
+            self._move(event)
+
+    def _move(self, event: Event) -> None:
+        figures = event.figures
+        what, text = str(figures.get("what", event.stage)), ""
+        if event.stage in ("batch", "pass"):
+            text = _pace_text(figures)
+        if event.stage == "pass":
+            what = f"{event.phase} {part_text('prefix pass')}"
+        if event.stage == "batch":
+            what = f"{event.phase} epoch {figures.get('epoch')}/{figures.get('epochs')}"
+        if not self._bar.task_ids:
+            self._bar.add_task("", figures="")
+        self._bar.update(
+            self._bar.task_ids[0],
+            description=what,
+            completed=event.done,
+            total=event.total or None,
+            figures=text,
+        )
+
+    def _leave_table(self) -> None:
+        """Moves the table out of the live part, so that it stays on the screen."""
+        rows, self._rows = self._rows, []
+        if rows:
+            self._console.print(_epoch_table(rows))
+
+    def _shown(self) -> "Group":
+        from rich.console import Group
+
+        if not self._rows:
+            return Group(self._bar)
+        room = max(1, self._console.height - 5)  # title, header, bar, and a line to spare
+        return Group(_epoch_table(self._rows, last=room), self._bar)
+
+
+EPOCH_COLUMNS = (
+    ("loss", "loss", 8),
+    ("accuracy", "accuracy", 8),
+    ("val loss", "val_loss", 8),
+    ("val accuracy", "val_accuracy", 12),
+    ("rate", "learning_rate", 8),
+    ("images/s", "images_per_second", 8),
+)
+"""Figures of an epoch in a table: header, name in the event, number of characters."""
+
+
+def _epoch_cells(event: Event) -> list[str]:
+    return [_figure_text(name, event.figures.get(name)) for _, name, _ in EPOCH_COLUMNS]
+
+
+def _figure_text(name: str, figure: Any) -> str:
+    """Writes a figure of an epoch in at most 8 characters; "" if the event does not have it."""
+    if figure is None:
+        return ""
+    if name == "learning_rate":
+        return f"{figure:.3g}"
+    if name == "images_per_second":
+        return f"{figure:.0f}"
+    if name.endswith("accuracy"):
+        return f"{figure:.3f}"
+    return f"{figure:.4f}" if figure < 1000 else f"{figure:.2g}"
+
+
+def _epoch_table(rows: list[Event], *, last: int | None = None) -> "Table":
+    """Draws the table of a phase, in which the best epoch so far alone has a mark.
+
+    Args:
+        rows: events of the epochs.
+        last: number of rows that are shown, the last ones; None shows all.
+    """
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(
+        title=Text(rows[0].phase),
+        title_justify="left",
+        title_style="bold",
+        box=None,
+        pad_edge=False,
     )
+    for header in ("epoch", *(header for header, _, _ in EPOCH_COLUMNS)):
+        table.add_column(header, justify="right", no_wrap=True)
+    table.add_column("", no_wrap=True)
+    best = max((number for number, row in enumerate(rows) if row.figures.get("best")), default=-1)
+    for number, row in list(enumerate(rows))[-last if last else None :]:
+        cells = [f"{row.done}/{row.total}", *_epoch_cells(row)]
+        mark, style = ("best", "green") if number == best else ("", None)
+        table.add_row(*cells, mark, style=style)
+    return table
+
+
+MOST_NAME = 12  # characters of a phase's name in a plain row
+
+
+def plain_header() -> str:
+    """Writes the header above the rows of `plain_row`."""
+    headers = "  ".join(f"{header:>{width}}" for header, _, width in EPOCH_COLUMNS)
+    return f"{'phase':<{MOST_NAME}}    epoch  {headers}     left"
+
+
+def plain_row(event: Event, *, seconds_left: float) -> str:
+    """Writes the row of an epoch for a file or a pipe, of at most 100 characters.
+
+    Args:
+        event: an event of the stage "epoch".
+        seconds_left: estimated time until the end of the phase, seconds.
+    """
+    cells = zip(_epoch_cells(event), EPOCH_COLUMNS, strict=True)
+    figures = "  ".join(f"{text:>{width}}" for text, (_, _, width) in cells)
+    epoch = f"{event.done}/{event.total}"
+    best = "best" if event.figures.get("best") else ""
+    name = printable(event.phase)[:MOST_NAME]
+    row = f"{name:<{MOST_NAME}}  {epoch:>7}  {figures}  {duration_text(seconds_left):>7}  {best}"
+    return row.rstrip()
 
 
 class _Sentences(logging.Handler):
@@ -208,12 +375,10 @@ class _Sentences(logging.Handler):
 LINES_ONLY = ("phase", "store", "epoch", "predicted", "entry")
 
 
-def event_line(event: Event, *, seconds_left: float | None = None) -> str | None:
+def event_line(event: Event) -> str | None:
     """Writes the line that stays on the screen after an event; None for events without a line.
 
-    Args:
-        event: any event of the library.
-        seconds_left: estimated time until the end of the phase, seconds.
+    The epochs of a phase are the rows of a table.
     """
     if event.stage == "images" and event.done == event.total:
         return f"{count(event.total, 'image')} read"
@@ -230,9 +395,6 @@ def event_line(event: Event, *, seconds_left: float | None = None) -> str | None
         predicted = duration_text(float(event.figures["seconds"]))
         what = part_text(str(event.figures["what"]))
         return f"{event.phase}: {what} will take about {predicted}"
-    if event.stage == "epoch":
-        figures = _figures_text(event.figures, seconds_left=seconds_left)
-        return f"{event.phase} epoch {event.done}/{event.total}: {figures}"
     if event.stage == "entry":
         return _entry_line(event)
     return None
@@ -271,16 +433,6 @@ def _store_line(event: Event) -> str:
     )
 
 
-_FIGURES = {
-    "loss": "loss {:.4f}",
-    "accuracy": "accuracy {:.3f}",
-    "val_loss": "validation loss {:.4f}",
-    "val_accuracy": "validation accuracy {:.3f}",
-    "learning_rate": "learning rate {:.3g}",
-    "images_per_second": "{:.0f} images/s",
-}
-
-
 def epochs_text(epochs: object) -> str:
     """Writes a number of epochs: "1 epoch", "5 epochs"."""
     return "1 epoch" if epochs == 1 else f"{epochs} epochs"
@@ -297,14 +449,13 @@ def trained_text(blocks: Any) -> str:
     return known.get(blocks, f"the head and {blocks} blocks")
 
 
-def _figures_text(
-    figures: Mapping[str, float | int | str], *, seconds_left: float | None = None
-) -> str:
-    parts = [text.format(figures[key]) for key, text in _FIGURES.items() if key in figures]
-    if seconds_left is not None:
-        parts.append(f"{duration_text(seconds_left)} left")
-    if figures.get("best"):
-        parts.append("best so far")
+def _pace_text(figures: Mapping[str, float | int | str]) -> str:
+    """Writes what stands behind the bar: "loss 0.5000, 100 images/s, 1:01 left"."""
+    parts = [f"loss {_figure_text('loss', figures['loss'])}"] if "loss" in figures else []
+    if "images_per_second" in figures:
+        parts.append(f"{float(figures['images_per_second']):.0f} images/s")
+    if "seconds_left" in figures:
+        parts.append(f"{duration_text(float(figures['seconds_left']))} left")
     return ", ".join(parts)
 
 

@@ -1,6 +1,6 @@
 """`kerasft train`, `unfreeze-and-continue` and `find-lr`, with the texts that they print."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,6 @@ from kerasft.cli.terminal import (
     duration_text,
     epochs_text,
     loading,
-    part_text,
     showing,
     trained_text,
 )
@@ -422,93 +421,73 @@ def _storing_text(phase: Mapping[str, Any]) -> str:
 
 
 def summary_text(result: Mapping[str, Any]) -> str:
-    """Writes the summary of a training command.
+    """Writes the summary of a training command: what was reached, what was kept, where it lies.
+
+    Remarks on the phases stand above. run.json has everything else, and `kerasft evaluate` the
+    figures by class.
 
     Args:
         result: JSON value that `train --json` and `unfreeze-and-continue --json` print.
     """
-    run = as_typed(str(result["run"]))
-    lines = []
-    for phase in result["phases"]:
-        lines += [_phase_line(phase), *(f"  {note}" for note in phase.get("notes", ()))]
-    if result["phases"][-1].get("improved") is False:
+    phases = result["phases"]
+    kept = [phase for phase in phases if phase.get("improved", True)][-1]
+    lines = [note for phase in phases for note in phase.get("notes", ())]
+    if phases[-1] is not kept:
         lines.append(
-            "The last phase did not improve validation: model.keras is still that of an earlier "
-            "phase."
+            f"Phase {phases[-1]['name']} did not improve validation: loss "
+            f"{phases[-1]['val_loss']:.4f}, before {kept['val_loss']:.4f}."
         )
-    lines += [
-        "",
-        _split_line("Validation", result.get("validation")),
-        *_class_lines(result.get("validation")),
-        _split_line("Test", result.get("test")),
-        *_class_lines(result.get("test")),
-        f"Run directory: {result['run']}, {duration_text(result['seconds'])} of training",
-        "",
-        "Next:",
-        f"  kerasft evaluate {run}",
-        f"  kerasft predict {run} PHOTO.jpg",
-        f"  kerasft export {run}",
-    ]
-    method = result["phases"][-1].get("method")
-    if method is None or METHODS[method].linear:
-        lines.insert(-1, f"  kerasft unfreeze-and-continue {run}")
-    return "\n".join(lines)
+    return "\n".join([*lines, _reached_line(result), _kept_line(kept, result), _where_line(result)])
 
 
-def _phase_line(phase: Mapping[str, Any]) -> str:
-    parts = _parts_text(phase.get("parts", ()))  # none in runs of version 0.1.0
-    how = f"epoch {phase.get('best_epoch')} of {phase.get('epochs')} was the best"
+def _reached_line(result: Mapping[str, Any]) -> str:
+    """Writes the accuracy on test, or on validation if there are no test images."""
+    test, validation = result.get("test"), result.get("validation")
+    if test and test["n"]:
+        return _accuracy_text("Test", test)
+    if validation and validation["n"]:
+        return f"{_accuracy_text('Validation', validation)}; no test images"
+    return "Nothing was scored: no validation and no test images"
+
+
+def _accuracy_text(title: str, split: Mapping[str, Any]) -> str:
+    from kerasft.metrics import wilson
+
+    low, high = split.get("ci95") or wilson(round(split["accuracy"] * split["n"]), split["n"])
+    text = (
+        f"{title} accuracy {split['accuracy']:.3f} (95% interval {low:.3f} to {high:.3f}, "
+        f"{count(split['n'], 'image')})"
+    )
+    rate = split.get("base_rate")  # runs of version 0.1.0 did not record it
+    return text if rate is None else f"{text}, base rate {rate:.3f}"
+
+
+def _kept_line(phase: Mapping[str, Any], result: Mapping[str, Any]) -> str:
+    """Writes which phase model.keras is of, and how its weights came about."""
+    how = f"epoch {phase.get('best_epoch')} of {phase.get('epochs')}{_precision_text(phase)}"
     if phase.get("best_epoch") == 0:
-        how = f"the solved head was better than its {epochs_text(phase['epochs'])} of training"
+        how = f"the solved head, better than {epochs_text(phase['epochs'])} of training"
     if phase.get("alpha", 1) < 1:
         how += f", mixed with the start of the phase (alpha {phase['alpha']:g})"
-    done = f"trained{_precision_text(phase)}"
     if "method" in phase:
         chosen = ", ".join(f"{key} {value}" for key, value in phase["parameters"].items())
-        how, done = f"{phase['method']} with {chosen}", "solved"
+        how = f"{phase['method']} with {chosen}" if chosen else phase["method"]
+    accuracy = (result.get("validation") or {}).get("accuracy", phase["val_accuracy"])
     return (
-        f"Phase {phase['name']}: {how}, validation accuracy {phase['val_accuracy']:.3f}, loss "
-        f"{phase['val_loss']:.4f}; "
-        f"{phase['trainable_parameters']:,} parameters {done}, frozen weights verified unchanged; "
-        f"{duration_text(phase['seconds'])}{parts}"
+        f"Kept: phase {printable(phase['name'])}, {how}; validation accuracy {accuracy:.3f}; "
+        "frozen weights unchanged"
     )
 
 
-def _parts_text(parts: Sequence[Mapping[str, Any]]) -> str:
-    """Writes how long the parts of a phase took: " (frozen features 0:31, predicted 0:29; ...)"."""
-    texts = []
-    for part in parts:
-        predicted = part["predicted_seconds"]
-        said = "" if predicted is None else f", predicted {duration_text(predicted)}"
-        texts.append(f"{part_text(part['name'])} {duration_text(part['seconds'])}{said}")
-    return f" ({'; '.join(texts)})" if texts else ""
-
-
-def _split_line(title: str, split: Mapping[str, Any] | None) -> str:
-    if not split or not split["n"]:
-        return f"{title}: no images"
-    line = f"{title}: accuracy {split['accuracy']:.3f}"
-    if "ci95" in split:
-        low, high = split["ci95"]
-        line += f" (95% interval {low:.3f} to {high:.3f})"
-    return f"{line}, loss {split['loss']:.4f}, {count(split['n'], 'image')}"
-
-
-MOST_RECALLS = 5
-"""Largest number of classes whose recall the summary of training shows, the lowest ones."""
-
-
-def _class_lines(split: Mapping[str, Any] | None) -> list[str]:
-    """Writes the figures by class, as one line, or none if there are none."""
-    if not split or not split.get("recall"):
-        return []
-    recall = sorted(split["recall"].items(), key=lambda item: item[1])
-    shown = ", ".join(f"{printable(name)} {share:.3f}" for name, share in recall[:MOST_RECALLS])
-    which = "lowest recall" if len(recall) > MOST_RECALLS else "recall"
-    return [
-        f"  balanced accuracy {split['balanced_accuracy']:.3f}, base rate "
-        f"{split['base_rate']:.3f}; {which}: {shown}"
-    ]
+def _where_line(result: Mapping[str, Any]) -> str:
+    """Writes the run directory and the command that most people type next."""
+    run, phases = as_typed(str(result["run"])), result["phases"]
+    method = phases[0].get("method")
+    can_unfreeze = method is None or METHODS[method].linear
+    command = "unfreeze-and-continue" if len(phases) == 1 and can_unfreeze else "export"
+    return (
+        f"Run: {result['run']}, {duration_text(result['seconds'])}. Next: kerasft {command} {run}"
+    )
 
 
 def rate_text(result: Mapping[str, Any]) -> str:

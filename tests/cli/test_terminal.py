@@ -1,17 +1,25 @@
-"""What stays on the screen after an event, and where it goes."""
+"""What stays on the screen after an event, and where it goes: a terminal, a file or a pipe."""
 
 import io
 import os
+import re
 import subprocess
 import sys
 import time
 
 import pytest
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn
 
 from kerasft.cli import terminal
-from kerasft.cli.terminal import Display, duration_text, event_line, loading
+from kerasft.cli.terminal import (
+    Display,
+    Screen,
+    duration_text,
+    event_line,
+    loading,
+    plain_header,
+    plain_row,
+)
 from kerasft.errors import UserError
 from kerasft.progress import Event
 
@@ -26,12 +34,43 @@ EPOCH = {
 }
 
 
-def test_an_epoch_leaves_one_line_with_all_its_figures():
-    line = event_line(Event("epoch", 3, 20, "head", EPOCH), seconds_left=80.2)
-    assert line == (
-        "head epoch 3/20: loss 0.5124, accuracy 0.822, validation loss 0.4121, "
-        "validation accuracy 0.867, learning rate 0.001, 312 images/s, 1:20 left, best so far"
+def test_in_a_file_an_epoch_is_a_row_under_a_header():
+    assert plain_header() == (
+        "phase           epoch      loss  accuracy  val loss  val accuracy      rate  images/s"
+        "     left"
     )
+    assert plain_row(Event("epoch", 3, 20, "head", EPOCH), seconds_left=80.2) == (
+        "head             3/20    0.5124     0.822    0.4121         0.867     0.001       312"
+        "     1:20  best"
+    )
+
+
+def test_the_widest_row_has_100_characters():
+    widest = {**EPOCH, "loss": 123456.7, "learning_rate": 9.5812e-05, "images_per_second": 1e7}
+    row = plain_row(Event("epoch", 100, 200, "a" * 40, widest), seconds_left=35_999)
+    assert len(row) == 100
+    assert row.startswith("aaaaaaaaaaaa  100/200   1.2e+05     0.822")
+
+
+def test_a_header_is_repeated_after_20_rows(capsys):
+    display = Display()
+    for epoch in range(1, 22):
+        display(Event("epoch", epoch, 30, "head", EPOCH))
+    lines = capsys.readouterr().err.splitlines()
+    assert [number for number, line in enumerate(lines) if line == plain_header()] == [0, 21]
+
+
+def test_a_line_about_an_event_is_continued_before_100_characters(capsys):
+    later = {"later_bytes": 20_000_000}
+    Display()(Event("store", 0, 1, "head", STORE | later))
+    Display()(Event("phase", 0, 1, "n" * 120, {"method": "svm"}))
+    assert capsys.readouterr().err.splitlines() == [
+        "head: computing frozen features once: 1,049 images x 4 views + 225 validation images "
+        "(11.3 MB, and",
+        "  20.0 MB for the next phase)",
+        "n" * 100,
+        "  " + "n" * 20 + ": solving the head with svm",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -90,14 +129,6 @@ def test_a_prediction_leaves_a_line_unless_it_is_over_in_a_second():
     assert line(0.9) is None
 
 
-def test_the_prefix_pass_is_a_bar_with_its_pace(bar):
-    figures = {"images_per_second": 120.4, "seconds_left": 30.2}
-    Display(bar)(Event("pass", 640, 4421, "head", figures))
-    assert bar.tasks[0].description == "head frozen features"
-    assert (bar.tasks[0].completed, bar.tasks[0].total) == (640, 4421)
-    assert bar.tasks[0].fields["figures"] == "120 images/s, 0:30 left"
-
-
 def test_only_the_last_image_read_leaves_a_line():
     assert event_line(Event("images", 100, 1498)) is None
     assert event_line(Event("images", 1498, 1498)) == "1,498 images read"
@@ -123,41 +154,114 @@ def test_the_time_left_counts_the_epochs_of_this_process_but_the_first(capsys, m
     display(Event("phase", 0, 1, "head", {"blocks": 0, "epochs": 20}))
     for epoch in (14, 15, 16):  # resumed: the 14th is the first here
         display(Event("epoch", epoch, 20, "head", {"loss": 0.5}))
-    assert capsys.readouterr().err.splitlines()[1:] == [
-        "head epoch 14/20: loss 0.5000, 6:00 left",
-        "head epoch 15/20: loss 0.5000, 0:50 left",
-        "head epoch 16/20: loss 0.5000, 1:00 left",
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.split() for line in lines[2:]] == [
+        ["head", "14/20", "0.5000", "6:00"],
+        ["head", "15/20", "0.5000", "0:50"],
+        ["head", "16/20", "0.5000", "1:00"],
     ]
 
 
 @pytest.fixture
-def screen():
+def written():
     return io.StringIO()
 
 
 @pytest.fixture
-def bar(screen):
-    console = Console(file=screen, force_terminal=True, width=160)
-    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[figures]}"))
-    with Progress(*columns, console=console, auto_refresh=False) as bar:
-        yield bar
+def screen(written):
+    """A terminal of 80 columns and 12 lines."""
+    console = Console(file=written, force_terminal=True, width=80, height=12, color_system=None)
+    with Screen(console) as screen:
+        yield screen
 
 
-def test_a_terminal_shows_the_batch_in_a_bar_and_the_epoch_above_it(screen, bar):
-    display = Display(bar)
-    figures = {"epoch": 3, "epochs": 20, "loss": 0.5, "images_per_second": 99.6, "seconds_left": 61}
-    display(Event("batch", 5, 10, "head", figures))
-    bar.refresh()
-    display(Event("epoch", 3, 20, "head", EPOCH))
-    assert bar.tasks[0].description == "head epoch 3/20"
-    assert (bar.tasks[0].completed, bar.tasks[0].total) == (5, 10)
-    assert bar.tasks[0].fields["figures"] == "loss 0.5000, 100 images/s, 1:01 left"
-    assert "head epoch 3/20: loss 0.5124" in screen.getvalue()
+def seen_in(written):
+    """The text that a terminal was sent, without the codes that move its cursor."""
+    return re.sub(r"\x1b\[[?\d;]*[a-zA-Z]", "", written.getvalue()).replace("\r", "")
 
 
-def test_square_brackets_in_a_name_are_no_markup(screen, bar):
-    Display(bar).say("photos/[red]/a[1].jpg is empty")
-    assert "photos/[red]/a[1].jpg is empty" in screen.getvalue()
+def drawn(screen):
+    """What the live part shows now, as lines."""
+    console = Console(file=io.StringIO(), width=80, height=12)
+    console.print(screen._shown())
+    return [line.rstrip() for line in console.file.getvalue().splitlines()]
+
+
+def of_epochs(bests):
+    return [
+        Event("epoch", number, len(bests), "head", {**EPOCH, "best": best})
+        for number, best in enumerate(bests, start=1)
+    ]
+
+
+def test_the_prefix_pass_is_a_bar_with_its_pace(screen):
+    figures = {"images_per_second": 120.4, "seconds_left": 30.2}
+    Display(screen)(Event("pass", 640, 4421, "head", figures))
+    (line,) = drawn(screen)
+    assert line.startswith("head frozen features ━")
+    assert line.endswith(" 640/4421 120 images/s, 0:30 left")
+
+
+def test_the_bar_of_an_epoch_fits_80_columns(screen):
+    figures = {"epoch": 30, "epochs": 200, "loss": 0.5, "images_per_second": 9999.6}
+    Display(screen)(Event("batch", 50, 100, "unfreeze", figures | {"seconds_left": 3700}))
+    (line,) = drawn(screen)
+    assert line.startswith("unfreeze epoch 30/200 ━")
+    assert line.endswith(" 50/100 loss 0.5000, 10000 images/s, 1:01:40 left")
+
+
+def test_a_terminal_shows_a_table_in_which_the_best_epoch_alone_has_a_mark(screen):
+    display = Display(screen)
+    for event in of_epochs([True, True, False]):
+        display(event)
+    assert drawn(screen)[:5] == [
+        "head",
+        "epoch    loss  accuracy  val loss  val accuracy   rate  images/s",
+        "  1/3  0.5124     0.822    0.4121         0.867  0.001       312",
+        "  2/3  0.5124     0.822    0.4121         0.867  0.001       312  best",
+        "  3/3  0.5124     0.822    0.4121         0.867  0.001       312",
+    ]
+
+
+def test_a_table_that_is_higher_than_the_terminal_shows_its_last_rows_and_leaves_all(
+    screen, written
+):
+    display = Display(screen)
+    for event in of_epochs([True] * 30):
+        display(event)
+    shown = drawn(screen)
+    assert len(shown) <= 12
+    assert [line.split()[0] for line in shown if "0.822" in line] == [
+        f"{number}/30" for number in range(24, 31)
+    ]
+    before = seen_in(written).count(" 1/30")
+    display(Event("check", 1, 6, "", {"what": "scoring validation"}))
+    assert not any("0.822" in line for line in drawn(screen))
+    assert seen_in(written).count(" 1/30") == before + 1
+
+
+def test_a_new_phase_has_a_table_of_its_own(screen):
+    display = Display(screen)
+    display(Event("epoch", 1, 1, "head", EPOCH))
+    display(Event("phase", 0, 1, "unfreeze", {"blocks": 3, "epochs": 1}))
+    display(Event("epoch", 1, 1, "unfreeze", EPOCH))
+    assert [line for line in drawn(screen) if line in ("head", "unfreeze")] == ["unfreeze"]
+
+
+def test_the_table_stays_on_the_screen_when_training_is_interrupted(written):
+    console = Console(file=written, force_terminal=True, width=80, color_system=None)
+    with pytest.raises(KeyboardInterrupt), Screen(console) as screen:
+        Display(screen)(Event("epoch", 1, 9, "head", EPOCH))
+        raise KeyboardInterrupt
+    after = written.getvalue().rpartition("  1/9  0.5124")[2]
+    assert after.count("\x1b[2K") <= 1  # the line of the bar is erased, and none of the table
+
+
+def test_square_brackets_in_a_name_are_no_markup(screen, written):
+    Display(screen).say("photos/[red]/a[1].jpg is empty")
+    Display(screen)(Event("epoch", 1, 1, "[red]", EPOCH))
+    assert "photos/[red]/a[1].jpg is empty" in seen_in(written)
+    assert drawn(screen)[0] == "[red]"
 
 
 def test_loading_holds_back_what_is_written_to_the_descriptor(capfd, monkeypatch):
