@@ -38,6 +38,7 @@ Packages; each imports only those below it, and its `__init__` describes its mod
     evaluation    predictions of a model on photos, and its figures
     export        model.keras as a SavedModel, and the proof that it computes the same
     training      a run, from its config to model.keras
+    reports       pages of results: HTML files that load nothing from elsewhere
     activations   activations of the frozen prefix: computed once, kept on disk
     data          photos: read, checked, split, batched
     sources       where photos come from: folders, tables, archives, datasets

@@ -36,6 +36,7 @@ ORDER = (
     "evaluation",
     "export",  # below evaluation, which predicts with exports
     "training",
+    "reports",  # below training, which writes a light page at the end
     "activations",
     "data",
     "sources",

@@ -1,4 +1,4 @@
-"""`kerasft evaluate`, `predict` and `export`, with the texts that they print."""
+"""`kerasft evaluate`, `predict`, `report` and `export`, with the texts that they print."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -16,11 +16,12 @@ from kerasft.cli.options import (
 from kerasft.cli.terminal import loading, showing
 from kerasft.cli.wording import as_typed, fields_typed
 from kerasft.export.formats import DEFAULT, EXPORTERS
-from kerasft.text import count
+from kerasft.text import count, size_text
 
 if TYPE_CHECKING:  # TensorFlow would start with every command
     from kerasft.evaluation.evaluate import ClassReport, Report
     from kerasft.evaluation.predict import Prediction
+    from kerasft.evaluation.report import RunReport
     from kerasft.export.export import ExportResult
 
 LARGEST_TABLE = 20
@@ -110,6 +111,45 @@ def predict(
     print_result(results, predictions_text, as_json=as_json)
     if any(result.error for result in results):
         ctx.exit(1)
+
+
+@click.command()
+@click.argument("run", type=click.Path(path_type=Path))
+@click.option(
+    "--split",
+    type=click.Choice(["validation", "test"]),
+    default="validation",
+    show_default=True,
+    help="Split whose mistakes are shown. run.json counts how often test was scored.",
+)
+@click.option(
+    "--to",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="HTML file to write. Default: RUN/report.html.",
+)
+@click.option("--open", "open_it", is_flag=True, help="Shows the page in the browser.")
+@data_option
+@json_option
+def report(
+    run: Path, split: str, to: Path | None, open_it: bool, data: str | None, as_json: bool
+) -> None:
+    """Writes a page about a run: result, photos, curves, mistakes, calibration, time.
+
+    It is one HTML file that loads nothing from elsewhere.
+
+    \b
+    Example:
+        kerasft report runs/photos
+    """
+    with loading():
+        from kerasft.evaluation.report import report_run
+
+    with showing() as progress:
+        result = report_run(run, split=split, to=to, data=data, progress=progress)
+    print_result(result, run_report_text, as_json=as_json)
+    if open_it:
+        click.launch(result.path.resolve().as_uri())
 
 
 def _format_option(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -236,6 +276,14 @@ def predictions_text(results: "Sequence[Prediction]") -> str:
         lines.append(result.file)
         lines += [f"  {best.score:.3f}  {best.label}" for best in result.labels]
     return "\n".join(lines)
+
+
+def run_report_text(result: "RunReport") -> str:
+    """Writes where the page is, and how large."""
+    return (
+        f"{result.path}: {size_text(result.bytes)}, mistakes on {result.split}, "
+        f"accuracy {result.accuracy:.3f}"
+    )
 
 
 def export_text(result: "ExportResult") -> str:

@@ -6,6 +6,7 @@
     maps        the last feature maps of a model, and a class's gradient in them
     nearest     the nearest training photos, for a head in which they vote
     photo_files photos that somebody names as files and folders, found and checked
+    report      `report_run` writes the page of a run
 
 Pixels are scored in float32 by model.keras, never from stored activations.
 

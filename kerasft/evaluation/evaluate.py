@@ -167,7 +167,7 @@ def evaluate_run(
     batches = batches_of(found, split, opened)
     scores, logits = score(opened, batches, total=len(positions), progress=progress)
     if of_run and split == "test" and not relabel:
-        _count_test(of_run)
+        count_test(of_run)
     measured = report(scores, logits, found.labels[positions], opened.class_names, split=split)
     return replace(measured, without_near_copies=without_copies(found, split, logits))
 
@@ -206,7 +206,8 @@ def batches_of(found: Source, split: str, opened: Bundle) -> Iterable:
     return split_batches(found, split, rule=opened.rule, batch_size=32)
 
 
-def _count_test(of_run: run.Run) -> None:
+def count_test(of_run: run.Run) -> None:
+    """Counts in run.json that the test split of a run was scored once more."""
     with run.lock(of_run):
         record = run.read_record(of_run)
         run.write_record(of_run, replace(record, test_scored=record.test_scored + 1))

@@ -33,6 +33,7 @@ from kerasft.config.load import load_config
 from kerasft.errors import UserError
 from kerasft.evaluation.evaluate import ClassReport, Report
 from kerasft.evaluation.predict import Label, Prediction
+from kerasft.evaluation.report import RunReport
 from kerasft.export.export import ExportResult
 from kerasft.export.parity import Proof
 from kerasft.importers.weights_writer import Imported
@@ -652,10 +653,12 @@ COMMANDS = [
     "import-caffe",
     "import-torch",
     "predict",
+    "report",
     "sample-data",
     "train",
     "unfreeze-and-continue",
 ]
+PAGE = RunReport(Path("runs/photos/report.html"), "validation", 0.95, 812_345, 12.3)
 CHECKED = Checked(1, (), (), (), (), (), (), {"bee": 1}, (), (), (), "", "")
 COMPARISON = ComparisonResult(
     ways=(),
@@ -699,6 +702,7 @@ def test_the_examples_of_the_help_run(command, replace):
     replace("training.train.continue_run", RESULT)
     replace("evaluation.evaluate.evaluate_run", REPORT)
     replace("evaluation.predict.predict", PREDICTIONS[:1])
+    replace("evaluation.report.report_run", PAGE)
     replace("export.export.export_run", EXPORT)
     replace("training.find_lr.find_rate", RATE)
     replace("checking.check.check_photos", CHECKED)

@@ -1,0 +1,186 @@
+"""The report of a run: one split is scored, looked at closely, and written as a page.
+
+Shapes: N photos of the split, T training photos, F features, S side of the model's square input.
+"""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from kerasft import run as runs
+from kerasft.data import scan
+from kerasft.data.batches import image_batches, split_batches
+from kerasft.data.known import warn_about_moves
+from kerasft.data.source import Source
+from kerasft.errors import UserError
+from kerasft.evaluation.evaluate import count_test
+from kerasft.heads.trained import features_of
+from kerasft.models.bundle import Bundle, compute, score
+from kerasft.models.target import open_model, prepare_for
+from kerasft.models.tta import trained_part
+from kerasft.progress import Progress, silent
+from kerasft.reports.run_page import (
+    REPORT,
+    Closer,
+    Content,
+    close_photos,
+    scored_photos,
+    write_page_of,
+)
+from kerasft.results import Result
+
+SPLITS = ("validation", "test")
+NEAREST = 3
+"""Number of training photos that are shown beside a photo."""
+
+MOST_TRAINING = 2000
+"""Largest number of training photos that are compared with; of more, every n-th is taken."""
+
+BATCH = 32
+
+
+@dataclass(frozen=True)
+class RunReport(Result):
+    """The page that was written.
+
+    Attributes:
+        path: path of the page.
+        split: split whose photos are shown with their predictions.
+        accuracy: share of its photos whose label has the highest logit, 0 to 1.
+        bytes: size of the page.
+        seconds: time that it took.
+    """
+
+    path: Path
+    split: str
+    accuracy: float
+    bytes: int
+    seconds: float
+
+
+def report_run(
+    run: str | Path,
+    *,
+    split: str = "validation",
+    to: str | Path | None = None,
+    data: str | Path | None = None,
+    progress: Progress = silent,
+) -> RunReport:
+    """Writes the report of a run: one HTML file that loads nothing from elsewhere.
+
+    Args:
+        run: directory of a run that has finished a phase.
+        split: "validation" or "test": the split whose mistakes are shown. The run.json counts how
+            often its test split was scored.
+        to: path of the HTML file; None is report.html in the run.
+        data: present place of the run's photos, if they were moved.
+        progress: receiver of events, as images are read ("images") and scored ("check").
+
+    Raises:
+        UserError: another split, or a folder as `to` (exit code 2); not a run, or one without a
+            model; photos that are missing or have changed; no images in the split.
+    """
+    began = time.perf_counter()
+    if split not in SPLITS:
+        raise UserError(f"expected validation or test, got '{split}'.", field="split", exit_code=2)
+    of_run = runs.open_run(Path(run))
+    path = of_run.path / REPORT if to is None else Path(to)
+    if path.is_dir() or not path.parent.is_dir():
+        raise UserError(
+            f"expected a file in a folder that exists, got '{path}'.", field="to", exit_code=2
+        )
+    prepare_for(run)
+    opened = open_model(run)
+    source = scan.open_images(of_run, opened.class_names, data=data, progress=progress)
+    warn_about_moves(str(run), source, split)
+    total = len(source.indices(split))
+    if not total:
+        raise UserError(f"{run}: no images in the {split} split.")
+    batches = split_batches(source, split, rule=opened.rule, batch_size=BATCH)
+    scores, logits = score(opened, batches, total=total, progress=progress)
+    if split == "test":
+        count_test(of_run)
+    scored = scored_photos(source, split, scores, logits)
+    content = Content(of_run, runs.read_record(of_run), source, scored)
+    worst, unsure = close_photos(scored)
+    closer = _look_closer(opened, source, scored.positions, worst + unsure, progress)
+    size = write_page_of(path, content, closer=closer)
+    seconds = round(time.perf_counter() - began, 2)
+    return RunReport(path, split, scored.figures.accuracy, size, seconds)
+
+
+def _look_closer(
+    opened: Bundle,
+    source: Source,
+    positions: np.ndarray,
+    photos: Sequence[int],
+    progress: Progress,
+) -> Closer:
+    """Computes the nearest training photos of some photos.
+
+    Args:
+        opened: the model.
+        source: the photos of its run.
+        positions: positions of the split's photos in the source, int [N].
+        photos: photos to look at, 0 to N-1.
+        progress: receiver of events of stage "check".
+    """
+    train = source.indices("train")
+    train = train[:: -(-len(train) // MOST_TRAINING)]
+    if not photos or not len(train):
+        return Closer(compared=len(train), stretched=opened.rule.resize == "stretch")
+    both = [*positions[list(photos)].tolist(), *train.tolist()]
+    model = trained_part(opened.model)
+    batches = image_batches(
+        [source.root / source.paths[i] for i in both],
+        rule=opened.rule,
+        batch_size=BATCH,
+        digests=[source.digests[i] for i in both],
+    )
+    features = compute(
+        keras.Model(model.inputs[0], features_of(model)),
+        batches,
+        total=len(both),
+        what="features",
+        progress=progress,
+    )
+    nearest = nearest_of(
+        np.asarray(features[: len(photos)]), np.asarray(features[len(photos) :]), NEAREST
+    )
+    return Closer(
+        nearest={
+            photo: [(int(train[place]), similarity) for place, similarity in row]
+            for photo, row in zip(photos, nearest, strict=True)
+        },
+        compared=len(train),
+        stretched=opened.rule.resize == "stretch",
+    )
+
+
+def nearest_of(
+    features: np.ndarray, training: np.ndarray, most: int
+) -> list[list[tuple[int, float]]]:
+    """Finds the training photos with the most similar features.
+
+    Args:
+        features: features of photos, float32 [N,F].
+        training: features of training photos, float32 [T,F].
+        most: largest number of training photos for each photo.
+
+    Returns:
+        For each photo, positions 0 to T-1 and cosine similarities, the most similar first.
+    """
+    similar = _unit(features) @ _unit(training).T
+    order = np.argsort(-similar, axis=1, kind="stable")[:, :most]
+    return [
+        [(i, float(row[i])) for i in own.tolist()] for row, own in zip(similar, order, strict=True)
+    ]
+
+
+def _unit(features: np.ndarray) -> np.ndarray:
+    flat = features.reshape(len(features), -1).astype(np.float64)
+    return flat / np.maximum(np.linalg.norm(flat, axis=1, keepdims=True), 1e-12)
