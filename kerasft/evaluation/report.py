@@ -6,6 +6,7 @@ Shapes: N photos of the split, T training photos, F features, S side of the mode
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 import keras
@@ -13,16 +14,18 @@ import numpy as np
 
 from kerasft import run as runs
 from kerasft.data import scan
-from kerasft.data.batches import image_batches, split_batches
+from kerasft.data.batches import ImageBatches, image_batches, split_batches
 from kerasft.data.known import warn_about_moves
 from kerasft.data.source import Source
 from kerasft.errors import UserError
 from kerasft.evaluation.evaluate import count_test
+from kerasft.evaluation.explain import heat_maps, overlay
 from kerasft.heads.trained import features_of
 from kerasft.models.bundle import Bundle, compute, score
 from kerasft.models.target import open_model, prepare_for
 from kerasft.models.tta import trained_part
 from kerasft.progress import Progress, silent
+from kerasft.reports.measured import Scored
 from kerasft.reports.run_page import (
     REPORT,
     Closer,
@@ -107,57 +110,66 @@ def report_run(
     scored = scored_photos(source, split, scores, logits)
     content = Content(of_run, runs.read_record(of_run), source, scored)
     worst, unsure = close_photos(scored)
-    closer = _look_closer(opened, source, scored.positions, worst + unsure, progress)
+    closer = _look_closer(opened, source, scored, worst + unsure, progress)
     size = write_page_of(path, content, closer=closer)
     seconds = round(time.perf_counter() - began, 2)
     return RunReport(path, split, scored.figures.accuracy, size, seconds)
 
 
 def _look_closer(
-    opened: Bundle,
-    source: Source,
-    positions: np.ndarray,
-    photos: Sequence[int],
-    progress: Progress,
+    opened: Bundle, source: Source, scored: Scored, photos: Sequence[int], progress: Progress
 ) -> Closer:
-    """Computes the nearest training photos of some photos.
+    """Computes heat maps and nearest training photos of some photos.
 
     Args:
         opened: the model.
         source: the photos of its run.
-        positions: positions of the split's photos in the source, int [N].
+        scored: the scored photos.
         photos: photos to look at, 0 to N-1.
         progress: receiver of events of stage "check".
     """
     train = source.indices("train")
-    train = train[:: -(-len(train) // MOST_TRAINING)]
-    if not photos or not len(train):
-        return Closer(compared=len(train), stretched=opened.rule.resize == "stretch")
-    both = [*positions[list(photos)].tolist(), *train.tolist()]
+    train = train[:: max(1, -(-len(train) // MOST_TRAINING))]
+    stretched = opened.rule.resize == "stretch"
+    if not photos:
+        return Closer(compared=len(train), stretched=stretched)
+    own = scored.positions[list(photos)]
+    pixels = np.concatenate(list(_pixels(opened, source, own)))
+    note, heat = "", {}
+    try:
+        maps = heat_maps(opened, pixels, scored.predicted[list(photos)])
+        heat = dict(zip(photos, overlay(pixels, maps), strict=True))
+    except UserError as error:  # a head of neighbours has no gradient
+        note = str(error)
     model = trained_part(opened.model)
-    batches = image_batches(
-        [source.root / source.paths[i] for i in both],
-        rule=opened.rule,
-        batch_size=BATCH,
-        digests=[source.digests[i] for i in both],
-    )
     features = compute(
         keras.Model(model.inputs[0], features_of(model)),
-        batches,
-        total=len(both),
+        chain([pixels], _pixels(opened, source, train)),
+        total=len(pixels) + len(train),
         what="features",
         progress=progress,
     )
-    nearest = nearest_of(
-        np.asarray(features[: len(photos)]), np.asarray(features[len(photos) :]), NEAREST
-    )
+    rows = np.asarray(features)
+    nearest = nearest_of(rows[: len(pixels)], rows[len(pixels) :], NEAREST)
     return Closer(
+        heat=heat,
         nearest={
             photo: [(int(train[place]), similarity) for place, similarity in row]
             for photo, row in zip(photos, nearest, strict=True)
         },
+        note=note,
         compared=len(train),
-        stretched=opened.rule.resize == "stretch",
+        stretched=stretched,
+    )
+
+
+def _pixels(opened: Bundle, source: Source, positions: np.ndarray) -> ImageBatches:
+    """Returns photos by their positions in the source, as the model takes them."""
+    return image_batches(
+        [source.root / source.paths[i] for i in positions.tolist()],
+        rule=opened.rule,
+        batch_size=BATCH,
+        digests=[source.digests[i] for i in positions.tolist()],
     )
 
 

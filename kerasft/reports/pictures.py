@@ -73,9 +73,19 @@ def picture_of(path: Path, side: int = SIDE) -> str:
         return ""
 
 
-def picture(pixels: np.ndarray) -> str:
-    """Turns pixels, uint8 [h,w,3], into a data URI."""
-    return _uri(Image.fromarray(pixels))
+def picture(pixels: np.ndarray, shape_of: str = "") -> str:
+    """Turns pixels into a picture.
+
+    Args:
+        pixels: uint8 [h,w,3], RGB.
+        shape_of: data URI of a picture whose size it takes; "" keeps its own.
+    """
+    image = Image.fromarray(pixels)
+    if shape_of:
+        encoded = base64.b64decode(shape_of.partition(",")[2])
+        with Image.open(io.BytesIO(encoded)) as other:
+            image = image.resize(other.size, Image.Resampling.BILINEAR)
+    return _uri(image)
 
 
 def _on_white(image: Image.Image) -> Image.Image:

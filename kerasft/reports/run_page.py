@@ -80,12 +80,14 @@ class Closer:
     Attributes:
         heat: heat map over the input of the model, uint8 [S,S,3], by photo, 0 to N-1.
         nearest: nearest training photos by photo: position in the source, cosine similarity.
+        note: why there are no heat maps; "" if there are.
         compared: number of training photos that were compared.
         stretched: whether the model's input is the photo stretched to a square.
     """
 
     heat: Mapping[int, np.ndarray] = field(default_factory=dict)
     nearest: Mapping[int, Sequence[tuple[int, float]]] = field(default_factory=dict)
+    note: str = ""
     compared: int = 0
     stretched: bool = True
 
@@ -337,9 +339,13 @@ class _Photos:
             score=float(scored.scores[i, predicted]),
             label_score=float(scored.scores[i, label]),
             right=label == predicted,
-            heat="" if heat is None else picture(heat),
+            heat="" if heat is None else self._heat(heat, pictures.get(path, "")),
             near=tuple(self._near(label, *one) for one in near),
         )
+
+    def _heat(self, heat: np.ndarray, photo: str) -> str:
+        """Returns the heat map, in the shape of the photo if the model sees all of it."""
+        return picture(heat, photo if self._closer.stretched else "")
 
     def _near(self, label: int, position: int, similarity: float) -> Near:
         path, other = self._source.paths[position], int(self._source.labels[position])

@@ -2,10 +2,12 @@
 
 import base64
 import hashlib
+import html
 import json
 import re
 import shutil
 
+import keras
 import numpy as np
 import pytest
 from drawing import draw_photos
@@ -13,14 +15,20 @@ from html_page import Page
 from tiny_run import both_phases
 
 from kerasft.data import scan
-from kerasft.data.batches import split_batches
+from kerasft.data.batches import image_batches, split_batches
 from kerasft.errors import UserError
 from kerasft.evaluation.evaluate import evaluate_run
 from kerasft.evaluation.report import nearest_of, report_run
 from kerasft.models.bundle import score
 from kerasft.models.target import open_model
 from kerasft.progress import silent
-from kerasft.reports.run_page import write_light
+from kerasft.reports.run_page import (
+    Closer,
+    Content,
+    scored_photos,
+    write_light,
+    write_page_of,
+)
 from kerasft.run import Run, read_record
 from kerasft.training.train import train_run
 
@@ -137,19 +145,32 @@ def test_commands_name_the_run(page, folder):
     assert f"kerasft unfreeze-and-continue {folder / 'run'}" in page.text
 
 
-def test_neighbours_are_training_photos(folder, made):
-    source = scan.open_images(Run(folder / "run"), HOSTILE_SORTED, data=None, progress=silent)
-    training = {source.paths[i] for i in source.indices("train")}
-    text = Page(made.path).source
-    near = re.findall(r'<div class="near">(.*?)</div>', text, re.S)
-    assert near
-    named = {name for block in near for name in re.findall(r'title="([^"]*)"', block)}
-    import html
-
-    assert {html.unescape(name) for name in named} <= training
+def cards(page):
+    """The cards of the photos that are looked at closely: titles of all pictures in each."""
+    blocks = re.findall(r'<article class="card">(.*?)</article>', page.source, re.S)
+    return [[html.unescape(name) for name in re.findall(r'title="([^"]*)"', b)] for b in blocks]
 
 
-HOSTILE_SORTED = tuple(sorted(HOSTILE))
+def test_every_photo_that_is_looked_at_closely_has_a_heat_map(page):
+    assert len(cards(page)) == 6  # all photos of validation
+    assert page.source.count('alt="heat map"') == 6
+
+
+def test_neighbours_are_the_training_photos_with_the_most_similar_features(page, folder):
+    opened = open_model(folder / "run")
+    run = Run(folder / "run")
+    source = scan.open_images(run, opened.class_names, data=None, progress=silent)
+    base = keras.Model(opened.model.inputs[0], opened.model.get_layer("logits").input)
+    batches = image_batches([source.root / path for path in source.paths], rule=opened.rule)
+    features = base.predict(np.concatenate(list(batches)), verbose=0)
+    features /= np.linalg.norm(features, axis=1, keepdims=True)
+    train = source.indices("train")
+    for photo, *near in cards(page):
+        similar = features[train] @ features[source.paths.index(photo)]
+        shown = [train.tolist().index(source.paths.index(name)) for name in near]
+        assert len(near) == 3
+        # Equal within rounding: the two passes have batches of different sizes.
+        np.testing.assert_allclose(similar[shown], np.sort(similar)[::-1][:3], atol=1e-4)
 
 
 def test_the_nearest_have_the_largest_cosine():
@@ -188,6 +209,18 @@ def test_a_wrong_option_is_refused(options, message, folder):
     with pytest.raises(UserError) as error:
         report_run(folder / "run", **options)
     assert (str(error.value), error.value.exit_code) == (message, 2)
+
+
+def test_a_head_without_gradient_says_why_there_is_no_heat_map(at_hand, tmp_path):
+    run, source, scores, logits = at_hand
+    content = Content(
+        run, read_record(run), source, scored_photos(source, "validation", scores, logits)
+    )
+    closer = Closer(nearest={0: [(0, 0.5)]}, note="It has no gradient.", compared=3)
+    write_page_of(tmp_path / "a.html", content, closer=closer)
+    page = Page(tmp_path / "a.html")
+    assert "It has no gradient. The nearest training photos are" in page.words
+    assert "heat map" not in page.source
 
 
 # the light page

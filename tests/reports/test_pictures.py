@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from kerasft.reports.pictures import picture_of, pictures_of
+from kerasft.reports.pictures import picture, picture_of, pictures_of
 
 
 def opened(uri):
@@ -70,3 +70,10 @@ def test_no_more_pictures_are_made_when_the_time_is_up(tmp_path):
     names = [f"{number}.png" for number in range(9)]
     assert list(pictures_of(tmp_path, names, seconds=0)) == ["0.png"]
     assert list(pictures_of(tmp_path, [*names, "0.png"])) == names
+
+
+def test_a_heat_map_takes_the_size_of_its_photo(tmp_path):
+    photo = picture_of(written(tmp_path / "a.jpg", Image.new("RGB", (640, 320), "red")), 96)
+    square = np.zeros((32, 32, 3), np.uint8)
+    assert opened(picture(square, photo)).size == (96, 48)
+    assert opened(picture(square)).size == (32, 32)
