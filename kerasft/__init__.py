@@ -52,7 +52,7 @@ Packages; each imports only those below it, and its `__init__` describes its mod
 
     The modules beside the packages may be used by all of them and import none of them: errors,
     progress, seeds, text, files, rows, processes, metrics, results, lazy_tensorflow, input_rule,
-    devices, record, run, cache, unpacked, plots.
+    devices, record, run, trackers, cache, unpacked, plots.
 
 Glossary:
     activations: the numbers that a prefix computes from an image at the cut.

@@ -15,6 +15,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 # Tests must not touch the user's cache of activations. This one is removed at the process's end.
 _cache = tempfile.TemporaryDirectory(prefix="kerasft-tests-")
 os.environ["KERASFT_CACHE"] = _cache.name
+os.environ.pop("MLFLOW_TRACKING_URI", None)  # nor tell the user's MLflow of their runs
 
 ASSETS = Path(
     os.environ.get("KERASFT_TEST_ASSETS")

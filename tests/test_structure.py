@@ -78,6 +78,7 @@ TOP_LEVEL = {
     "run",
     "seeds",
     "text",
+    "trackers",
     "unpacked",
 }
 HEAVY = {"tensorflow", "keras", "sklearn"}
@@ -333,6 +334,7 @@ SETTINGS = {
     # Every field of the config: what `--set` may say, and what must be said with it.
     "seed": ["seed=3"],
     "device": ["device=cpu"],
+    "tensorboard": ["tensorboard=true"],
     "data.source": ["data.source=elsewhere"],
     "data.data_dir": ["data.data_dir=sets", "data.source=tfds:mnist"],
     "data.layout": ["data.layout=splits"],

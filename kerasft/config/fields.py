@@ -682,6 +682,11 @@ class Config(Section):
         description='Device that computes: "auto" (the first GPU, or else the CPU), "cpu", or '
         '"gpu:0", "gpu:1", ...',
     )
+    tensorboard: StrictBool = Field(
+        default=False,
+        description="Whether each epoch's figures are written for TensorBoard too, into "
+        "tensorboard/PHASE in the run.",
+    )
     data: Data
     model: Model = Model()
     head: Head = Head()

@@ -43,6 +43,7 @@ from kerasft.run import (
     write_record,
 )
 from kerasft.text import class_table, count
+from kerasft.trackers import Tracked, tracking
 from kerasft.training import checkpoint, phase
 from kerasft.training.phase import run_phase
 from kerasft.training.plan import for_device, plan_new
@@ -80,7 +81,7 @@ def train_run(
         found: the photos, if `scan.scan_source` has already read them with this config's data,
             seed and weights; None reads them.
         score_test: whether the test split is scored at the end; if not, the result's `test` is
-            None.
+            None. Without it the run counts as a trial, of which MLflow is not told.
         progress: the callback that receives each `progress.Event`.
 
     Raises:
@@ -319,6 +320,20 @@ def _run_phases(
         score_test: whether the test split is scored at the end.
     """
     run, config = context.run, context.config
+    tracked = Tracked(run, config.model_dump(mode="json"), whole=score_test)
+    with tracking(tracked) as trackers:
+        watched = replace(context, progress=trackers.watching(context.progress))
+        record = _train_phases(watched, began, net, score_test=score_test)
+    if score_test:  # trials of a comparison are not the result of anything
+        _warn_of_classes_never_predicted(context, record)
+    return RunResult.of(run.path, record)
+
+
+def _train_phases(
+    context: RunContext, began: float, net: Net | None, *, score_test: bool
+) -> RunRecord:
+    """Trains the phases that are not finished; see `_run_phases`. Returns the run's record."""
+    run, config = context.run, context.config
     record = read_record(run)
     earlier = record.seconds  # of the processes before this one
 
@@ -341,9 +356,7 @@ def _run_phases(
         checkpoint.clear(run.checkpoints)
     record = replace(_finish(context, record, model, score_test=score_test), seconds=so_far())
     write_record(run, record)
-    if score_test:  # trials of a comparison are not the result of anything
-        _warn_of_classes_never_predicted(context, record)
-    return RunResult.of(run.path, record)
+    return record
 
 
 def _warn_of_classes_never_predicted(context: RunContext, record: RunRecord) -> None:
