@@ -149,7 +149,7 @@ def figures_of(row: Row) -> dict[str, float]:
     return figures | {f"learning_rate/{group}": float(rate) for group, rate in rates.items()}
 
 
-def flattened(value: Any, name: str = "") -> dict[str, Any]:
+def flattened(value: Any, name: str = "") -> Mapping[str, Any]:
     """Returns the settings of a config by dotted key, "phases.0.epochs"; those not set are absent.
 
     Args:

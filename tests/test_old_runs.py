@@ -103,7 +103,7 @@ def test_the_commands_show_it(old, name):
     assert done.exit_code == 0, done.output
     assert json.loads(done.stdout)["phases"][0]["name"] == Path(name).name.replace("solved", "svm")
     text = CliRunner().invoke(main, ["train", "--run", str(old / name), "--resume"])
-    assert text.exit_code == 0 and "Run directory: " in text.stdout, text.output
+    assert text.exit_code == 0 and "\nRun: " in text.stdout, text.output
 
 
 @pytest.mark.parametrize("version", VERSIONS)
