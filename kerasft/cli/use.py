@@ -1,4 +1,4 @@
-"""`kerasft evaluate`, `predict`, `report` and `export`, with the texts that they print."""
+"""`kerasft evaluate`, `predict`, `explain`, `report` and `export`, with their texts."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -20,6 +20,8 @@ from kerasft.text import count, size_text
 
 if TYPE_CHECKING:  # TensorFlow would start with every command
     from kerasft.evaluation.evaluate import ClassReport, Report
+    from kerasft.evaluation.explain import Explanation
+    from kerasft.evaluation.photo_files import PhotoFile
     from kerasft.evaluation.predict import Prediction
     from kerasft.evaluation.report import RunReport
     from kerasft.export.export import ExportResult
@@ -110,6 +112,55 @@ def predict(
         results = predict_files(target, list(files), top=top, progress=progress)
     print_result(results, predictions_text, as_json=as_json)
     if any(result.error for result in results):
+        ctx.exit(1)
+
+
+@click.command()
+@click.argument("target", metavar="RUN|MODEL.keras|imagenet:NAME|IMPORTED.h5")
+@click.argument("files", metavar="FILES_OR_FOLDERS...", nargs=-1, required=True)
+@click.option(
+    "--to",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    default="explained",
+    show_default=True,
+    help="Folder of the pictures; those of an earlier call are replaced.",
+)
+@click.option(
+    "--class",
+    "label",
+    metavar="LABEL",
+    help="Class of the model to explain. Default: the predicted one of each photo.",
+)
+@json_option
+@click.pass_context
+def explain(
+    ctx: click.Context,
+    target: str,
+    files: tuple[str, ...],
+    to: Path,
+    label: str | None,
+    as_json: bool,
+) -> None:
+    """Shows which places of a photo speak for its class, as a heat map (Grad-CAM).
+
+    Writes NAME.png, the photo as the model sees it under its heat, and NAME.heat.png, the heat
+    alone in gray. For a run of `--method knn`, the nearest training photos are named instead. A
+    photo that cannot be read is listed with its error, and the exit code is 1.
+
+    \b
+    Example:
+        kerasft explain runs/photos photos/cat.jpg
+        kerasft explain runs/photos photos/ --class cat --to why-cat
+    """
+    with loading():
+        from kerasft.evaluation.explain import explain as explain_files
+        from kerasft.evaluation.photo_files import PhotoFile
+
+    with showing() as progress:
+        results = explain_files(target, list(files), to=to, label=label, progress=progress)
+    print_result(results, explanations_text, as_json=as_json)
+    if any(isinstance(result, PhotoFile) for result in results):
         ctx.exit(1)
 
 
@@ -275,6 +326,27 @@ def predictions_text(results: "Sequence[Prediction]") -> str:
             continue
         lines.append(result.file)
         lines += [f"  {best.score:.3f}  {best.label}" for best in result.labels]
+    return "\n".join(lines)
+
+
+def explanations_text(results: "Sequence[Explanation | PhotoFile]") -> str:
+    """Writes a paragraph per file: its name, score and label, and the files of its pictures."""
+    from kerasft.evaluation.photo_files import PhotoFile  # TensorFlow is loaded by now
+
+    lines = []
+    for result in results:
+        if isinstance(result, PhotoFile):
+            lines.append(f"{result.file}: error: {result.error}")
+            continue
+        lines.append(result.file)
+        other = "" if result.label == result.predicted else f" (predicted: {result.predicted})"
+        lines.append(f"  {result.score:.3f}  {result.label}{other}")
+        lines += [f"  {path}" for path in (result.overlay, result.heat) if path]
+        lines += [f"  {result.note}"] if result.note else []
+        lines += [
+            f"  {one.similarity:.3f}  {one.label}{one.file and f': {one.file}'}"
+            for one in result.nearest
+        ]
     return "\n".join(lines)
 
 

@@ -34,6 +34,7 @@ from kerasft.errors import UserError, did_you_mean
 from kerasft.evaluation.maps import BATCH, Halves, class_maps, halves_of
 from kerasft.evaluation.nearest import Neighbour, find_nearest, has_neighbours
 from kerasft.evaluation.photo_files import PhotoFile, find_photos
+from kerasft.export.formats import find_export
 from kerasft.files import reason_of, replacing
 from kerasft.models.bundle import Bundle, filled, score
 from kerasft.models.target import open_model, prepare_for
@@ -149,10 +150,16 @@ def explain(
         the order of `files`, sorted within a folder.
 
     Raises:
-        UserError: an unknown label, or a folder that can't be made or holds one of the files
-            (exit code 2); a model without feature maps; a run whose classes.txt was edited; see
-            also `target.open_model`.
+        UserError: an unknown label, a SavedModel, or a folder that can't be made or holds one of
+            the files (exit code 2); a model without feature maps; a run whose classes.txt was
+            edited; see also `target.open_model`.
     """
+    if find_export(Path(target)):
+        raise UserError(
+            f"{target}: is a SavedModel, which has no gradients. Pass the run that it was exported "
+            "from, or its model.keras.",
+            exit_code=2,
+        )
     prepare_for(target)
     opened = open_model(target)
     if Path(target).is_dir():

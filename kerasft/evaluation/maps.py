@@ -59,7 +59,7 @@ def halves_of(model: keras.Model) -> Halves:
     logits = model.get_layer("logits").output
     pixels = model.inputs[0]
     maps = _last_maps(model, logits)
-    if not maps or any(tensor is pixels for tensor in maps):
+    if not keras.Model(pixels, maps).weights:  # the pixels, or what they are scaled to
         raise UserError(
             f"This model has no feature map of more than one place below its logits (it takes "
             f"images of {pixels.shape[1]} pixels a side), so there is no heat map."

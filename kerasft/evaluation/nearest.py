@@ -32,7 +32,7 @@ class Neighbour(Result):
 
 def has_neighbours(model: keras.Model) -> bool:
     """Returns whether the head of a model lets the nearest training photos vote."""
-    return any(layer.name == "head_nearest" for layer in trained_part(model).layers)
+    return any(layer.name == "head_votes" for layer in trained_part(model).layers)
 
 
 def find_nearest(

@@ -32,6 +32,9 @@ from kerasft.compare.result import ComparisonResult
 from kerasft.config.load import load_config
 from kerasft.errors import UserError
 from kerasft.evaluation.evaluate import ClassReport, Report
+from kerasft.evaluation.explain import Explanation
+from kerasft.evaluation.nearest import Neighbour
+from kerasft.evaluation.photo_files import PhotoFile
 from kerasft.evaluation.predict import Label, Prediction
 from kerasft.evaluation.report import RunReport
 from kerasft.export.export import ExportResult
@@ -479,6 +482,64 @@ def test_predict_ends_with_0_if_all_can_be_read(replace):
     assert kerasft("predict imagenet:MobileNetV2 a.jpg").exit_code == 0
 
 
+EXPLANATIONS = [
+    Explanation("a.jpg", "ant", 0.91, "ant", "why/a.png", "why/a.heat.png"),
+    Explanation("c.jpg", "ant", 0.02, "bee", "why/c.png", "why/c.heat.png", (), "No place."),
+    PhotoFile("b.jpg", "is truncated"),
+]
+
+
+def test_explain_lists_the_pictures_and_ends_with_1_if_a_photo_cannot_be_read(replace):
+    calls = replace("evaluation.explain.explain", EXPLANATIONS)
+    done = kerasft("explain runs/photos a.jpg c.jpg b.jpg --class ant --to why")
+    assert done.stdout == (
+        "a.jpg\n"
+        "  0.910  ant\n"
+        "  why/a.png\n"
+        "  why/a.heat.png\n"
+        "c.jpg\n"
+        "  0.020  ant (predicted: bee)\n"
+        "  why/c.png\n"
+        "  why/c.heat.png\n"
+        "  No place.\n"
+        "b.jpg: error: is truncated\n"
+    )
+    assert done.exit_code == 1
+    assert [str(file) for file in calls.arguments[1]] == ["a.jpg", "c.jpg", "b.jpg"]
+    assert calls.options["to"] == Path("why")
+    assert calls.options["label"] == "ant"
+
+
+def test_explain_as_json_has_the_fields_and_the_error(replace):
+    calls = replace("evaluation.explain.explain", EXPLANATIONS[::2])
+    done = kerasft("explain runs/photos a.jpg b.jpg --json")
+    assert json.loads(done.stdout) == [
+        {
+            "file": "a.jpg",
+            "label": "ant",
+            "score": 0.91,
+            "predicted": "ant",
+            "overlay": "why/a.png",
+            "heat": "why/a.heat.png",
+            "nearest": [],
+            "note": "",
+        },
+        {"file": "b.jpg", "error": "is truncated"},
+    ]
+    assert (calls.options["to"], calls.options["label"]) == (Path("explained"), None)
+
+
+def test_explain_names_the_nearest_photos_of_a_head_in_which_they_vote(replace):
+    near = (Neighbour("ant/7.jpg", "ant", 0.8764), Neighbour("", "bee", 0.5))
+    one = Explanation("a.jpg", "ant", 0.91, "ant", nearest=near, note="No heat map.")
+    replace("evaluation.explain.explain", [one])
+    done = kerasft("explain runs/photos a.jpg")
+    assert done.stdout == (
+        "a.jpg\n  0.910  ant\n  No heat map.\n  0.876  ant: ant/7.jpg\n  0.500  bee\n"
+    )
+    assert done.exit_code == 0
+
+
 EXPORT = ExportResult(Path("out/1"), "savedmodel", Proof(75, 2.4e-7, 1.9e-6, 1.0))
 
 
@@ -645,6 +706,7 @@ COMMANDS = [
     "check",
     "compare",
     "evaluate",
+    "explain",
     "export",
     "fields",
     "find-lr",
@@ -702,6 +764,7 @@ def test_the_examples_of_the_help_run(command, replace):
     replace("training.train.continue_run", RESULT)
     replace("evaluation.evaluate.evaluate_run", REPORT)
     replace("evaluation.predict.predict", PREDICTIONS[:1])
+    replace("evaluation.explain.explain", EXPLANATIONS[:1])
     replace("evaluation.report.report_run", PAGE)
     replace("export.export.export_run", EXPORT)
     replace("training.find_lr.find_rate", RATE)
