@@ -144,9 +144,9 @@ def explain(
 ) -> None:
     """Shows which places of a photo speak for its class, as a heat map (Grad-CAM).
 
-    Writes NAME.png, the photo as the model sees it under its heat, and NAME.heat.png, the heat
-    alone in gray. For a run of `--method knn`, the nearest training photos are named instead. A
-    photo that cannot be read is listed with its error, and the exit code is 1.
+    Writes NAME.png, the photo as the model sees it, in gray under the colours of its heat, and
+    NAME.heat.png, the heat alone. For a run of --method knn, the nearest training photos are named
+    instead. A photo that cannot be read is listed with its error, and the exit code is 1.
 
     \b
     Example:

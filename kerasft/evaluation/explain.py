@@ -52,6 +52,8 @@ NO_GRADIENT = (
 # brightness grows evenly, so that they can be told apart by everybody and in print.
 COLOURS = ((0, 0, 4), (87, 16, 110), (188, 55, 84), (249, 142, 9), (252, 255, 164))
 
+LUMA = (0.299, 0.587, 0.114)  # brightness of red, green and blue, ITU-R BT.601
+
 
 def heat_maps(bundle: Bundle, pixels: np.ndarray, classes: Sequence[int] | np.ndarray) -> Any:
     """Computes where each image speaks for a class.
@@ -83,7 +85,9 @@ def _heat(halves: Halves, pixels: np.ndarray, classes: np.ndarray) -> np.ndarray
 
 
 def overlay(pixels: np.ndarray, heat: np.ndarray) -> np.ndarray:
-    """Mixes images with the colours of their heat, half and half.
+    """Mixes gray images with the colours of their heat, half and half.
+
+    They are gray because a yellow flower would look hot, and a blue sky would turn the heat green.
 
     Args:
         pixels: images, float32 [N,S,S,3], 0 to 255.
@@ -92,9 +96,10 @@ def overlay(pixels: np.ndarray, heat: np.ndarray) -> np.ndarray:
     Returns:
         uint8 [N,S,S,3], RGB. The image is dark where it is cold and yellow where it is hot.
     """
+    gray = pixels @ np.array(LUMA, pixels.dtype)
     stops = np.linspace(0, 1, len(COLOURS))
     channels = [np.interp(heat, stops, [colour[i] for colour in COLOURS]) for i in range(3)]
-    return np.rint((pixels + np.stack(channels, axis=-1)) / 2).astype("uint8")
+    return np.rint((gray[..., None] + np.stack(channels, axis=-1)) / 2).astype("uint8")
 
 
 @dataclass(frozen=True)

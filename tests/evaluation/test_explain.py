@@ -106,11 +106,12 @@ def test_with_shuffled_weights_the_heat_lies_anywhere(cue_model):
     assert np.concatenate(shares).mean() < 1.5 * AREA
 
 
-def test_the_overlay_is_the_mean_of_photo_and_colour():
+def test_the_overlay_is_the_mean_of_the_gray_photo_and_the_colour_of_its_heat():
     pixels = np.full((1, 2, 2, 3), 100.0, "float32")
+    pixels[0, 0, 0] = (200, 100, 0)  # as bright as 118.5
     heat = np.array([[[0, 1], [0.5, 0.25]]], "float32")
     assert overlay(pixels, heat).tolist() == [
-        [[[50, 50, 52], [176, 178, 132]], [[144, 78, 92], [94, 58, 105]]]
+        [[[59, 59, 61], [176, 178, 132]], [[144, 78, 92], [94, 58, 105]]]
     ]
 
 
