@@ -4,6 +4,7 @@
     formats       the table of formats, without TensorFlow
     scorer        an opened export, the same for all formats
     savedmodel    the format for TF Serving: image bytes in, labels out
+    card          the model card beside an export
     parity        compares the export with model.keras, each in a fresh process
 
 Shapes: serving takes string [N], encoded images; scores are float32 [N,K], K classes.

@@ -21,10 +21,13 @@ import keras
 import numpy as np
 
 from kerasft import run
+from kerasft.config.load import load_config
 from kerasft.data.scan import open_images
 from kerasft.data.source import Source
 from kerasft.errors import UserError, did_you_mean
 from kerasft.export import parity
+from kerasft.export.card import FILE as CARD
+from kerasft.export.card import Origin, card_text
 from kerasft.export.formats import DEFAULT, EXPORTERS
 from kerasft.export.parity import Proof
 from kerasft.lazy_tensorflow import require_tensorflow, tf
@@ -76,7 +79,8 @@ def export_run(
         progress: receiver of events, as photos are read ("images") and for the proof ("check").
 
     Returns:
-        Where the export is, and its proof, which `parity.json` in that folder holds too.
+        Where the export is, and its proof, which `parity.json` in that folder holds too, beside
+        MODEL_CARD.md.
 
     Raises:
         UserError: not a run, a run without a model, missing photos, no TensorFlow, an unknown
@@ -115,6 +119,10 @@ def export_run(
         versions = {name: importlib.metadata.version(name) for name in ("keras", "tensorflow")}
         record = {**proof.to_json(), "limit": parity.LIMIT, "versions": versions}
         (written / "parity.json").write_text(json.dumps(record, indent=1) + "\n", "utf-8")
+        origin = Origin(load_config(of_run.config_path), run.read_record(of_run), found.counts())
+        name = of_run.path.resolve().name
+        card = card_text(name, opened.class_names, opened.rule, proof=proof, origin=origin)
+        (written / CARD).write_text(card, "utf-8")
         _sync(written)
         return ExportResult(_number(written, to), format, proof)
 

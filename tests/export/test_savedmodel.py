@@ -60,6 +60,10 @@ def test_the_result_says_where_it_is_and_how_closely_it_agrees(trained, exported
 def test_the_folder_has_the_layout_of_tf_serving_and_its_proof(exported):
     version = exported.path
     assert {"saved_model.pb", "variables", "parity.json"} <= set(os.listdir(version))
+    card = (version / "MODEL_CARD.md").read_text("utf-8")
+    assert "\n# run\n\nA classifier of images with 3 classes: circle, cross, stripes." in card
+    assert "\n| circle | 8 | 2 | 2 |\n" in card
+    assert "Unknown: the record of the run has no figures." in card  # it was never trained
     proof = json.loads((version / "parity.json").read_text())
     assert list(proof) == [
         "n", "max_abs_diff", "max_abs_diff_logits", "top1_agreement", "limit", "versions"
