@@ -43,6 +43,7 @@ Packages; each imports only those below it, and its `__init__` describes its mod
     data          photos: read, checked, split, batched
     sources       where photos come from: folders, tables, archives, datasets
     pixels        one image: decoded, resized, augmented
+    novelty       photos unlike those that a run was trained on
     models        Keras graphs: backbones, cuts, model.keras
     importers     weights of other tools, as files that Keras reads
     config        the config of a run: fields, TOML files, overrides, problems
@@ -51,8 +52,8 @@ Packages; each imports only those below it, and its `__init__` describes its mod
     sample        drawn photos, to try everything without a download
 
     The modules beside the packages may be used by all of them and import none of them: errors,
-    progress, seeds, text, files, rows, processes, metrics, results, lazy_tensorflow, input_rule,
-    devices, record, run, trackers, cache, unpacked, plots.
+    progress, seeds, text, files, rows, processes, metrics, confidence, results, lazy_tensorflow,
+    input_rule, devices, record, run, trackers, cache, unpacked, plots.
 
 Glossary:
     activations: the numbers that a prefix computes from an image at the cut.

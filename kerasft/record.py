@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from kerasft import __version__
+from kerasft.confidence import Abstention, Calibration
 from kerasft.errors import UserError
 from kerasft.metrics import Figures
 from kerasft.progress import PartTime
@@ -148,6 +149,7 @@ class PhaseResult:
         improved: whether the phase's model became model.keras.
         validation: figures of the saved model on validation, from pixels in float32.
         frozen_proof: result of the freeze proof, "equal": no frozen weight has changed.
+        calibration: temperature that the phase's model got; None if it was not kept, or has none.
     """
 
     name: str
@@ -166,6 +168,7 @@ class PhaseResult:
     activations: StoreUse | None = None
     gap: Gap | None = None
     frozen_proof: str = "equal"
+    calibration: Calibration | None = None
 
     @classmethod
     def from_json(cls, facts: Mapping[str, Any]) -> "PhaseResult":
@@ -180,6 +183,7 @@ class PhaseResult:
             activations=_read(StoreUse, activations) if activations else None,
             gap=_read(Gap, gap) if gap else None,
             validation=_read(Figures, facts["validation"]),
+            calibration=_calibration(facts.get("calibration")),
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -201,6 +205,7 @@ class PhaseResult:
             "frozen_proof": self.frozen_proof,
             "improved": self.improved,
             "validation": self.validation.to_json(),
+            "calibration": self.calibration and self.calibration.to_json(),
         }
 
 
@@ -217,9 +222,13 @@ class RunRecord:
         skipped: files that are not images, each with the reason.
         phases: results of the finished phases.
         best_phase: name of the phase whose model is model.keras; None before the first.
-        validation: figures of model.keras on validation; None before the first phase.
-        test: figures of model.keras on test; None if it was not scored.
+        validation: figures of model.keras on validation, without its temperature, as the phases
+            were compared; None before the first phase.
+        test: figures of model.keras on test, with its temperature; None if it was not scored.
         test_scored: number of times that the test split was scored.
+        calibration: temperature of model.keras and its figures on validation; None if it was not
+            calibrated.
+        abstention: threshold of model.keras for "I don't know"; None if it always answers.
     """
 
     status: str
@@ -233,6 +242,8 @@ class RunRecord:
     validation: Figures | None = None
     test: Figures | None = None
     test_scored: int = 0
+    calibration: Calibration | None = None
+    abstention: Abstention | None = None
 
     @classmethod
     def from_json(cls, facts: Mapping[str, Any], path: Path) -> "RunRecord":
@@ -263,6 +274,8 @@ class RunRecord:
                 phases=tuple(PhaseResult.from_json(phase) for phase in facts.get("phases", ())),
                 validation=_figures(facts.get("validation")),
                 test=_figures(facts.get("test")),
+                calibration=_calibration(facts.get("calibration")),
+                abstention=Abstention(**facts["abstention"]) if facts.get("abstention") else None,
             )
         except (TypeError, KeyError, AttributeError) as error:
             raise UserError(f"{path} is damaged: {error} is missing or of another kind.") from error
@@ -282,6 +295,8 @@ class RunRecord:
             "validation": self.validation and self.validation.to_json(),
             "test": self.test and with_interval(self.test),
             "test_scored": self.test_scored,
+            "calibration": self.calibration and self.calibration.to_json(),
+            "abstention": self.abstention and self.abstention.to_json(),
         }
 
     def with_phase(self, result: PhaseResult) -> "RunRecord":
@@ -289,8 +304,15 @@ class RunRecord:
         longer = replace(self, phases=(*self.phases, result))
         if not result.improved:
             return longer
-        # The figures on test belonged to the previous model.
-        return replace(longer, best_phase=result.name, validation=result.validation, test=None)
+        # The figures on test, and the threshold, belonged to the previous model.
+        return replace(
+            longer,
+            best_phase=result.name,
+            validation=result.validation,
+            test=None,
+            calibration=result.calibration,
+            abstention=None,
+        )
 
     def with_test(self, figures: Figures) -> "RunRecord":
         """Returns the record with the figures of model.keras on test, and counts the scoring."""
@@ -319,6 +341,10 @@ def refuse_later(path: Path, schema: object, known: int, versions: Mapping[str, 
     )
 
 
+def _calibration(facts: Mapping[str, Any] | None) -> Calibration | None:
+    return Calibration.from_json(facts) if facts else None
+
+
 def _figures(facts: Mapping[str, Any] | None) -> Figures | None:
     return _read(Figures, facts) if facts else None
 
@@ -339,6 +365,7 @@ class RunResult:
         best_phase: name of the phase whose model is model.keras.
         validation: figures of model.keras on validation.
         test: figures of model.keras on test; None if it was not scored.
+        calibration: temperature of model.keras; None if it was not calibrated.
     """
 
     run: Path
@@ -347,6 +374,7 @@ class RunResult:
     best_phase: str | None
     validation: Figures | None
     test: Figures | None
+    calibration: Calibration | None
 
     @classmethod
     def of(cls, run: Path, record: RunRecord) -> "RunResult":
@@ -355,7 +383,7 @@ class RunResult:
 
     def to_json(self) -> dict[str, Any]:
         """Returns the JSON result of `kerasft train`."""
-        hidden = ("batch_norm_trained", "validation")
+        hidden = ("batch_norm_trained", "validation", "calibration")
         phases = [phase.to_json() for phase in self.phases]
         return {
             "run": str(self.run),
@@ -363,5 +391,6 @@ class RunResult:
             "phases": [{k: v for k, v in p.items() if k not in hidden} for p in phases],
             "best_phase": self.best_phase,
             "validation": self.validation and self.validation.to_json(),
+            "calibration": self.calibration and self.calibration.to_json(),
             "test": self.test and with_interval(self.test),
         }

@@ -26,6 +26,7 @@ CLASSES = "classes.txt"
 SPLITS = "splits.csv"
 METRICS = "metrics.jsonl"
 ANSWERS = "answers.npz"
+KNOWN = "known.keras"
 CHECKPOINTS = "checkpoints"
 MODEL = "model.keras"
 LOCK = ".lock"
@@ -70,6 +71,11 @@ class Run:
     def answers_path(self) -> Path:
         """The validation answers (`metrics.Answers`) of all that was tried, by phase."""
         return self.path / ANSWERS
+
+    @property
+    def known_path(self) -> Path:
+        """The features of the training photos (`novelty/known.py`), if they are kept."""
+        return self.path / KNOWN
 
     @property
     def checkpoints(self) -> Path:

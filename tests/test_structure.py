@@ -41,6 +41,7 @@ ORDER = (
     "data",
     "sources",
     "pixels",
+    "novelty",
     "models",
     "importers",
     "config",
@@ -49,6 +50,7 @@ ORDER = (
     "sample",
 )
 KERAS_ALLOWED = {
+    "novelty",
     "compare",
     "checking",
     "export",
@@ -70,6 +72,7 @@ TOP_LEVEL = {
     "lazy_tensorflow",
     "metrics",
     "plots",
+    "confidence",
     "processes",
     "progress",
     "record",
@@ -335,6 +338,7 @@ SETTINGS = {
     "seed": ["seed=3"],
     "device": ["device=cpu"],
     "tensorboard": ["tensorboard=true"],
+    "calibrate": ["calibrate=false"],
     "data.source": ["data.source=elsewhere"],
     "data.data_dir": ["data.data_dir=sets", "data.source=tfds:mnist"],
     "data.layout": ["data.layout=splits"],

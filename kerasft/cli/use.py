@@ -1,4 +1,4 @@
-"""`kerasft evaluate`, `predict`, `explain`, `report` and `export`, with their texts."""
+"""`kerasft evaluate`, `predict`, `explain`, `report`, `calibrate` and `export`, with their texts."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -19,12 +19,20 @@ from kerasft.export.formats import DEFAULT, EXPORTERS
 from kerasft.text import count, size_text
 
 if TYPE_CHECKING:  # TensorFlow would start with every command
+    from kerasft.evaluation.calibrate import Calibrated
     from kerasft.evaluation.evaluate import ClassReport, Report
     from kerasft.evaluation.explain import Explanation
     from kerasft.evaluation.photo_files import PhotoFile
     from kerasft.evaluation.predict import Prediction
     from kerasft.evaluation.report import RunReport
     from kerasft.export.export import ExportResult
+
+_csv_option = click.option(
+    "--csv",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="Writes a table too: path, label, predicted, score, abstain.",
+)
 
 LARGEST_TABLE = 20
 """Largest number of classes for which the text shows the whole confusion matrix."""
@@ -51,9 +59,16 @@ LARGEST_TABLE = 20
     help="Measure photos that were moved to another class folder since the RUN by their new class. "
     "The RUN stays as it is.",
 )
+@_csv_option
 @json_option
 def evaluate(
-    target: str, split: str, data: str | None, relabel: bool, as_json: bool, **reading: object
+    target: str,
+    split: str,
+    data: str | None,
+    relabel: bool,
+    csv: Path | None,
+    as_json: bool,
+    **reading: object,
 ) -> None:
     """Measures a model on one split of its run, or on other photos.
 
@@ -73,6 +88,7 @@ def evaluate(
             data=data,
             flags=fields_typed(reading),
             relabel=relabel,
+            csv=csv,
             progress=progress,
         )
     print_result(report, report_text, as_json=as_json)
@@ -89,16 +105,23 @@ def evaluate(
     show_default=True,
     help="Number of labels for each file.",
 )
+@_csv_option
 @json_option
 @click.pass_context
 def predict(
-    ctx: click.Context, target: str, files: tuple[str, ...], top: int, as_json: bool
+    ctx: click.Context,
+    target: str,
+    files: tuple[str, ...],
+    top: int,
+    csv: Path | None,
+    as_json: bool,
 ) -> None:
     """Predicts the classes of photos. Folders are searched for images.
 
     imagenet:NAME, or a file that import-caffe or import-torch wrote, is a pretrained net with its
     1000 ImageNet labels. A photo that cannot be read is listed with its error; the others are
-    predicted, and the exit code is 1.
+    predicted, and the exit code is 1. A model of `kerasft calibrate --abstain-at` says where it
+    does not know, and a run also which photos are unlike those that it was trained on.
 
     \b
     Example:
@@ -109,7 +132,7 @@ def predict(
         from kerasft.evaluation.predict import predict as predict_files
 
     with showing() as progress:
-        results = predict_files(target, list(files), top=top, progress=progress)
+        results = predict_files(target, list(files), top=top, csv=csv, progress=progress)
     print_result(results, predictions_text, as_json=as_json)
     if any(result.error for result in results):
         ctx.exit(1)
@@ -203,6 +226,71 @@ def report(
         click.launch(result.path.resolve().as_uri())
 
 
+@click.command()
+@click.argument("run", type=click.Path(path_type=Path))
+@click.option(
+    "--abstain-at",
+    type=float,
+    metavar="P",
+    help="Precision that answers are to have, such as 0.95: below the score at which validation "
+    "shows it with 95% confidence, the model says that it does not know.",
+)
+@data_option
+@json_option
+def calibrate(run: Path, abstain_at: float | None, data: str | None, as_json: bool) -> None:
+    """Makes the scores of a run mean what they say, and lets it say "I don't know".
+
+    Fits a temperature on validation and keeps it only if it helps photos that it was not fitted on.
+    Training does so by itself at the end of each phase. Without --abstain-at the model always
+    answers. model.keras is replaced; its weights stay.
+
+    \b
+    Example:
+        kerasft calibrate runs/photos --abstain-at 0.95
+    """
+    with loading():
+        from kerasft.evaluation.calibrate import calibrate_run
+
+    with showing() as progress:
+        result = calibrate_run(run, abstain_at=abstain_at, data=data, progress=progress)
+    print_result(result, calibrated_text, as_json=as_json)
+
+
+def calibrated_text(result: "Calibrated") -> str:
+    """Writes what the temperature does, the threshold or what it would take, and the next step."""
+    found, said = result.calibration, []
+    if found.temperature == 1:
+        said.append(
+            f"No temperature helps: log loss {found.before.loss:.4f}, calibration error "
+            f"{found.before.ece:.3f} on {count(found.n, 'validation image')}."
+        )
+    else:
+        said.append(
+            f"Temperature {found.temperature:.3f}, from {count(found.n, 'validation image')}. Out "
+            f"of fold, log loss {found.before.loss:.4f} -> {found.after.loss:.4f}, calibration "
+            f"error {found.before.ece:.3f} -> {found.after.ece:.3f}."
+        )
+    if result.abstention:
+        at = result.abstention
+        said.append(
+            f"Below a score of {at.threshold:.3f} it says that it does not know. On validation it "
+            f"answers {at.coverage:.1%} of the images and is right in {at.precision:.1%} of these: "
+            f"with 95% confidence at least {at.bound:.1%} (promised: {at.promised:.1%})."
+        )
+    if result.lacking:
+        said.append(f"No threshold was set. {result.lacking}")
+    if result.known:
+        said.append(
+            f"New photos are compared with {count(result.known, 'training photo')}, so that unlike "
+            "ones are noticed."
+        )
+    said.append(
+        "Exports that were made before have the old scores.\n\n"
+        f"Next:\n  kerasft predict {as_typed(str(result.run))} PHOTO.jpg"
+    )
+    return "\n".join(said)
+
+
 def _format_option(command: Callable[..., Any]) -> Callable[..., Any]:
     """Adds --format where there is a choice of formats."""
     if len(EXPORTERS) == 1:
@@ -250,6 +338,7 @@ def report_text(report: "Report") -> str:
         f"{report.split}: {count(report.n, 'image')}",
         f"accuracy {report.accuracy:.3f} (95% interval {low:.3f} to {high:.3f})",
         *_without_copies_lines(report),
+        *_answered_lines(report),
         *top5,
         f"macro F1 {report.macro_f1:.3f}",
         f"log loss {report.loss:.4f}",
@@ -275,6 +364,18 @@ def _without_copies_lines(report: "Report") -> list[str]:
         f"without {copies}: accuracy {left.accuracy:.3f} "
         f"(95% interval {low:.3f} to {high:.3f}), {count(left.n, 'image')}"
     ]
+
+
+def _answered_lines(report: "Report") -> list[str]:
+    """Writes the figures of the images that are answered, for a model that may abstain."""
+    at = report.answered
+    if at is None:
+        return []
+    answers = f"answers {at.coverage:.1%} of them, with a score of {at.threshold:.3f} or more"
+    if at.accuracy is None:
+        return [answers]
+    low, high = at.ci95
+    return [f"{answers}: accuracy {at.accuracy:.3f} (95% interval {low:.3f} to {high:.3f})"]
 
 
 def _class_lines(rows: "Sequence[ClassReport]") -> list[str]:
@@ -324,7 +425,7 @@ def predictions_text(results: "Sequence[Prediction]") -> str:
         if result.error:
             lines.append(f"{result.file}: error: {result.error}")
             continue
-        lines.append(result.file)
+        lines.append(result.file + _doubts(result))
         lines += [f"  {best.score:.3f}  {best.label}" for best in result.labels]
     return "\n".join(lines)
 
@@ -356,6 +457,16 @@ def run_report_text(result: "RunReport") -> str:
         f"{result.path}: {size_text(result.bytes)}, mistakes on {result.split}, "
         f"accuracy {result.accuracy:.3f}"
     )
+
+
+def _doubts(result: "Prediction") -> str:
+    """Writes what speaks against believing a prediction, behind the name of its file."""
+    doubts = []
+    if result.abstain:
+        doubts.append("not sure enough to answer")
+    if result.novel:
+        doubts.append(f"unlike the training photos (distance {result.distance:.2f})")
+    return f": {', '.join(doubts)}" if doubts else ""
 
 
 def export_text(result: "ExportResult") -> str:

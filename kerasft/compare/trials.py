@@ -376,6 +376,8 @@ def _measured(
         scores, logits = score(model, batches, total=len(labels), progress=comparison.watched)
         if matches is not None:
             logits = np.log(scores_of(matches, scores) + 1e-12)
+        elif split == "test":
+            logits = logits / model.temperature  # as shipped; choices on validation are without
         logits, labels = logits[chosen], labels[chosen]
         result = SplitResult.of(logits, labels)
         if split == "validation":

@@ -687,6 +687,12 @@ class Config(Section):
         description="Whether each epoch's figures are written for TensorBoard too, into "
         "tensorboard/PHASE in the run.",
     )
+    calibrate: StrictBool = Field(
+        default=True,
+        description="Whether each phase ends with a temperature, fitted on validation, that makes "
+        "scores mean what they say, and keeps features of the training photos, by which unlike "
+        "photos are noticed (`kerasft guide confidence`).",
+    )
     data: Data
     model: Model = Model()
     head: Head = Head()

@@ -7,6 +7,8 @@
     nearest     the nearest training photos, for a head in which they vote
     photo_files photos that somebody names as files and folders, found and checked
     report      `report_run` writes the page of a run
+    answers     a table of answers, a row for each photo, as CSV
+    calibrate   `calibrate_run` fits the temperature and the threshold of a finished run
 
 Pixels are scored in float32 by model.keras, never from stored activations.
 

@@ -1,8 +1,11 @@
 """Evaluation of a model: images are scored in float32, from pixels, and measured in a Report.
 
+Log loss and calibration error are of the scores as they are given, temperature included.
+
 Shapes: N images, K classes, B images in a batch, S side of the model's square input.
 """
 
+import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,12 +20,15 @@ from kerasft.data.batches import split_batches
 from kerasft.data.known import relabelled, warn_about_moves
 from kerasft.data.source import Source
 from kerasft.errors import UserError
+from kerasft.evaluation.answers import write_answers_csv
 from kerasft.metrics import calibration_error, log_loss, wilson
 from kerasft.models.bundle import Bundle, score
 from kerasft.models.target import open_model, prepare_for
 from kerasft.progress import Progress, silent
 from kerasft.results import Result
 from kerasft.sources.photos import SPLITS
+
+log = logging.getLogger("kerasft")
 
 
 @dataclass(frozen=True)
@@ -51,6 +57,33 @@ class WithoutCopies(Result):
     ci95: tuple[float, float]
 
 
+@dataclass(frozen=True)
+class Answered(Result):
+    """The images that a model answers, where it may say "I don't know".
+
+    Attributes:
+        threshold: lowest score of an answer, 0 to 1.
+        n: number of images with such a score.
+        coverage: share of all images, 0 to 1.
+        accuracy: share of the answered images whose label was predicted; None if none is answered.
+        ci95: Wilson's 95% interval of that accuracy.
+    """
+
+    threshold: float
+    n: int
+    coverage: float
+    accuracy: float | None
+    ci95: tuple[float, float]
+
+    @classmethod
+    def of(cls, threshold: float, scores: np.ndarray, hits: np.ndarray) -> "Answered":
+        """Measures the images whose highest score [N,K] reaches a threshold; `hits` bool [N]."""
+        right = hits[scores.max(axis=1) >= threshold]
+        n = len(right)
+        accuracy = float(right.mean()) if n else None
+        return cls(threshold, n, n / len(hits), accuracy, wilson(int(right.sum()), n))
+
+
 @dataclass(frozen=True, eq=False)
 class Report(Result):
     """The figures of a model on one split.
@@ -69,6 +102,7 @@ class Report(Result):
         confusion: int64 [K,K]; rows are labels, columns are predictions.
         without_near_copies: figures without the photos that have a near copy in training; None if
             none is known to have one, or for the training split.
+        answered: figures of the images that the model answers; None for one that always answers.
     """
 
     split: str
@@ -82,6 +116,7 @@ class Report(Result):
     per_class: tuple[ClassReport, ...]
     confusion: np.ndarray
     without_near_copies: WithoutCopies | None = None
+    answered: Answered | None = None
 
 
 def evaluate_run(
@@ -91,6 +126,7 @@ def evaluate_run(
     data: str | Path | None = None,
     flags: Mapping[str, object] | None = None,
     relabel: bool = False,
+    csv: str | Path | None = None,
     progress: Progress = silent,
 ) -> Report:
     """Scores a model on the images of one split.
@@ -110,6 +146,7 @@ def evaluate_run(
             report only: nothing is written into the run, not even that its test split was
             scored. Photos in a class that the run does not
             know are left out, with a warning.
+        csv: file for a table of all images, a row each (`answers.py`); None writes none.
         progress: receiver of events, as images are read ("images") and scored ("check").
 
     Raises:
@@ -168,8 +205,35 @@ def evaluate_run(
     scores, logits = score(opened, batches, total=len(positions), progress=progress)
     if of_run and split == "test" and not relabel:
         count_test(of_run)
-    measured = report(scores, logits, found.labels[positions], opened.class_names, split=split)
-    return replace(measured, without_near_copies=without_copies(found, split, logits))
+    if of_run:
+        _tell_out_of_fold(of_run, split, opened)
+    labels = found.labels[positions]
+    if csv is not None:
+        paths = [found.paths[i] for i in positions.tolist()]
+        names, best = opened.class_names, logits.argmax(axis=1)
+        predicted, top = [names[k] for k in best], scores[np.arange(len(best)), best]
+        given, unsure = [names[k] for k in labels], opened.abstains(scores)
+        write_answers_csv(csv, paths, given, predicted, top, unsure)
+    measured = report(scores, logits / opened.temperature, labels, opened.class_names, split=split)
+    answered = None
+    if opened.threshold is not None:
+        hits = logits.argmax(axis=1) == labels
+        answered = Answered.of(opened.threshold, scores, hits)
+    copies = without_copies(found, split, logits)
+    return replace(measured, without_near_copies=copies, answered=answered)
+
+
+def _tell_out_of_fold(of_run: run.Run, split: str, opened: Bundle) -> None:
+    """Tells the figures that a temperature has on images that it was not fitted on."""
+    calibration = run.read_record(of_run).calibration
+    if split == "validation" and opened.temperature != 1 and calibration:
+        log.info(
+            "The temperature of the scores (%.3g) was fitted on these images. Out of fold their "
+            "log loss is %.4f, their calibration error %.3f.",
+            opened.temperature,
+            calibration.after.loss,
+            calibration.after.ece,
+        )
 
 
 def without_copies(found: Source, split: str, logits: np.ndarray) -> WithoutCopies | None:
@@ -228,7 +292,7 @@ def report(
 
     Args:
         scores: [N,K], softmax of the logits; N is at least 1.
-        logits: [N,K], inputs of the softmax.
+        logits: [N,K], inputs of the softmax, divided by the temperature.
         labels: int [N], 0 to K-1.
         class_names: K names.
         split: name of the split, for the Report.

@@ -3,7 +3,7 @@
 Shapes: N files that are images, K classes.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,12 +13,15 @@ import numpy as np
 from kerasft.data.batches import image_batches, read_unchanged
 from kerasft.data.scan import refuse_edited_classes
 from kerasft.errors import UserError
+from kerasft.evaluation.answers import write_answers_csv
 from kerasft.evaluation.photo_files import find_photos
 from kerasft.export import scorer
 from kerasft.export.formats import find_export
 from kerasft.models import bundle
 from kerasft.models.bundle import Bundle
 from kerasft.models.target import open_model, prepare_for
+from kerasft.novelty import known
+from kerasft.novelty.known import Known
 from kerasft.progress import Event, Progress, silent
 from kerasft.results import Result, plain
 from kerasft.run import Run
@@ -43,22 +46,64 @@ class Prediction:
         file: path of the file.
         labels: best labels, the highest logit first; () for a file that cannot be read.
         error: why the file cannot be read; "" where it can.
+        abstain: whether the best score is below the model's threshold, so that it does not know;
+            None for a model that always answers.
+        distance: distance to the nearest training photo, 0 to 2 (`novelty/known.py`); None if
+            the run keeps none, or there is no run.
+        novel: whether that distance is larger than almost all of the validation photos have.
     """
 
     file: str
     labels: tuple[Label, ...] = ()
     error: str = ""
+    abstain: bool | None = None
+    distance: float | None = None
+    novel: bool | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Returns the object that stands for the file in the JSON result of `kerasft predict`."""
         if self.error:
             return {"file": self.file, "error": self.error}
-        return {"file": self.file, "predictions": plain(self.labels)}
+        doubts = {"abstain": self.abstain, "novel": self.novel, "distance": self.distance}
+        there = {name: value for name, value in doubts.items() if value is not None}
+        return {"file": self.file, "predictions": plain(self.labels), **there}
 
 
-Scorer = Callable[[list[str], Progress], tuple[np.ndarray, np.ndarray, Sequence[str]]]
-"""A function from N files, at least one, to their scores [N,K], what ranks the classes [N,K], and
-the K class names. The logits rank them: the score of many a class is 0 in float32."""
+@dataclass(frozen=True, eq=False)
+class Scored:
+    """What a model says about N files.
+
+    Attributes:
+        scores: [N,K].
+        ranks: what ranks the classes, [N,K]: the logits, as the score of many a class is 0 in
+            float32.
+        names: K names of classes.
+        abstain: bool [N]; None for a model that always answers.
+        distances: distances to the nearest training photo, [N]; None if none is known.
+        novel: bool [N], as in Prediction.
+    """
+
+    scores: np.ndarray
+    ranks: np.ndarray
+    names: Sequence[str]
+    abstain: np.ndarray | None = None
+    distances: np.ndarray | None = None
+    novel: np.ndarray | None = None
+
+    def prediction(self, i: int, file: str, top: int) -> Prediction:
+        """Returns the best labels of a file, best first; ties are in the order of the classes."""
+        best = np.argsort(-self.ranks[i], kind="stable")[:top]
+        return Prediction(
+            file,
+            labels=tuple(Label(self.names[k], float(self.scores[i, k])) for k in best),
+            abstain=None if self.abstain is None else bool(self.abstain[i]),
+            distance=None if self.distances is None else round(float(self.distances[i]), 6),
+            novel=None if self.novel is None else bool(self.novel[i]),
+        )
+
+
+Scorer = Callable[[list[str], Progress], Scored]
+"""A function from N files, at least one, to what a model says about them."""
 
 
 def predict(
@@ -66,6 +111,7 @@ def predict(
     files: str | Path | Sequence[str | Path],
     *,
     top: int = 5,
+    csv: str | Path | None = None,
     progress: Progress = silent,
 ) -> list[Prediction]:
     """Predicts the classes of image files.
@@ -77,6 +123,8 @@ def predict(
         files: file or folder, or several of them. Folders are searched for images, including
             nested folders.
         top: number of labels for each file, at least 1; at most K are returned.
+        csv: file for a table of all files that could be read, a row each: path, label (empty),
+            predicted, score, abstain; None writes none.
         progress: receiver of events, as files are read ("images") and predicted ("check").
 
     Returns:
@@ -92,13 +140,26 @@ def predict(
     score = _open(target)
     found = find_photos(files, progress)
     good = [photo.file for photo in found if not photo.error]
-    scored = iter(_ranked(*score(good, progress), top) if good else [])
+    said = score(good, progress) if good else None
+    if csv is not None:
+        _write_csv(csv, [printable(path) for path in good], said)
+    places = iter(range(len(good)))
     return [
         Prediction(printable(photo.file), error=photo.error)
-        if photo.error
-        else Prediction(printable(photo.file), labels=next(scored))
+        if photo.error or said is None
+        else said.prediction(next(places), printable(photo.file), top)
         for photo in found
     ]
+
+
+def _write_csv(path: str | Path, good: Sequence[str], said: Scored | None) -> None:
+    """Writes the table of the files that could be read, which may be none."""
+    if said is None:
+        write_answers_csv(path, [], None, [], np.zeros(0), None)
+        return
+    best = said.ranks.argmax(axis=1)
+    predicted, top = [said.names[k] for k in best], said.scores[np.arange(len(best)), best]
+    write_answers_csv(path, good, None, predicted, top, said.abstain)
 
 
 def _open(target: str | Path) -> Scorer:
@@ -109,20 +170,25 @@ def _open(target: str | Path) -> Scorer:
     opened = open_model(target)
     if Path(target).is_dir():
         refuse_edited_classes(Run(Path(target)), opened.class_names)
+        return _of_bundle(opened, known.load(Run(Path(target)).known_path))
     return _of_bundle(opened)
 
 
-def _of_bundle(opened: Bundle) -> Scorer:
-    def score(paths: list[str], progress: Progress) -> tuple[np.ndarray, np.ndarray, Sequence[str]]:
+def _of_bundle(opened: Bundle, seen: Known | None = None) -> Scorer:
+    def score(paths: list[str], progress: Progress) -> Scored:
         batches = image_batches(paths, rule=opened.rule, batch_size=BATCH)
-        scores, logits = bundle.compute(
-            opened.scores_and_logits,
+        scores, logits, *features = bundle.compute(
+            seen.beside(opened) if seen else opened.scores_and_logits,
             batches,
             total=len(paths),
             what="predicting",
             progress=progress,
         )
-        return scores, logits, opened.class_names
+        abstain = opened.abstains(scores)
+        if seen is None:
+            return Scored(scores, logits, opened.class_names, abstain)
+        far = seen.distances(features[0])
+        return Scored(scores, logits, opened.class_names, abstain, far, far > seen.threshold)
 
     return score
 
@@ -133,7 +199,7 @@ def _of_export(export: scorer.Scorer) -> Scorer:
     Exports of older versions of kerasft rank by scores, because they give no logits with them.
     """
 
-    def score(paths: list[str], progress: Progress) -> tuple[np.ndarray, np.ndarray, Sequence[str]]:
+    def score(paths: list[str], progress: Progress) -> Scored:
         answers = []
         for start in range(0, len(paths), BATCH):
             encoded = [read_unchanged(path, "") for path in paths[start : start + BATCH]]
@@ -142,15 +208,9 @@ def _of_export(export: scorer.Scorer) -> Scorer:
             progress(Event("check", done, len(paths), figures={"what": "predicting"}))
         scores = np.concatenate([answer.scores for answer in answers])
         logits = [answer.logits for answer in answers if answer.logits is not None]
-        return scores, np.concatenate(logits) if logits else scores, answers[-1].labels
+        ranks = np.concatenate(logits) if logits else scores
+        abstain = [answer.abstain for answer in answers if answer.abstain is not None]
+        unsure = np.concatenate(abstain) if abstain else None
+        return Scored(scores, ranks, answers[-1].labels, unsure)
 
     return score
-
-
-def _ranked(
-    scores: np.ndarray, ranks: np.ndarray, names: Sequence[str], top: int
-) -> Iterator[tuple[Label, ...]]:
-    """Yields the best labels of each row, best first; ties are in the order of the classes."""
-    for row, by in zip(scores, ranks, strict=True):
-        best = np.argsort(-by, kind="stable")[:top]
-        yield tuple(Label(names[i], float(row[i])) for i in best)

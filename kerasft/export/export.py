@@ -114,6 +114,7 @@ def export_run(
             work=work,
             class_names=opened.class_names,
             rule=opened.rule,
+            threshold=opened.threshold,
             progress=progress,
         )
         versions = {name: importlib.metadata.version(name) for name in ("keras", "tensorflow")}

@@ -64,6 +64,7 @@ def prove(
     work: Path,
     class_names: Sequence[str],
     rule: InputRule,
+    threshold: float | None = None,
     progress: Progress = silent,
 ) -> Proof:
     """Compares an export with the model file that it was made from, on the CPU.
@@ -79,6 +80,7 @@ def prove(
         work: empty folder for inputs, outputs and logs; the caller removes it.
         class_names: K names that "labels" must return, in this order.
         rule: rule by which the model reads files.
+        threshold: score below which the model abstains; None if it always answers.
         progress: receiver of an event of stage "check" after each process.
 
     Raises:
@@ -106,20 +108,25 @@ def prove(
     }
     run_fresh(jobs, work, what="parity proof", progress=progress)
     with np.load(work / "export.npz") as ours, np.load(work / "reference.npz") as reference:
-        return compare(dict(ours), dict(reference), class_names)
+        return compare(dict(ours), dict(reference), class_names, threshold)
 
 
 def compare(
-    export: dict[str, np.ndarray], reference: dict[str, np.ndarray], class_names: Sequence[str]
+    export: dict[str, np.ndarray],
+    reference: dict[str, np.ndarray],
+    class_names: Sequence[str],
+    threshold: float | None = None,
 ) -> Proof:
     """Compares the results of the two processes.
 
     Args:
         export: arrays by name: "scores_files_1", "logits_noise_7" and so on, [N,K]; "labels"
-            [K]; for each batch size "top_label_1" [N], "top_score_1" [N] and "answered_1" [N,K],
-            the logits that come with the scores of the files, if the format gives them.
+            [K]; for each batch size "top_label_1" [N], "top_score_1" [N], "abstain_1" [N] and
+            "answered_1" [N,K], the logits that come with the scores of the files, if the format
+            gives them.
         reference: scores and logits under the same names.
         class_names: K names.
+        threshold: score below which the model abstains; None if it always answers.
 
     Raises:
         UserError: they do not agree.
@@ -157,7 +164,24 @@ def compare(
             f"Expected {', '.join(class_names)}, got {', '.join(export['labels'].tolist())}. "
             "Nothing was exported."
         )
+    if not _abstains_as_it_should(export, threshold):
+        raise UserError(
+            "The export does not agree with model.keras: it abstains on other images than those "
+            f"whose best score is below the threshold, {threshold}. Nothing was exported."
+        )
     return result
+
+
+def _abstains_as_it_should(export: dict[str, np.ndarray], threshold: float | None) -> bool:
+    for size in BATCH_SIZES:
+        unsure = export.get(f"abstain_{size}")
+        if (unsure is None) != (threshold is None):
+            return False
+        if unsure is not None:
+            below = export[f"scores_files_{size}"].max(axis=1) < np.float32(threshold or 0)
+            if not np.array_equal(unsure, below):
+                return False
+    return True
 
 
 def _names_fit(export: dict[str, np.ndarray], class_names: Sequence[str]) -> bool:
@@ -206,6 +230,9 @@ def compute_export(export: Path, task: dict) -> dict[str, np.ndarray]:
         scores = [one.top_scores for one in answers if one.top_scores is not None]
         if scores:
             outputs[f"top_score_{size}"] = np.concatenate(scores)
+        unsure = [one.abstain for one in answers if one.abstain is not None]
+        if unsure:
+            outputs[f"abstain_{size}"] = np.concatenate(unsure)
         outputs["labels"] = np.array(answers[-1].labels)
     return outputs
 

@@ -26,7 +26,8 @@ def write_savedmodel(opened: Bundle, folder: Path) -> None:
         serving_default: image_bytes string [B], contents of image files, to scores float32 [B,K]
             in the order of the classes, logits float32 [B,K] and labels string [B,K] in the same
             order, top_label string [B] and top_score float32 [B]. Logits rank the classes:
-            scores of unlikely ones are rounded to 0.
+            scores of unlikely ones are rounded to 0. A model with a threshold gives abstain
+            bool [B] too: whether top_score is below it.
         serve_logits: image_bytes string [B] to logits float32 [B,K].
         serve_pixels: pixels float32 [B,S,S,3], 0 to 255, to scores and logits [B,K].
     A file that is not an image, or has too many pixels by its header, fails the call with
@@ -68,12 +69,16 @@ def write_savedmodel(opened: Bundle, folder: Path) -> None:
     def serve(image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
         computed = compute(image_bytes)
         scores, logits = computed["scores"], computed["logits"]
+        top_score = tf.reduce_max(scores, axis=1)
+        threshold = opened.threshold
+        unsure = {} if threshold is None else {"abstain": top_score < threshold}
         return {
             "scores": scores,
             "logits": logits,
             "labels": tf.broadcast_to(names, tf.shape(scores)),
             "top_label": tf.gather(names, tf.argmax(logits, axis=1)),
-            "top_score": tf.reduce_max(scores, axis=1),
+            "top_score": top_score,
+            **unsure,
         }
 
     @tf.function(input_signature=[image_bytes])
@@ -123,6 +128,7 @@ def open_savedmodel(folder: Path) -> Scorer:
             else None,  # absent in older exports
             top_labels=[name.decode() for name in given["top_label"].numpy()],
             top_scores=given["top_score"].numpy(),
+            abstain=given["abstain"].numpy() if "abstain" in given else None,
         )
 
     def file_logits(encoded: Sequence[bytes]) -> np.ndarray:

@@ -22,6 +22,7 @@ class Answer:
             export does not give them.
         top_labels: N names of the best labels; None if the format does not give them.
         top_scores: float32 [N], the best scores; None if the format does not give them.
+        abstain: bool [N], whether the best score is below the threshold; None if there is none.
     """
 
     scores: "np.ndarray"
@@ -29,6 +30,7 @@ class Answer:
     logits: "np.ndarray | None" = None
     top_labels: Sequence[str] | None = None
     top_scores: "np.ndarray | None" = None
+    abstain: "np.ndarray | None" = None
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,8 +1,8 @@
 """Bundles: `model.keras`, the model of a run with its class names and input rule.
 
 The file is an ordinary Keras model: uncompiled, float32, without custom classes. It loads in
-plain Keras, with safe mode on and kerasft not installed. Class names and input rule are kept in
-`kerasft.json`, an extra member of the zip file that Keras ignores.
+plain Keras, with safe mode on and kerasft not installed. Class names, input rule and the threshold
+of abstention are kept in `kerasft.json`, an extra member of the zip file that Keras ignores.
 
 Shapes: B images in a batch, S side of the model's square input in pixels, K classes.
 """
@@ -22,8 +22,10 @@ import keras
 import numpy as np
 
 from kerasft import __version__, files
+from kerasft.confidence import Abstention
 from kerasft.errors import UserError
 from kerasft.input_rule import InputRule
+from kerasft.models.tta import temperature_of
 from kerasft.progress import Event, Progress, silent
 from kerasft.record import refuse_later
 
@@ -41,15 +43,34 @@ class Bundle:
             to 1. Preprocessing is part of it; the layer "logits" gives the scores' logits.
         class_names: names of the K classes, in the order of the scores.
         rule: rule by which an image file becomes the input.
+        abstention: the threshold below which the model abstains; None if it always answers.
     """
 
     model: keras.Model
     class_names: tuple[str, ...]
     rule: InputRule
+    abstention: Abstention | None = None
 
     def logits_model(self) -> keras.Model:
         """Returns the model that ends at the logits: pixels [B,S,S,3] to float32 [B,K]."""
         return keras.Model(self.model.inputs[0], self.model.get_layer("logits").output)
+
+    @property
+    def threshold(self) -> float | None:
+        """Lowest score that counts as an answer; None for a model that always answers."""
+        return self.abstention.threshold if self.abstention else None
+
+    def abstains(self, scores: np.ndarray) -> np.ndarray | None:
+        """Returns for which images the model does not know: scores float32 [N,K] -> bool [N].
+
+        None for a model that always answers.
+        """
+        return None if self.abstention is None else scores.max(axis=1) < self.abstention.threshold
+
+    @functools.cached_property
+    def temperature(self) -> float:
+        """Number that the model divides its logits by before the softmax; 1 if it does not."""
+        return temperature_of(self.model)
 
     @functools.cached_property
     def scores_and_logits(self) -> keras.Model:
@@ -80,6 +101,8 @@ def save(bundle: Bundle, path: str | Path) -> None:
         "versions": {"kerasft": __version__},
         "class_names": list(bundle.class_names),
         **bundle.rule.to_json(),
+        "temperature": bundle.temperature,
+        "abstention": bundle.abstention and bundle.abstention.to_json(),
     }
     plain = _plain(bundle.model)
     with files.replacing(path) as beside:
@@ -153,6 +176,7 @@ def load(path: str | Path) -> Bundle:
             model=keras.models.load_model(path, compile=False),
             class_names=facts.class_names,
             rule=facts.rule,
+            abstention=facts.abstention,
         )
     model = bundle.model
     side, classes = bundle.rule.image_size, len(bundle.class_names)
@@ -223,6 +247,7 @@ class _Facts(NamedTuple):
 
     class_names: tuple[str, ...]
     rule: InputRule
+    abstention: Abstention | None
 
 
 def _read_facts(path: Path) -> _Facts:
@@ -244,6 +269,7 @@ def _read_facts(path: Path) -> _Facts:
     return _Facts(
         class_names=tuple(str(name) for name in facts["class_names"]),
         rule=InputRule.from_json(facts),
+        abstention=Abstention(**facts["abstention"]) if facts.get("abstention") else None,
     )
 
 

@@ -39,12 +39,14 @@ class Cut:
         blocks: the suffix's blocks from the top; empty if only the head is trained.
         parts: the prefix of each backbone, pixels to its activations in their own shape.
             Flattened and concatenated, they are the activations of `prefix`.
+        tensors: the tensors of the model that cross the cut, in their order in the activations.
     """
 
     prefix: keras.Model | None
     suffix: keras.Model
     blocks: tuple[Block, ...]
     parts: tuple[keras.Model, ...]
+    tensors: tuple[keras.KerasTensor, ...] = ()
 
 
 def split(model: keras.Model, blocks: int | str, *backbones: Backbone) -> Cut:
@@ -88,7 +90,7 @@ def split(model: keras.Model, blocks: int | str, *backbones: Backbone) -> Cut:
     else:
         joined = _row(tensors, f"cut_{count}")
         prefix, suffix = keras.Model(pixels, joined), _from_row(tensors, logits, f"cut_{count}")
-    return Cut(prefix, suffix, taken, parts)
+    return Cut(prefix, suffix, taken, parts, tuple(tensors))
 
 
 def with_features(model: keras.Model, cut: Cut) -> keras.Model:

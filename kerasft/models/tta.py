@@ -1,6 +1,8 @@
-"""Test-time augmentation: a model that looks at several views of an image and averages logits.
+"""What a finished model adds to the trained one: views of the image, and a temperature.
 
-The views are made inside the model, so evaluation, prediction and the export need no code for
+Test-time augmentation looks at several views of an image and averages their logits. A temperature
+divides the logits, so that scores mean what they say (`confidence.py`). Both are made of stock
+layers inside the model, so evaluation, prediction and the export need no code for
 them, and `model.keras` still loads in plain Keras. A later phase trains the classifier inside.
 
 Shapes: B images in a batch, S side in pixels, K classes, V views.
@@ -12,6 +14,7 @@ import keras
 from keras import ops
 
 CLASSIFIER = "classifier"  # name of the layer that holds the model as it was trained
+TEMPERATURE = "temperature"  # name of the layer that divides the logits by the temperature
 CROP = 7 / 8  # side of a crop, as a share of S: 224 of 256 pixels in Krizhevsky et al. 2012
 
 
@@ -46,10 +49,36 @@ def with_views(model: keras.Model, mode: str) -> keras.Model:
     return keras.Model(pixels, scores)
 
 
+def with_temperature(model: keras.Model, temperature: float) -> keras.Model:
+    """Returns the model with its logits divided by a temperature before the softmax.
+
+    Args:
+        model: the model, pixels to scores [B,K], with the layer "logits". A temperature that it
+            has is replaced.
+        temperature: the temperature, more than 0; 1 leaves the layer out.
+
+    Returns:
+        Pixels to scores. It shares all variables; the layer "logits" stays as it is.
+    """
+    logits = model.get_layer("logits").output
+    scaled = logits
+    if temperature != 1:
+        scaled = keras.layers.Rescaling(1 / temperature, dtype="float32", name=TEMPERATURE)(logits)
+    scores = keras.layers.Softmax(dtype="float32", name="scores")(scaled)
+    return keras.Model(model.inputs[0], scores)
+
+
+def temperature_of(model: keras.Model) -> float:
+    """Returns the temperature of a model, 1 for one without."""
+    names = {layer.name for layer in model.layers}
+    return 1 / float(model.get_layer(TEMPERATURE).scale) if TEMPERATURE in names else 1.0
+
+
 def trained_part(model: keras.Model) -> keras.Model:
-    """Returns the classifier inside a model of `with_views`, pixels to scores, else `model`."""
-    if CLASSIFIER not in {layer.name for layer in model.layers}:
-        return model
+    """Returns the classifier that was trained, pixels to scores, without views and temperature."""
+    names = {layer.name for layer in model.layers}
+    if CLASSIFIER not in names:
+        return with_temperature(model, 1) if TEMPERATURE in names else model
     classifier = model.get_layer(CLASSIFIER)
     scores = keras.layers.Softmax(dtype="float32", name="scores")(classifier.outputs[0])
     return keras.Model(classifier.inputs[0], scores)

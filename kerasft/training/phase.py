@@ -1,19 +1,32 @@
-"""One phase: its suffix is filled, the freeze proven, the model scored from pixels and judged."""
+"""One phase: its suffix is filled, the freeze proven, the model scored from pixels and judged.
+
+The judgement is of plain scores. A model that is kept then gets a temperature (`confidence.py`),
+and the run the features of the photos that it knows (`novelty/`).
+
+Shapes: N images, K classes.
+"""
 
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+
+from kerasft import confidence
 from kerasft.activations.context import RunContext
 from kerasft.activations.store import Stored
 from kerasft.config.fields import Solved
+from kerasft.data.source import Source
+from kerasft.data.splits import bound_names, unit_numbers
 from kerasft.errors import PhaseFailed, UserError
 from kerasft.metrics import Figures
 from kerasft.models import bundle
 from kerasft.models.bundle import Bundle, score
 from kerasft.models.cut import prove_frozen
 from kerasft.models.net import Net
-from kerasft.models.tta import trained_part, with_views
+from kerasft.models.tta import trained_part, with_temperature, with_views
+from kerasft.novelty import known
+from kerasft.novelty.known import Known
 from kerasft.progress import Event, Part
 from kerasft.record import Gap, PhaseResult, StoreUse
 from kerasft.run import read_answers, write_answers
@@ -46,14 +59,22 @@ def run_phase(
     """
     phase = context.plan.phases[index]
     seed = derive_seed(context.config.seed, "phase", index)
+    seen = _begin_known(context, index, net)
     if isinstance(phase.settings, Solved):
         filled = solve_head(context, index, phase.settings, net, seed)
     else:
         filled = train_suffix(context, index, net, seed)
 
     scoring = Part("scoring", len(context.labels("validation")), context.progress, phase.name)
-    candidate, saved = _save_and_prove(context, phase.name, filled)
-    scored = figures_of(context, saved, "validation", scoring)
+    candidate = context.run.checkpoints / CANDIDATE
+    plain = Bundle(
+        model=with_views(filled.model, context.config.augment.test_time),
+        class_names=context.source.class_names,
+        rule=context.plan.rule,
+    )
+    saved = _save_and_prove(candidate, phase.name, filled, plain)
+    logits = logits_of(context, saved, "validation", scoring)
+    scored = Figures.by_class(logits, context.labels("validation"), saved.class_names)
     scoring.end()
     line, stored = filled.line, filled.stored
     gap = _gap(context, saved, scored, line)
@@ -62,8 +83,21 @@ def run_phase(
     if filled.answers:
         kept = read_answers(context.run.answers_path)
         write_answers(context.run.answers_path, {**kept, phase.name: filled.answers})
-    improved = scored.loss < best_so_far
+    improved, calibration = scored.loss < best_so_far, None
+    if improved and context.config.calibrate:
+        calibration = confidence.calibrate(
+            logits, context.labels("validation"), units_of_split(context.source, "validation")
+        )
+        if calibration.temperature != 1:
+            model = with_temperature(saved.model, calibration.temperature)
+            saved = _save_and_prove(candidate, phase.name, filled, replace(saved, model=model))
     if improved:
+        # First, because with model.keras as it was the new one works as well.
+        if seen is not None and (stored or seen.features is not None):
+            done = known.complete(seen, stored.train[0], stored.validation) if stored else seen
+            known.save(done, context.run.known_path)
+        else:
+            context.run.known_path.unlink(missing_ok=True)
         candidate.replace(context.run.model_path)
     parts = [*filled.parts, scoring]
     result = PhaseResult(
@@ -82,8 +116,28 @@ def run_phase(
         val_accuracy=line["val_accuracy"],
         improved=improved,
         validation=scored,
+        calibration=calibration,
     )
     return result, saved
+
+
+def units_of_split(source: Source, split_name: str) -> np.ndarray:
+    """Returns the numbers of the units that a split's images belong to, int [N].
+
+    Copies of a photo, and photos of a group, are one unit.
+    """
+    return unit_numbers(source.pictures(), bound_names(source))[source.indices(split_name)]
+
+
+def _begin_known(context: RunContext, index: int, net: Net) -> Known | None:
+    """Keeps what the phase is going to change of the pretrained base; None if there is nothing."""
+    config = context.config
+    if not config.calibrate or config.model.weights == "none" or config.augment.test_time != "none":
+        return None
+    phases = context.plan.phases
+    trained = max((net.depth(phase.blocks) for phase in phases[:index]), default=0)
+    earlier = known.load(context.run.known_path) if index else None
+    return known.begin(net, phases[index].blocks, trained, earlier)
 
 
 def _gap(context: RunContext, saved: Bundle, scored: Figures, best: Mapping[str, float]) -> Gap:
@@ -140,15 +194,8 @@ def refuse_gap(index: int, name: str, gap: Gap, n: int) -> None:
         )
 
 
-def _save_and_prove(context: RunContext, phase: str, filled: PhaseOutcome) -> tuple[Path, Bundle]:
+def _save_and_prove(path: Path, phase: str, filled: PhaseOutcome, whole: Bundle) -> Bundle:
     """Saves the phase's model, loads it again and proves the freeze."""
-    config = context.config
-    path = context.run.checkpoints / CANDIDATE
-    whole = Bundle(
-        model=with_views(filled.model, config.augment.test_time),
-        class_names=context.source.class_names,
-        rule=context.plan.rule,
-    )
     bundle.save(whole, path)
     saved = bundle.opened(path)
     try:
@@ -156,13 +203,25 @@ def _save_and_prove(context: RunContext, phase: str, filled: PhaseOutcome) -> tu
     except UserError:
         path.unlink()
         raise
-    return path, saved
+    return saved
 
 
-def figures_of(
+def figures_of(context: RunContext, saved: Bundle, split_name: str) -> Figures:
+    """Measures a model as it was saved, its temperature included, on one split.
+
+    Args:
+        context: the run.
+        saved: the saved model.
+        split_name: name of the split, "validation" or "test".
+    """
+    logits = logits_of(context, saved, split_name) / saved.temperature
+    return Figures.by_class(logits, context.labels(split_name), saved.class_names)
+
+
+def logits_of(
     context: RunContext, saved: Bundle, split_name: str, part: Part | None = None
-) -> Figures:
-    """Scores a model as it was saved, in float32 and from pixels, on one split.
+) -> np.ndarray:
+    """Scores a model as it was saved, in float32 and from pixels: plain logits [N,K].
 
     Args:
         context: the run.
@@ -170,13 +229,12 @@ def figures_of(
         split_name: name of the split, "validation" or "test".
         part: the clock of the scoring, which counts the scored images.
     """
-    labels = context.labels(split_name)
-    batches = context.batches(split_name)
+    batches, total = context.batches(split_name), len(context.labels(split_name))
 
     def progress(event: Event) -> None:
         context.progress(event)
         if part:
             part.step(event.done)
 
-    _, logits = score(saved, batches, total=len(labels), progress=progress)
-    return Figures.by_class(logits, labels, saved.class_names)
+    _, logits = score(saved, batches, total=total, progress=progress)
+    return logits
