@@ -339,6 +339,7 @@ SETTINGS = {
     "device": ["device=cpu"],
     "tensorboard": ["tensorboard=true"],
     "calibrate": ["calibrate=false"],
+    "report": ["report=false"],
     "data.source": ["data.source=elsewhere"],
     "data.data_dir": ["data.data_dir=sets", "data.source=tfds:mnist"],
     "data.layout": ["data.layout=splits"],

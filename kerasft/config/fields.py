@@ -693,6 +693,11 @@ class Config(Section):
         "scores mean what they say, and keeps features of the training photos, by which unlike "
         "photos are noticed (`kerasft guide confidence`).",
     )
+    report: StrictBool = Field(
+        default=True,
+        description="Whether each phase ends with a page, report.html: curves, mistakes, figures. "
+        "`kerasft report` writes a fuller one.",
+    )
     data: Data
     model: Model = Model()
     head: Head = Head()

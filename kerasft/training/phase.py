@@ -7,7 +7,7 @@ Shapes: N images, K classes.
 """
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -36,9 +36,22 @@ from kerasft.training.fill import PhaseOutcome, solve_head, train_suffix
 CANDIDATE = "candidate.keras"  # the phase's model as saved, until it is proven and judged
 
 
-def run_phase(
-    context: RunContext, index: int, net: Net, best_so_far: float
-) -> tuple[PhaseResult, Bundle]:
+@dataclass(frozen=True, eq=False)
+class EndedPhase:
+    """A phase that has ended.
+
+    Attributes:
+        result: its record for run.json. `improved` says whether model.keras is now its model.
+        saved: its model as it was saved.
+        logits: plain logits of the validation images, float32 [N,K].
+    """
+
+    result: PhaseResult
+    saved: Bundle
+    logits: np.ndarray
+
+
+def run_phase(context: RunContext, index: int, net: Net, best_so_far: float) -> EndedPhase:
     """Runs one phase, or the rest of an interrupted one.
 
     Args:
@@ -48,8 +61,7 @@ def run_phase(
         best_so_far: validation log loss of the run's model.keras; infinity if there is none.
 
     Returns:
-        The phase's record for run.json, and its model as it was saved. `improved` says
-        whether model.keras is now this phase's model; on a tie the earlier one stays.
+        The phase's record, its model and its answers; on a tie the earlier model.keras stays.
 
     Raises:
         PhaseFailed: a frozen variable moved; the loss is not a number from the start; the
@@ -118,7 +130,7 @@ def run_phase(
         validation=scored,
         calibration=calibration,
     )
-    return result, saved
+    return EndedPhase(result, saved, logits)
 
 
 def units_of_split(source: Source, split_name: str) -> np.ndarray:

@@ -17,6 +17,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from scipy.special import softmax
+
 from kerasft import __version__, devices
 from kerasft.activations.context import RunContext
 from kerasft.config.fields import Config, Data, Solved
@@ -24,7 +26,7 @@ from kerasft.config.load import load_config, to_toml
 from kerasft.config.settled import PhasePlan, Plan
 from kerasft.data import scan
 from kerasft.data.source import UNUSED, Source
-from kerasft.errors import PhaseFailed
+from kerasft.errors import PhaseFailed, UserError
 from kerasft.files import write_atomic
 from kerasft.heads.methods import METHODS
 from kerasft.models.bundle import Bundle
@@ -32,6 +34,7 @@ from kerasft.models.bundle import load as load_bundle
 from kerasft.models.net import Net
 from kerasft.progress import Progress, silent
 from kerasft.record import Device, RunRecord, RunResult
+from kerasft.reports.run_page import write_light
 from kerasft.run import (
     Run,
     create_run,
@@ -45,7 +48,7 @@ from kerasft.run import (
 from kerasft.text import class_table, count
 from kerasft.trackers import Tracked, tracking
 from kerasft.training import checkpoint, phase
-from kerasft.training.phase import run_phase
+from kerasft.training.phase import EndedPhase, run_phase
 from kerasft.training.plan import for_device, plan_new
 from kerasft.training.reopen import (
     computing_versions,
@@ -60,6 +63,8 @@ from kerasft.training.start import start_net
 from kerasft.training.trainable import Trainable, open_trainable
 
 log = logging.getLogger("kerasft")
+
+SHORTEST_REPORT, SHARE_OF_REPORT = 2.0, 0.1  # seconds, share of the run, whichever is more
 
 
 def train_run(
@@ -340,23 +345,49 @@ def _train_phases(
     def so_far() -> float:
         return round(earlier + time.perf_counter() - began, 2)
 
-    model = None  # content of model.keras, if this process has loaded it
+    ended = None  # the phase that model.keras is of, if this process has trained it
     for index in range(len(record.phases), len(config.phases)):
         best = record.validation.loss if record.validation else math.inf
         try:
             checkpoint.begin(run.checkpoints, config.phases[index].name)
-            done, saved = run_phase(context, index, start_net(context, index, net), best)
+            now = run_phase(context, index, start_net(context, index, net), best)
         except PhaseFailed:
             _drop_phase(context, index, record, score_test)
             raise
         net = None  # the next phase begins with what this one has saved
-        record = replace(record.with_phase(done), seconds=so_far())
-        model = saved if done.improved else model
+        record = replace(record.with_phase(now.result), seconds=so_far())
+        ended = now if now.result.improved else ended
         write_record(run, record)
         checkpoint.clear(run.checkpoints)
+        if score_test and index + 1 < len(config.phases):
+            _write_report(context, record, ended)
+    model = ended.saved if ended else None
     record = replace(_finish(context, record, model, score_test=score_test), seconds=so_far())
     write_record(run, record)
+    if score_test:  # trials of a comparison are not the result of anything
+        _write_report(context, record, ended)
     return record
+
+
+def _write_report(context: RunContext, record: RunRecord, ended: EndedPhase | None) -> None:
+    """Writes the page of the run from what is at hand, in at most a tenth of the run's time.
+
+    Args:
+        context: the run.
+        record: its record, with the phase that has just ended.
+        ended: the phase that model.keras is of; None if another process has trained it.
+    """
+    if not context.config.report:
+        return
+    answers = {}
+    if ended:
+        scores = softmax(ended.logits / ended.saved.temperature, axis=1)
+        answers = {"scores": scores, "logits": ended.logits}
+    allowed = max(SHORTEST_REPORT, SHARE_OF_REPORT * record.seconds)
+    try:
+        write_light(context.run, context.source, record, **answers, seconds=allowed)
+    except UserError as error:  # the model is there, and the command writes the page again
+        log.warning("The report was not written: %s", error)
 
 
 def _warn_of_classes_never_predicted(context: RunContext, record: RunRecord) -> None:

@@ -61,6 +61,8 @@ def test_data_alone_is_a_whole_config(tmp_path, monkeypatch):
         "seed": 0,
         "device": "auto",
         "tensorboard": False,
+        "calibrate": True,
+        "report": True,
         "data": {
             "source": str(tmp_path / "photos"),
             "layout": "auto",
