@@ -30,6 +30,7 @@ from kerasft.evaluation.calibrate import calibrate_run
 from kerasft.evaluation.evaluate import batches_of
 from kerasft.evaluation.predict import predict
 from kerasft.models.bundle import load, score
+from kerasft.progress import silent
 from kerasft.run import Run, open_run
 from kerasft.training.train import continue_run, train_run
 
@@ -60,7 +61,7 @@ def measure(data: str, seed: int, work: Path, foreign: list[Path]) -> dict[str, 
     thresholds = {promise: calibrate_run(path, abstain_at=promise) for promise in PROMISES}
     calibration = thresholds[PROMISES[0]].calibration
     opened = load(Run(path).model_path)
-    found = open_images(open_run(path), opened.class_names)
+    found = open_images(open_run(path), opened.class_names, progress=silent)
     labels = found.labels[found.indices("test")]
     _, logits = score(opened, batches_of(found, "test", opened), total=len(labels))
     scores = softmax(logits / calibration.temperature, axis=1).max(axis=1)
@@ -106,7 +107,7 @@ def tables(rows: list[dict[str, Any]], foreign: list[str]) -> list[str]:
     for promise in PROMISES:
         kept = [row["kept"][promise] for row in rows if promise in row["kept"]]
         total, answered, right = (sum(int(one[i]) for one in kept) for i in (1, 2, 3))
-        shares = f"{answered / total:.1%} | {right / answered:.1%}" if answered else "– | –"
+        shares = f"{answered / total:.1%} | {right / answered:.1%}" if answered else "none | none"
         lines.append(f"| {promise:.0%} | {len(kept)} of {len(rows)} | {shares} |")
     names = ["test", *foreign]
     lines += ["", f"| called unlike the training photos | {' | '.join(names)} |"]

@@ -546,7 +546,7 @@ def test_a_config_is_written_whole_with_paths_relative_to_its_folder(tmp_path, m
     monkeypatch.chdir(tmp_path)
     config = load_config(None, flags={**PHOTOS, "model.weights": "mine.h5"})
     assert to_toml(config, Path("runs/photos")) == (
-        'seed = 0\ndevice = "auto"\ntensorboard = false\n\n'
+        'seed = 0\ndevice = "auto"\ntensorboard = false\ncalibrate = true\nreport = true\n\n'
         '[data]\nsource = "../../photos"\nlayout = "auto"\ncolumns = []\n'
         "validation = 0.15\ntest = 0.15\n"
         'fraction = 1.0\nbad_images = "fail"\nsmall_classes = "refuse"\n'
@@ -630,7 +630,7 @@ def test_any_config_loads_back_equal(tmp_path_factory, config):
 def test_nothing_but_known_toml_is_written():
     tree = tomllib.loads(to_toml(load_config(None, flags=PHOTOS), Path()))
     sections = ["data", "model", "head", "augment", "cache", "phases"]
-    assert list(tree) == ["seed", "device", "tensorboard", *sections]
+    assert list(tree) == ["seed", "device", "tensorboard", "calibrate", "report", *sections]
 
 
 def test_an_unknown_backbone_is_told_with_the_other_problems():

@@ -54,11 +54,20 @@ def test_a_run_leaves_what_the_design_says_and_counts_every_image(trained):
         "config.toml",
         "metrics.jsonl",
         "model.keras",
+        "report.html",
         "run.json",
         "splits.csv",
     ]
     assert (run / "classes.txt").read_text() == "circle\ncross\nstripes\n"
-    assert list(result) == ["run", "seconds", "phases", "best_phase", "validation", "test"]
+    assert list(result) == [
+        "run",
+        "seconds",
+        "phases",
+        "best_phase",
+        "validation",
+        "calibration",
+        "test",
+    ]
     assert (result["validation"]["n"], result["test"]["n"]) == (6, 6)  # 2 of 12, three classes
     head = result["phases"][0]
     assert (head["name"], head["epochs"], head["frozen_proof"]) == ("head", 2, "equal")
