@@ -61,7 +61,7 @@ def measure(data: str, seed: int, work: Path, foreign: list[Path]) -> dict[str, 
     thresholds = {promise: calibrate_run(path, abstain_at=promise) for promise in PROMISES}
     calibration = thresholds[PROMISES[0]].calibration
     opened = load(Run(path).model_path)
-    found = open_images(open_run(path), opened.class_names, progress=silent)
+    found = open_images(open_run(path), opened.class_names, data=None, progress=silent)
     labels = found.labels[found.indices("test")]
     _, logits = score(opened, batches_of(found, "test", opened), total=len(labels))
     scores = softmax(logits / calibration.temperature, axis=1).max(axis=1)

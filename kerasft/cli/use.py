@@ -1,4 +1,4 @@
-"""`kerasft evaluate`, `predict`, `explain`, `report`, `calibrate` and `export`, with their texts."""
+"""The commands that use a run: `kerasft evaluate`, `predict`, `explain`, `report` and others."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path

@@ -381,3 +381,21 @@ def test_a_class_that_is_never_predicted_is_named_with_what_helps(tmp_path, capl
     settings = small(tmp_path / "photos", *sets, "phases.0.class_weight=balanced")
     train_run(settings, tmp_path / "balanced")
     assert not any("class_weight" in message for message in caplog.messages)
+
+
+def test_without_report_no_page_is_written(photos, tmp_path):
+    train_run(small(photos, "report=false", "phases.0.epochs=1"), tmp_path / "run")
+    assert not (tmp_path / "run" / "report.html").exists()
+
+
+def test_a_page_that_cannot_be_written_is_a_warning_and_the_run_is_finished(
+    photos, tmp_path, caplog
+):
+    blocked = tmp_path / "run" / "report.html"
+
+    def block(event):
+        blocked.mkdir(exist_ok=True)
+
+    result = train_run(small(photos, "phases.0.epochs=1"), tmp_path / "run", progress=block)
+    assert result.validation is not None
+    assert "The report was not written" in caplog.text
