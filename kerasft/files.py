@@ -67,6 +67,22 @@ def refuse_filled(folder: Path) -> None:
         )
 
 
+def refuse_no_file(path: Path, field: str) -> None:
+    """Refuses a file to be written that is a folder, or lies in none that exists.
+
+    Args:
+        path: path of the file.
+        field: name of the argument, for the message.
+
+    Raises:
+        UserError: exit code 2.
+    """
+    if path.is_dir() or not path.parent.is_dir():
+        raise UserError(
+            f"expected a file in a folder that exists, got '{path}'.", field=field, exit_code=2
+        )
+
+
 @contextmanager
 def new_folder(folder: Path) -> Iterator[Path]:
     """Yields an empty folder to fill, which becomes `folder` at the end of the block.

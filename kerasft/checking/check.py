@@ -5,7 +5,7 @@ Shapes: N photos.
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +21,11 @@ from kerasft.checking.features import (
 from kerasft.config.load import load_config
 from kerasft.data.files import examine_files
 from kerasft.errors import UserError
+from kerasft.files import refuse_no_file
 from kerasft.input_rule import color_of
 from kerasft.pixels.measure import Picture
 from kerasft.progress import Progress, silent
+from kerasft.reports.check_page import write_check
 from kerasft.results import Result
 from kerasft.sources.find import list_photos
 from kerasft.sources.photos import Photo
@@ -72,6 +74,7 @@ class Checked(Result):
         refused: what `train` says to these photos; "" if it takes them.
         left_out: why label suspects and outliers are missing; "" if they are not.
         clean: the clean copy that was asked for; None if there is none.
+        page: path of the page that was asked for; None if there is none.
     """
 
     files: int
@@ -88,10 +91,15 @@ class Checked(Result):
     refused: str
     left_out: str
     clean: Clean | None = None
+    page: Path | None = None
 
 
 def check_photos(
-    flags: Mapping[str, Any], *, fix_to: Path | None = None, progress: Progress = silent
+    flags: Mapping[str, Any],
+    *,
+    fix_to: Path | None = None,
+    page: Path | None = None,
+    progress: Progress = silent,
 ) -> Checked:
     """Looks at all photos of a source. Changes none of them.
 
@@ -99,12 +107,15 @@ def check_photos(
         flags: fields of the config by dotted key: `data.source`, how it is read, and the backbone
             whose features are used, such as `{"data.source": "photos"}`.
         fix_to: folder to make, with a clean copy of the photos, see `clean.py`; None makes none.
+        page: HTML file to write, with pictures of what was found; None writes none.
         progress: receiver of events, as files are read ("images") and scored ("check").
 
     Raises:
-        UserError: no such source, a field that does not fit, or a folder for the clean copy that
-            holds files (exit code 2).
+        UserError: no such source, a field that does not fit, a folder for the clean copy that
+            holds files, or a page in a folder that does not exist (exit code 2).
     """
+    if page is not None:
+        refuse_no_file(page, "page")
     config = load_config(None, flags=flags)
     place, listed = list_photos(config.data, progress)
     if fix_to is not None:
@@ -128,7 +139,11 @@ def check_photos(
     clean = None
     if fix_to is not None:
         clean = write_clean(fix_to, place.root, photos, facts, copies, progress=progress)
-    return _report(photos, facts, copies, found, refused=refused, clean=clean)
+    checked = _report(photos, facts, copies, found, refused=refused, clean=clean)
+    if page is not None:
+        write_check(page, place.root, checked.to_json(), place.name)
+        checked = replace(checked, page=page)
+    return checked
 
 
 def _report(

@@ -172,7 +172,7 @@ def compare_text(result: "ComparisonResult") -> str:
         "\n".join(_left_out_text(one) for one in result.left_out),
         _curves_text(result.curves),
         result.advice,
-        f"Table, plots and all figures: {result.out}{_next_text(result)}",
+        f"Page, table, plots and all figures: {result.out}{_next_text(result)}",
     ]
     return "\n\n".join(part for part in parts if part)
 

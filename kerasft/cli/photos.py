@@ -51,10 +51,22 @@ WIDTH = 80
     "DIR/photos.csv has their labels and splits, and a group for copies, which stay in one split. "
     "Files that have to be converted become PNG.",
 )
+@click.option(
+    "--html",
+    "page",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Writes a page with pictures of what was found: copies side by side, suspicious labels.",
+)
 @json_option
 @click.pass_context
 def check(
-    ctx: click.Context, source: str, fix_to: Path | None, as_json: bool, **options: object
+    ctx: click.Context,
+    source: str,
+    fix_to: Path | None,
+    page: Path | None,
+    as_json: bool,
+    **options: object,
 ) -> None:
     """Checks photos before training: bad files, copies, suspicious labels.
 
@@ -63,6 +75,7 @@ def check(
     \b
     Example:
         kerasft check photos
+        kerasft check photos --html photos.html
         kerasft check photos --fix-to clean
     """
     with loading():
@@ -70,7 +83,7 @@ def check(
 
     with showing(once=True) as progress:
         flags = {"data.source": source, **fields_typed(options)}
-        found = check_photos(flags, fix_to=fix_to, progress=progress)
+        found = check_photos(flags, fix_to=fix_to, page=page, progress=progress)
     print_result(found, check_text, as_json=as_json)
     if found.refused:
         ctx.exit(1)
@@ -116,7 +129,10 @@ def check_text(found: "Checked") -> str:
     end = "`kerasft train` takes these photos."
     if found.refused:
         end = "`kerasft train` refuses these photos:\n" + for_terminal(found.refused, train)
-    return "\n".join([*lines, "", end, *(_clean_lines(found.clean) if found.clean else [])])
+    lines += ["", end, *(_clean_lines(found.clean) if found.clean else [])]
+    if found.page:
+        lines += ["", f"With pictures: {found.page}"]
+    return "\n".join(lines)
 
 
 def _clean_lines(clean: "Clean") -> list[str]:

@@ -1,4 +1,4 @@
-"""What a comparison returns, and the files that hold it: JSON, CSV and plots."""
+"""What a comparison returns, and the files that hold it: JSON, CSV, plots and a page."""
 
 import csv
 import io
@@ -11,6 +11,7 @@ from typing import Any
 from kerasft import plots
 from kerasft.compare.verdict import Curve, WayResult
 from kerasft.files import write_atomic
+from kerasft.reports.compare_page import PAGE, write_comparison
 from kerasft.text import cell
 
 RESULT, TABLE, PLOT, CURVE = "compare.json", "compare.csv", "compare.png", "curve.png"
@@ -100,13 +101,14 @@ class ComparisonResult:
 
 
 def write_result(result: ComparisonResult) -> None:
-    """Writes compare.json, compare.csv and the plots into the folder of the comparison."""
+    """Writes compare.json, compare.csv, the plots and the page into the comparison's folder."""
     record = result.to_json()
     write_atomic(result.out / RESULT, json.dumps(record, indent=2) + "\n")
     write_atomic(result.out / TABLE, _table(record["ways"]))
     plots.save_comparison(result.out / PLOT, record["ways"], record["winner"])
     if result.curves:
         plots.save_curve(result.out / CURVE, record["curve"])
+    write_comparison(result.out / PAGE, record)
 
 
 def _table(rows: list[dict[str, Any]]) -> str:

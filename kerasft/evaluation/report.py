@@ -20,6 +20,7 @@ from kerasft.data.source import Source
 from kerasft.errors import UserError
 from kerasft.evaluation.evaluate import count_test
 from kerasft.evaluation.explain import heat_maps, overlay
+from kerasft.files import refuse_no_file
 from kerasft.heads.trained import features_of
 from kerasft.models.bundle import Bundle, compute, score
 from kerasft.models.target import open_model, prepare_for
@@ -92,10 +93,7 @@ def report_run(
         raise UserError(f"expected validation or test, got '{split}'.", field="split", exit_code=2)
     of_run = runs.open_run(Path(run))
     path = of_run.path / REPORT if to is None else Path(to)
-    if path.is_dir() or not path.parent.is_dir():
-        raise UserError(
-            f"expected a file in a folder that exists, got '{path}'.", field="to", exit_code=2
-        )
+    refuse_no_file(path, "to")
     prepare_for(run)
     opened = open_model(run)
     source = scan.open_images(of_run, opened.class_names, data=data, progress=progress)

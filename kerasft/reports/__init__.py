@@ -5,6 +5,8 @@
     charts      charts as inline SVG
     measured    what the pages say of scored photos: by class, mistakes, calibration
     run_page    the page of a run: `kerasft report`, and a light one at the end of training
+    check_page  the page of photos before training: `kerasft check`
+    compare_page  the page of a comparison: `kerasft compare`
 
 The templates lie in `templates/`. This package scores nothing and loads no Keras: it is handed
 scores, heat maps and neighbours as data (`evaluation/report.py` gathers them). A page is read by

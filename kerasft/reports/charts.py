@@ -105,6 +105,65 @@ def reliability_chart(bins: Sequence[Bin], *, title: str) -> str:
     return _svg(figure, title)
 
 
+@dataclass(frozen=True)
+class Dot:
+    """A dot of a scatter chart.
+
+    Attributes:
+        number: number that stands beside it.
+        x, y: its place.
+        interval: ends of the vertical line through it; None draws none.
+        marked: whether it is the one to look at.
+    """
+
+    number: int
+    x: float
+    y: float
+    interval: tuple[float, float] | None
+    marked: bool
+
+
+def scatter_chart(dots: Sequence[Dot], *, x: str, y: str) -> str:
+    """Draws dots with their intervals over a logarithmic axis.
+
+    Args:
+        dots: the dots; `x` is above 0.
+        x, y: titles of the axes.
+    """
+    from matplotlib.ticker import LogLocator, NullLocator
+
+    from kerasft.plots import BLUE, GREY, ORANGE
+
+    figure, axes = _figure(5.6, 3.6)
+    axes.set_xscale("log")
+    for dot in dots:
+        color = ORANGE if dot.marked else BLUE
+        if dot.interval:
+            axes.plot([dot.x] * 2, dot.interval, color=color, linewidth=1.2, alpha=0.6)
+        axes.plot(dot.x, dot.y, "o", color=color, markersize=7)
+        axes.annotate(
+            str(dot.number), (dot.x, dot.y), (6, 3), textcoords="offset points", color=_INK
+        )
+    axes.set(xlabel=x, ylabel=y)
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.grid(color=GREY, alpha=0.3)
+    return _svg(figure, f"{y} over {x}")
+
+
+def share_chart(curves: Sequence[Curve], *, x: str, y: str) -> str:
+    """Draws curves over shares of the training photos, 0 to 1."""
+    from kerasft.plots import GREY
+
+    figure, axes = _figure(5.6, 3.6)
+    for curve in curves:
+        axes.plot(curve.x, curve.y, "o--" if curve.dashed else "o-", color=curve.color)
+    axes.set(xlim=(0, 1.02), xlabel=x, ylabel=y)
+    axes.grid(axis="y", color=GREY, alpha=0.3)
+    return _svg(figure, f"{y} over {x}")
+
+
 def _figure(width: float, height: float) -> tuple[Any, Any]:
     from matplotlib.figure import Figure  # takes half a second, and not every page has a chart
 

@@ -18,9 +18,6 @@ from kerasft.text import count, printable, size_text
 if TYPE_CHECKING:
     import jinja2
 
-MOST_BYTES = 5_000_000
-"""Largest size of a page. The numbers of pictures in each part keep far below it."""
-
 
 def write_page(path: Path, template: str, values: Mapping[str, Any]) -> int:
     """Fills a template and writes the page, whole or not at all.

@@ -22,12 +22,20 @@ SIDE = 96
 LARGE = 176
 """Longer side of a picture that is looked at closely."""
 
+ROOM = 1_600_000
+"""Largest size of all pictures of one call in bytes, so that a page keeps below 5 MB."""
+
 _QUALITY = 70
 _WHITE = (255, 255, 255)
 
 
 def pictures_of(
-    root: Path, paths: Iterable[str], *, side: int = SIDE, seconds: float | None = None
+    root: Path,
+    paths: Iterable[str],
+    *,
+    side: int = SIDE,
+    room: int = ROOM,
+    seconds: float | None = None,
 ) -> dict[str, str]:
     """Makes pictures of photos, in threads.
 
@@ -35,17 +43,21 @@ def pictures_of(
         root: folder that the paths are relative to.
         paths: paths of the photos, the most important first; a path may come twice.
         side: longer side of the pictures in pixels.
+        room: largest size of all pictures together, bytes.
         seconds: time after which no more pictures are made; None makes all.
 
     Returns:
         Data URIs by path; "" for a photo that Pillow cannot read. Photos for which there was no
-        time are missing.
+        time or no room are missing.
     """
     wanted = list(dict.fromkeys(paths))
     until = None if seconds is None else time.monotonic() + seconds
     made: dict[str, str] = {}
     results = in_order(lambda path: picture_of(root / path, side), wanted, workers=2, ahead=4)
     for path, picture in zip(wanted, results, strict=False):
+        room -= len(picture)
+        if room < 0:
+            break
         made[path] = picture
         if until is not None and time.monotonic() > until:
             break
@@ -74,13 +86,14 @@ def picture_of(path: Path, side: int = SIDE) -> str:
 
 
 def picture(pixels: np.ndarray, shape_of: str = "") -> str:
-    """Turns pixels into a picture.
+    """Turns pixels into a picture of at most `LARGE`.
 
     Args:
         pixels: uint8 [h,w,3], RGB.
-        shape_of: data URI of a picture whose size it takes; "" keeps its own.
+        shape_of: data URI of a picture whose size it takes; "" keeps its shape.
     """
     image = Image.fromarray(pixels)
+    image.thumbnail((LARGE, LARGE), Image.Resampling.BILINEAR)
     if shape_of:
         encoded = base64.b64decode(shape_of.partition(",")[2])
         with Image.open(io.BytesIO(encoded)) as other:

@@ -21,7 +21,7 @@ from kerasft.record import PhaseResult, RunRecord, Solving
 from kerasft.reports.charts import Curve, Marks, line_chart, reliability_chart
 from kerasft.reports.measured import Scored, class_rows, reliability, softmax
 from kerasft.reports.page import interval_text, write_page
-from kerasft.reports.pictures import LARGE, picture, pictures_of
+from kerasft.reports.pictures import LARGE, ROOM, picture, pictures_of
 from kerasft.results import plain
 from kerasft.run import MODEL, Run, read_metrics
 from kerasft.sources.photos import SPLITS
@@ -210,10 +210,9 @@ def write_page_of(
         [source.paths[scored.positions[i]] for c in cells.values() for i in c] if scored else []
     )
     in_samples = [source.paths[i] for row in samples.values() for one in row.values() for i in one]
-    large = pictures_of(source.root, close, side=LARGE, seconds=seconds and seconds / 2)
-    small = pictures_of(
-        source.root, [*near, *in_cells, *in_samples], seconds=seconds and seconds / 2
-    )
+    half = seconds and seconds / 2
+    large = pictures_of(source.root, close, side=LARGE, room=ROOM // 2, seconds=half)
+    small = pictures_of(source.root, [*near, *in_cells, *in_samples], seconds=half)
     make = _Photos(content, closer, small, large)
     values = {
         "version": __version__,
@@ -247,7 +246,8 @@ def write_page_of(
         "run": _typed(content.run.path),
         "model": _typed(content.run.path / MODEL),
         "model_in_python": repr(str(content.run.path / MODEL)),
-        "missing_pictures": len({*near, *in_cells, *in_samples} - set(small)),
+        "missing_pictures": len({*near, *in_cells, *in_samples} - set(small))
+        + len(set(close) - set(large)),
     }
     return write_page(path, "run.html", values)
 

@@ -1,6 +1,7 @@
 """`check` says what is wrong with photos, and changes nothing."""
 
 import json
+import re
 import shutil
 import sys
 
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 from drawing import draw_photos
+from html_page import Page
 from PIL import Image, ImageFilter
 
 from kerasft.checking.check import check_photos
@@ -218,3 +220,25 @@ def test_a_photo_far_from_all_others_is_an_outlier():
     points, _, paths = clusters()
     points[7] = 50
     assert outliers_of(points, paths)[0].path == "7"
+
+
+def test_a_page_shows_what_was_found_with_pictures(photos, tmp_path):
+    (photos / "circle/circle-003.jpg").rename(photos / "stripes/wrong.jpg")
+    shutil.copy(photos / "cross/cross-000.png", photos / "cross/again.png")
+    to = tmp_path / "photos.html"
+    status, text = check(photos, "--html", str(to))
+    assert (status, text.splitlines()[-1]) == (0, f"With pictures: {to}")
+    page = Page(to)
+    assert page.unclosed == [] and page.from_elsewhere() == []
+    assert "37 files in 3 classes: kerasft train takes these photos." in page.words
+    assert "stripes, or rather circle? Quality" in page.words
+    assert "Equal pixels, whatever the names of the files. 1 group." in page.words
+    beside = page.source.split('class="side-by-side"')[1]
+    assert re.findall(r'title="([^"]*)"', beside)[:2] == ["cross/again.png", "cross/cross-000.png"]
+    assert len(page.images) >= 3
+
+
+def test_a_page_in_no_folder_is_refused_before_the_photos_are_read(photos):
+    done = CliRunner().invoke(main, ["check", str(photos), "--html", "absent/a.html"])
+    assert done.exit_code == 2
+    assert "--html: expected a file in a folder that exists, got 'absent/a.html'." in done.stderr

@@ -77,7 +77,7 @@ def test_the_best_on_validation_comes_first_and_what_was_stopped_last():
         "\n"
         "Take svm.\n"
         "\n"
-        "Table, plots and all figures: compare/photos"
+        "Page, table, plots and all figures: compare/photos"
     )
 
 

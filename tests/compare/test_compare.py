@@ -10,6 +10,7 @@ import h5py
 import numpy as np
 import pytest
 from drawing import draw_photos
+from html_page import Page
 from PIL import Image
 from tiny_run import presplit, small
 
@@ -147,6 +148,18 @@ def test_the_files_hold_what_was_returned(compared):
     assert float(rows[0]["val_accuracy"]) == result.ways[0].means.val_accuracy
     with Image.open(out / "compare.png") as image:
         assert image.width == 840
+    page = Page(out / "compare.html")
+    assert page.unclosed == [] and page.from_elsewhere() == []
+    shown = {row[1]: row[3:6] for row in page.rows if row[2:3] == ["Tiny"]}
+    for row in result.ways:
+        means = row.means
+        interval = f"{means.ci95[0]:.3f} to {means.ci95[1]:.3f}"
+        assert shown[row.way] == [
+            f"{means.val_corrected:.3f}",
+            f"{means.test_accuracy:.3f}",
+            interval,
+        ]
+    assert result.advice in page.words
 
 
 def test_what_is_finished_is_not_done_again_and_ways_can_be_added(compared):

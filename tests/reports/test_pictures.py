@@ -77,3 +77,15 @@ def test_a_heat_map_takes_the_size_of_its_photo(tmp_path):
     square = np.zeros((32, 32, 3), np.uint8)
     assert opened(picture(square, photo)).size == (96, 48)
     assert opened(picture(square)).size == (32, 32)
+
+
+def test_no_more_pictures_are_made_when_the_room_is_full(tmp_path):
+    for number in range(4):
+        written(tmp_path / f"{number}.png", Image.new("RGB", (8, 8)))
+    names = [f"{number}.png" for number in range(4)]
+    one = len(picture_of(tmp_path / "0.png"))
+    assert list(pictures_of(tmp_path, names, room=2 * one + 1)) == ["0.png", "1.png"]
+
+
+def test_a_picture_of_pixels_is_not_larger_than_a_large_one():
+    assert opened(picture(np.zeros((300, 600, 3), np.uint8))).size == (176, 88)
