@@ -207,3 +207,21 @@ def test_noise_is_the_same_in_every_process():
     assert 0 <= noise.min() < 1 and 254 < noise.max() <= 255
     # The first draw of NumPy's default_rng(0), which is stable by its documentation, times 255.
     assert noise[0, 0, 0, 0] == pytest.approx(0.6369616873 * 255)
+
+
+@pytest.mark.parametrize("wrong", [None, "missing", "other", "uncalled for"])
+def test_an_export_must_abstain_below_the_threshold_and_only_there(wrong):
+    export, reference = sides()
+    for size in parity.BATCH_SIZES:
+        scores = export[f"scores_files_{size}"].max(axis=1)
+        export[f"abstain_{size}"] = scores < 0.5
+    threshold = None if wrong == "uncalled for" else 0.5
+    if wrong == "missing":
+        del export["abstain_7"]
+    if wrong == "other":
+        export["abstain_1"] = ~export["abstain_1"]
+    if wrong is None:
+        assert parity.compare(export, reference, NAMES, threshold).n == 4
+        return
+    with pytest.raises(UserError, match="abstains on other images"):
+        parity.compare(export, reference, NAMES, threshold)

@@ -12,11 +12,14 @@ import pytest
 import tensorflow as tf
 from small_run import NAMES, small_run, swapped, without_kerasft
 
+from kerasft.confidence import Abstention
 from kerasft.errors import UserError
 from kerasft.export import export, parity
 from kerasft.export.export import export_run
 from kerasft.export.formats import EXPORTERS
 from kerasft.export.savedmodel import write_savedmodel
+from kerasft.models import bundle
+from kerasft.models.tta import with_temperature
 
 
 @pytest.fixture(scope="module")
@@ -263,3 +266,22 @@ def test_64_validation_images_are_spread_over_all():
     source = Source(Path("photos"), ("a",), names, np.zeros(200, np.int32), splits, names)
     chosen = [path.name for path in export._photos(source)]
     assert (len(chosen), len(set(chosen)), chosen[0], chosen[-1]) == (64, 64, "000.jpg", "189.jpg")
+
+
+def test_a_model_with_temperature_and_threshold_is_exported_with_both(trained, photos, tmp_path):
+    run = shutil.copytree(trained, tmp_path / "run")
+    shutil.copytree(trained.parent / "photos", tmp_path / "photos")
+    opened = bundle.load(run / "model.keras")
+    encoded = tf.constant([file.read_bytes() for file in photos])
+    warm = replace(
+        opened,
+        model=with_temperature(opened.model, 2.0),
+        abstention=Abstention(0.9, 0.5, 0.5, 0.95, 0.91, 60),
+    )
+    bundle.save(warm, run / "model.keras")
+    loaded = tf.saved_model.load(str(export_run(run, data=tmp_path / "photos").path))
+    answer = loaded.signatures["serving_default"](encoded)
+    top = answer["top_score"].numpy()
+    assert answer["abstain"].numpy().tolist() == (top < 0.5).tolist()
+    scores = tf.nn.softmax(answer["logits"] / 2.0).numpy()
+    assert answer["scores"].numpy() == pytest.approx(scores, abs=1e-6)

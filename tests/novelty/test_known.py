@@ -132,3 +132,14 @@ def test_a_damaged_file_is_named_with_what_to_do(tmp_path):
         f"{path} is damaged: File is not a zip file. Remove it: photos unlike the training ones "
         "are not noticed then, and all else works."
     )
+
+
+def test_a_phase_that_trains_no_more_blocks_than_before_keeps_what_there_is(runs):
+    net = Net.of(bundle.load(runs / "tuned" / "model.keras").model, "Tiny")
+    earlier = known.load(Run(runs / "tuned").known_path)
+    assert known.begin(net, 1, 2, earlier) is earlier
+
+
+def test_pretrained_blocks_that_are_gone_cannot_be_kept(runs):
+    net = Net.of(bundle.load(runs / "tuned" / "model.keras").model, "Tiny")
+    assert known.begin(net, 2, 1, None) is None
