@@ -1,6 +1,10 @@
 """Heat maps of small models, of which the place that decides is known."""
 
+import os
 import shutil
+import subprocess
+import sys
+from importlib.util import find_spec
 
 import keras
 import numpy as np
@@ -281,6 +285,34 @@ def test_a_model_without_feature_maps_is_refused(preprocess):
         "This model has no feature map of more than one place below its logits (it takes images "
         "of 32 pixels a side), so there is no heat map."
     )
+
+
+ELSEWHERE = """
+import sys
+import numpy as np
+from kerasft.evaluation.explain import heat_maps
+from kerasft.models import bundle
+model, pixels, heat = sys.argv[1:]
+np.save(heat, heat_maps(bundle.load(model), np.load(pixels), [0, 1, 2]))
+"""
+
+
+@pytest.mark.parametrize("backend", ["jax", pytest.param("torch", marks=pytest.mark.slow)])
+def test_another_backend_computes_the_same_heat(backend, tmp_path):
+    if find_spec(backend) is None:
+        pytest.skip(f"{backend} is not installed")
+    opened = Bundle(with_head(two_nets()), tuple("abcd"), InputRule(32))
+    files = [tmp_path / name for name in ("model.keras", "pixels.npy", "heat.npy")]
+    bundle.save(opened, files[0])
+    np.save(files[1], PIXELS)
+    subprocess.run(
+        [sys.executable, "-c", ELSEWHERE, *map(str, files)],
+        env={**os.environ, "KERAS_BACKEND": backend, "PYTHONPATH": os.pathsep.join(sys.path)},
+        check=True,
+    )
+    ours = heat_maps(opened, PIXELS, [0, 1, 2])
+    assert ours.max() == 1  # and not only 0
+    np.testing.assert_allclose(np.load(files[2]), ours, atol=1e-5)
 
 
 # ------------------------------------------------------------------ files
