@@ -79,7 +79,8 @@ Glossary:
     split: one of the three parts of the photos: train, validation or test.
     store: a file in the cache with the activations of one split, in one view, at one cut.
     suffix: the part of a model above the cut, up to the scores; it is trained or solved.
-    target: what evaluate and predict are given: a run, a model file, or "imagenet:" and a name.
+    target: the model that evaluate, predict and explain are given: a run, a model file, or
+        "imagenet:" and a name.
     trial: one way, tried by `compare` on one backbone with one split of the photos.
     view: one version of an image: the plain one, or one that a seed has augmented.
     way: a manner of using a pretrained net, such as "linear" or "unfreeze"; `compare` tries them.
