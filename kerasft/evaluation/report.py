@@ -105,7 +105,7 @@ def report_run(
     scores, logits = score(opened, batches, total=total, progress=progress)
     if split == "test":
         count_test(of_run)
-    scored = scored_photos(source, split, scores, logits)
+    scored = scored_photos(source, split, scores, logits, opened.temperature)
     content = Content(of_run, runs.read_record(of_run), source, scored)
     worst, unsure = close_photos(scored)
     closer = _look_closer(opened, source, scored, worst + unsure, progress)

@@ -23,6 +23,7 @@ class Scored:
         scores: scores, float32 [N,K].
         logits: logits, float32 [N,K], which rank the classes.
         class_names: K names.
+        temperature: number that the model divides its logits by to get the scores.
     """
 
     split: str
@@ -31,6 +32,7 @@ class Scored:
     scores: np.ndarray
     logits: np.ndarray
     class_names: tuple[str, ...]
+    temperature: float = 1.0
 
     @cached_property
     def predicted(self) -> np.ndarray:
@@ -49,8 +51,13 @@ class Scored:
 
     @cached_property
     def figures(self) -> Figures:
-        """Accuracy, loss, base rate and recall."""
-        return Figures.by_class(self.logits, self.labels, self.class_names)
+        """Accuracy, loss, base rate and recall, as run.json has them.
+
+        The loss on test is that of the scores, temperature included; the one on validation is
+        that of the plain logits, by which the model was chosen.
+        """
+        divisor = self.temperature if self.split == "test" else 1.0
+        return Figures.by_class(self.logits / divisor, self.labels, self.class_names)
 
     @cached_property
     def confusion(self) -> np.ndarray:
@@ -61,7 +68,7 @@ class Scored:
 
     def worst_mistakes(self, most: int) -> list[int]:
         """Returns the wrong photos, 0 to N-1, those with the largest log loss first."""
-        losses = log_losses(self.logits, self.labels)
+        losses = log_losses(self.logits / self.temperature, self.labels)
         order = np.argsort(-losses, kind="stable")
         return [i for i in order.tolist() if not self.hits[i]][:most]
 

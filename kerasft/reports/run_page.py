@@ -22,7 +22,6 @@ from kerasft.reports.charts import Curve, Marks, line_chart, reliability_chart
 from kerasft.reports.measured import Scored, class_rows, reliability, softmax
 from kerasft.reports.page import interval_text, write_page
 from kerasft.reports.pictures import LARGE, ROOM, picture, pictures_of
-from kerasft.results import plain
 from kerasft.run import MODEL, Run, read_metrics
 from kerasft.sources.photos import SPLITS
 from kerasft.text import count, printable
@@ -135,7 +134,7 @@ def write_light(
     *,
     scores: np.ndarray | None = None,
     logits: np.ndarray | None = None,
-    seconds: float = 1.0,
+    seconds: float = 2.0,
 ) -> Path:
     """Writes RUN/report.html from what training has at hand.
 
@@ -145,7 +144,8 @@ def write_light(
         record: its record, with the phase that has just ended.
         scores, logits: of model.keras on the validation photos, float32 [N,K], in the order of
             `source.indices("validation")`; None leaves out what is said of single photos.
-        seconds: time for making pictures; photos for which there is none have no picture.
+        seconds: time for the page, half of it for making pictures; photos for which there is no
+            time have none.
 
     Returns:
         Path of the page.
@@ -155,16 +155,35 @@ def write_light(
     """
     scored = None
     if scores is not None and logits is not None:
-        scored = scored_photos(source, "validation", scores, logits)
+        temperature = record.calibration.temperature if record.calibration else 1.0
+        scored = scored_photos(source, "validation", scores, logits, temperature)
     path = run.path / REPORT
-    write_page_of(path, Content(run, record, source, scored), limits=LIGHT, seconds=seconds)
+    content = Content(run, record, source, scored)
+    write_page_of(path, content, limits=LIGHT, seconds=seconds / 2)
     return path
 
 
-def scored_photos(source: Source, split: str, scores: np.ndarray, logits: np.ndarray) -> Scored:
-    """Joins the photos of a split and their scores [N,K], in the order of `source.indices`."""
+def scored_photos(
+    source: Source, split: str, scores: np.ndarray, logits: np.ndarray, temperature: float = 1.0
+) -> Scored:
+    """Joins the photos of a split and their scores, in the order of `source.indices`.
+
+    Args:
+        source: photos of the run.
+        split: name of the split.
+        scores, logits: of its photos, float32 [N,K].
+        temperature: number that the model divides its logits by to get the scores.
+    """
     positions = source.indices(split)
-    return Scored(split, positions, source.labels[positions], scores, logits, source.class_names)
+    return Scored(
+        split=split,
+        positions=positions,
+        labels=source.labels[positions],
+        scores=scores,
+        logits=logits,
+        class_names=source.class_names,
+        temperature=temperature,
+    )
 
 
 def close_photos(scored: Scored, limits: Limits = FULL) -> tuple[list[int], list[int]]:
@@ -240,8 +259,7 @@ def write_page_of(
         "unsure": [make.close(i) for i in unsure],
         "mistakes": int((~scored.hits).sum()) if scored else 0,
         "closer": closer,
-        "calibration": _calibration(content),
-        "abstain": plain(getattr(content.record, "abstain", None)),
+        "diagrams": _calibration(scored) if scored else (),
         "times": list(_times(content.record)),
         "run": _typed(content.run.path),
         "model": _typed(content.run.path / MODEL),
@@ -602,33 +620,17 @@ def _matrix(
     return Matrix(rows, tuple(cell(*pair) for pair in chosen))
 
 
-@dataclass(frozen=True)
-class Calibration:
-    """How well the scores agree with the share that is right.
-
-    Attributes:
-        charts: title, calibration error and SVG of each diagram.
-        record: what run.json says of the temperature; None if none was fitted.
-    """
-
-    charts: tuple[tuple[str, float, str], ...]
-    record: Mapping[str, Any] | None
-
-
-def _calibration(content: Content) -> Calibration | None:
-    scored = content.scored
-    if scored is None:
-        return None
-    fitted = plain(getattr(content.record, "calibration", None))
-    raw = softmax(scored.logits)
-    changed = not np.allclose(raw, scored.scores, atol=1e-4)
-    kinds = [("before", raw), ("after", scored.scores)] if changed else [("", scored.scores)]
+def _calibration(scored: Scored) -> tuple[tuple[str, float, str], ...]:
+    """Returns title, calibration error and diagram, before and after a temperature."""
+    kinds = [("", scored.scores)]
+    if scored.temperature != 1:
+        kinds = [("before", softmax(scored.logits)), ("after", scored.scores)]
     charts = []
     for title, scores in kinds:
         bins, error = reliability(scores, scored.hits)
         label = f"calibration {title}".strip()
         charts.append((title, error, reliability_chart(bins, title=label)))
-    return Calibration(tuple(charts), fitted)
+    return tuple(charts)
 
 
 @dataclass(frozen=True)

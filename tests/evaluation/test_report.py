@@ -6,6 +6,7 @@ import html
 import json
 import re
 import shutil
+from dataclasses import replace
 
 import keras
 import numpy as np
@@ -14,6 +15,7 @@ from drawing import draw_photos
 from html_page import Page
 from tiny_run import both_phases
 
+from kerasft.confidence import Abstention, Calibration, Quality
 from kerasft.data import scan
 from kerasft.data.batches import image_batches, split_batches
 from kerasft.errors import UserError
@@ -264,18 +266,24 @@ def test_a_light_page_without_time_has_places_instead_of_pictures(at_hand):
 def test_a_temperature_and_what_it_did_are_shown(at_hand):
     run, source, _, logits = at_hand
     cooler = np.exp(logits / 2) / np.exp(logits / 2).sum(axis=1, keepdims=True)
-    record = read_record(run)
-    object.__setattr__(
-        record,
-        "calibration",
-        {
-            "temperature": 2.0,
-            "n": 6,
-            "before": {"loss": 0.7123, "ece": 0.211},
-            "after": {"loss": 0.6456, "ece": 0.123},
-        },
+    record = replace(
+        read_record(run),
+        calibration=Calibration(2.0, 6, Quality(0.7123, 0.211), Quality(0.6456, 0.123)),
+        abstention=Abstention(0.9, 0.777, 0.5, 0.95, 0.91, 6),
     )
     page = Page(write_light(run, source, record, scores=cooler, logits=logits))
-    assert "Scores are softened by a temperature of 2.000, fitted on 6 photos." in page.words
+    assert "The model divides its logits by 2.000, a temperature fitted on 6 val" in page.words
     assert ["before", "0.7123", "0.211"] in page.rows
+    assert page.rows[-1] != [] and ["0.6456", "0.123"] in [row[1:] for row in page.rows]
     assert page.source.count('class="chart"') == 2
+    assert "Below a score of 0.777 the model says “I don't know”." in page.words
+    assert "it answers for 0.500 of the photos, and 0.950 of these answers are right" in page.words
+
+
+def test_without_a_temperature_there_is_one_diagram(at_hand):
+    run, source, scores, logits = at_hand
+    quality = Quality(0.7, 0.2)
+    record = replace(read_record(run), calibration=Calibration(1.0, 6, quality, quality))
+    page = Page(write_light(run, source, record, scores=scores, logits=logits))
+    assert page.source.count('class="chart"') == 1
+    assert "A temperature would not have helped on 6 validation photos" in page.words

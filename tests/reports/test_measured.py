@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -64,3 +66,12 @@ def test_bins_hold_the_mean_score_and_the_share_that_is_right(six):
 
 def test_softmax_gives_the_scores_back(six):
     np.testing.assert_allclose(softmax(six.logits), SCORES, atol=1e-6)
+
+
+def test_the_loss_on_test_has_the_temperature_and_the_one_on_validation_has_not(six):
+    # -log of the labels' scores: 0.9, 0.5, 0.1, 0.6, 0.4, 0.01
+    plain = -np.log([0.9, 0.5, 0.1, 0.6, 0.4, 0.01]).mean()
+    assert replace(six, split="validation", temperature=2.0).figures.loss == pytest.approx(plain)
+    softer = np.sqrt(SCORES) / np.sqrt(SCORES).sum(axis=1, keepdims=True)
+    halved = -np.log(softer[np.arange(6), six.labels]).mean()
+    assert replace(six, temperature=2.0).figures.loss == pytest.approx(halved, rel=1e-5)
