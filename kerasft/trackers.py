@@ -91,7 +91,11 @@ class Tracking:
 
 def _warn(name: str, error: Exception) -> None:
     reason = next(iter(str(error).strip().splitlines()), "") or type(error).__name__
-    log.warning("%s: %s Training goes on without it.", name, reason.rstrip(".") + ".")
+    log.warning("%s: %s. Training goes on without it.", name, _without_password(reason.rstrip(".")))
+
+
+def _without_password(text: str) -> str:
+    return re.sub(r"//[^/@\s]*@", "//", text)
 
 
 @dataclass(frozen=True)
@@ -332,8 +336,10 @@ def open_mlflow(tracked: Tracked) -> Mlflow | None:
         return None
     from mlflow.tracking import MlflowClient
 
-    shown = re.sub(r"//[^/@]*@", "//", uri)  # without a password
-    log.info("MLflow: this run is logged at %s.", shown)  # a server that is away takes minutes
+    # By itself MLflow tries for four minutes to reach a server that is away.
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")
+    shown = _without_password(uri)
+    log.info("MLflow: this run is logged at %s.", shown)
     run, client = tracked.run, MlflowClient(uri)
     tracker = Mlflow(client, _mlflow_id(client, shown, run))
     record = read_record(run)

@@ -151,7 +151,7 @@ class Away:
     """A server that is away."""
 
     def tell(self, rows):
-        raise ConnectionError("the server is away\nand more")
+        raise ConnectionError("http://me:secret@there:5000/api is away.\nand more")
 
     def close(self, record, status):
         raise AssertionError("it was left out")
@@ -163,7 +163,7 @@ def test_a_tracker_that_fails_is_left_out_with_a_warning(tmp_path, caplog):
     tracking = Tracking(Run(tmp_path), {"Away": Away(), "TensorBoard": kept})
     (tmp_path / "metrics.jsonl").write_text(json.dumps(ROWS[0]) + "\n")
     tracking.close("FINISHED")
-    assert caplog.messages == ["Away: the server is away. Training goes on without it."]
+    assert caplog.messages == ["Away: http://there:5000/api is away. Training goes on without it."]
     assert steps(tmp_path / "logs" / "head") == [1]
 
 

@@ -168,15 +168,15 @@ class Display:
 
         Args:
             line: the line.
-            fold: whether a line that is too long is continued on indented lines. Sentences of the
-                log are not, because they name paths and commands that people copy.
+            fold: whether a line that is too long is continued on indented lines. On a terminal
+                all are that name no path or command, which people copy.
         """
         line = for_terminal(line)
         if self._said is not None:
             if line in self._said:
                 return
             self._said.add(line)
-        if fold:
+        if fold or (self._screen and not re.search(r"[/\\`\n]|--", line)):
             width = min(PLAIN_WIDTH, self._screen.width) if self._screen else PLAIN_WIDTH
             line = re.sub(r"(?<=\d) (?=[kMGT]?B\b)", NO_BREAK, line)  # a size stays in one line
             line = textwrap.fill(line, width, subsequent_indent="  ", break_on_hyphens=False)

@@ -468,13 +468,13 @@ def _kept_line(phase: Mapping[str, Any], result: Mapping[str, Any]) -> str:
     if phase.get("best_epoch") == 0:
         how = f"the solved head, better than {epochs_text(phase['epochs'])} of training"
     if phase.get("alpha", 1) < 1:
-        how += f", mixed with the start of the phase (alpha {phase['alpha']:g})"
+        how += f", mixed with the start of the phase, alpha {phase['alpha']:g}"
     if "method" in phase:
         chosen = ", ".join(f"{key} {value}" for key, value in phase["parameters"].items())
         how = f"{phase['method']} with {chosen}" if chosen else phase["method"]
     accuracy = (result.get("validation") or {}).get("accuracy", phase["val_accuracy"])
     return (
-        f"Kept: phase {printable(phase['name'])}, {how}; validation accuracy {accuracy:.3f}; "
+        f"Kept: phase {printable(phase['name'])}, {how} (validation {accuracy:.3f}); "
         "frozen weights unchanged"
     )
 

@@ -262,7 +262,7 @@ def test_the_summary_of_train_fits_a_screen(replace):
     replace("training.train.train_run", RESULT)
     assert kerasft("train --data photos").stdout == (
         "Test accuracy 0.880 (95% interval 0.831 to 0.916, 225 images)\n"
-        "Kept: phase head, epoch 14 of 20; validation accuracy 0.867; frozen weights unchanged\n"
+        "Kept: phase head, epoch 14 of 20 (validation 0.867); frozen weights unchanged\n"
         "Run: runs/photos, 1:23. Next: kerasft unfreeze-and-continue runs/photos\n"
     )
 
@@ -401,7 +401,7 @@ def test_a_phase_that_did_not_help_is_said_to_have_not_helped(replace):
     assert done.stdout.startswith(
         "Phase unfreeze did not improve validation: loss 0.4121, before 0.4121.\n"
     )
-    assert "\nKept: phase head, epoch 14 of 20; " in done.stdout
+    assert "\nKept: phase head, epoch 14 of 20 (validation 0.867); " in done.stdout
 
 
 # evaluate, predict, export, blocks
@@ -903,7 +903,7 @@ def without_figures(text):
     text = re.sub(r"  best$", "", text, flags=re.MULTILINE)
     text = re.sub(" +#", " #", text)  # columns are as wide as their figures
     text = re.sub(r"Kept: phase \w+", "Kept: phase ...", text)
-    text = re.sub(r", mixed with the start of the phase \(alpha #\)", "", text)
+    text = re.sub(", mixed with the start of the phase, alpha #", "", text)
     varies = re.compile(
         ".* will take about #$|Phase unfreeze did not improve validation|.*never predicted on"
     )

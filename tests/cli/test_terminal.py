@@ -257,6 +257,20 @@ def test_the_table_stays_on_the_screen_when_training_is_interrupted(written):
     assert after.count("\x1b[2K") <= 1  # the line of the bar is erased, and none of the table
 
 
+def test_a_terminal_gets_sentences_between_words_but_paths_and_commands_as_they_are(
+    screen, written
+):
+    display = Display(screen)
+    solved = (
+        "head: the head begins solved, chosen on validation: validation accuracy 0.933, loss 0.109."
+    )
+    display.say(solved)
+    assert "validation accuracy 0.933,\n  loss 0.109.\n" in seen_in(written)
+    command = f"Go on with kerasft train --run {'r' * 60} --resume"
+    display.say(command)
+    assert f"{command}\n" in seen_in(written)
+
+
 def test_square_brackets_in_a_name_are_no_markup(screen, written):
     Display(screen).say("photos/[red]/a[1].jpg is empty")
     Display(screen)(Event("epoch", 1, 1, "[red]", EPOCH))

@@ -30,7 +30,7 @@ RESULT = {
 def test_the_summary_is_what_was_reached_what_was_kept_and_where_it_lies():
     assert summary_text(RESULT).splitlines() == [
         "Test accuracy 0.967 (95% interval 0.886 to 0.991, 60 images), base rate 0.517",
-        "Kept: phase head, epoch 1 of 2; validation accuracy 0.500; frozen weights unchanged",
+        "Kept: phase head, epoch 1 of 2 (validation 0.500); frozen weights unchanged",
         "Run: a b, 0:39. Next: kerasft unfreeze-and-continue 'a b'",
     ]
 
@@ -50,13 +50,13 @@ def kept(**changes):
 
 
 def test_what_was_kept_says_how_it_came_about():
-    after = "; validation accuracy 0.500; frozen weights unchanged"
+    after = " (validation 0.500); frozen weights unchanged"
     assert kept(best_epoch=0) == (
         f"Kept: phase head, the solved head, better than 2 epochs of training{after}"
     )
     assert kept(alpha=0.25, precision="mixed_bfloat16") == (
-        "Kept: phase head, epoch 1 of 2 in mixed_bfloat16, mixed with the start of the phase "
-        f"(alpha 0.25){after}"
+        "Kept: phase head, epoch 1 of 2 in mixed_bfloat16, mixed with the start of the phase, "
+        f"alpha 0.25{after}"
     )
     solved = {"method": "svm", "parameters": {"C": 0.1}, "notes": []}
     assert kept(**solved) == f"Kept: phase head, svm with C 0.1{after}"
