@@ -285,7 +285,7 @@ def calibrated_text(result: "Calibrated") -> str:
             "ones are noticed."
         )
     said.append(
-        "Exports that were made before have the old scores.\n\n"
+        "Exports that were made before stay as they are.\n\n"
         f"Next:\n  kerasft predict {as_typed(str(result.run))} PHOTO.jpg"
     )
     return "\n".join(said)

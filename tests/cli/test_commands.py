@@ -4,6 +4,7 @@ The one library function that a command calls is replaced; at the end all comman
 real, one after the other, on drawn photos.
 """
 
+import dataclasses
 import importlib
 import json
 import logging
@@ -29,9 +30,11 @@ from kerasft.checking.check import Checked
 from kerasft.cli.main import main
 from kerasft.compare import compare  # noqa: F401  imported before its functions are replaced
 from kerasft.compare.result import ComparisonResult
+from kerasft.confidence import Abstention, Calibration, Quality
 from kerasft.config.load import load_config
 from kerasft.errors import UserError
-from kerasft.evaluation.evaluate import ClassReport, Report
+from kerasft.evaluation.calibrate import Calibrated
+from kerasft.evaluation.evaluate import Answered, ClassReport, Report
 from kerasft.evaluation.explain import Explanation
 from kerasft.evaluation.nearest import Neighbour
 from kerasft.evaluation.photo_files import PhotoFile
@@ -446,7 +449,21 @@ def test_a_number_that_json_does_not_have_is_null(replace):
         "per_class": [{"label": "ant", "precision": 1.0, "recall": 0.5, "f1": 0.667, "support": 2}],
         "confusion": [[2]],
         "without_near_copies": None,
+        "answered": None,
     }
+
+
+def test_evaluate_says_how_many_images_a_model_with_a_threshold_answers(replace):
+    answered = Answered(0.93, 1, 0.5, 1.0, (0.21, 1.0))
+    calls = replace(
+        "evaluation.evaluate.evaluate_run", dataclasses.replace(REPORT, answered=answered)
+    )
+    done = kerasft("evaluate runs/photos --csv answers.csv")
+    assert done.stdout.splitlines()[2] == (
+        "answers 50.0% of them, with a score of 0.930 or more: accuracy 1.000 (95% interval 0.210 "
+        "to 1.000)"
+    )
+    assert calls.options["csv"] == Path("answers.csv")
 
 
 PREDICTIONS = [
@@ -475,6 +492,77 @@ def test_predict_as_json_lists_the_error_too(replace):
         {"file": "b.jpg", "error": "is truncated"},
     ]
     assert done.exit_code == 1
+
+
+def test_predict_says_what_speaks_against_an_answer(replace):
+    labels = (Label("ant", 0.91),)
+    calls = replace(
+        "evaluation.predict.predict",
+        [
+            Prediction("a.jpg", labels, abstain=False, distance=0.1, novel=False),
+            Prediction("b.jpg", labels, abstain=True, distance=0.1, novel=False),
+            Prediction("c.jpg", labels, abstain=True, distance=0.58, novel=True),
+        ],
+    )
+    done = kerasft("predict runs/photos a.jpg b.jpg c.jpg --csv answers.csv")
+    assert (done.exit_code, done.stdout) == (
+        0,
+        "a.jpg\n  0.910  ant\n"
+        "b.jpg: not sure enough to answer\n  0.910  ant\n"
+        "c.jpg: not sure enough to answer, unlike the training photos (distance 0.58)\n"
+        "  0.910  ant\n",
+    )
+    assert calls.options["csv"] == Path("answers.csv")
+    (_, _, last) = json.loads(kerasft("predict runs/photos a.jpg b.jpg c.jpg --json").stdout)
+    assert {name: last[name] for name in ("abstain", "novel", "distance")} == {
+        "abstain": True,
+        "novel": True,
+        "distance": 0.58,
+    }
+
+
+CALIBRATED = Calibrated(
+    Path("runs/photos"),
+    Calibration(1.25, 60, Quality(0.5, 0.1), Quality(0.4, 0.05)),
+    Abstention(0.9, 0.8125, 0.7, 0.95, 0.91, 60),
+    None,
+    1049,
+)
+
+
+def test_calibrate_says_what_temperature_and_threshold_do(replace):
+    calls = replace("evaluation.calibrate.calibrate_run", CALIBRATED)
+    done = kerasft("calibrate runs/photos --abstain-at 0.9 --data moved")
+    assert (done.exit_code, done.stdout) == (
+        0,
+        "Temperature 1.250, from 60 validation images. Out of fold, log loss 0.5000 -> 0.4000, "
+        "calibration error 0.100 -> 0.050.\n"
+        "Below a score of 0.812 it says that it does not know. On validation it answers 70.0% of "
+        "the images and is right in 95.0% of these: with 95% confidence at least 91.0% (promised: "
+        "90.0%).\n"
+        "New photos are compared with 1,049 training photos, so that unlike ones are noticed.\n"
+        "Exports that were made before stay as they are.\n\n"
+        "Next:\n  kerasft predict runs/photos PHOTO.jpg\n",
+    )
+    assert calls.options["abstain_at"] == 0.9
+    assert calls.options["data"] == "moved"
+
+
+def test_calibrate_says_why_there_is_no_temperature_and_no_threshold(replace):
+    nothing = dataclasses.replace(
+        CALIBRATED,
+        calibration=Calibration(1.0, 60, Quality(0.5, 0.1), Quality(0.5, 0.1)),
+        abstention=None,
+        lacking="It takes more.",
+        known=None,
+    )
+    replace("evaluation.calibrate.calibrate_run", nothing)
+    done = kerasft("calibrate runs/photos --abstain-at 0.99")
+    assert done.stdout.splitlines()[:3] == [
+        "No temperature helps: log loss 0.5000, calibration error 0.100 on 60 validation images.",
+        "No threshold was set. It takes more.",
+        "Exports that were made before stay as they are.",
+    ]
 
 
 def test_predict_ends_with_0_if_all_can_be_read(replace):
@@ -703,6 +791,7 @@ def test_ctrl_c_while_predicting_says_only_that(replace):
 
 COMMANDS = [
     "blocks",
+    "calibrate",
     "check",
     "compare",
     "evaluate",
@@ -766,6 +855,7 @@ def test_the_examples_of_the_help_run(command, replace):
     replace("evaluation.predict.predict", PREDICTIONS[:1])
     replace("evaluation.explain.explain", EXPLANATIONS[:1])
     replace("evaluation.report.report_run", PAGE)
+    replace("evaluation.calibrate.calibrate_run", CALIBRATED)
     replace("export.export.export_run", EXPORT)
     replace("training.find_lr.find_rate", RATE)
     replace("checking.check.check_photos", CHECKED)
@@ -928,9 +1018,11 @@ def test_evaluate_gives_the_figures_that_training_reported(walk):
     report = answer(walk[1]["evaluate"])
     assert set(report) == {
         *("split", "n", "accuracy", "ci95", "top5", "macro_f1", "loss", "ece"),
-        *("per_class", "confusion", "without_near_copies"),
+        *("per_class", "confusion", "without_near_copies", "answered"),
     }
-    trained = answer(walk[1]["unfrozen"])["validation"]
+    run = answer(walk[1]["unfrozen"])
+    trained = run["validation"]
+    assert run["calibration"]["temperature"] == 1  # else the loss would not be the one trained for
     assert report["n"] == 6
     assert report["accuracy"] == trained["accuracy"]
     assert report["loss"] == pytest.approx(trained["loss"], rel=1e-5)  # other batches, other sums
