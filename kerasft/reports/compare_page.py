@@ -46,13 +46,13 @@ def write_comparison(path: Path, record: Mapping[str, Any]) -> int:
         UserError: the file can't be written.
     """
     rows = _rows(record)
-    curves = _curves(record["curve"])
+    dots, curves = dots_of(rows), _curves(record["curve"])
     values = {
         "version": __version__,
         "record": record,
         "name": Path(record["out"]).resolve().name,
         "rows": rows,
-        "scatter": _scatter(rows),
+        "scatter": scatter_chart(dots, x="seconds", y="accuracy") if dots else "",
         "on_test": any(row.facts["test_accuracy"] is not None for row in rows),
         "curves": curves,
         "curve_chart": _curve_chart(curves),
@@ -75,8 +75,8 @@ def _rows(record: Mapping[str, Any]) -> list[Row]:
     ]
 
 
-def _scatter(rows: Sequence[Row]) -> str:
-    """Draws the test accuracy over the time, or the one on validation where there is no test."""
+def dots_of(rows: Sequence[Row]) -> list[Dot]:
+    """Places the test accuracy over the time, or the one on validation where there is no test."""
     dots = []
     for row in rows:
         facts = row.facts
@@ -86,7 +86,7 @@ def _scatter(rows: Sequence[Row]) -> str:
             continue
         interval = (facts["ci95"][0], facts["ci95"][1]) if on_test and facts["ci95"] else None
         dots.append(Dot(row.number, facts["seconds"], accuracy, interval, row.best))
-    return scatter_chart(dots, x="seconds", y="accuracy") if dots else ""
+    return dots
 
 
 def _curves(curves: Mapping[str, Sequence[Sequence[float]]]) -> list[Curve]:

@@ -290,7 +290,7 @@ def _cells(scored: Scored, limits: Limits) -> dict[tuple[int, int], list[int]]:
     """Chooses photos of the cells of the confusion matrix; those with most mistakes first."""
     counts = scored.confusion
     k = len(counts)
-    wrong = [(i, j) for i in range(k) for j in range(k) if i != j and counts[i, j]]
+    wrong = [(i, j) for i, j in np.argwhere(counts).tolist() if i != j]
     wrong.sort(key=lambda cell: -counts[cell])
     if k > LARGEST_MATRIX:
         wrong = wrong[: limits.pairs]

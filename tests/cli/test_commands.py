@@ -835,6 +835,22 @@ def examples(command):
     return [line.strip() for line in after.splitlines() if line.strip()]
 
 
+def test_report_says_where_the_page_is_and_shows_it_when_asked(replace, monkeypatch):
+    shown = []
+    monkeypatch.setattr(click, "launch", shown.append)
+    calls = replace("evaluation.report.report_run", PAGE)
+    done = kerasft("report runs/photos --split test --to a.html")
+    assert (done.exit_code, done.stdout) == (
+        0,
+        "runs/photos/report.html: 812.3 kB, mistakes on validation, accuracy 0.950\n",
+    )
+    assert calls.arguments == (Path("runs/photos"),)
+    assert (calls.options["split"], calls.options["to"]) == ("test", Path("a.html"))
+    assert shown == []
+    kerasft("report runs/photos --open")
+    assert shown == [Path("runs/photos/report.html").resolve().as_uri()]
+
+
 def test_there_are_these_commands():
     assert sorted(main.commands) == sorted(COMMANDS + GROUPS)
 

@@ -1,6 +1,7 @@
 from html_page import Page
 
-from kerasft.reports.compare_page import write_comparison
+from kerasft.reports.charts import Dot
+from kerasft.reports.compare_page import Row, dots_of, write_comparison
 
 WAY = {
     "name": "knn",
@@ -90,3 +91,10 @@ def test_the_curves_have_a_table(tmp_path):
     page = written(tmp_path)
     assert ["lda on Tiny", "0.800", "0.850"] in page.rows
     assert page.rows[-3][1:] == ["50%", "100%"]
+
+
+def test_a_dot_is_the_test_accuracy_over_the_time_with_its_interval():
+    rows = [Row(1, WAY, True), Row(2, STOPPED, False)]
+    assert dots_of(rows) == [Dot(1, 75.0, 0.9, (0.8, 0.95), True)]
+    without_test = {**WAY, "test_accuracy": None, "ci95": None}
+    assert dots_of([Row(3, without_test, False)]) == [Dot(3, 75.0, 0.81, None, False)]
