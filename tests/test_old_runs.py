@@ -7,11 +7,13 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from html_page import Page
 
 import kerasft
 from kerasft.cli.main import main
 from kerasft.data.scan import open_source
 from kerasft.errors import UserError
+from kerasft.evaluation.report import report_run
 from kerasft.models import bundle
 from kerasft.run import Run, read_metrics, read_record
 
@@ -45,6 +47,16 @@ def test_its_model_scores_what_its_record_says(old, name):
     after = read_record(Run(run))
     assert (before.test_scored, after.test_scored) == (1, 2)
     assert after.phases == before.phases
+
+
+@pytest.mark.parametrize("name", FINISHED)
+def test_it_has_a_report(old, name, tmp_path):
+    run = copy_of(old, name, f"{Path(name).name}-reported")
+    made = report_run(run, to=tmp_path / "a.html")
+    page = Page(made.path)
+    assert page.unclosed == [] and page.from_elsewhere() == []
+    test = read_record(Run(run)).test
+    assert next(row for row in page.rows if row[0] == "test")[1:3] == ["6", f"{test.accuracy:.3f}"]
 
 
 @pytest.mark.parametrize("name", FINISHED)
