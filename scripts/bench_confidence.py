@@ -13,6 +13,7 @@ Test decides nothing. Runs and activations stay below `--work`: a seed that is t
 again.
 
     python scripts/bench_confidence.py --data flowers5/ --foreign ants_bees/,clothes10/ --seeds 5
+    python scripts/bench_confidence.py --data flowers5/ --method bayes --seeds 5
 """
 
 import argparse
@@ -42,22 +43,28 @@ def main() -> None:
     parser.add_argument("--data", required=True, help="photos, a folder per class")
     parser.add_argument("--foreign", default="", help="other folders of photos, joined by commas")
     parser.add_argument("--seeds", type=int, default=5, help="how many")
+    parser.add_argument("--method", default="", help="solve the head so, and train nothing more")
     parser.add_argument("--work", type=Path, help="folder for the runs; default: a temporary one")
     arguments = parser.parse_args()
     foreign = [Path(name) for name in arguments.foreign.split(",") if name]
     with tempfile.TemporaryDirectory() as folder:
         work = arguments.work or Path(folder)
-        rows = [measure(arguments.data, seed, work, foreign) for seed in range(arguments.seeds)]
+        rows = [
+            measure(arguments.data, seed, arguments.method, work, foreign)
+            for seed in range(arguments.seeds)
+        ]
     for line in tables(rows, [path.name for path in foreign]):
         print(line)
 
 
-def measure(data: str, seed: int, work: Path, foreign: list[Path]) -> dict[str, Any]:
+def measure(data: str, seed: int, method: str, work: Path, foreign: list[Path]) -> dict[str, Any]:
     """Trains one seed, if its run is not there, and measures it."""
-    path = work / f"confidence-{Path(data).name}-{seed}"
+    path = work / f"confidence-{Path(data).name}{method}-{seed}"
+    flags = {"data.source": data, "seed": seed, **({"phases.0.method": method} if method else {})}
     if not Run(path).record_path.exists():
-        train_run(load_config(None, flags={"data.source": data, "seed": seed}), path)
-        continue_run(path)
+        train_run(load_config(None, flags=flags), path)
+        if not method:
+            continue_run(path)
     thresholds = {promise: calibrate_run(path, abstain_at=promise) for promise in PROMISES}
     calibration = thresholds[PROMISES[0]].calibration
     opened = load(Run(path).model_path)

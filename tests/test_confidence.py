@@ -28,6 +28,8 @@ def answers(n, *, sharper=1.0, classes=3, seed=0):
 def test_the_temperature_of_logits_that_were_multiplied_is_the_factor():
     logits, labels = answers(4000, sharper=3.0)
     assert fit_temperature(logits, labels) == pytest.approx(3.0, rel=0.05)
+    # Naive Bayes is as sure as that.
+    assert fit_temperature(100 * logits, labels) == pytest.approx(300, rel=0.05)
 
 
 def test_no_temperature_near_the_fitted_one_has_a_lower_loss():
