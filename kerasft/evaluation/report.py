@@ -5,7 +5,7 @@ Shapes: N photos of the split, T training photos, F features, S side of the mode
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
 
@@ -25,6 +25,8 @@ from kerasft.heads.trained import features_of
 from kerasft.models.bundle import Bundle, compute, score
 from kerasft.models.target import open_model, prepare_for
 from kerasft.models.tta import trained_part
+from kerasft.novelty import known
+from kerasft.novelty.known import Known
 from kerasft.progress import Progress, silent
 from kerasft.reports.measured import Scored
 from kerasft.reports.run_page import (
@@ -103,12 +105,14 @@ def report_run(
         raise UserError(f"{run}: no images in the {split} split.")
     batches = split_batches(source, split, rule=opened.rule, batch_size=BATCH)
     scores, logits = score(opened, batches, total=total, progress=progress)
+    unlike = _unlike(known.load(of_run.known_path), opened, source, split, progress)
     if split == "test":
         count_test(of_run)
     scored = scored_photos(source, split, scores, logits, opened.temperature)
     content = Content(of_run, runs.read_record(of_run), source, scored)
     worst, unsure = close_photos(scored)
     closer = _look_closer(opened, source, scored, worst + unsure, progress)
+    closer = replace(closer, unlike=unlike)
     size = write_page_of(path, content, closer=closer)
     seconds = round(time.perf_counter() - began, 2)
     return RunReport(path, split, scored.figures.accuracy, size, seconds)
@@ -159,6 +163,23 @@ def _look_closer(
         compared=len(train),
         stretched=stretched,
     )
+
+
+def _unlike(
+    seen: Known | None, opened: Bundle, source: Source, split: str, progress: Progress
+) -> list[tuple[int, float]] | None:
+    """Finds the photos of a split that are unlike all training photos, the farthest first."""
+    if seen is None:
+        return None
+    batches = split_batches(source, split, rule=opened.rule, batch_size=BATCH)
+    total = len(source.indices(split))
+    *_, features = compute(
+        seen.beside(opened), batches, total=total, what="features", progress=progress
+    )
+    far = seen.distances(features)
+    there = np.flatnonzero(far > seen.threshold)
+    order = there[np.argsort(-far[there], kind="stable")]
+    return [(int(i), float(far[i])) for i in order]
 
 
 def _pixels(opened: Bundle, source: Source, positions: np.ndarray) -> ImageBatches:

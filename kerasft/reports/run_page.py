@@ -29,6 +29,9 @@ from kerasft.text import count, printable
 REPORT = "report.html"
 
 
+SHOWN_UNLIKE = 24  # photos unlike the training ones that are shown
+
+
 class Limits(NamedTuple):
     """How many photos a page shows.
 
@@ -81,6 +84,8 @@ class Closer:
         nearest: nearest training photos by photo: position in the source, cosine similarity.
         note: why there are no heat maps; "" if there are.
         compared: number of training photos that were compared.
+        unlike: photos of the split that are unlike all training photos (`novelty/`), 0 to N-1, each
+            with its distance, the farthest first; None if the run can't tell.
         stretched: whether the model's input is the photo stretched to a square.
     """
 
@@ -88,6 +93,7 @@ class Closer:
     nearest: Mapping[int, Sequence[tuple[int, float]]] = field(default_factory=dict)
     note: str = ""
     compared: int = 0
+    unlike: Sequence[tuple[int, float]] | None = None
     stretched: bool = True
 
 
@@ -228,6 +234,9 @@ def write_page_of(
     in_cells = (
         [source.paths[scored.positions[i]] for c in cells.values() for i in c] if scored else []
     )
+    unlike = (closer.unlike or ())[:SHOWN_UNLIKE] if closer else ()
+    if scored:
+        in_cells += [source.paths[scored.positions[i]] for i, _ in unlike]
     in_samples = [source.paths[i] for row in samples.values() for one in row.values() for i in one]
     half = seconds and seconds / 2
     large = pictures_of(source.root, close, side=LARGE, room=ROOM // 2, seconds=half)
@@ -259,6 +268,7 @@ def write_page_of(
         "unsure": [make.close(i) for i in unsure],
         "mistakes": int((~scored.hits).sum()) if scored else 0,
         "closer": closer,
+        "unlike": [(make.of_cell(i), distance) for i, distance in unlike],
         "diagrams": _calibration(scored) if scored else (),
         "times": list(_times(content.record)),
         "run": _typed(content.run.path),

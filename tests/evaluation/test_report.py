@@ -287,3 +287,27 @@ def test_without_a_temperature_there_is_one_diagram(at_hand):
     page = Page(write_light(run, source, record, scores=scores, logits=logits))
     assert page.source.count('class="chart"') == 1
     assert "A temperature would not have helped on 6 validation photos" in page.words
+
+
+def test_photos_unlike_the_training_ones_are_shown_with_their_distance(folder, tmp_path):
+    run = Run(folder / "run")
+    source = scan.open_images(run, HOSTILE, data=None, progress=silent)
+    content = _content(run, source)
+    closer = Closer(unlike=[(2, 0.61), (0, 0.5)])
+    write_page_of(tmp_path / "page.html", content, closer=closer)
+    text = (tmp_path / "page.html").read_text("utf-8")
+    section = text.partition('id="unlike"')[2].partition("</section>")[0]
+    assert "2 photos of 6 validation photos" in " ".join(section.split())
+    assert re.findall(r"<figcaption>([\d.]+)</figcaption>", section) == ["0.61", "0.50"]
+    write_page_of(tmp_path / "page.html", content, closer=Closer(unlike=[]))
+    assert "None of 6 validation photos." in (tmp_path / "page.html").read_text("utf-8")
+    write_page_of(tmp_path / "page.html", content, closer=Closer())
+    assert 'id="unlike"' not in (tmp_path / "page.html").read_text("utf-8")
+
+
+def _content(run, source):
+    opened = open_model(run.path)
+    batches = split_batches(source, "validation", rule=opened.rule, batch_size=8)
+    scores, logits = score(opened, batches)
+    scored = scored_photos(source, "validation", scores, logits, opened.temperature)
+    return Content(run, read_record(run), source, scored)
