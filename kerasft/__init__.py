@@ -56,6 +56,7 @@ Packages; each imports only those below it, and its `__init__` describes its mod
     input_rule, devices, record, run, trackers, cache, unpacked, plots.
 
 Glossary:
+    abstain: to say "I don't know" where the best score is below a threshold.
     activations: the numbers that a prefix computes from an image at the cut.
     backbone: a pretrained net without its classifier, such as MobileNetV2; "A+B" names two of them
         that work side by side.
@@ -68,6 +69,8 @@ Glossary:
     features: the activations that enter the head.
     group: photos that must stay in one split, such as those of one animal.
     head: the layers that turn features into scores; they are trained, or solved.
+    known photos: the training photos, by their features in the pretrained base; a photo's distance
+        is 1 minus the cosine to the nearest of them.
     method: an algorithm that solves a head in one go, such as "svm", instead of training it.
     net: a neural network as a whole; `models.Net` is a model with what is known of its backbones.
     phase: one stage of a run, with a cut of its own, in which the suffix is trained or solved.
@@ -81,6 +84,7 @@ Glossary:
     suffix: the part of a model above the cut, up to the scores; it is trained or solved.
     target: the model that evaluate, predict and explain are given: a run, a model file, or
         "imagenet:" and a name.
+    temperature: the number that logits are divided by, so that scores mean what they say.
     trial: one way, tried by `compare` on one backbone with one split of the photos.
     view: one version of an image: the plain one, or one that a seed has augmented.
     way: a manner of using a pretrained net, such as "linear" or "unfreeze"; `compare` tries them.

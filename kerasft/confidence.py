@@ -16,14 +16,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from scipy.optimize import minimize_scalar
-from scipy.special import softmax
-from scipy.stats import beta
 
-from kerasft.metrics import calibration_error, log_loss
+from kerasft.metrics import calibration_error, log_loss, log_losses
 from kerasft.results import Result
 
 FOLDS = 5
+SURE = 2.0  # standard errors by which the loss must fall
 HOTTEST = 1000.0  # largest temperature that is tried; the lowest is its inverse
 RISK = 0.05  # of a threshold whose precision is lower than promised
 
@@ -43,7 +41,7 @@ class Quality(Result):
     @classmethod
     def of(cls, logits: np.ndarray, labels: np.ndarray) -> "Quality":
         """Measures the scores of logits [N,K] against labels int [N]."""
-        scores = softmax(np.asarray(logits, np.float64), axis=1)
+        scores = softmax(logits)
         hits = logits.argmax(axis=1) == labels
         return cls(log_loss(logits, labels), calibration_error(scores.max(axis=1), hits))
 
@@ -72,6 +70,13 @@ class Calibration(Result):
         return cls(float(facts["temperature"]), int(facts["n"]), **qualities)
 
 
+def softmax(logits: np.ndarray) -> np.ndarray:
+    """Returns scores float64 [N,K] that sum to 1, from logits [N,K]."""
+    wide = np.asarray(logits, np.float64)
+    powers = np.exp(wide - wide.max(axis=1, keepdims=True))
+    return np.asarray(powers / powers.sum(axis=1, keepdims=True))
+
+
 def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
     """Returns the temperature with the lowest log loss, 1/1000 to 1000 (naive Bayes needs 100s).
 
@@ -82,6 +87,8 @@ def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
     Source: Guo et al., On Calibration of Modern Neural Networks, ICML 2017, section 4.2. The
         loss is convex in 1/T.
     """
+    from scipy.optimize import minimize_scalar  # imports of scipy cost every command time
+
     wide = np.asarray(logits, np.float64)
     limit = math.log(HOTTEST)
     found = minimize_scalar(
@@ -96,7 +103,11 @@ def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
 def calibrate(
     logits: np.ndarray, labels: np.ndarray, units: Sequence[int] | np.ndarray | None = None
 ) -> Calibration:
-    """Fits a temperature, and keeps it only if the out-of-fold log loss falls.
+    """Fits a temperature, and keeps it only if the out-of-fold log loss falls for sure.
+
+    The fall must be larger than `SURE` standard errors: a smaller one made scores worse on test
+    as often as not (`scripts/results/bench_confidence.md`). A temperature below 1, which makes
+    scores surer, needs at least `FOLDS` mistakes as well.
 
     Args:
         logits: logits of the validation images, [N,K], N at least 1.
@@ -105,8 +116,8 @@ def calibrate(
             one unit, and stay in one fold. None: each image is its own.
 
     Returns:
-        The calibration; temperature 1 where it did not help, or where there are fewer than
-        `FOLDS` units.
+        The calibration; temperature 1 where none is kept, or where there are fewer than `FOLDS`
+        units.
     """
     before = Quality.of(logits, labels)
     units = np.arange(len(labels)) if units is None else np.asarray(units)
@@ -120,10 +131,18 @@ def calibrate(
     for fold in range(FOLDS):
         of_fold = folds == fold
         held_out[of_fold] /= fit_temperature(wide[~of_fold], labels[~of_fold])
-    after = Quality.of(held_out, labels)
-    if not after.loss < before.loss:
+    after, temperature = Quality.of(held_out, labels), fit_temperature(wide, labels)
+    gains = log_losses(wide, labels) - log_losses(held_out, labels)
+    of_unit = np.bincount(of_image, weights=gains)
+    error = float(of_unit.std(ddof=1) * math.sqrt(len(of_unit)) / len(labels))
+    mistakes = int((wide.argmax(axis=1) != labels).sum())
+    if not after.loss < before.loss - SURE * error:
         return unchanged
-    return Calibration(fit_temperature(wide, labels), len(labels), before, after)
+    if temperature < 1 and mistakes < FOLDS:
+        return unchanged  # without mistakes, the surer the better: nothing is known of the limit
+    if not 1.01 / HOTTEST < temperature < HOTTEST / 1.01:
+        return unchanged
+    return Calibration(temperature, len(labels), before, after)
 
 
 @dataclass(frozen=True)
@@ -152,6 +171,8 @@ def lower_bound(hits: int, n: int) -> float:
 
     Source: Clopper and Pearson, The use of confidence or fiducial limits, Biometrika 26 (1934).
     """
+    from scipy.stats import beta
+
     return float(beta.ppf(RISK, hits, n - hits + 1)) if hits else 0.0
 
 
@@ -161,7 +182,10 @@ def fewest(precision: float) -> int:
 
 
 def abstain_at(
-    precision: float, confidence: np.ndarray, hits: np.ndarray
+    precision: float,
+    confidence: np.ndarray,
+    hits: np.ndarray,
+    units: Sequence[int] | np.ndarray | None = None,
 ) -> tuple[Abstention | None, str | None]:
     """Finds the lowest threshold at which answers have a precision, with 95% confidence.
 
@@ -173,14 +197,20 @@ def abstain_at(
         precision: the precision, more than 0 and less than 1.
         confidence: highest score of each validation image, [N].
         hits: whether its label was predicted, bool [N].
+        units: number of each image's unit, as for `calibrate`. A unit counts once in the bound, as
+            right if all its images are, with its highest score. None: each image is its own.
 
     Returns:
         (the threshold, None), or (None, a sentence that says what it would take).
 
     Source: fixed-sequence testing, as in Angelopoulos et al., Learn then Test, 2021, section 3.2.
     """
-    order = np.argsort(-confidence, kind="stable")
-    sure, right = confidence[order], np.cumsum(hits[order])
+    _, of_image = np.unique(np.arange(len(hits)) if units is None else units, return_inverse=True)
+    surest = np.zeros(of_image.max(initial=-1) + 1)
+    np.maximum.at(surest, of_image, confidence)
+    wrong = np.bincount(of_image, weights=~hits) > 0
+    order = np.argsort(-surest, kind="stable")
+    sure, right = surest[order], np.cumsum(~wrong[order])
     n, least = len(sure), fewest(precision)
     # Images of equal score are answered together, or not at all.
     ends = [i + 1 for i in range(n) if i + 1 == n or sure[i + 1] < sure[i]]
@@ -189,32 +219,35 @@ def abstain_at(
         bound = lower_bound(int(right[count - 1]), count)
         if bound < precision:
             break
-        share = float(right[count - 1] / count)
         # Rounded down, so that the last bits of a float32 score don't decide.
         threshold = math.floor(float(sure[count - 1]) * 1e6) / 1e6
-        found = Abstention(precision, threshold, count / n, share, bound, n)
+        answered = confidence >= threshold
+        share, covered = float(hits[answered].mean()), float(answered.mean())
+        found = Abstention(precision, threshold, covered, share, bound, len(hits))
     if found:
         return found, None
-    return None, _what_it_takes(precision, n, least, int(right[min(least, n) - 1]) if n else 0)
+    first = next((end for end in ends if end >= least), n)
+    return None, _what_it_takes(precision, n, least, first, int(right[first - 1]) if n else 0)
 
 
-def _what_it_takes(precision: float, n: int, least: int, hits: int) -> str:
+def _what_it_takes(precision: float, n: int, least: int, surest: int, hits: int) -> str:
+    """Says why no threshold can be set: of the `surest` of n images, `hits` are right."""
     if n < least:
         return (
             f"It takes at least {least} validation images, all answered right, to show a precision "
             f"of {precision:g}; there are {n}."
         )
-    share = hits / least
+    share = hits / surest
     if share <= precision:
         return (
-            f"Of the {least} surest validation images, the fewest that could show a precision of "
+            f"Of the {surest} surest validation images, the fewest that could show a precision of "
             f"{precision:g}, {hits} are right. The model is not as good as that."
         )
-    needed = least
+    needed = surest
     while lower_bound(math.floor(share * needed), needed) < precision:
         needed += max(1, needed // 20)
     return (
-        f"Of the {least} surest validation images {hits} are right. To show a precision of "
+        f"Of the {surest} surest validation images {hits} are right. To show a precision of "
         f"{precision:g} at that rate it would take about {needed} images that the model is as "
         f"sure of; there are {n} in all."
     )

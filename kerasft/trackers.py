@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from kerasft import __version__
+from kerasft.errors import UserError
 from kerasft.files import write_atomic
 from kerasft.lazy_tensorflow import is_installed, tf
 from kerasft.progress import Event, Progress
@@ -76,7 +77,11 @@ class Tracking:
         """Tells the trackers of what they lack, and closes them."""
         if not self._trackers:
             return
-        rows, record = read_metrics(self._run), read_record(self._run)
+        try:
+            rows, record = read_metrics(self._run), read_record(self._run)
+        except UserError as error:  # what ended training matters more
+            log.warning("%s: %s", ", ".join(self._trackers), error)
+            return
         self._each(lambda tracker: tracker.tell(rows))
         self._each(lambda tracker: tracker.close(record, status))
 

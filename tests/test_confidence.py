@@ -51,6 +51,24 @@ def test_a_temperature_of_sure_logits_is_kept_and_judged_out_of_fold():
     assert found.after.ece < found.before.ece
 
 
+def test_a_small_gain_that_chance_could_make_is_left_out():
+    logits, labels = answers(60, sharper=1.35, seed=1)
+    fitted = fit_temperature(logits, labels)
+    assert fitted > 1 and log_loss(logits / fitted, labels) < log_loss(logits, labels)
+    assert calibrate(logits, labels).temperature == 1
+
+
+def test_scores_are_not_made_surer_where_validation_has_hardly_a_mistake():
+    labels = np.arange(90) % 3
+    logits = 2.0 * np.eye(3)[labels]
+    assert fit_temperature(logits, labels) < 0.03
+    assert calibrate(logits, labels).temperature == 1
+    hundreds = np.tile(labels, 20)
+    answered = np.where(np.arange(1800) % 200 < 3, (hundreds + 1) % 3, hundreds)  # 27 mistakes
+    found = calibrate(2.0 * np.eye(3)[answered], hundreds)
+    assert 0.3 < found.temperature < 0.6
+
+
 def test_a_temperature_that_does_not_help_out_of_fold_is_left_out():
     logits, labels = answers(40, sharper=1.0, seed=3)
     found = calibrate(logits, labels)
@@ -117,6 +135,25 @@ def test_a_wrong_answer_among_the_surest_ends_the_test_though_looser_ones_would_
     assert lacking == (
         "Of the 29 surest validation images 28 are right. To show a precision of 0.9 at that rate "
         "it would take about 78 images that the model is as sure of; there are 500 in all."
+    )
+
+
+def test_copies_of_a_photo_are_one_photo_in_the_promise():
+    confidence, hits = np.repeat(np.linspace(1, 0.5, 30), 2), np.ones(60, bool)
+    assert abstain_at(0.95, confidence, hits)[0] is not None
+    found, lacking = abstain_at(0.95, confidence, hits, np.repeat(np.arange(30), 2))
+    assert found is None
+    assert lacking == (
+        "It takes at least 59 validation images, all answered right, to show a precision of 0.95; "
+        "there are 30."
+    )
+
+
+def test_images_that_are_all_equally_sure_are_judged_together():
+    _, lacking = abstain_at(0.95, np.ones(100), np.arange(100) < 60)
+    assert lacking == (
+        "Of the 100 surest validation images, the fewest that could show a precision of 0.95, 60 "
+        "are right. The model is not as good as that."
     )
 
 

@@ -343,6 +343,7 @@ def report_text(report: "Report") -> str:
         f"macro F1 {report.macro_f1:.3f}",
         f"log loss {report.loss:.4f}",
         f"calibration error {report.ece:.3f}",
+        *_out_of_fold_lines(report),
         "",
         *_class_lines(report.per_class),
         "",
@@ -364,6 +365,15 @@ def _without_copies_lines(report: "Report") -> list[str]:
         f"without {copies}: accuracy {left.accuracy:.3f} "
         f"(95% interval {low:.3f} to {high:.3f}), {count(left.n, 'image')}"
     ]
+
+
+def _out_of_fold_lines(report: "Report") -> list[str]:
+    """Writes the figures of a temperature on images that it was not fitted on."""
+    fair = report.out_of_fold
+    if fair is None:
+        return []
+    said = f"log loss {fair.loss:.4f}, calibration error {fair.ece:.3f}"
+    return [f"the temperature was fitted on these images; out of fold: {said}"]
 
 
 def _answered_lines(report: "Report") -> list[str]:

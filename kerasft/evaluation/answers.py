@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from kerasft.files import write_atomic
+from kerasft.text import cell
 
 
 def write_answers_csv(
@@ -40,5 +41,5 @@ def write_answers_csv(
     given = labels or [""] * len(photos)
     unsure = [""] * len(photos) if abstain is None else [str(bool(x)).lower() for x in abstain]
     for row in zip(photos, given, predicted, scores.tolist(), unsure, strict=True):
-        table.writerow([*row[:3], f"{row[3]:.6f}", row[4]])
+        table.writerow([*map(cell, row[:3]), f"{row[3]:.6f}", row[4]])
     write_atomic(Path(path), text.getvalue())

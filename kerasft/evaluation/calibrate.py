@@ -1,7 +1,7 @@
 """Calibration of a finished run: its temperature, its threshold for "I don't know", known photos.
 
 Training does the first and the last by itself at the end of each phase (`calibrate = true`). The
-command fits all of them anew, sets a threshold, and serves runs of older versions.
+command fits the temperature anew, sets a threshold, and serves runs of older versions.
 
 Shapes: N images, K classes, F features.
 """
@@ -12,14 +12,12 @@ from pathlib import Path
 
 import keras
 import numpy as np
-from scipy.special import softmax
 
 from kerasft import confidence, run
 from kerasft.confidence import Abstention, Calibration
 from kerasft.config.load import load_config
 from kerasft.data.scan import open_images
 from kerasft.data.source import Source
-from kerasft.data.splits import bound_names, unit_numbers
 from kerasft.errors import UserError
 from kerasft.evaluation.evaluate import batches_of
 from kerasft.metrics import Figures
@@ -33,6 +31,7 @@ from kerasft.novelty.known import Known
 from kerasft.progress import Progress, silent
 from kerasft.record import RunRecord
 from kerasft.results import Result
+from kerasft.training.phase import units_of_split
 
 log = logging.getLogger("kerasft")
 
@@ -101,13 +100,18 @@ def calibrate_run(
         scores, logits = score(
             before, batches_of(found, "validation", before), total=len(labels), progress=progress
         )
-        units = unit_numbers(found.pictures(), bound_names(found))[positions]
+        units = units_of_split(found, "validation")
         calibration = confidence.calibrate(logits, labels, units)
         abstention, lacking = None, None
         if abstain_at is not None:
-            scores = softmax(np.float64(logits) / calibration.temperature, axis=1)
+            scores = confidence.softmax(logits / calibration.temperature)
             hits = logits.argmax(axis=1) == labels
-            abstention, lacking = confidence.abstain_at(abstain_at, scores.max(axis=1), hits)
+            best = scores.max(axis=1)
+            abstention, lacking = confidence.abstain_at(abstain_at, best, hits, units)
+        if before.abstention and not abstention:
+            log.info(
+                "The threshold of %.3f that the run had is dropped.", before.abstention.threshold
+            )
         sure = replace(
             before,
             model=with_temperature(before.model, calibration.temperature),
@@ -116,11 +120,12 @@ def calibrate_run(
         seen = known.load(of_run.known_path)
         if seen is None and (seen := _known(of_run, record, before, found, progress)):
             known.save(seen, of_run.known_path)
-        bundle.save(sure, file)
-        record = replace(record, calibration=calibration, abstention=abstention)
-        if record.test and abs(calibration.temperature / before.temperature - 1) > 1e-3:
+        measured = record.calibration.temperature if record.calibration else 1.0
+        if record.test and calibration.temperature != measured:
             record = record.with_test(_on_test(sure, found, progress))
-        run.write_record(of_run, record)
+        # One after the other, when all is known: an interruption before leaves the run as it was.
+        bundle.save(sure, file)
+        run.write_record(of_run, replace(record, calibration=calibration, abstention=abstention))
     count = None if seen is None or seen.features is None else len(seen.features)
     return Calibrated(of_run.path, calibration, abstention, lacking, count)
 
@@ -138,7 +143,8 @@ def _known(
 ) -> Known | None:
     """Computes the pretrained features of the training photos, where no block was trained."""
     config = load_config(of_run.config_path)
-    if config.model.weights == "none" or any(phase.blocks != 0 for phase in record.phases):
+    kept = [phase for phase in record.phases if phase.improved]
+    if config.model.weights == "none" or any(phase.blocks != 0 for phase in kept):
         return None
     begun = known.begin(Net.of(opened.model, config.model.backbone), 0, 0, None)
     if begun is None:

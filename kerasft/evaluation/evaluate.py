@@ -5,7 +5,6 @@ Log loss and calibration error are of the scores as they are given, temperature 
 Shapes: N images, K classes, B images in a batch, S side of the model's square input.
 """
 
-import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,6 +13,7 @@ import numpy as np
 from sklearn.metrics import confusion_matrix, f1_score, precision_recall_fscore_support
 
 from kerasft import run
+from kerasft.confidence import Quality
 from kerasft.config.load import data_at
 from kerasft.data import checks, scan
 from kerasft.data.batches import split_batches
@@ -21,14 +21,13 @@ from kerasft.data.known import relabelled, warn_about_moves
 from kerasft.data.source import Source
 from kerasft.errors import UserError
 from kerasft.evaluation.answers import write_answers_csv
+from kerasft.files import refuse_no_file
 from kerasft.metrics import calibration_error, log_loss, wilson
 from kerasft.models.bundle import Bundle, score
 from kerasft.models.target import open_model, prepare_for
 from kerasft.progress import Progress, silent
 from kerasft.results import Result
 from kerasft.sources.photos import SPLITS
-
-log = logging.getLogger("kerasft")
 
 
 @dataclass(frozen=True)
@@ -103,6 +102,9 @@ class Report(Result):
         without_near_copies: figures without the photos that have a near copy in training; None if
             none is known to have one, or for the training split.
         answered: figures of the images that the model answers; None for one that always answers.
+        out_of_fold: log loss and calibration error on validation with temperatures that were
+            fitted without the image; None for other splits and without a temperature. The
+            temperature was fitted on these images, so `loss` and `ece` flatter.
     """
 
     split: str
@@ -117,6 +119,7 @@ class Report(Result):
     confusion: np.ndarray
     without_near_copies: WithoutCopies | None = None
     answered: Answered | None = None
+    out_of_fold: Quality | None = None
 
 
 def evaluate_run(
@@ -160,6 +163,8 @@ def evaluate_run(
             field="split",
             exit_code=2,
         )
+    if csv is not None:
+        refuse_no_file(Path(csv), "csv")
     of_run = run.open_run(Path(target)) if Path(target).is_dir() else None
     if of_run and flags:
         raise UserError(
@@ -205,8 +210,6 @@ def evaluate_run(
     scores, logits = score(opened, batches, total=len(positions), progress=progress)
     if of_run and split == "test" and not relabel:
         count_test(of_run)
-    if of_run:
-        _tell_out_of_fold(of_run, split, opened)
     labels = found.labels[positions]
     if csv is not None:
         paths = [found.paths[i] for i in positions.tolist()]
@@ -220,20 +223,19 @@ def evaluate_run(
         hits = logits.argmax(axis=1) == labels
         answered = Answered.of(opened.threshold, scores, hits)
     copies = without_copies(found, split, logits)
-    return replace(measured, without_near_copies=copies, answered=answered)
+    return replace(
+        measured,
+        without_near_copies=copies,
+        answered=answered,
+        out_of_fold=_out_of_fold(of_run, split, opened) if of_run else None,
+    )
 
 
-def _tell_out_of_fold(of_run: run.Run, split: str, opened: Bundle) -> None:
-    """Tells the figures that a temperature has on images that it was not fitted on."""
+def _out_of_fold(of_run: run.Run, split: str, opened: Bundle) -> Quality | None:
+    """Returns what run.json says of a temperature on images that it was not fitted on."""
     calibration = run.read_record(of_run).calibration
-    if split == "validation" and opened.temperature != 1 and calibration:
-        log.info(
-            "The temperature of the scores (%.3g) was fitted on these images. Out of fold their "
-            "log loss is %.4f, their calibration error %.3f.",
-            opened.temperature,
-            calibration.after.loss,
-            calibration.after.ece,
-        )
+    fitted_here = split == "validation" and opened.temperature != 1
+    return calibration.after if calibration and fitted_here else None
 
 
 def without_copies(found: Source, split: str, logits: np.ndarray) -> WithoutCopies | None:

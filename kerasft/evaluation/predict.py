@@ -17,6 +17,7 @@ from kerasft.evaluation.answers import write_answers_csv
 from kerasft.evaluation.photo_files import find_photos
 from kerasft.export import scorer
 from kerasft.export.formats import find_export
+from kerasft.files import refuse_no_file
 from kerasft.models import bundle
 from kerasft.models.bundle import Bundle
 from kerasft.models.target import open_model, prepare_for
@@ -136,6 +137,8 @@ def predict(
     """
     if top < 1:
         raise UserError(f"top: expected 1 or more, got {top}.", exit_code=2)
+    if csv is not None:
+        refuse_no_file(Path(csv), "csv")
     prepare_for(target)
     score = _open(target)
     found = find_photos(files, progress)
@@ -170,7 +173,7 @@ def _open(target: str | Path) -> Scorer:
     opened = open_model(target)
     if Path(target).is_dir():
         refuse_edited_classes(Run(Path(target)), opened.class_names)
-        return _of_bundle(opened, known.load(Run(Path(target)).known_path))
+        return _of_bundle(opened, known.load_beside(Run(Path(target)).known_path, opened))
     return _of_bundle(opened)
 
 

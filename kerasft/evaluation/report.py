@@ -105,7 +105,7 @@ def report_run(
         raise UserError(f"{run}: no images in the {split} split.")
     batches = split_batches(source, split, rule=opened.rule, batch_size=BATCH)
     scores, logits = score(opened, batches, total=total, progress=progress)
-    unlike = _unlike(known.load(of_run.known_path), opened, source, split, progress)
+    unlike = _unlike(known.load_beside(of_run.known_path, opened), opened, source, split, progress)
     if split == "test":
         count_test(of_run)
     scored = scored_photos(source, split, scores, logits, opened.temperature)

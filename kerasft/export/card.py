@@ -273,10 +273,24 @@ def _figures(origin: Origin | None) -> str:
     by_class = ("balanced accuracy", "base rate")
     header = ("split", "images", "accuracy", "95% interval", *by_class, "log loss")
     parts = [
-        "Of this model as it was saved, in float32, on the images of the data above. The interval "
-        "is Wilson's; the base rate is the accuracy of always naming the most frequent class.",
+        "Of this model, in float32, on the images of the data above. The interval is Wilson's; the "
+        "base rate is the accuracy of always naming the most frequent class.",
         _table(header, rows),
     ]
+    if record.calibration and record.calibration.temperature != 1:
+        fitted = record.calibration
+        parts.append(
+            f"Logits are divided by a temperature, {fitted.temperature:.3g}, fitted on validation. "
+            "The log loss on validation is without it, as phases were compared; with it, out of "
+            f"fold, it is {fitted.after.loss:.4f}."
+        )
+    if record.abstention:
+        at = record.abstention
+        parts.append(
+            f"Below a score of {at.threshold:.3f} the model does not know (`abstain`). On "
+            f"validation it answers {at.coverage:.1%} of the images and is right in "
+            f"{at.precision:.1%} of these, with 95% confidence in at least {at.bound:.1%}."
+        )
     if record.test is None:
         parts.append("There is no figure on test, so the accuracy on new images is likely lower.")
     elif record.test_scored > 1:
@@ -306,11 +320,14 @@ def _row(name: str, figures: Figures) -> Sequence[str]:
 
 
 def _limits(class_names: Sequence[str], origin: Origin | None) -> str:
+    abstains = bool(origin and origin.record.abstention)
+    unless = ", unless the model does not know" if abstains else ""
     limits = [
-        f"Every image gets one of the {count(class_names, 'class')}, also one that shows none.",
+        f"Every image gets one of the {count(class_names, 'class')}, also one that shows none"
+        f"{unless}.",
         "The figures hold for images like those of the data. Other cameras, places, seasons or "
         "people may lower them; measure with images of your own.",
-        "A score is not the probability that the answer is right, unless that was measured.",
+        "Scores were compared with the truth on images like those of the data only.",
     ]
     if origin:
         few = [name for name, n in origin.counts.items() if n["test"] < FEW]

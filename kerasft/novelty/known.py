@@ -10,6 +10,7 @@ Shapes: N images, M known images, F features, S side of a square image in pixels
 """
 
 import io
+import logging
 import math
 import zipfile
 from dataclasses import dataclass, replace
@@ -21,9 +22,11 @@ import numpy as np
 
 from kerasft import files
 from kerasft.errors import UserError
-from kerasft.models.bundle import Bundle, compute
+from kerasft.models.bundle import Bundle
 from kerasft.models.net import Net
 from kerasft.models.tta import CLASSIFIER
+
+log = logging.getLogger("kerasft")
 
 MEMBER = "known.npz"
 MOST = 2048  # training photos whose features are kept
@@ -74,8 +77,8 @@ def begin(net: Net, blocks: int | str, trained: int, earlier: Known | None) -> K
 
     Returns:
         The known photos, without features if there are none yet. None if they can't be kept: the
-        pretrained weights of some block are gone, several tensors cross the cut, or the model
-        looks at several views of an image.
+        pretrained weights of some block are gone, several tensors cross the cut, or one that no
+        layer gives, or the model looks at several views of an image.
     """
     depth = net.depth(blocks)
     if (trained and earlier is None) or CLASSIFIER in {layer.name for layer in net.model.layers}:
@@ -86,7 +89,10 @@ def begin(net: Net, blocks: int | str, trained: int, earlier: Known | None) -> K
     if len(cut.tensors) > 1:
         return None
     below = cut.tensors[0] if cut.tensors else net.model.inputs[0]
-    layer = below._keras_history.operation.name if cut.tensors else ""
+    enters_at = below._keras_history.operation
+    if cut.tensors and not isinstance(enters_at, keras.Layer):
+        return None  # a bare sum, as in ConvNeXt: it has no name that can be found again
+    layer = enters_at.name if cut.tensors else ""
     if not depth:
         same = keras.Input(below.shape[1:], name="features")
         return Known(
@@ -129,10 +135,12 @@ def complete(known: Known, training: Any, validation: Any) -> Known:
 
 
 def _features(known: Known, activations: Any, rows: np.ndarray) -> np.ndarray:
-    batches = (
-        np.asarray(activations[rows[i : i + BATCH]], np.float32) for i in range(0, len(rows), BATCH)
-    )
-    return np.asarray(compute(known.model, batches), np.float32)
+    # Called, not `predict`: it is traced for nothing else.
+    parts = []
+    for start in range(0, len(rows), BATCH):
+        part = np.asarray(activations[rows[start : start + BATCH]], np.float32)
+        parts.append(keras.ops.convert_to_numpy(known.model(part, training=False)))
+    return np.asarray(np.concatenate(parts), np.float32)
 
 
 def threshold(own: np.ndarray) -> float:
@@ -176,6 +184,19 @@ def save(known: Known, path: Path) -> None:
         known.model.save(beside)
         with zipfile.ZipFile(beside, "a") as archive:
             archive.writestr(zipfile.ZipInfo(MEMBER), content.getvalue())
+
+
+def load_beside(path: Path, opened: Bundle) -> Known | None:
+    """Reads `known.keras` for a model; None, with a warning, if it is of another model."""
+    known = load(path)
+    if known is None or not known.layer:
+        return known
+    if known.layer in {layer.name for layer in opened.model.layers}:
+        return known
+    log.warning(
+        "%s belongs to another model, so photos unlike the training ones are not noticed.", path
+    )
+    return None
 
 
 def load(path: Path) -> Known | None:

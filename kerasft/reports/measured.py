@@ -165,10 +165,3 @@ def reliability(scores: np.ndarray, hits: np.ndarray) -> tuple[list[Bin], float]
         for number in np.unique(which).tolist()
     ]
     return bins, calibration_error(confidence, hits)
-
-
-def softmax(logits: np.ndarray) -> np.ndarray:
-    """Returns the scores that logits [N,K] stand for before a temperature, [N,K]."""
-    wide = logits.astype(np.float64)
-    wide = np.exp(wide - wide.max(axis=1, keepdims=True))
-    return wide / wide.sum(axis=1, keepdims=True)

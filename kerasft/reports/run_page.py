@@ -15,11 +15,12 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from kerasft import __version__
+from kerasft.confidence import softmax
 from kerasft.data.source import UNUSED, Source
 from kerasft.metrics import Figures
 from kerasft.record import PhaseResult, RunRecord, Solving
 from kerasft.reports.charts import Curve, Marks, line_chart, reliability_chart
-from kerasft.reports.measured import Scored, class_rows, reliability, softmax
+from kerasft.reports.measured import Scored, class_rows, reliability
 from kerasft.reports.page import interval_text, write_page
 from kerasft.reports.pictures import LARGE, ROOM, picture, pictures_of
 from kerasft.run import MODEL, Run, read_metrics

@@ -29,6 +29,7 @@ from kerasft.seeds import derive_seed
 
 KINDS = ("weight", "slot", "seed", "mean", "answer")  # of the arrays of a state
 START = "start.keras"  # copy of the model that a later phase begins with
+KNOWN_START = "known_start.keras"  # and of the known photos
 
 
 @dataclass
@@ -123,7 +124,7 @@ def save(
         digests[name] = _write_arrays(folder / name, content)
     facts = {"progress": asdict(progress), "files": digests}
     write_atomic(folder / "state.json", json.dumps(facts))
-    _remove_others(folder, keep={*digests, "state.json", START})
+    _remove_others(folder, keep={*digests, "state.json", START, KNOWN_START})
 
 
 def load(folder: Path, phase: str) -> PhaseState | None:

@@ -29,8 +29,9 @@ from kerasft.novelty import known
 from kerasft.novelty.known import Known
 from kerasft.progress import Event, Part
 from kerasft.record import Gap, PhaseResult, StoreUse
-from kerasft.run import read_answers, write_answers
+from kerasft.run import read_answers, read_record, write_answers
 from kerasft.seeds import derive_seed
+from kerasft.training import checkpoint
 from kerasft.training.fill import PhaseOutcome, solve_head, train_suffix
 
 CANDIDATE = "candidate.keras"  # the phase's model as saved, until it is proven and judged
@@ -104,7 +105,7 @@ def run_phase(context: RunContext, index: int, net: Net, best_so_far: float) -> 
             model = with_temperature(saved.model, calibration.temperature)
             saved = _save_and_prove(candidate, phase.name, filled, replace(saved, model=model))
     if improved:
-        # First, because with model.keras as it was the new one works as well.
+        # First: beside model.keras as it was, the new one works as well.
         if seen is not None and (stored or seen.features is not None):
             done = known.complete(seen, stored.train[0], stored.validation) if stored else seen
             known.save(done, context.run.known_path)
@@ -146,10 +147,13 @@ def _begin_known(context: RunContext, index: int, net: Net) -> Known | None:
     config = context.config
     if not config.calibrate or config.model.weights == "none" or config.augment.test_time != "none":
         return None
-    phases = context.plan.phases
-    trained = max((net.depth(phase.blocks) for phase in phases[:index]), default=0)
-    earlier = known.load(context.run.known_path) if index else None
-    return known.begin(net, phases[index].blocks, trained, earlier)
+    kept = [phase for phase in read_record(context.run).phases if phase.improved]
+    trained = max((net.depth(phase.blocks) for phase in kept), default=0)
+    # A copy, as of model.keras: the end of the phase replaces it before the phase is recorded.
+    start = context.run.checkpoints / checkpoint.KNOWN_START
+    if index and not start.is_file() and context.run.known_path.is_file():
+        bundle.copy(context.run.known_path, start)
+    return known.begin(net, context.plan.phases[index].blocks, trained, known.load(start))
 
 
 def _gap(context: RunContext, saved: Bundle, scored: Figures, best: Mapping[str, float]) -> Gap:

@@ -17,16 +17,15 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from scipy.special import softmax
-
 from kerasft import __version__, devices
 from kerasft.activations.context import RunContext
+from kerasft.confidence import softmax
 from kerasft.config.fields import Config, Data, Solved
 from kerasft.config.load import load_config, to_toml
 from kerasft.config.settled import PhasePlan, Plan
 from kerasft.data import scan
 from kerasft.data.source import UNUSED, Source
-from kerasft.errors import PhaseFailed, UserError
+from kerasft.errors import PhaseFailed
 from kerasft.files import write_atomic
 from kerasft.heads.methods import METHODS
 from kerasft.models.bundle import Bundle
@@ -34,7 +33,7 @@ from kerasft.models.bundle import load as load_bundle
 from kerasft.models.net import Net
 from kerasft.progress import Progress, silent
 from kerasft.record import Device, RunRecord, RunResult
-from kerasft.reports.run_page import write_light
+from kerasft.reports.run_page import REPORT, write_light
 from kerasft.run import (
     Run,
     create_run,
@@ -355,6 +354,12 @@ def _train_phases(
             _drop_phase(context, index, record, score_test)
             raise
         net = None  # the next phase begins with what this one has saved
+        if now.result.improved and record.abstention:
+            log.info(
+                "The threshold of %.3f belonged to the earlier model, and is dropped: "
+                "`kerasft calibrate` sets a new one.",
+                record.abstention.threshold,
+            )
         record = replace(record.with_phase(now.result), seconds=so_far())
         ended = now if now.result.improved else ended
         write_record(run, record)
@@ -380,13 +385,17 @@ def _write_report(context: RunContext, record: RunRecord, ended: EndedPhase | No
     if not context.config.report:
         return
     answers = {}
+    if ended is None and (context.run.path / REPORT).exists():
+        # model.keras is as it was, and its page may be the full one of `kerasft report`.
+        log.info("report.html stays as it is; `kerasft report` writes it anew.")
+        return
     if ended:
-        scores = softmax(ended.logits / ended.saved.temperature, axis=1)
+        scores = softmax(ended.logits / ended.saved.temperature)
         answers = {"scores": scores, "logits": ended.logits}
     allowed = max(SHORTEST_REPORT, SHARE_OF_REPORT * record.seconds)
     try:
         write_light(context.run, context.source, record, **answers, seconds=allowed)
-    except UserError as error:  # the model is there, and the command writes the page again
+    except Exception as error:  # the model is there, and the command writes the page again
         log.warning("The report was not written: %s", error)
 
 

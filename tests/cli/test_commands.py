@@ -450,6 +450,7 @@ def test_a_number_that_json_does_not_have_is_null(replace):
         "confusion": [[2]],
         "without_near_copies": None,
         "answered": None,
+        "out_of_fold": None,
     }
 
 
@@ -1034,7 +1035,7 @@ def test_evaluate_gives_the_figures_that_training_reported(walk):
     report = answer(walk[1]["evaluate"])
     assert set(report) == {
         *("split", "n", "accuracy", "ci95", "top5", "macro_f1", "loss", "ece"),
-        *("per_class", "confusion", "without_near_copies", "answered"),
+        *("per_class", "confusion", "without_near_copies", "answered", "out_of_fold"),
     }
     run = answer(walk[1]["unfrozen"])
     trained = run["validation"]

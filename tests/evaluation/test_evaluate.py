@@ -197,7 +197,7 @@ def test_json_has_the_keys_of_the_reference_and_plain_numbers(ten):
     shown = json.loads(json.dumps(ten.to_json()))
     assert list(shown) == [
         "split", "n", "accuracy", "ci95", "top5", "macro_f1", "loss", "ece", "per_class",
-        "confusion", "without_near_copies",
+        "confusion", "without_near_copies", "answered", "out_of_fold",
     ]  # fmt: skip
     assert shown["per_class"][0] == {
         "label": "a", "precision": 0.75, "recall": 0.6, "f1": pytest.approx(2 / 3), "support": 5,

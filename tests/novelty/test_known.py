@@ -8,6 +8,7 @@ import keras
 import numpy as np
 import pytest
 from drawing import draw_photos
+from tiny import TINY
 from tiny_run import FLAGS, SECOND
 
 from kerasft.config.load import load_config
@@ -143,3 +144,50 @@ def test_a_phase_that_trains_no_more_blocks_than_before_keeps_what_there_is(runs
 def test_pretrained_blocks_that_are_gone_cannot_be_kept(runs):
     net = Net.of(bundle.load(runs / "tuned" / "model.keras").model, "Tiny")
     assert known.begin(net, 2, 1, None) is None
+
+
+def test_a_cut_at_a_bare_sum_keeps_nothing_and_stops_nothing():
+    pixels = keras.Input((32, 32, 3))
+    x = keras.layers.Conv2D(4, 3, padding="same", name="block_1_conv")(pixels)
+    x = keras.layers.Conv2D(4, 3, padding="same", name="block_1_more")(x) + x
+    y = keras.layers.Conv2D(4, 3, padding="same", name="block_2_conv")(x)
+    y = keras.layers.GlobalAveragePooling2D(name="pool")(y)
+    y = keras.layers.Dense(3, name="logits")(y)
+    model = keras.Model(pixels, keras.layers.Softmax(name="scores")(y))
+    row = replace(TINY, blocks=2)
+    assert known.begin(Net(model, (row,)), 1, 0, None) is None
+
+
+def test_a_phase_that_did_not_improve_counts_for_nothing(runs, tmp_path):
+    config = _config(runs / "photos", str(runs / "pretrained.weights.h5"))
+    run = train_run(config, tmp_path / "run").run
+    still = {**SECOND, "phases.-1.blocks": 1, "phases.-1.learning_rate": 1e-12}
+    done = continue_run(run, flags=still, sets=["phases.-1.wise=false"])
+    assert not done.phases[-1].improved
+    done = continue_run(run, flags={**SECOND, "phases.-1.blocks": 1})
+    assert done.phases[-1].improved
+    pixels = np.random.default_rng(0).uniform(0, 255, (5, 32, 32, 3)).astype("float32")
+    kept = known.load(Run(run).known_path)
+    _, _, features = kept.beside(bundle.load(run / "model.keras")).predict_on_batch(pixels)
+    assert features == pytest.approx(pretrained_features(runs / "head", pixels), abs=1e-5)
+
+
+def test_a_run_that_was_killed_before_the_phase_was_recorded_goes_on(runs, tmp_path, monkeypatch):
+    config = _config(runs / "photos", str(runs / "pretrained.weights.h5"))
+    run = train_run(config, tmp_path / "run").run
+    continue_run(run, flags={**SECOND, "phases.-1.blocks": 1})
+    save = known.save
+
+    def save_and_die(*arguments):
+        save(*arguments)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(known, "save", save_and_die)
+    with pytest.raises(KeyboardInterrupt):
+        continue_run(run, flags={**SECOND, "phases.-1.blocks": 2})
+    monkeypatch.setattr(known, "save", save)
+    assert continue_run(run, resume=True).phases[-1].improved
+    pixels = np.random.default_rng(0).uniform(0, 255, (5, 32, 32, 3)).astype("float32")
+    kept = known.load(Run(run).known_path)
+    _, _, features = kept.beside(bundle.load(run / "model.keras")).predict_on_batch(pixels)
+    assert features == pytest.approx(pretrained_features(runs / "head", pixels), abs=1e-5)

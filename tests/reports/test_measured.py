@@ -3,7 +3,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from kerasft.reports.measured import Scored, class_rows, reliability, softmax
+from kerasft.confidence import softmax
+from kerasft.reports.measured import Scored, class_rows, reliability
 
 # Six photos of three classes: labels a a a b b c; predictions a a b b b a.
 SCORES = np.array(
