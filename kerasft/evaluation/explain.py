@@ -175,7 +175,7 @@ def explain(
     good = [photo.file for photo in found if not photo.error]
     names = _names(good)
     if good and halves:
-        _make_folder(Path(to), good)
+        _make_folder(Path(to), good, names)
     done: list[Explanation] = []
     for batch in image_batches(good, rule=opened.rule, batch_size=BATCH):
         own = slice(len(done), len(done) + len(batch))
@@ -231,13 +231,25 @@ def _names(paths: Sequence[str]) -> list[str]:
     return names
 
 
-def _make_folder(folder: Path, paths: Sequence[str]) -> None:
-    """Makes the folder of the pictures; refuses one in which a picture could replace a photo."""
+def _make_folder(folder: Path, paths: Sequence[str], names: Sequence[str]) -> None:
+    """Makes the folder of the pictures; refuses one in which a picture could replace a photo.
+
+    Args:
+        folder: the folder.
+        paths: paths of the photos that are explained.
+        names: names of their pictures, without endings. A picture of an earlier call has its heat
+            map beside it; any other file of its name is somebody's photo.
+    """
     inside = [path for path in paths if Path(path).resolve().parent == folder.resolve()]
+    inside += [
+        str(folder / f"{name}.png")
+        for name in names
+        if (folder / f"{name}.png").exists() and not (folder / f"{name}.heat.png").exists()
+    ]
     if inside:
         raise UserError(
-            f"{folder} holds {printable(Path(inside[0]).name)}, one of the photos, which a picture "
-            "of the same name would replace. Choose another folder.",
+            f"{folder} holds {printable(Path(inside[0]).name)}, a photo that a picture of the same "
+            "name would replace. Choose another folder.",
             field="to",
             exit_code=2,
         )

@@ -406,10 +406,19 @@ def test_files_of_one_name_get_distinct_names_and_a_later_call_replaces_them(run
 def test_a_folder_in_which_a_photo_would_be_replaced_is_refused(run, circle, tmp_path):
     shutil.copy(circle, tmp_path / "x.png")
     before = (tmp_path / "x.png").read_bytes()
-    with pytest.raises(UserError, match=r"holds x\.png, one of the photos.*another") as error:
+    with pytest.raises(UserError, match=r"holds x\.png, a photo that.*another") as error:
         explain(run, tmp_path, to=tmp_path / "sub" / "..")
     assert (error.value.field, error.value.exit_code) == ("to", 2)
     assert (tmp_path / "x.png").read_bytes() == before
+
+
+def test_a_photo_of_the_same_name_in_another_folder_is_not_replaced(run, circle, tmp_path):
+    shutil.copy(circle, tmp_path / "x.png")
+    (tmp_path / "photos").mkdir()
+    shutil.copy(circle, tmp_path / "photos" / "x.png")
+    with pytest.raises(UserError, match=r"holds x\.png, a photo that.*another"):
+        explain(run, tmp_path / "x.png", to=tmp_path / "photos")
+    assert sorted(path.name for path in (tmp_path / "photos").iterdir()) == ["x.png"]
 
 
 def test_a_file_in_place_of_the_folder_is_refused(run, circle, tmp_path):
