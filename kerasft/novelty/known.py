@@ -85,14 +85,14 @@ def begin(net: Net, blocks: int | str, trained: int, earlier: Known | None) -> K
         return None
     if earlier is not None and depth <= trained:
         return earlier  # below its layer nothing changes
-    cut = net.cut(blocks)
-    if len(cut.tensors) > 1:
+    tensors = net.cut(blocks).tensors if depth else (net.features,)
+    if len(tensors) > 1:
         return None
-    below = cut.tensors[0] if cut.tensors else net.model.inputs[0]
+    below = tensors[0] if tensors else net.model.inputs[0]
     enters_at = below._keras_history.operation
-    if cut.tensors and not isinstance(enters_at, keras.Layer):
+    if tensors and not isinstance(enters_at, keras.Layer):
         return None  # a bare sum, as in ConvNeXt: it has no name that can be found again
-    layer = enters_at.name if cut.tensors else ""
+    layer = enters_at.name if tensors else ""
     if not depth:
         same = keras.Input(below.shape[1:], name="features")
         return Known(
