@@ -21,7 +21,7 @@ DIGESTS = {
     "models.alexnet": "597397ce40b76566",
     "models.blocks": "9f01785582d94b4d",
     "models.build": "ea27d83955cae870",
-    "models.cut": "d9403d7a1a2507fa",
+    "models.cut": "355d73718463360f",
     "models.fold": "7910a41edeeab1cb",
     "models.live": "285f67865fc446a2",
     "input_rule": "07b173a345d7539c",

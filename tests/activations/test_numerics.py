@@ -23,6 +23,7 @@ NOT_DECIDING = {
     "heads.solved",
     "models.bundle",
     "models.net",
+    "models.tta",
     "models.weights",
 }
 DECIDING_PACKAGES = ("activations", "data", "heads", "models", "pixels")
