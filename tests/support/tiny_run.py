@@ -13,6 +13,7 @@ from kerasft.models.cut import fingerprint
 from kerasft.training.train import train_run
 
 FLAGS = {
+    "report": False,  # half a second, a page in each of hundreds of runs
     "model.backbone": "Tiny",
     "model.weights": "none",
     "model.image_size": 32,

@@ -54,7 +54,6 @@ def test_a_run_leaves_what_the_design_says_and_counts_every_image(trained):
         "config.toml",
         "metrics.jsonl",
         "model.keras",
-        "report.html",
         "run.json",
         "splits.csv",
     ]
@@ -383,9 +382,12 @@ def test_a_class_that_is_never_predicted_is_named_with_what_helps(tmp_path, capl
     assert not any("class_weight" in message for message in caplog.messages)
 
 
-def test_without_report_no_page_is_written(photos, tmp_path):
-    train_run(small(photos, "report=false", "phases.0.epochs=1"), tmp_path / "run")
-    assert not (tmp_path / "run" / "report.html").exists()
+def test_a_run_ends_with_a_page_that_has_its_figures(photos, tmp_path):
+    config = small(photos, "report=true", "phases.0.epochs=1")
+    result = train_run(config, tmp_path / "run")
+    page = (tmp_path / "run" / "report.html").read_text("utf-8")
+    assert f"accuracy {result.test.accuracy:.3f}" in " ".join(page.split())
+    assert 'id="confusion"' in page
 
 
 def test_a_page_that_cannot_be_written_is_a_warning_and_the_run_is_finished(
@@ -396,6 +398,7 @@ def test_a_page_that_cannot_be_written_is_a_warning_and_the_run_is_finished(
     def block(event):
         blocked.mkdir(exist_ok=True)
 
-    result = train_run(small(photos, "phases.0.epochs=1"), tmp_path / "run", progress=block)
+    config = small(photos, "phases.0.epochs=1", "report=true")
+    result = train_run(config, tmp_path / "run", progress=block)
     assert result.validation is not None
     assert "The report was not written" in caplog.text
