@@ -49,6 +49,8 @@ def loading() -> Iterator[None]:
     # "All log messages before absl::InitializeLog()", oneDNN's and CUDA's are written directly to
     # the file descriptor before TensorFlow reads the level; hence the redirection.
     os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
+    # TensorFlow warns of models that are traced anew, which a command does that opens several.
+    logging.getLogger("tensorflow").setLevel(logging.ERROR)
     sys.stderr.flush()
     stderr = os.dup(2)
     with tempfile.TemporaryFile() as held:
