@@ -156,6 +156,11 @@ def log_losses(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
     return -log_scores[np.arange(len(labels)), labels]
 
 
+def bins_of(confidence: np.ndarray) -> np.ndarray:
+    """Returns the bin of each confidence, [N], 0 to 1, of the calibration error: int [N]."""
+    return np.clip(np.ceil(confidence * BINS).astype(int) - 1, 0, BINS - 1)
+
+
 def calibration_error(confidence: np.ndarray, hits: np.ndarray) -> float:
     """Returns the expected calibration error: 0 if 80% of images with confidence 0.8 are right.
 
@@ -170,6 +175,6 @@ def calibration_error(confidence: np.ndarray, hits: np.ndarray) -> float:
     Source: Guo et al., On Calibration of Modern Neural Networks, ICML 2017, equation 3.
     """
     confidence = confidence.astype(np.float64)
-    bins = np.clip(np.ceil(confidence * BINS).astype(int) - 1, 0, BINS - 1)
+    bins = bins_of(confidence)
     gaps = np.bincount(bins, weights=hits - confidence, minlength=BINS)  # n · (accuracy - mean)
     return float(np.abs(gaps).sum() / len(hits))

@@ -40,7 +40,7 @@ from kerasft.compare.verdict import WayResult
 from kerasft.compare.ways import AS_IS, WAYS, rates_of
 from kerasft.config.load import load_config, to_toml, unfreeze_defaults
 from kerasft.config.weights_names import file_for
-from kerasft.data.splits import bound_names, unit_numbers
+from kerasft.data.splits import bound_names, units_of_split
 from kerasft.errors import UserError
 from kerasft.files import write_atomic
 from kerasft.progress import Event, Progress, silent
@@ -384,10 +384,7 @@ def _units(comparison: Comparison, fraction: float) -> dict[int, np.ndarray]:
     """Returns the numbers of the validation images' units by seed, the same in all seeds."""
     # The validation images are the same with every fraction.
     of_seeds = {seed: one for (seed, share), one in comparison.sources.items() if share == fraction}
-    return {
-        seed: unit_numbers(photos.pictures(), bound_names(photos))[photos.indices("validation")]
-        for seed, photos in of_seeds.items()
-    }
+    return {seed: units_of_split(photos, "validation") for seed, photos in of_seeds.items()}
 
 
 def _keep(comparison: Comparison, winner: WayResult) -> Path | None:

@@ -77,6 +77,14 @@ def unit_numbers(pictures: Sequence[str], groups: Sequence[str] = ()) -> np.ndar
     return numbers
 
 
+def units_of_split(source: Source, split_name: str) -> np.ndarray:
+    """Returns the numbers of the units that a split's images belong to, int [N].
+
+    Copies of a photo, and photos of a group, are one unit.
+    """
+    return unit_numbers(source.pictures(), bound_names(source))[source.indices(split_name)]
+
+
 def without_copies(splits: np.ndarray, pictures: Sequence[str]) -> np.ndarray:
     """Marks images as unused that are in a later split as well.
 

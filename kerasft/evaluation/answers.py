@@ -1,4 +1,4 @@
-"""The table of answers, a row for each photo, as a CSV file: `evaluate --csv` and `predict --csv`.
+"""The table of answers, a row for each photo, as a CSV file.
 
 Shapes: N images.
 """

@@ -18,6 +18,7 @@ from kerasft.confidence import Abstention, Calibration
 from kerasft.config.load import load_config
 from kerasft.data.scan import open_images
 from kerasft.data.source import Source
+from kerasft.data.splits import units_of_split
 from kerasft.errors import UserError
 from kerasft.evaluation.evaluate import batches_of
 from kerasft.metrics import Figures
@@ -31,7 +32,6 @@ from kerasft.novelty.known import Known
 from kerasft.progress import Progress, silent
 from kerasft.record import RunRecord
 from kerasft.results import Result
-from kerasft.training.phase import units_of_split
 
 log = logging.getLogger("kerasft")
 

@@ -22,11 +22,11 @@ from kerasft.evaluation.evaluate import count_test
 from kerasft.evaluation.explain import heat_maps, overlay
 from kerasft.files import refuse_no_file
 from kerasft.heads.trained import features_of
-from kerasft.models.bundle import Bundle, compute, score
+from kerasft.models.bundle import Bundle, compute, score_with
 from kerasft.models.target import open_model, prepare_for
 from kerasft.models.tta import trained_part
 from kerasft.novelty import known
-from kerasft.novelty.known import Known
+from kerasft.novelty.known import Known, unit
 from kerasft.progress import Progress, silent
 from kerasft.reports.measured import Scored
 from kerasft.reports.run_page import (
@@ -104,8 +104,10 @@ def report_run(
     if not total:
         raise UserError(f"{run}: no images in the {split} split.")
     batches = split_batches(source, split, rule=opened.rule, batch_size=BATCH)
-    scores, logits = score(opened, batches, total=total, progress=progress)
-    unlike = _unlike(known.load_beside(of_run.known_path, opened), opened, source, split, progress)
+    seen = known.load_beside(of_run.known_path, opened)
+    model = seen.beside(opened) if seen else opened.scores_and_logits
+    scores, logits, *features = score_with(model, batches, total=total, progress=progress)
+    unlike = _unlike(seen, features[0]) if seen else None
     if split == "test":
         count_test(of_run)
     scored = scored_photos(source, split, scores, logits, opened.temperature)
@@ -165,17 +167,8 @@ def _look_closer(
     )
 
 
-def _unlike(
-    seen: Known | None, opened: Bundle, source: Source, split: str, progress: Progress
-) -> list[tuple[int, float]] | None:
-    """Finds the photos of a split that are unlike all training photos, the farthest first."""
-    if seen is None:
-        return None
-    batches = split_batches(source, split, rule=opened.rule, batch_size=BATCH)
-    total = len(source.indices(split))
-    *_, features = compute(
-        seen.beside(opened), batches, total=total, what="features", progress=progress
-    )
+def _unlike(seen: Known, features: np.ndarray) -> list[tuple[int, float]]:
+    """Finds the photos that are unlike all training photos, from features [N,F], farthest first."""
     far = seen.distances(features)
     there = np.flatnonzero(far > seen.threshold)
     order = there[np.argsort(-far[there], kind="stable")]
@@ -205,13 +198,8 @@ def nearest_of(
     Returns:
         For each photo, positions 0 to T-1 and cosine similarities, the most similar first.
     """
-    similar = _unit(features) @ _unit(training).T
+    similar = unit(features) @ unit(training).T
     order = np.argsort(-similar, axis=1, kind="stable")[:, :most]
     return [
         [(i, float(row[i])) for i in own.tolist()] for row, own in zip(similar, order, strict=True)
     ]
-
-
-def _unit(features: np.ndarray) -> np.ndarray:
-    flat = features.reshape(len(features), -1).astype(np.float64)
-    return flat / np.maximum(np.linalg.norm(flat, axis=1, keepdims=True), 1e-12)

@@ -326,6 +326,8 @@ def score(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Runs a classifier over images.
 
+    See `score_with`, which runs a larger model.
+
     Args:
         opened: the classifier.
         batches: pixels float32 [B,S,S,3], 0 to 255; see `compute`.
@@ -338,10 +340,22 @@ def score(
     Raises:
         UserError: a score is not a number, because the training went wrong.
     """
-    scores, logits = compute(opened.scores_and_logits, batches, total=total, progress=progress)
+    scores, logits = score_with(opened.scores_and_logits, batches, total=total, progress=progress)
+    return scores, logits
+
+
+def score_with(
+    model: keras.Model, batches: Iterable, *, total: int = 0, progress: Progress = silent
+) -> list[np.ndarray]:
+    """Runs a model that gives scores, logits and perhaps more, such as `Known.beside`, over images.
+
+    Args and errors are those of `score`; the model's outputs are returned, [N, ...] each.
+    """
+    outputs = list(compute(model, batches, total=total, progress=progress))
+    logits = outputs[1]
     if not np.isfinite(logits).all():
         raise UserError(
             "The model's scores are not numbers (NaN or infinite), so nothing can be measured. "
             "Its training went wrong: train again with a lower learning rate."
         )
-    return scores, logits
+    return outputs

@@ -9,7 +9,7 @@ from functools import cached_property
 
 import numpy as np
 
-from kerasft.metrics import BINS, Figures, calibration_error, log_losses, wilson
+from kerasft.metrics import BINS, Figures, bins_of, calibration_error, log_losses, wilson
 
 
 @dataclass(frozen=True, eq=False)
@@ -153,7 +153,7 @@ def reliability(scores: np.ndarray, hits: np.ndarray) -> tuple[list[Bin], float]
         The bins that hold photos, from low to high, and the expected calibration error.
     """
     confidence = scores.max(axis=1).astype(np.float64)
-    which = np.clip(np.ceil(confidence * BINS).astype(int) - 1, 0, BINS - 1)
+    which = bins_of(confidence)
     bins = [
         Bin(
             low=number / BINS,

@@ -16,8 +16,7 @@ from kerasft import confidence
 from kerasft.activations.context import RunContext
 from kerasft.activations.store import Stored
 from kerasft.config.fields import Solved
-from kerasft.data.source import Source
-from kerasft.data.splits import bound_names, unit_numbers
+from kerasft.data.splits import units_of_split
 from kerasft.errors import PhaseFailed, UserError
 from kerasft.metrics import Figures
 from kerasft.models import bundle
@@ -132,14 +131,6 @@ def run_phase(context: RunContext, index: int, net: Net, best_so_far: float) -> 
         calibration=calibration,
     )
     return EndedPhase(result, saved, logits)
-
-
-def units_of_split(source: Source, split_name: str) -> np.ndarray:
-    """Returns the numbers of the units that a split's images belong to, int [N].
-
-    Copies of a photo, and photos of a group, are one unit.
-    """
-    return unit_numbers(source.pictures(), bound_names(source))[source.indices(split_name)]
 
 
 def _begin_known(context: RunContext, index: int, net: Net) -> Known | None:
