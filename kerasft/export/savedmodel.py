@@ -57,7 +57,9 @@ def write_savedmodel(opened: Bundle, folder: Path) -> None:
     def serve_pixels(pixels: tf.Tensor) -> dict[str, tf.Tensor]:
         count = tf.shape(pixels)[0]
         # Some kernels of TensorFlow fail on an empty batch, so it is padded with one image.
-        pixels = tf.pad(pixels, [[0, tf.cast(count == 0, tf.int32)], [0, 0], [0, 0], [0, 0]])
+        # Not with tf.pad: padding by a tensor loses S, without which LiteRT converts no convolution.
+        black = tf.zeros([tf.cast(count == 0, tf.int32), size, size, 3])
+        pixels = tf.concat([pixels, black], axis=0)
         scores, logits = model(pixels, training=False)
         return {"scores": scores[:count], "logits": logits[:count]}
 

@@ -128,6 +128,12 @@ def test_an_empty_batch_gives_empty_outputs(signatures):
     )  # fmt: skip
 
 
+def test_the_signature_that_takes_pixels_converts_to_litert(exported):
+    keys = {"signature_keys": ["serve_pixels"]}
+    converter = tf.lite.TFLiteConverter.from_saved_model(str(exported.path), **keys)
+    assert converter.convert()[4:8] == b"TFL3"
+
+
 def test_images_of_different_sizes_and_formats_share_a_batch(signatures):
     generated = parity.generated_images()
     both = [generated["palette.gif"], generated["exif_6.jpg"]]  # 60 x 44 and 44 x 60
