@@ -57,7 +57,7 @@ def write_savedmodel(opened: Bundle, folder: Path) -> None:
     def serve_pixels(pixels: tf.Tensor) -> dict[str, tf.Tensor]:
         count = tf.shape(pixels)[0]
         # Some kernels of TensorFlow fail on an empty batch, so it is padded with one image.
-        # Not with tf.pad: padding by a tensor loses S, without which LiteRT converts no convolution.
+        # Not by tf.pad, which loses S here; then LiteRT can convert no convolution.
         black = tf.zeros([tf.cast(count == 0, tf.int32), size, size, 3])
         pixels = tf.concat([pixels, black], axis=0)
         scores, logits = model(pixels, training=False)
