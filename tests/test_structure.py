@@ -33,6 +33,7 @@ ORDER = (
     "cli",
     "compare",
     "checking",
+    "serving",
     "evaluation",
     "export",  # below evaluation, which predicts with exports
     "training",

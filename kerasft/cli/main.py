@@ -16,7 +16,7 @@ from kerasft.cli.imports import import_caffe, import_torch
 from kerasft.cli.pages import fields, guide
 from kerasft.cli.photos import check, sample_data
 from kerasft.cli.train import find_lr, train, unfreeze_and_continue
-from kerasft.cli.use import calibrate, evaluate, explain, export, predict, report
+from kerasft.cli.use import calibrate, evaluate, explain, export, predict, report, serve
 from kerasft.cli.wording import error_text
 from kerasft.errors import UserError
 
@@ -64,6 +64,7 @@ for command in (
     report,
     calibrate,
     export,
+    serve,
     compare,
     backbones,
     blocks,

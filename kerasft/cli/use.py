@@ -26,6 +26,7 @@ if TYPE_CHECKING:  # TensorFlow would start with every command
     from kerasft.evaluation.predict import Prediction
     from kerasft.evaluation.report import RunReport
     from kerasft.export.export import ExportResult
+    from kerasft.serving.serve import Started
 
 _csv_option = click.option(
     "--csv",
@@ -328,6 +329,70 @@ def export(
     with showing() as progress:
         result = export_run(run, to=to, data=data, format=format, progress=progress)
     print_result(result, export_text, as_json=as_json)
+
+
+@click.command()
+@click.argument("target", metavar="RUN|EXPORT", type=click.Path(path_type=Path))
+@click.option(
+    "--port",
+    type=click.IntRange(0, 65535),
+    default=8501,
+    show_default=True,
+    help="Port to listen on; 0 takes a free one.",
+)
+@click.option(
+    "--host",
+    default="127.0.0.1",
+    show_default=True,
+    help="Address to listen on. 0.0.0.0 lets other machines in.",
+)
+@click.option(
+    "--token-file",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="File with a token that every request must bring: Authorization: Bearer TOKEN.",
+)
+@click.option("--name", help="Name of the model in addresses. Default: that of the RUN.")
+def serve(target: Path, port: int, host: str, token_file: Path | None, name: str | None) -> None:
+    """Serves a run or an export: TensorFlow Serving's REST API, and a page at /.
+
+    Of a RUN the newest export is served; one is made if there is none. A version that appears in
+    the folder later takes over without a pause. Ctrl-C stops the server.
+
+    \b
+    Example:
+        kerasft serve runs/photos
+        kerasft serve runs/photos/export --host 0.0.0.0 --token-file token
+    """
+    with loading():
+        from kerasft.serving.serve import prepare_for, serve_model
+
+        prepare_for(target)
+
+    def show(server: "Started") -> None:
+        click.echo(started_text(server))
+
+    with showing() as progress:
+        serve_model(
+            target,
+            port=port,
+            host=host,
+            token_file=token_file,
+            name=name,
+            progress=progress,
+            started=show,
+        )
+        click.echo("Stopped.")
+
+
+def started_text(server: "Started") -> str:
+    """Writes where a server listens, what it serves and how it is stopped."""
+    return (
+        f"Serving version {server.version} of {server.folder} as '{server.name}':\n"
+        f"  {server.url}/                              a page for people\n"
+        f"  {server.url}/v1/models/{server.name}:predict   TensorFlow Serving's REST API\n"
+        "Ctrl-C stops it."
+    )
 
 
 def report_text(report: "Report") -> str:

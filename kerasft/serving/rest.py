@@ -1,0 +1,296 @@
+"""JSON of TensorFlow Serving: requests of `:predict` read, answers, states and metadata written.
+
+    {"instances": [{"b64": "..."}]}     rows     -> {"predictions": [{"scores": ...}]}
+    {"inputs": [{"b64": "..."}]}        columns  -> {"outputs": {"scores": [...]}}
+
+An input is the only one of its signature, so it may be named or not: {"image_bytes": {"b64": ...}}
+in a row, {"image_bytes": [{"b64": ...}]} in columns. A signature with one output answers with that
+alone instead of an object.
+
+Here an item that is wrong is answered at its position, {"error": "..."}, and only a request in
+which all are wrong is refused. TensorFlow Serving refuses all for one.
+
+Source: "RESTful API" in the documentation of TensorFlow Serving.
+"""
+
+import base64
+import binascii
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from starlette.exceptions import HTTPException
+
+from kerasft.errors import did_you_mean
+from kerasft.serving.batching import Row
+from kerasft.serving.limits import Limits
+from kerasft.serving.signatures import DEFAULT, ERROR, FILES, Signature, pixels_of
+from kerasft.serving.versions import State, Version
+from kerasft.text import shortened
+
+MOST_SAID = 3
+"""Number of wrong items that an error lists."""
+
+
+@dataclass(frozen=True, eq=False)
+class Asked:
+    """A request, read.
+
+    Attributes:
+        signature: the signature that is called.
+        columns: whether the columnar form was used, and is to be answered.
+        items: what is computed, with its number of pixels; a row with the error for a wrong one.
+    """
+
+    signature: Signature
+    columns: bool
+    items: Sequence[tuple[Any, int] | Row]
+
+    @property
+    def name(self) -> str:
+        """The name of the list of items in the request."""
+        return "inputs" if self.columns else "instances"
+
+
+def read(body: bytes, signatures: Mapping[str, Signature], limits: Limits) -> Asked:
+    """Reads the body of a request.
+
+    Args:
+        body: the body.
+        signatures: signatures of the version that is asked, by name.
+        limits: limits of the server.
+
+    Raises:
+        HTTPException: 400, the request as a whole is wrong.
+    """
+    asked = _parse(body)
+    name = asked.get("signature_name") or DEFAULT
+    if not isinstance(name, str) or name not in signatures:
+        raise _wrong(
+            f"signature_name: expected one of {', '.join(signatures)}, got {_shown(name)}."
+            f"{did_you_mean(name, signatures) if isinstance(name, str) else ''}"
+        )
+    signature = signatures[name]
+    if ("instances" in asked) == ("inputs" in asked):
+        raise _wrong(
+            'Expected either "instances", a list with an item per image, or "inputs", a list of '
+            f"all; got {'both' if 'inputs' in asked else _listed(asked)}."
+        )
+    columns = "inputs" in asked
+    given = asked["inputs" if columns else "instances"]
+    if columns and isinstance(given, dict) and list(given) == [signature.takes]:
+        given = given[signature.takes]
+    where = "inputs" if columns else "instances"
+    if not isinstance(given, list) or not given:
+        form = _form(signature)
+        raise _wrong(f"{where}: expected a list such as [{form}], got {_shown(given)}.")
+    if len(given) > limits.instances:
+        raise _wrong(
+            f"{where}: expected at most {limits.instances:,} items, got {len(given):,}. "
+            "Send them in several requests."
+        )
+    read_one = _read_file if signature.takes == FILES else _pixel_reader(signature.side)
+    return Asked(signature, columns, [_item(one, signature, read_one) for one in given])
+
+
+def _parse(body: bytes) -> Mapping[str, Any]:
+    # Each bracket becomes an object of 56 bytes or more. In pixels there is one for three numbers.
+    if body.count(b"[") + body.count(b"{") > 2_000 + len(body) // 6:
+        raise _wrong("The body has too many brackets to be a list of images.")
+    try:
+        asked = json.loads(body)
+    except RecursionError:
+        raise _wrong("The body has too many brackets within brackets.") from None
+    except ValueError as error:  # not UTF-8, or a number of 5,000 digits, too
+        text = error.msg if isinstance(error, json.JSONDecodeError) else "its text is not readable"
+        raise _wrong(f"The body is not JSON: {text[:1].lower()}{text[1:]}.") from None
+    if not isinstance(asked, dict):
+        raise _wrong(f"Expected a JSON object, got {_shown(asked)}.")
+    return asked
+
+
+def _wrong(text: str) -> HTTPException:
+    return HTTPException(400, text)
+
+
+def _listed(asked: Mapping[str, Any]) -> str:
+    names = [shortened(name, 40) for name in list(asked)[:5]]
+    return f"only {', '.join(names)}" if names else "an empty object"
+
+
+def _shown(value: Any) -> str:
+    """Names a value of a request in a few words."""
+    if value is None or isinstance(value, bool):
+        return json.dumps(value)
+    if isinstance(value, str):
+        return f"'{shortened(value, 40)}'"
+    if isinstance(value, list):
+        return "a list" if value else "an empty list"
+    if isinstance(value, dict):
+        names = ", ".join(shortened(name, 20) for name in list(value)[:3])
+        return f"an object with {names}" if names else "an empty object"
+    return f"the number {str(value)[:40]}" if isinstance(value, float) else "a number"
+
+
+def _form(signature: Signature) -> str:
+    return '{"b64": "..."}' if signature.takes == FILES else "[[[0, 0, 0], ...], ...]"
+
+
+def _item(
+    given: Any, signature: Signature, read_one: Callable[[Any], tuple[Any, int]]
+) -> tuple[Any, int] | Row:
+    """Reads an item; returns the row of its error if it is wrong."""
+    if isinstance(given, dict) and list(given) == [signature.takes]:
+        given = given[signature.takes]
+    elif isinstance(given, dict) and list(given) != ["b64"]:
+        near = did_you_mean(next(iter(given), ""), ["b64", signature.takes])
+        return {ERROR: f"Expected {_form(signature)}, got {_shown(given)}.{near}"}
+    try:
+        return read_one(given)
+    except ValueError as error:
+        return {ERROR: str(error)}
+
+
+def _read_file(given: Any) -> tuple[bytes, int]:
+    text = given.get("b64") if isinstance(given, dict) and list(given) == ["b64"] else None
+    if not isinstance(text, str):
+        raise ValueError(
+            'Expected {"b64": "..."}, with the file in base64; got '
+            f"{_shown(given)}. A file that is not in base64 can't stand in JSON."
+        )
+    try:
+        encoded = base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError):
+        encoded = _lenient(text)
+    return encoded, pixels_of(encoded)
+
+
+def _lenient(text: str) -> bytes:
+    """Decodes base64 in lines, or without the signs at its end."""
+    if text.startswith("data:"):
+        raise ValueError("It is a data: URL. Leave out all up to its comma.")
+    joined = "".join(text.split())
+    try:
+        return base64.b64decode(joined + "=" * (-len(joined) % 4), validate=True)
+    except (binascii.Error, ValueError):
+        raise ValueError("It is not base64.") from None
+
+
+def _pixel_reader(side: int) -> Callable[[Any], tuple[np.ndarray, int]]:
+    def read_pixels(given: Any) -> tuple[np.ndarray, int]:
+        try:
+            pixels = np.asarray(given)
+        except ValueError:  # lists of different lengths
+            pixels = np.zeros(0, object)
+        if pixels.shape != (side, side, 3) or pixels.dtype.kind not in "iuf":
+            shape = "x".join(map(str, pixels.shape)) if pixels.dtype.kind in "iuf" else ""
+            raise ValueError(
+                f"Expected {side} rows of {side} pixels of 3 numbers, got "
+                f"{f'numbers of shape {shape}' if shape else 'something else'}."
+            )
+        pixels = pixels.astype("float32")
+        if not np.isfinite(pixels).all() or pixels.min() < 0 or pixels.max() > 255:
+            raise ValueError("Expected numbers from 0 to 255, got others.")
+        return pixels, side * side
+
+    return read_pixels
+
+
+def answer(asked: Asked, rows: Sequence[Row]) -> bytes:
+    """Writes the answer.
+
+    Args:
+        asked: the request.
+        rows: a row for each of its items; one that has only an error is a wrong item.
+
+    Raises:
+        HTTPException: 400, all items are wrong.
+    """
+    wrong = [_is_wrong(row) for row in rows]
+    if all(wrong):
+        said = [f"{asked.name}[{i}]: {row[ERROR]}" for i, row in enumerate(rows[:MOST_SAID])]
+        more = [f"And {len(rows) - MOST_SAID:,} more."] if len(rows) > MOST_SAID else []
+        raise _wrong(" ".join(said + more))
+    gives = asked.signature.gives
+    if not asked.columns:
+        written = [
+            {ERROR: row[ERROR]} if bad else _row(row, gives)
+            for row, bad in zip(rows, wrong, strict=True)
+        ]
+        return _json({"predictions": written})
+    if len(gives) == 1:
+        [name] = gives
+        column = [None if bad else plain(row[name]) for row, bad in zip(rows, wrong, strict=True)]
+        errors = {"errors": [row.get(ERROR, "") for row in rows]} if any(wrong) else {}
+        return _json({"outputs": column, **errors})
+    model = rows[wrong.index(False)]
+    names = [*gives, *([ERROR] if any(wrong) and ERROR not in gives else [])]
+    columns = {
+        name: [
+            row.get(ERROR, "")
+            if name == ERROR
+            else _nothing(name, model[name])
+            if bad
+            else plain(row[name])
+            for row, bad in zip(rows, wrong, strict=True)
+        ]
+        for name in names
+    }
+    return _json({"outputs": columns})
+
+
+def _is_wrong(row: Row) -> bool:
+    return bool(row.get(ERROR))
+
+
+def _row(row: Row, gives: Sequence[str]) -> Any:
+    return plain(row[gives[0]]) if len(gives) == 1 else {name: plain(row[name]) for name in gives}
+
+
+def _nothing(name: str, like: Any) -> Any:
+    """Returns what stands in a column for a wrong item: zeros, no label, nothing known."""
+    if name == "labels":
+        return plain(like)
+    if name == "top_label":
+        return ""
+    if name == "abstain":
+        return True
+    return np.zeros_like(like).tolist()
+
+
+def plain(value: Any) -> Any:
+    """Returns an output as JSON has it; a float32 with as many digits as tell it from others."""
+    if isinstance(value, np.ndarray):
+        return [float(f"{number:.9g}") for number in value.tolist()]
+    if isinstance(value, np.floating):
+        return float(f"{value:.9g}")
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def _json(value: Any) -> bytes:
+    return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
+
+
+def states(found: Mapping[int, State]) -> Mapping[str, Any]:
+    """Writes the states of versions."""
+    return {
+        "model_version_status": [
+            {
+                "version": str(number),
+                "state": state.name,
+                "status": {
+                    "error_code": "FAILED_PRECONDITION" if state.problem else "OK",
+                    "error_message": state.problem,
+                },
+            }
+            for number, state in found.items()
+        ]
+    }
+
+
+def metadata(name: str, version: Version) -> Mapping[str, Any]:
+    """Writes the signatures of a version."""
+    spec = {"name": name, "signature_name": "", "version": str(version.number)}
+    return {"model_spec": spec, "metadata": version.model.metadata}

@@ -1,0 +1,106 @@
+"""What the page asks for: about, predict and explain, of a run and of an export."""
+
+import io
+
+import httpx
+import pytest
+from encoded import PHOTO, blocks, encode
+from PIL import Image
+from served import ask, exported, serving
+from small_run import NAMES, small_run
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    run = small_run(tmp_path_factory.mktemp("served"))
+    exported(run)
+    return run
+
+
+@pytest.fixture(scope="module")
+def url(run):
+    with serving(run) as server:
+        yield server.url
+
+
+def test_the_page_is_sent_with_headers_that_keep_everything_else_out(url):
+    got = httpx.get(f"{url}/")
+    assert got.status_code == 200
+    assert got.headers["content-type"] == "text/html; charset=utf-8"
+    assert got.headers["content-security-policy"].startswith("default-src 'self';")
+    assert got.headers["x-content-type-options"] == "nosniff"
+    assert "server" not in got.headers
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"), [("page.css", "text/css"), ("page.js", "text/javascript")]
+)
+def test_its_files_are_sent(url, name, kind):
+    got = httpx.get(f"{url}/page/{name}")
+    assert (got.status_code, got.headers["content-type"]) == (200, f"{kind}; charset=utf-8")
+
+
+def test_about_says_what_is_served(url):
+    assert httpx.get(f"{url}/page/about").json() == {
+        "name": "run",
+        "version": 1,
+        "format": "SavedModel",
+        "classes": ["circle", "cross", "stripes"],
+        "threshold": None,
+        "explains": True,
+        "image_size": 32,
+        "largest_file": 32_000_000,
+    }
+
+
+def test_a_photo_gets_the_labels_that_the_rest_api_gives(url):
+    got = httpx.post(f"{url}/page/predict", content=PHOTO)
+    [row] = ask(f"{url}/v1/models/run:predict", PHOTO).json()["predictions"]
+    said = got.json()
+    assert got.status_code == 200
+    assert (said["abstain"], said["novel"], said["error"]) == (None, None, "")
+    assert {one["label"]: one["score"] for one in said["labels"]} == dict(
+        zip(NAMES, row["scores"], strict=True)
+    )
+    scores = [one["score"] for one in said["labels"]]
+    assert scores == sorted(scores, reverse=True)
+
+
+def test_a_photo_that_only_kerasft_converts_is_answered_too(url):
+    got = httpx.post(f"{url}/page/predict", content=encode(blocks(), "TIFF"))
+    assert (got.status_code, len(got.json()["labels"])) == (200, 3)
+
+
+@pytest.mark.parametrize("path", ["predict", "explain"])
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        (b"", "The file is empty."),
+        (b"hello", "The file is not a JPEG, PNG, GIF, BMP or WebP image."),
+        (PHOTO[:-40], "The file is truncated."),
+    ],
+)
+def test_a_file_that_is_no_image_is_refused_with_the_reason(url, path, body, said):
+    got = httpx.post(f"{url}/page/{path}", content=body)
+    assert (got.status_code, got.json()) == (400, {"error": said})
+
+
+def test_a_photo_of_a_run_is_explained_by_a_picture_of_the_models_size(url):
+    got = httpx.post(f"{url}/page/explain?label=cross", content=PHOTO)
+    assert (got.status_code, got.headers["content-type"]) == (200, "image/png")
+    assert Image.open(io.BytesIO(got.content)).size == (32, 32)
+
+
+def test_an_unknown_class_is_refused(url):
+    got = httpx.post(f"{url}/page/explain?label=cros", content=PHOTO)
+    assert got.status_code == 404
+    assert got.json() == {"error": "There is no class 'cros'. Did you mean 'cross'?"}
+
+
+def test_an_export_has_no_pictures(run):
+    with serving(run / "export") as server:
+        assert server.name == "run"
+        assert httpx.get(f"{server.url}/page/about").json()["explains"] is False
+        got = httpx.post(f"{server.url}/page/explain", content=PHOTO)
+    assert got.status_code == 404
+    assert got.json()["error"].startswith("An export has no gradients")

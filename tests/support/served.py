@@ -1,0 +1,74 @@
+"""A server on a loopback port, in a thread of the test's process."""
+
+import base64
+import json
+import shutil
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from kerasft.export.savedmodel import write_savedmodel
+from kerasft.models import bundle
+from kerasft.serving.serve import Started, serve_model
+
+
+@contextmanager
+def serving(target: Path, **options: Any) -> Iterator[Started]:
+    """Serves a run or an export on a free port until the block ends; options as in `serve_model`.
+
+    Yields:
+        The server that listens.
+    """
+    listens, servers, errors = threading.Event(), [], []
+
+    def started(server: Started) -> None:
+        servers.append(server)
+        listens.set()
+
+    def work() -> None:
+        try:
+            serve_model(target, port=0, started=started, **options)
+        except BaseException as error:
+            errors.append(error)
+        listens.set()
+
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    assert listens.wait(60)
+    if errors:
+        raise errors[0]
+    [server] = servers
+    try:
+        yield server
+    finally:
+        server.stop()
+        thread.join(30)
+        assert not thread.is_alive()
+        assert errors == []
+
+
+def exported(run: Path, number: int = 1) -> Path:
+    """Writes a version of a run's model without the parity proof, whole or not at all.
+
+    Returns:
+        The folder of the version, RUN/export/NUMBER.
+    """
+    part = run / f"part-{number}"
+    write_savedmodel(bundle.load(run / "model.keras"), part)
+    (run / "export").mkdir(exist_ok=True)
+    return Path(shutil.move(part, run / "export" / str(number)))
+
+
+def base64_of(encoded: bytes) -> dict[str, str]:
+    """Writes the bytes of a file as they stand in a request."""
+    return {"b64": base64.b64encode(encoded).decode()}
+
+
+def ask(url: str, *files: bytes, **more: Any) -> httpx.Response:
+    """Asks a server to predict files in the row form."""
+    body = {"instances": [base64_of(one) for one in files], **more}
+    return httpx.post(url, content=json.dumps(body), timeout=30)
