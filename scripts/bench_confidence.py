@@ -70,7 +70,7 @@ def measure(data: str, seed: int, method: str, work: Path, foreign: list[Path]) 
     opened = load(Run(path).model_path)
     found = open_images(open_run(path), opened.class_names, data=None, progress=silent)
     labels = found.labels[found.indices("test")]
-    _, logits = score(opened, batches_of(found, "test", opened), total=len(labels))
+    _, logits = score(opened, batches_of(found, "test", opened.rule), total=len(labels))
     scores = softmax(logits / calibration.temperature, axis=1).max(axis=1)
     hits = logits.argmax(axis=1) == labels
     kept = {}

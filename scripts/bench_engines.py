@@ -146,7 +146,7 @@ def engine(name: str, prefix: Any) -> Callable[[np.ndarray], list[np.ndarray]]:
 def _openvino(prefix: Any, precision: str) -> Callable[[np.ndarray], list[np.ndarray]]:
     import os
 
-    import openvino  # type: ignore[import-not-found]
+    import openvino
     import tensorflow as tf
 
     spec = tf.TensorSpec([None, *prefix.input_shape[1:]], tf.float32)

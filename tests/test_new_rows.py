@@ -14,7 +14,7 @@ TOY = ("--backbone", "Toy", "--weights", "none", "--image-size", "32")
 COMMANDS = {
     "train": ("train", "--data", "photos.lines", *TOY, "--method", "nearest-mean", "--json"),
     "export": ("export", "runs/photos", "--format", "npz"),
-    "predict": ("predict", "runs/photos/export", "photos/cross", "--top", "1", "--json"),
+    "predict": ("predict", "runs/photos/export-npz", "photos/cross", "--top", "1", "--json"),
     "blocks": ("blocks", "Toy", "--json"),
     "unknown way": ("compare", "photos.lines", "--ways", "nearest"),
     "help of train": ("train", "--help"),
@@ -60,7 +60,7 @@ def test_a_run_reads_a_new_kind_of_source_and_solves_a_new_net_by_a_new_method(d
 
 def test_a_new_format_is_proven_in_fresh_processes_and_predicts(done):
     assert done["export"]["code"] == 0, done["export"]["stderr"]
-    assert done["export"]["stdout"].startswith("NPZ: runs/photos/export/1\nCompared with model")
+    assert done["export"]["stdout"].startswith("NPZ: runs/photos/export-npz/1\n")
     predicted = result_of(done["predict"])
     assert [Path(photo["file"]).parent.name for photo in predicted] == ["cross"] * 12
     assert all("label" in photo["predictions"][0] for photo in predicted)
@@ -70,7 +70,7 @@ def test_help_texts_name_the_new_rows(done):
     words = " ".join(done["help of train"]["stdout"].split()).replace("- ", "-")
     assert "svm, rbf-svm, nearest-mean." in words
     assert "tfds:NAME, or a file with lines of path and class." in words
-    assert "--format [savedmodel|npz]" in " ".join(done["help of export"]["stdout"].split())
+    assert "--format [saved-model|npz]" in " ".join(done["help of export"]["stdout"].split())
 
 
 def test_errors_name_the_new_rows(done):
@@ -79,4 +79,4 @@ def test_errors_name_the_new_rows(done):
     assert "or 'nearest-mean', got 'nearest'. Did you mean 'nearest-mean'?" in words
     ways = " ".join(done["unknown way"]["stderr"].split())
     assert "svm, rbf-svm, nearest-mean, linear, fc" in ways
-    assert "'npy' is not one of 'savedmodel', 'npz'" in done["unknown format"]["stderr"]
+    assert "'npy' is not one of 'saved-model', 'npz'" in done["unknown format"]["stderr"]

@@ -1,8 +1,8 @@
 """The commands that use a run: `kerasft evaluate`, `predict`, `explain`, `report` and others."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -15,7 +15,7 @@ from kerasft.cli.options import (
 )
 from kerasft.cli.terminal import loading, showing
 from kerasft.cli.wording import as_typed, fields_typed
-from kerasft.export.formats import DEFAULT, EXPORTERS
+from kerasft.export.formats import DEFAULT, EXPORTERS, QUANTIZATIONS
 from kerasft.text import count, size_text
 
 if TYPE_CHECKING:  # TensorFlow would start with every command
@@ -40,7 +40,7 @@ LARGEST_TABLE = 20
 
 
 @click.command()
-@click.argument("target", metavar="RUN|MODEL.keras")
+@click.argument("target", metavar="RUN|MODEL.keras|EXPORT")
 @click.option(
     "--split",
     type=click.Choice(["test", "validation", "train"]),
@@ -73,7 +73,8 @@ def evaluate(
 ) -> None:
     """Measures a model on one split of its run, or on other photos.
 
-    For a MODEL.keras, all images of --data are scored, unless they have splits of their own.
+    For a MODEL.keras, all images of --data are scored, unless they have splits of their own. An
+    EXPORT in the folder of its run is measured on the photos of that run.
 
     \b
     Example:
@@ -96,7 +97,7 @@ def evaluate(
 
 
 @click.command()
-@click.argument("target", metavar="RUN|MODEL.keras|SAVEDMODEL|imagenet:NAME|IMPORTED.h5")
+@click.argument("target", metavar="RUN|MODEL.keras|EXPORT|imagenet:NAME|IMPORTED.h5")
 @click.argument("files", metavar="FILES_OR_FOLDERS...", nargs=-1, required=True)
 @click.option(
     "--top",
@@ -292,42 +293,80 @@ def calibrated_text(result: "Calibrated") -> str:
     return "\n".join(said)
 
 
-def _format_option(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Adds --format where there is a choice of formats."""
-    if len(EXPORTERS) == 1:
-        return command
-    choice = click.Choice(list(EXPORTERS))
-    return click.option("--format", type=choice, default=DEFAULT, show_default=True)(command)
-
-
 @click.command()
 @click.argument("run", type=click.Path(path_type=Path))
+@click.option(
+    "--format",
+    type=click.Choice(list(EXPORTERS)),
+    default=DEFAULT,
+    show_default=True,
+    help="What the model is for: TensorFlow Serving, phones and small computers (litert), "
+    "any runtime (onnx), Intel's (openvino), Keras.",
+)
+@click.option(
+    "--quantize",
+    type=click.Choice(list(QUANTIZATIONS)),
+    help="Makes it smaller: weights of 16 bits, or weights and activations of 8, for which "
+    "training photos are shown to it. Default: float32.",
+)
+@click.option(
+    "--max-accuracy-drop",
+    type=float,
+    metavar="SHARE",
+    help="Validation accuracy that --quantize may cost. Default: 0.01, or one photo.",
+)
+@click.option(
+    "--assert-accuracy-at-least",
+    "least_accuracy",
+    type=float,
+    metavar="SHARE",
+    help="Exports nothing if the validation accuracy of the export is below it.",
+)
 @click.option(
     "--to",
     type=click.Path(path_type=Path),
     metavar="DIR",
-    help="Folder of the exported versions. Default: RUN/export.",
+    help="Folder of the exported versions. Default: RUN/export, for other formats "
+    "RUN/export-FORMAT.",
 )
 @data_option
-@_format_option
 @json_option
 def export(
-    run: Path, to: Path | None, data: str | None, as_json: bool, format: str = DEFAULT
+    run: Path,
+    format: str,
+    quantize: str | None,
+    max_accuracy_drop: float | None,
+    least_accuracy: float | None,
+    to: Path | None,
+    data: str | None,
+    as_json: bool,
 ) -> None:
-    """Exports a run as a SavedModel that takes image bytes, and verifies it.
+    """Exports a run for use elsewhere, and verifies the export.
 
-    Each export is a new version, DIR/1, DIR/2, ..., as TF Serving expects. It is compared
-    with model.keras in fresh processes, and removed if it differs.
+    A SavedModel takes the bytes of image files; the other formats take pixels, RGB, 0 to 255, and
+    have a program beside them that reads photos. Each export is a new version, DIR/1, DIR/2, ...,
+    as TF Serving expects. It is compared with model.keras in fresh processes, in the runtime that
+    will compute it, and removed if it differs.
 
     \b
     Example:
-        kerasft export runs/photos --to exported
+        kerasft export runs/photos
+        kerasft export runs/photos --assert-accuracy-at-least 0.9
     """
     with loading():
         from kerasft.export.export import export_run
 
     with showing() as progress:
-        result = export_run(run, to=to, data=data, format=format, progress=progress)
+        result = export_run(
+            run,
+            to=to,
+            data=data,
+            format=format,
+            quantize=quantize,
+            max_accuracy_drop=max_accuracy_drop,
+            least_accuracy=least_accuracy,
+            progress=progress,
+        )
     print_result(result, export_text, as_json=as_json)
 
 
@@ -545,12 +584,20 @@ def _doubts(result: "Prediction") -> str:
 
 
 def export_text(result: "ExportResult") -> str:
-    """Writes the path of the export and how closely it agrees with model.keras."""
-    proof = result.proof
-    return (
-        f"{EXPORTERS[result.format].label}: {result.path}\n"
+    """Writes where the export is, what it costs, and how closely it agrees with model.keras."""
+    proof, found = result.proof, result.accuracy
+    kind = f", {result.quantize}" if result.quantize else ""
+    lines = [
+        f"{EXPORTERS[result.format].label}{kind}: {result.path}",
+        f"{size_text(result.bytes)}, {result.latency_ms:.1f} ms for one image on this machine.",
         f"Compared with model.keras on {count(proof.n, 'image')}: scores differ by at most "
         f"{proof.max_abs_diff:.1e}, logits by {proof.max_abs_diff_logits:.1e}, "
-        f"same label on {proof.top1_agreement:.1%}.\n"
-        f"\nNext:\n  kerasft predict {as_typed(str(result.path))} PHOTO.jpg"
-    )
+        f"same label on {proof.top1_agreement:.1%}.",
+    ]
+    if found:
+        lines.append(
+            f"Accuracy on {count(found.n, 'validation photo')}: {found.export:.3f}, model.keras "
+            f"{found.model:.3f}."
+        )
+    lines.append(f"\nNext:\n  kerasft predict {as_typed(str(result.path))} PHOTO.jpg")
+    return "\n".join(lines)

@@ -372,7 +372,7 @@ def _measured(
         chosen = np.isin(labels, known)
         if not chosen.any():
             continue
-        batches = batches_of(found, split, model)
+        batches = batches_of(found, split, model.rule)
         scores, logits = score(model, batches, total=len(labels), progress=comparison.watched)
         if matches is not None:
             logits = np.log(scores_of(matches, scores) + 1e-12)

@@ -1,6 +1,7 @@
 """Predictions of a model, their reasons and their quality.
 
     evaluate    `evaluate_run` scores the images of a split and makes a Report
+    classifier  what is measured: a model of a run, or an export
     predict     `predict` returns the best labels of image files
     explain     `explain` shows which places of image files speak for a class
     maps        the last feature maps of a model, and a class's gradient in them
@@ -10,7 +11,8 @@
     answers     a table of answers, a row for each photo, as CSV
     calibrate   `calibrate_run` fits the temperature and the threshold of a finished run
 
-Pixels are scored in float32 by model.keras, never from stored activations.
+Pixels are scored in float32 by model.keras, or by an export in its runtime, never from stored
+activations.
 
 Shapes: N images, K classes; scores and logits are float32 [N,K].
 """

@@ -98,7 +98,10 @@ def calibrate_run(
             raise UserError(f"{path}: has no validation images, which calibration needs.")
         labels = found.labels[positions]
         scores, logits = score(
-            before, batches_of(found, "validation", before), total=len(labels), progress=progress
+            before,
+            batches_of(found, "validation", before.rule),
+            total=len(labels),
+            progress=progress,
         )
         units = units_of_split(found, "validation")
         calibration = confidence.calibrate(logits, labels, units)
@@ -133,7 +136,7 @@ def calibrate_run(
 def _on_test(opened: Bundle, found: Source, progress: Progress) -> Figures:
     """Measures the model on test again: a temperature changes the log loss."""
     labels = found.labels[found.indices("test")]
-    batches = batches_of(found, "test", opened)
+    batches = batches_of(found, "test", opened.rule)
     _, logits = score(opened, batches, total=len(labels), progress=progress)
     return Figures.by_class(logits / opened.temperature, labels, opened.class_names)
 
@@ -152,7 +155,7 @@ def _known(
     features = keras.Model(opened.model.inputs[0], opened.model.get_layer(begun.layer).output)
 
     def of(split: str) -> np.ndarray:
-        batches, total = batches_of(found, split, opened), len(found.indices(split))
+        batches, total = batches_of(found, split, opened.rule), len(found.indices(split))
         return np.asarray(
             bundle.compute(features, batches, total=total, what="features", progress=progress)
         )

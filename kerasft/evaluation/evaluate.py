@@ -21,9 +21,11 @@ from kerasft.data.known import relabelled, warn_about_moves
 from kerasft.data.source import Source
 from kerasft.errors import UserError
 from kerasft.evaluation.answers import write_answers_csv
+from kerasft.evaluation.classifier import of_bundle, of_export
+from kerasft.export.formats import find_export
 from kerasft.files import refuse_no_file
+from kerasft.input_rule import InputRule
 from kerasft.metrics import calibration_error, log_loss, wilson
-from kerasft.models.bundle import Bundle, score
 from kerasft.models.target import open_model, prepare_for
 from kerasft.progress import Progress, silent
 from kerasft.results import Result
@@ -138,7 +140,8 @@ def evaluate_run(
     by their labels in the run; a warning names those that lie in another class now.
 
     Args:
-        target: run directory, model file, or "imagenet:NAME".
+        target: run directory, model file, export, or "imagenet:NAME". An export in the folder of
+            its run is measured on the photos of the run.
         split: "train", "validation" or "test". If the photos have no splits and belong to no
             run, "test" scores all of them, and the report's split is "all".
         data: source of photos. For a run, their present place if they were moved; for any other
@@ -165,7 +168,8 @@ def evaluate_run(
         )
     if csv is not None:
         refuse_no_file(Path(csv), "csv")
-    of_run = run.open_run(Path(target)) if Path(target).is_dir() else None
+    exported = find_export(Path(target))
+    of_run = _run_of(Path(target), exported[1] if exported else None)
     if of_run and flags:
         raise UserError(
             f"{target}: is a run, whose photos are read as when it was made. Leave out "
@@ -179,7 +183,7 @@ def evaluate_run(
             exit_code=2,
         )
     prepare_for(target)
-    opened = open_model(target)
+    opened = of_export(Path(target)) if exported else of_bundle(open_model(target))
     if of_run:
         found = scan.open_images(of_run, opened.class_names, data=data, progress=progress)
         if relabel:
@@ -206,8 +210,7 @@ def evaluate_run(
     if not len(positions):
         there = ", ".join(name for name in (*SPLITS, "all") if len(found.indices(name)))
         raise UserError(f"{data or target}: no images in the {split} split. It has: {there}.")
-    batches = batches_of(found, split, opened)
-    scores, logits = score(opened, batches, total=len(positions), progress=progress)
+    scores, logits = opened.score(batches_of(found, split, opened.rule), len(positions), progress)
     if of_run and split == "test" and not relabel:
         count_test(of_run)
     labels = found.labels[positions]
@@ -217,7 +220,7 @@ def evaluate_run(
         predicted, top = [names[k] for k in best], scores[np.arange(len(best)), best]
         given, unsure = [names[k] for k in labels], opened.abstains(scores)
         write_answers_csv(csv, paths, given, predicted, top, unsure)
-    measured = report(scores, logits / opened.temperature, labels, opened.class_names, split=split)
+    measured = report(scores, logits, labels, opened.class_names, split=split)
     answered = None
     if opened.threshold is not None:
         hits = logits.argmax(axis=1) == labels
@@ -227,14 +230,22 @@ def evaluate_run(
         measured,
         without_near_copies=copies,
         answered=answered,
-        out_of_fold=_out_of_fold(of_run, split, opened) if of_run else None,
+        out_of_fold=_out_of_fold(of_run, split) if of_run and not exported else None,
     )
 
 
-def _out_of_fold(of_run: run.Run, split: str, opened: Bundle) -> Quality | None:
+def _run_of(target: Path, exported: Path | None) -> run.Run | None:
+    """Returns the run that a target is, or that its export lies in; None if there is none."""
+    if exported is None:
+        return run.open_run(target) if target.is_dir() else None
+    around = run.Run(exported.resolve().parent.parent)
+    return around if around.record_path.is_file() else None
+
+
+def _out_of_fold(of_run: run.Run, split: str) -> Quality | None:
     """Returns what run.json says of a temperature on images that it was not fitted on."""
     calibration = run.read_record(of_run).calibration
-    fitted_here = split == "validation" and opened.temperature != 1
+    fitted_here = split == "validation" and calibration and calibration.temperature != 1
     return calibration.after if calibration and fitted_here else None
 
 
@@ -261,15 +272,15 @@ def without_copies(found: Source, split: str, logits: np.ndarray) -> WithoutCopi
     return WithoutCopies(len(hits), accuracy, wilson(int(hits.sum()), len(hits)))
 
 
-def batches_of(found: Source, split: str, opened: Bundle) -> Iterable:
+def batches_of(found: Source, split: str, rule: InputRule) -> Iterable:
     """Feeds the pixels of a split, in the order of its images, for `bundle.score`.
 
     Args:
         found: images with splits.
         split: name of the split.
-        opened: model, with its image size and resize rule.
+        rule: rule of the model.
     """
-    return split_batches(found, split, rule=opened.rule, batch_size=32)
+    return split_batches(found, split, rule=rule, batch_size=32)
 
 
 def count_test(of_run: run.Run) -> None:

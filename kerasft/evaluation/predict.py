@@ -1,4 +1,4 @@
-"""Predictions: labels and scores for image files, from a run, a model file or a SavedModel.
+"""Predictions: labels and scores for image files, from a run, a model file or an export.
 
 Shapes: N files that are images, K classes.
 """
@@ -16,7 +16,7 @@ from kerasft.errors import UserError
 from kerasft.evaluation.answers import write_answers_csv
 from kerasft.evaluation.photo_files import find_photos
 from kerasft.export import scorer
-from kerasft.export.formats import find_export
+from kerasft.export.formats import open_export
 from kerasft.files import refuse_no_file
 from kerasft.models import bundle
 from kerasft.models.bundle import Bundle
@@ -82,6 +82,7 @@ class Scored:
         abstain: bool [N]; None for a model that always answers.
         distances: distances to the nearest training photo, [N]; None if none is known.
         novel: bool [N], as in Prediction.
+        errors: N reasons why a file could not be read, "" for the others; () if all were.
     """
 
     scores: np.ndarray
@@ -90,9 +91,12 @@ class Scored:
     abstain: np.ndarray | None = None
     distances: np.ndarray | None = None
     novel: np.ndarray | None = None
+    errors: Sequence[str] = ()
 
     def prediction(self, i: int, file: str, top: int) -> Prediction:
         """Returns the best labels of a file, best first; ties are in the order of the classes."""
+        if self.errors and self.errors[i]:
+            return Prediction(file, error=self.errors[i])
         best = np.argsort(-self.ranks[i], kind="stable")[:top]
         return Prediction(
             file,
@@ -118,9 +122,9 @@ def predict(
     """Predicts the classes of image files.
 
     Args:
-        target: run directory, model file, SavedModel that kerasft exported (or the folder of its
-            versions, of which the highest is used), "imagenet:NAME", or a file that
-            `import-caffe` or `import-torch` wrote.
+        target: run directory, model file, export of any format (or the folder of its versions,
+            of which the highest is used), "imagenet:NAME", or a file that `import-caffe` or
+            `import-torch` wrote.
         files: file or folder, or several of them. Folders are searched for images, including
             nested folders.
         top: number of labels for each file, at least 1; at most K are returned.
@@ -160,16 +164,17 @@ def _write_csv(path: str | Path, good: Sequence[str], said: Scored | None) -> No
     if said is None:
         write_answers_csv(path, [], None, [], np.zeros(0), None)
         return
-    best = said.ranks.argmax(axis=1)
-    predicted, top = [said.names[k] for k in best], said.scores[np.arange(len(best)), best]
-    write_answers_csv(path, good, None, predicted, top, said.abstain)
+    read = [i for i in range(len(good)) if not (said.errors and said.errors[i])]
+    best = said.ranks[read].argmax(axis=1)
+    predicted, top = [said.names[k] for k in best], said.scores[read, best]
+    unsure = None if said.abstain is None else said.abstain[read]
+    write_answers_csv(path, [good[i] for i in read], None, predicted, top, unsure)
 
 
 def _open(target: str | Path) -> Scorer:
-    found = find_export(Path(target))
-    if found:
-        exporter, folder = found
-        return _of_export(exporter.open_scorer(folder))
+    exported = open_export(Path(target))
+    if exported:
+        return _of_export(exported)
     opened = open_model(target)
     if Path(target).is_dir():
         refuse_edited_classes(Run(Path(target)), opened.class_names)
@@ -214,6 +219,7 @@ def _of_export(export: scorer.Scorer) -> Scorer:
         ranks = np.concatenate(logits) if logits else scores
         abstain = [answer.abstain for answer in answers if answer.abstain is not None]
         unsure = np.concatenate(abstain) if abstain else None
-        return Scored(scores, ranks, answers[-1].labels, unsure)
+        errors = [error for answer in answers for error in answer.errors]
+        return Scored(scores, ranks, answers[-1].labels, unsure, errors=errors)
 
     return score

@@ -15,8 +15,9 @@ from kerasft import __version__
 from kerasft.backbones.spec import rows_of
 from kerasft.config.fields import Config, Phase
 from kerasft.config.source_names import is_path
+from kerasft.export.facts import ExportFacts
+from kerasft.export.formats import EXPORTERS
 from kerasft.export.parity import Proof
-from kerasft.input_rule import InputRule
 from kerasft.metrics import Figures
 from kerasft.record import PhaseResult, RunRecord, Solving
 from kerasft.text import count, printable
@@ -66,8 +67,7 @@ class Origin:
 
 def card_text(
     name: str,
-    class_names: Sequence[str],
-    rule: InputRule,
+    facts: ExportFacts,
     *,
     proof: Proof,
     origin: Origin | None = None,
@@ -76,17 +76,17 @@ def card_text(
 
     Args:
         name: name of the model.
-        class_names: names of its classes.
-        rule: rule by which an image file becomes its input.
+        facts: what the export says about itself.
         proof: agreement of the export with model.keras.
         origin: what is known of the training; None for a model without a run.
     """
+    class_names = facts.class_names
     sections = [
         _metadata(origin),
         f"# {_plain(name)}\n\n{_summary(class_names, origin)}",
         "## Intended use\n\n**To be written by whoever publishes the model:** what it is for, who "
         "may rely on it, and what it must not be used for. kerasft can't know.",
-        f"## Input and output\n\n{_input(rule)}\n\n{_output(class_names)}\n\n{_USE}",
+        f"## Input and output\n\n{_input(facts)}\n\n{_output(facts)}\n\n{_USE}",
         f"## Data\n\n{_data(origin)}",
         f"## Training\n\n{_training(origin)}",
         f"## Figures\n\n{_figures(origin)}",
@@ -143,39 +143,48 @@ def _weights_text(config: Config) -> str:
     return known.get(weights, f" with weights from {_plain(Path(weights).name)}")
 
 
-def _input(rule: InputRule) -> str:
+def _input(facts: ExportFacts) -> str:
+    rule, side = facts.rule, facts.rule.image_size
     how = {
         "stretch": "it is stretched to the square, so its proportions may change",
         "crop": "the largest square in its middle is cut out",
         "pad": "it is padded to a square",
     }
-    side = rule.image_size
-    text = (
-        "The contents of an image file (JPEG, PNG, GIF, BMP or WebP). It is decoded, turned "
-        f"upright by its EXIF orientation and resized to {side} x {side} pixels, antialiased; "
-        f"{how.get(rule.resize, rule.resize)}."
+    steps = (
+        "decoded, turned upright by its EXIF orientation and resized to "
+        f"{side} x {side} pixels, bilinear and antialiased; {how.get(rule.resize, rule.resize)}."
     )
     if rule.background is not None:
         red, green, blue = rule.background
-        text += f" Transparent pixels lie on the colour ({red}, {green}, {blue})."
-    return text + " All of this is part of the SavedModel."
-
-
-def _output(class_names: Sequence[str]) -> str:
+        steps += f" Transparent pixels lie on the colour ({red}, {green}, {blue})."
+    if EXPORTERS[facts.format].takes == "files":
+        return (
+            f"The contents of an image file (JPEG, PNG, GIF, BMP or WebP). It is {steps} All of "
+            "this is part of the model."
+        )
     return (
-        f"A score for each of the {count(class_names, 'class')}, in the order of `labels`; scores "
-        "add up to 1. `top_label` is the most likely class and `top_score` its score."
+        f"`pixels`, float32 [B,{side},{side},3], RGB, 0 to 255, of any number B of images. An "
+        f"image is {steps} That is left to the program that uses the model; the numbers are not "
+        "scaled or shifted, because the model does that. `kerasft.json` has the rule."
     )
 
 
-_USE = """\
-```python
-import tensorflow as tf
+def _output(facts: ExportFacts) -> str:
+    text = (
+        f"A score for each of the {count(facts.class_names, 'class')}, in the order of "
+        f"`labels.txt`; scores add up to 1."
+    )
+    if EXPORTERS[facts.format].takes == "files":
+        return (
+            f"{text} `top_label` is the most likely class and `top_score` its score. `error` says "
+            "why a file could not be read; its scores are 0 then."
+        )
+    if facts.threshold is not None:
+        text += f" Where the best is below {facts.threshold:.3f}, the model does not know."
+    return text
 
-model = tf.saved_model.load(".")  # the folder of this file
-answer = model.signatures["serving_default"](tf.constant([open("photo.jpg", "rb").read()]))
-print(answer["top_label"][0].numpy().decode(), float(answer["top_score"][0]))
-```"""
+
+_USE = "`use/predict.py` is a program that uses the model without kerasft."
 
 _UNKNOWN = "Unknown: the model was exported without the run that trained it."
 
@@ -344,25 +353,32 @@ def _limits(class_names: Sequence[str], origin: Origin | None) -> str:
     return "\n".join(f"- {limit}" for limit in limits)
 
 
-def _licence(origin: Origin | None) -> str:
-    own = "The licence of this model is for its publisher to choose, and the photos may bind it."
-    if origin is None:
-        return f"{own} That of the weights it began with is unknown."
-    weights = str(origin.config.model.weights)
+_OWN = "The licence of this model is for its publisher to choose, and the photos may bind it."
+
+
+def licence_of(config: Config) -> str:
+    """Says what is known of the licences that bind a model that was trained by a config."""
+    weights = str(config.model.weights)
     if weights == "none":
-        return f"{own} It began with random weights."
+        return f"{_OWN} It began with random weights."
     if weights == "sample":
-        return f"{own} The weights it began with are those of kerasft, Apache 2.0."
+        return f"{_OWN} The weights it began with are those of kerasft, Apache 2.0."
     if weights != "imagenet":
-        return f"{own} That of the weights it began with ({_plain(Path(weights).name)}) is unknown."
+        return f"{_OWN} That of the weights it began with ({Path(weights).name}) is unknown."
     said = [
         f"{row.name}: {LICENCES[row.module]}" if row.module in LICENCES else f"{row.name}: unknown"
-        for row in rows_of(origin.config.model.backbone)
+        for row in rows_of(config.model.backbone)
     ]
     return (
-        f"{own} The licence of the ImageNet weights it began with, by the documentation of Keras: "
+        f"{_OWN} The licence of the ImageNet weights it began with, by the documentation of Keras: "
         f"{'; '.join(said)}. ImageNet's photos have terms of their own."
     )
+
+
+def _licence(origin: Origin | None) -> str:
+    if origin is None:
+        return f"{_OWN} That of the weights it began with is unknown."
+    return _plain(licence_of(origin.config))
 
 
 def _verification(proof: Proof) -> str:

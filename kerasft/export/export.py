@@ -13,7 +13,7 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,23 +22,31 @@ import numpy as np
 
 from kerasft import run
 from kerasft.config.load import load_config
+from kerasft.data.batches import read_unchanged
 from kerasft.data.scan import open_images
 from kerasft.data.source import Source
-from kerasft.errors import UserError, did_you_mean
+from kerasft.errors import UserError
 from kerasft.export import parity
 from kerasft.export.card import FILE as CARD
-from kerasft.export.card import Origin, card_text
-from kerasft.export.formats import DEFAULT, EXPORTERS
+from kerasft.export.card import Origin, card_text, licence_of
+from kerasft.export.facts import ExportFacts, read_facts, write_facts
+from kerasft.export.formats import DEFAULT, EXPORTERS, Exporter, row_of, versions_in
+from kerasft.export.measure import Accuracy, accuracy_of, latency_ms, refuse_losses, size_of
 from kerasft.export.parity import Proof
 from kerasft.lazy_tensorflow import require_tensorflow, tf
 from kerasft.models import bundle, target
 from kerasft.models.bundle import Bundle
+from kerasft.pixels import images
 from kerasft.processes import run_fresh
 from kerasft.progress import Progress, silent
 from kerasft.results import Result
 
 PHOTOS = 64
 """Maximum number of validation images in the parity proof."""
+
+
+CALIBRATION = 100
+"""Maximum number of training photos that show int8 the range of the numbers in a net."""
 
 
 @dataclass(frozen=True)
@@ -48,16 +56,27 @@ class ExportResult(Result):
     Attributes:
         path: folder of the new version.
         format: key of EXPORTERS.
+        quantize: "float16" or "int8"; None for float32.
+        bytes: size of what the runtime loads, without what lies beside it for people.
+        latency_ms: median time for one image of pixels, in milliseconds, on this machine.
         proof: agreement of the export with model.keras.
+        accuracy: accuracy on validation; None where it was not measured: where nothing is
+            quantized and no least accuracy was asked for.
     """
 
     path: Path
     format: str
+    quantize: str | None
+    bytes: int
+    latency_ms: float
     proof: Proof
+    accuracy: Accuracy | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Returns the JSON result of `kerasft export`."""
-        return {"path": str(self.path), **self.proof.to_json()}
+        facts = super().to_json()
+        proof = facts.pop("proof")
+        return {**facts, **proof}
 
 
 def export_run(
@@ -66,88 +85,157 @@ def export_run(
     to: str | Path | None = None,
     data: str | Path | None = None,
     format: str = DEFAULT,
+    quantize: str | None = None,
+    max_accuracy_drop: float | None = None,
+    least_accuracy: float | None = None,
     progress: Progress = silent,
 ) -> ExportResult:
     """Exports the model of a run, and proves that the export agrees with it.
 
     Args:
         path: run directory.
-        to: folder of the versions, made if absent; None means "export" in the run. The new
-            version gets the next number.
+        to: folder of the versions, made if absent. None means "export" in the run for a
+            SavedModel, "export-litert", "export-onnx-int8" and so on for others, because TF Serving
+            takes the highest version in a folder for a SavedModel. The new version gets the next
+            number.
         data: present place of the run's photos, if they were moved.
         format: key of EXPORTERS.
+        quantize: "float16" or "int8", for formats that can; None for float32.
+        max_accuracy_drop: accuracy on validation that a quantized export may lose, 0 to 1; None
+            means the larger of 0.01 and one photo. That of validation, which chose the model, so
+            it is a check of the quantization and no figure of quality.
+        least_accuracy: accuracy on validation below which nothing is exported; None for any.
         progress: receiver of events, as photos are read ("images") and for the proof ("check").
 
     Returns:
         Where the export is, and its proof, which `parity.json` in that folder holds too, beside
-        MODEL_CARD.md.
+        MODEL_CARD.md, kerasft.json and labels.txt.
 
     Raises:
-        UserError: not a run, a run without a model, missing photos, no TensorFlow, an unknown
-            format (exit code 2); an export that does not agree or cannot be written, of which
-            nothing is left behind.
+        UserError: not a run, a run without a model, missing photos, no TensorFlow or package of
+            the format, an unknown format or a quantization that it hasn't (exit code 2); a folder
+            with versions of another format; an export that does not agree, loses too much or
+            cannot be written, of which nothing is left behind.
     """
-    if format not in EXPORTERS:
-        raise UserError(
-            f"expected one of {', '.join(EXPORTERS)}, got '{format}'."
-            f"{did_you_mean(format, EXPORTERS)}",
-            field="format",
-            exit_code=2,
-        )
+    row = row_of(format, quantize)
+    _refuse_shares(quantize, max_accuracy_drop, least_accuracy)
     require_tensorflow()  # before a model is loaded: the export and its proof need it
+    row.require((*row.writing, *row.opening))
     of_run = run.open_run(Path(path))
     target.prepare_for(path)
     source_file = run.model_file(of_run)
-    to = Path(to or of_run.path / "export")
+    to = Path(to or of_run.path / folder_of(format, quantize))
+    _refuse_mixture(to, row)
     with _writing(to) as temporary:
         model, written, work = (temporary / name for name in ("model.keras", "version", "parity"))
+        written.mkdir()
         work.mkdir()
         bundle.copy(source_file, model)  # training may replace it meanwhile
         opened = bundle.load(model)
         found = open_images(of_run, opened.class_names, data=data, progress=progress)
-        _write(format, opened, model, written, progress)
+        config = load_config(of_run.config_path)
+        facts = ExportFacts.of(opened, format, quantize, licence_of(config))
+        write_facts(written, facts)
+        beside = size_of(written)
+        calibration = _calibration(found, facts, work) if quantize == "int8" else None
+        _write(opened, model, written, facts, calibration, progress)
+        size = size_of(written) - beside
         proof = parity.prove(
-            format,
-            written,
-            model,
-            _photos(found),
-            work=work,
-            class_names=opened.class_names,
-            rule=opened.rule,
-            threshold=opened.threshold,
+            written, model, _spread(found, "validation", PHOTOS), work=work, facts=facts,
             progress=progress,
+        )  # fmt: skip
+        scorer = row.open_scorer(written)
+        accuracy = None
+        if quantize or least_accuracy is not None:
+            accuracy = accuracy_of(scorer, opened, found, progress)
+            refuse_losses(accuracy, facts, max_accuracy_drop, least_accuracy)
+        result = ExportResult(
+            written, format, quantize, size, latency_ms(scorer, facts), proof, accuracy
         )
         versions = {name: importlib.metadata.version(name) for name in ("keras", "tensorflow")}
-        record = {**proof.to_json(), "limit": parity.LIMIT, "versions": versions}
+        record = {**result.to_json(), "limit": parity.LIMITS[quantize], "versions": versions}
+        del record["path"]
         (written / "parity.json").write_text(json.dumps(record, indent=1) + "\n", "utf-8")
-        origin = Origin(load_config(of_run.config_path), run.read_record(of_run), found.counts())
-        name = of_run.path.resolve().name
-        card = card_text(name, opened.class_names, opened.rule, proof=proof, origin=origin)
+        origin = Origin(config, run.read_record(of_run), found.counts())
+        card = card_text(of_run.path.resolve().name, facts, proof=proof, origin=origin)
         (written / CARD).write_text(card, "utf-8")
         _sync(written)
-        return ExportResult(_number(written, to), format, proof)
+        return replace(result, path=_number(written, to))
 
 
-def _write(format: str, opened: Bundle, model: Path, folder: Path, progress: Progress) -> None:
+def folder_of(format: str, quantize: str | None = None) -> str:
+    """Returns the name of the folder in a run that holds the exports of a format."""
+    parts = ["export", *([] if format == DEFAULT else [format]), *filter(None, [quantize])]
+    return "-".join(parts)
+
+
+def _refuse_shares(quantize: str | None, drop: float | None, least: float | None) -> None:
+    """Refuses shares that are none, and a limit of losses where nothing can be lost."""
+    for field, value in (("max_accuracy_drop", drop), ("least_accuracy", least)):
+        if value is not None and not 0 <= value <= 1:
+            raise UserError(f"expected 0 to 1, got {value}.", field=field, exit_code=2)
+    if drop is not None and quantize is None:
+        raise UserError(
+            "holds for a quantized export only: one in float32 computes what model.keras computes.",
+            field="max_accuracy_drop",
+            exit_code=2,
+        )
+
+
+def _refuse_mixture(to: Path, row: Exporter) -> None:
+    """Refuses a folder of versions of another format: a server would take the highest."""
+    for number, (other, _) in sorted(versions_in(to).items()) if to.is_dir() else ():
+        if other is not row:
+            raise UserError(
+                f"{to}: its version {number} is in the format {other.label}, and what serves a "
+                f"folder takes its highest version. Choose another folder for {row.label}.",
+                field="to",
+                exit_code=2,
+            )
+
+
+def _calibration(found: Source, facts: ExportFacts, work: Path) -> Path:
+    """Writes pixels of training photos, for int8."""
+    paths = _spread(found, "train", CALIBRATION)
+    squares, errors = images.read_squares(
+        [read_unchanged(str(path), "") for path in paths], facts.rule
+    )
+    for path, error in zip(paths, errors, strict=True):
+        if error:
+            raise UserError(f"{path}: {error}. It is a photo of the run, needed for int8.")
+    np.save(work / "calibration.npy", squares)
+    return work / "calibration.npy"
+
+
+def _write(
+    opened: Bundle,
+    model: Path,
+    folder: Path,
+    facts: ExportFacts,
+    calibration: Path | None,
+    progress: Progress,
+) -> None:
     """Writes the export with TensorFlow: in a fresh process if Keras has another backend.
 
     Args:
-        format: key of EXPORTERS.
         opened: model to export.
         model: file of the same model.
-        folder: folder to create in an existing folder.
+        folder: folder to write into, which holds kerasft.json.
+        facts: facts of the export.
+        calibration: pixels of training photos, for int8.
+        progress: receiver of events of stage "check".
     """
     if keras.backend.backend() == "tensorflow":
-        EXPORTERS[format].write(opened, folder)
+        EXPORTERS[facts.format].write(opened, folder, facts, calibration)
         return
-    job = ("kerasft.export.export", format, str(model), str(folder))
+    job = ("kerasft.export.export", str(model), str(folder), str(calibration or ""))
     run_fresh({"writes it": job}, folder.parent, what="export", progress=progress)
 
 
-def _photos(source: Source) -> list[Path]:
-    """Selects at most PHOTOS validation images, evenly spaced, so that all classes occur."""
-    found = source.indices("validation")
-    spread = np.linspace(0, len(found) - 1, min(PHOTOS, len(found))).round().astype(int)
+def _spread(source: Source, split: str, most: int) -> list[Path]:
+    """Selects at most `most` images of a split, evenly spaced, so that all classes occur."""
+    found = source.indices(split)
+    spread = np.linspace(0, len(found) - 1, min(most, len(found))).round().astype(int)
     return [source.root / source.paths[found[i]] for i in spread]
 
 
@@ -193,9 +281,11 @@ def _number(written: Path, to: Path) -> Path:
             number += 1
 
 
-def main(format: str, model: str, folder: str) -> None:
+def main(model: str, folder: str, calibration: str) -> None:
     """Exports a model file. Runs in a fresh process."""
-    EXPORTERS[format].write(bundle.load(model), Path(folder))
+    facts = read_facts(Path(folder))
+    write = EXPORTERS[facts.format].write
+    write(bundle.load(model), Path(folder), facts, Path(calibration) if calibration else None)
 
 
 if __name__ == "__main__":

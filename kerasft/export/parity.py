@@ -2,7 +2,8 @@
 
 `prove` starts `python -m kerasft.export.parity export ...`, which loads the export with what its
 format needs, and `python -m kerasft.export.parity reference ...`, which loads model.keras with
-Keras and feeds it through `pixels/images.py`. Both get the same files and the same noise.
+Keras. Both get the same noise and the same photos: as files, which the reference feeds through
+`pixels/images.py`; for a format that takes pixels, as the pixels of these files.
 
 Shapes: N images, K classes, S side of the model's square input in pixels.
 """
@@ -10,9 +11,10 @@ Shapes: N images, K classes, S side of the model's square input in pixels.
 from __future__ import annotations
 
 import json
+import math
 import struct
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +22,9 @@ from typing import Any
 import numpy as np
 
 from kerasft.errors import UserError
+from kerasft.export.facts import ExportFacts, read_facts
 from kerasft.export.formats import EXPORTERS
+from kerasft.export.scorer import Scorer
 from kerasft.input_rule import InputRule
 from kerasft.lazy_tensorflow import tf
 from kerasft.processes import importing, run_fresh
@@ -33,9 +37,21 @@ LIMIT = 1e-4
 Two graphs of a net differ by about 1e-6 in float32.
 """
 
+LIMITS: Mapping[str | None, float] = {None: LIMIT, "float16": 0.02, "int8": 1.0}
+"""Largest allowed difference in scores, by quantization.
+
+Weights of 11 bits move the scores of unsure images by thousandths; 8 bits may move any score, so
+what counts is the accuracy that they lose (`measure.py`).
+"""
+
+LEAST = 1e-30
+"""Smallest score whose logarithm stands for a logit, in formats that give scores alone."""
+
 BATCH_SIZES = (1, 7)
 NOISE = 8
-"""Number of noise images for the signature that takes pixels."""
+"""Number of images of noise, which are fed as pixels."""
+
+PIXELS = "pixels.npy"  # in the folder of task.json, for formats that take pixels
 
 
 @dataclass(frozen=True)
@@ -56,15 +72,12 @@ class Proof(Result):
 
 
 def prove(
-    format: str,
     export: Path,
     model: Path,
     photos: Sequence[Path],
     *,
     work: Path,
-    class_names: Sequence[str],
-    rule: InputRule,
-    threshold: float | None = None,
+    facts: ExportFacts,
     progress: Progress = silent,
 ) -> Proof:
     """Compares an export with the model file that it was made from, on the CPU.
@@ -73,21 +86,19 @@ def prove(
     of 7.
 
     Args:
-        format: key of EXPORTERS.
         export: folder that the format has written.
         model: `.keras` file.
         photos: image files.
         work: empty folder for inputs, outputs and logs; the caller removes it.
-        class_names: K names that "labels" must return, in this order.
-        rule: rule by which the model reads files.
-        threshold: score below which the model abstains; None if it always answers.
+        facts: what the export is to be: its format, its classes, its input rule, its threshold.
         progress: receiver of an event of stage "check" after each process.
 
     Raises:
-        UserError: scores or logits that differ by more than LIMIT allows, or are NaN; labels that
+        UserError: scores or logits that differ by more than LIMITS allows, or are NaN; labels that
             are not the classes in order; a process that failed.
     """
     # Imported here, so that the process of the export loads nothing of it.
+    from kerasft.pixels import images
     from kerasft.pixels.convert import as_readable, kind_of
 
     inputs = []
@@ -96,11 +107,23 @@ def prove(
         if kind_of(encoded):  # an export reads what TensorFlow reads
             path = work / f"photo_{number}.png"
             path.write_bytes(as_readable(encoded))
-        inputs.append(str(path))
+        inputs.append(path)
     for name, encoded in generated_images().items():
         (work / name).write_bytes(encoded)
-        inputs.append(str(work / name))
-    task = {"format": format, "inputs": inputs, "rule": rule.to_json()}
+        inputs.append(work / name)
+    takes = EXPORTERS[facts.format].takes
+    if takes == "pixels":
+        squares, errors = images.read_squares([path.read_bytes() for path in inputs], facts.rule)
+        if any(errors):
+            bad = next(path for path, error in zip(inputs, errors, strict=True) if error)
+            raise UserError(f"{bad}: can't be read any more. Nothing was exported.")
+        np.save(work / PIXELS, squares)
+    task = {
+        "format": facts.format,
+        "takes": takes,
+        "inputs": [str(path) for path in inputs],
+        "rule": facts.rule.to_json(),
+    }
     (work / "task.json").write_text(json.dumps(task), "utf-8")
     jobs = {
         f"loads the {role}": ("kerasft.export.parity", role, str(path), str(work))
@@ -108,7 +131,9 @@ def prove(
     }
     run_fresh(jobs, work, what="parity proof", progress=progress)
     with np.load(work / "export.npz") as ours, np.load(work / "reference.npz") as reference:
-        return compare(dict(ours), dict(reference), class_names, threshold)
+        return compare(
+            dict(ours), dict(reference), facts.class_names, facts.threshold, facts.quantize
+        )
 
 
 def compare(
@@ -116,21 +141,26 @@ def compare(
     reference: dict[str, np.ndarray],
     class_names: Sequence[str],
     threshold: float | None = None,
+    quantize: str | None = None,
 ) -> Proof:
     """Compares the results of the two processes.
 
     Args:
         export: arrays by name: "scores_files_1", "logits_noise_7" and so on, [N,K]; "labels"
             [K]; for each batch size "top_label_1" [N], "top_score_1" [N], "abstain_1" [N] and
-            "answered_1" [N,K], the logits that come with the scores of the files, if the format
-            gives them.
+            "answered_1" [N,K], the logits that come with the scores of the files, and "error_1"
+            [N]; each if the format gives it. Where it gives no logits, logarithms of scores are
+            compared in their place.
         reference: scores and logits under the same names.
         class_names: K names.
         threshold: score below which the model abstains; None if it always answers.
+        quantize: quantization, a key of LIMITS.
 
     Raises:
         UserError: they do not agree.
     """
+    if "logits_files_1" not in export:
+        export, reference = _with_logarithms(export), _with_logarithms(reference)
 
     def largest(kind: str) -> float:
         names = [name for name in reference if name.startswith(kind)]
@@ -149,14 +179,26 @@ def compare(
         top1_agreement=float(np.mean(logits.argmax(axis=1) == theirs.argmax(axis=1))),
     )
     # Scores alone do not prove the ranks of classes whose scores are 0.
+    limit = LIMITS[quantize]
     largest_logit = max(np.max(np.abs(reference[n])) for n in reference if n.startswith("logits"))
-    allowed = LIMIT * max(1.0, float(largest_logit))
-    if not (result.max_abs_diff <= LIMIT and result.max_abs_diff_logits <= allowed):  # nor NaN
+    allowed = limit * max(1.0, float(largest_logit)) if quantize is None else math.inf
+    # Written so that a NaN does not pass.
+    if not (result.max_abs_diff <= limit and result.max_abs_diff_logits <= allowed):
+        logits_text = (
+            f", logits by {result.max_abs_diff_logits:.3g} (allowed: {allowed:.3g})"
+            if quantize is None
+            else ""
+        )
         raise UserError(
             f"The export does not agree with model.keras: scores of {result.n} images differ "
-            f"by up to {result.max_abs_diff:.3g} (allowed: {LIMIT:g}), logits by "
-            f"{result.max_abs_diff_logits:.3g} (allowed: {allowed:.3g}); "
+            f"by up to {result.max_abs_diff:.3g} (allowed: {limit:g}){logits_text}; "
             f"{result.top1_agreement:.1%} get the same label. Nothing was exported."
+        )
+    errors = [str(error) for size in BATCH_SIZES for error in export.get(f"error_{size}", ())]
+    if any(errors):
+        raise UserError(
+            "The export does not agree with model.keras: it can't read an image that kerasft "
+            f"reads; it {next(filter(None, errors))}. Nothing was exported."
         )
     if not _names_fit(export, class_names):
         raise UserError(
@@ -172,7 +214,19 @@ def compare(
     return result
 
 
+def _with_logarithms(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Puts logarithms of scores in the place of the logits; a NaN stays one."""
+    logarithms = {
+        name.replace("scores", "logits"): np.log(np.maximum(values, LEAST))
+        for name, values in arrays.items()
+        if name.startswith("scores")
+    }
+    return arrays | logarithms
+
+
 def _abstains_as_it_should(export: dict[str, np.ndarray], threshold: float | None) -> bool:
+    if "top_label_1" not in export:  # a format that takes pixels: whoever opens it compares
+        return True
     for size in BATCH_SIZES:
         unsure = export.get(f"abstain_{size}")
         if (unsure is None) != (threshold is None):
@@ -210,30 +264,44 @@ def compute_export(export: Path, task: dict) -> dict[str, np.ndarray]:
     """Computes the argument `export` of `compare`, with an export that its format opens."""
     with importing():  # the packages that the format needs
         scorer = EXPORTERS[task["format"]].open_scorer(export)
-    encoded = [Path(path).read_bytes() for path in task["inputs"]]
-    noise = noise_pixels(task["rule"]["image_size"])
+    outputs: dict[str, np.ndarray] = {}
+    given = {"noise": noise_pixels(task["rule"]["image_size"])}
+    if task["takes"] == "pixels":
+        given["files"] = np.load(Path(task["inputs"][-1]).parent / PIXELS)
+        outputs["labels"] = np.array(read_facts(export).class_names)
+    else:
+        outputs |= _answers(scorer, [Path(path).read_bytes() for path in task["inputs"]])
+    for size in BATCH_SIZES:
+        for name, pixels in given.items():
+            computed = [scorer.pixels(part) for part in _parts(pixels, size)]
+            outputs[f"scores_{name}_{size}"] = np.concatenate([scores for scores, _ in computed])
+            logits = [some for _, some in computed if some is not None]
+            if logits:
+                outputs[f"logits_{name}_{size}"] = np.concatenate(logits)
+    return outputs
+
+
+def _answers(scorer: Scorer, encoded: Sequence[bytes]) -> dict[str, np.ndarray]:
+    """Computes what an export says about files, by the names of `compare`."""
     outputs: dict[str, np.ndarray] = {}
     for size in BATCH_SIZES:
         answers = [scorer.files(part) for part in _parts(encoded, size)]
-        logits = [scorer.file_logits(part) for part in _parts(encoded, size)]
-        pixels = [scorer.pixels(part) for part in _parts(noise, size)]
-        outputs[f"scores_files_{size}"] = np.concatenate([one.scores for one in answers])
-        outputs[f"logits_files_{size}"] = np.concatenate(logits)
-        outputs[f"scores_noise_{size}"] = np.concatenate([scores for scores, _ in pixels])
-        outputs[f"logits_noise_{size}"] = np.concatenate([logits for _, logits in pixels])
-        answered = [one.logits for one in answers if one.logits is not None]
-        if answered:
-            outputs[f"answered_{size}"] = np.concatenate(answered)
-        labels = [one.top_labels for one in answers if one.top_labels is not None]
-        if labels:
-            outputs[f"top_label_{size}"] = np.concatenate([np.array(some) for some in labels])
-        scores = [one.top_scores for one in answers if one.top_scores is not None]
-        if scores:
-            outputs[f"top_score_{size}"] = np.concatenate(scores)
-        unsure = [one.abstain for one in answers if one.abstain is not None]
-        if unsure:
-            outputs[f"abstain_{size}"] = np.concatenate(unsure)
         outputs["labels"] = np.array(answers[-1].labels)
+        outputs[f"scores_files_{size}"] = np.concatenate([one.scores for one in answers])
+        if scorer.file_logits:
+            logits = [scorer.file_logits(part) for part in _parts(encoded, size)]
+            outputs[f"logits_files_{size}"] = np.concatenate(logits)
+        columns: dict[str, list[Any]] = {
+            "answered": [one.logits for one in answers],
+            "top_label": [one.top_labels for one in answers],
+            "top_score": [one.top_scores for one in answers],
+            "abstain": [one.abstain for one in answers],
+            "error": [one.errors or None for one in answers],
+        }
+        for name, parts in columns.items():
+            there = [np.asarray(part) for part in parts if part is not None]
+            if there:
+                outputs[f"{name}_{size}"] = np.concatenate(there)
     return outputs
 
 
@@ -252,7 +320,10 @@ def compute_reference(model: Path, task: dict) -> dict[str, np.ndarray]:
     def load(path: tf.Tensor) -> tf.Tensor:
         return images.square_of(tf.io.read_file(path), rule)
 
-    files = np.stack(list(tf.data.Dataset.from_tensor_slices(task["inputs"]).map(load)))
+    if task["takes"] == "pixels":
+        files = np.load(Path(task["inputs"][-1]).parent / PIXELS)
+    else:
+        files = np.stack(list(tf.data.Dataset.from_tensor_slices(task["inputs"]).map(load)))
     outputs: dict[str, np.ndarray] = {}
     for size in BATCH_SIZES:
         for name, pixels in (("files", files), ("noise", noise_pixels(task["rule"]["image_size"]))):
@@ -344,7 +415,7 @@ def main(role: str, path: str, work: str) -> None:
 
     Args:
         role: "export" or "reference".
-        path: path of the SavedModel or of the `.keras` file.
+        path: folder of the export, or path of the `.keras` file.
         work: folder with task.json.
     """
     task = json.loads((Path(work) / "task.json").read_text("utf-8"))

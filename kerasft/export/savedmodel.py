@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from kerasft.errors import UserError
+from kerasft.export.facts import ExportFacts
 from kerasft.export.scorer import Answer, Scorer
 from kerasft.lazy_tensorflow import tf
 
@@ -19,23 +20,28 @@ if TYPE_CHECKING:
     from kerasft.models.bundle import Bundle
 
 
-def write_savedmodel(opened: Bundle, folder: Path) -> None:
+def write(
+    opened: Bundle, folder: Path, facts: ExportFacts | None = None, calibration: Path | None = None
+) -> None:
     """Writes a SavedModel that decodes, applies EXIF, resizes, preprocesses, scores and labels.
 
     Signatures, for any B, including 0:
         serving_default: image_bytes string [B], contents of image files, to scores float32 [B,K]
             in the order of the classes, logits float32 [B,K] and labels string [B,K] in the same
-            order, top_label string [B] and top_score float32 [B]. Logits rank the classes:
-            scores of unlikely ones are rounded to 0. A model with a threshold gives abstain
-            bool [B] too: whether top_score is below it.
-        serve_logits: image_bytes string [B] to logits float32 [B,K].
+            order, top_label string [B], top_score float32 [B] and error string [B]. Logits rank
+            the classes: scores of unlikely ones are rounded to 0. A model with a threshold gives
+            abstain bool [B] too: whether top_score is below it.
+        serve_logits: image_bytes string [B] to logits float32 [B,K] and error string [B].
         serve_pixels: pixels float32 [B,S,S,3], 0 to 255, to scores and logits [B,K].
-    A file that is not an image, or has too many pixels by its header, fails the call with
-    InvalidArgument before it is decoded.
+    A file that can't be read, or has too many pixels by its header (which is not decoded then),
+    gets the reason as its error ("is not an image"), a top_label "", scores and logits of 0; the
+    others of its batch are answered. The error of a file that was read is "".
 
     Args:
         opened: model to export.
-        folder: folder to create.
+        folder: folder to write into, made if absent.
+        facts: not used; the graph holds what other formats keep beside them.
+        calibration: not used.
 
     Source: TensorFlow's guide "Using the SavedModel format". A plain tf.Module that tracks
         the variables leaves no class of Keras or of kerasft in the file.
@@ -48,10 +54,6 @@ def write_savedmodel(opened: Bundle, folder: Path) -> None:
     names = tf.constant(opened.class_names)
     image_bytes = tf.TensorSpec([None], tf.string, name="image_bytes")
     pixels = tf.TensorSpec([None, size, size, 3], tf.float32, name="pixels")
-    square = tf.TensorSpec([size, size, 3], tf.float32)
-
-    def decode(encoded: tf.Tensor) -> tf.Tensor:
-        return images.square_of(encoded, opened.rule)
 
     @tf.function(input_signature=[pixels])
     def serve_pixels(pixels: tf.Tensor) -> dict[str, tf.Tensor]:
@@ -65,27 +67,33 @@ def write_savedmodel(opened: Bundle, folder: Path) -> None:
 
     @tf.function(input_signature=[image_bytes])  # traced once for both signatures that call it
     def compute(image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
-        return serve_pixels(tf.map_fn(decode, image_bytes, fn_output_signature=square))
+        squares, error = images.squares_of(image_bytes, opened.rule)
+        fine = tf.cast(error == "", tf.float32)[:, tf.newaxis]
+        computed = serve_pixels(squares)
+        return {name: fine * values for name, values in computed.items()} | {"error": error}
 
     @tf.function(input_signature=[image_bytes])
     def serve(image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
         computed = compute(image_bytes)
-        scores, logits = computed["scores"], computed["logits"]
+        scores, logits, error = computed["scores"], computed["logits"], computed["error"]
         top_score = tf.reduce_max(scores, axis=1)
         threshold = opened.threshold
         unsure = {} if threshold is None else {"abstain": top_score < threshold}
+        best = tf.gather(names, tf.argmax(logits, axis=1))
         return {
             "scores": scores,
             "logits": logits,
             "labels": tf.broadcast_to(names, tf.shape(scores)),
-            "top_label": tf.gather(names, tf.argmax(logits, axis=1)),
+            "top_label": tf.where(error == "", best, ""),
             "top_score": top_score,
+            "error": error,
             **unsure,
         }
 
     @tf.function(input_signature=[image_bytes])
     def serve_logits(image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
-        return {"logits": compute(image_bytes)["logits"]}
+        computed = compute(image_bytes)
+        return {"logits": computed["logits"], "error": computed["error"]}
 
     module = tf.Module()
     module.weights = [variable.value for variable in opened.model.variables]
@@ -99,12 +107,12 @@ def write_savedmodel(opened: Bundle, folder: Path) -> None:
     tf.saved_model.save(module, str(folder), signatures)
 
 
-def open_savedmodel(folder: Path) -> Scorer:
-    """Opens a SavedModel of `write_savedmodel` with TensorFlow alone.
+def open_scorer(folder: Path) -> Scorer:
+    """Opens a SavedModel of `write` with TensorFlow alone.
 
     Raises:
-        UserError: a SavedModel that is damaged, or has other signatures. The logits of
-            serving_default may be absent: older versions of kerasft did not write them.
+        UserError: a SavedModel that is damaged, or has other signatures. The logits and the error
+            of serving_default may be absent: older versions of kerasft did not write them.
     """
     try:
         loaded = tf.saved_model.load(str(folder))
@@ -131,6 +139,7 @@ def open_savedmodel(folder: Path) -> Scorer:
             top_labels=[name.decode() for name in given["top_label"].numpy()],
             top_scores=given["top_score"].numpy(),
             abstain=given["abstain"].numpy() if "abstain" in given else None,
+            errors=[one.decode() for one in given["error"].numpy()] if "error" in given else (),
         )
 
     def file_logits(encoded: Sequence[bytes]) -> np.ndarray:
@@ -142,4 +151,4 @@ def open_savedmodel(folder: Path) -> Scorer:
         given = loaded.signatures["serve_pixels"](pixels=tf.constant(pixels))
         return given["scores"].numpy(), given["logits"].numpy()
 
-    return Scorer(files, file_logits, pixels)
+    return Scorer(files, pixels, file_logits)

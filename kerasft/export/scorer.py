@@ -7,6 +7,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from kerasft.export.facts import ExportFacts
+
 if TYPE_CHECKING:
     import numpy as np
 
@@ -16,13 +18,16 @@ class Answer:
     """What an export says about image files.
 
     Attributes:
-        scores: float32 [N,K], rows sum to 1.
+        scores: float32 [N,K], rows sum to 1; a row of zeros for a file that can't be read.
         labels: K names, in the order of the scores.
         logits: float32 [N,K], which rank the classes also where their scores are 0; None if the
             export does not give them.
-        top_labels: N names of the best labels; None if the format does not give them.
-        top_scores: float32 [N], the best scores; None if the format does not give them.
+        top_labels: N names of the best labels, "" for a file that can't be read; None if the
+            export does not give them.
+        top_scores: float32 [N], the best scores; None if the export does not give them.
         abstain: bool [N], whether the best score is below the threshold; None if there is none.
+        errors: N reasons in words that follow the name of the file ("is truncated"), "" for
+            one that was read. () if the export gives none: then one bad file fails the call.
     """
 
     scores: "np.ndarray"
@@ -31,6 +36,7 @@ class Answer:
     top_labels: Sequence[str] | None = None
     top_scores: "np.ndarray | None" = None
     abstain: "np.ndarray | None" = None
+    errors: Sequence[str] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,10 +45,45 @@ class Scorer:
 
     Attributes:
         files: function from the bytes of N image files, at least one, to an Answer.
-        file_logits: function from the same bytes to logits float32 [N,K].
-        pixels: function from pixels float32 [N,S,S,3], 0 to 255, to scores and logits [N,K].
+        pixels: function from pixels float32 [N,S,S,3], 0 to 255, N at least one, to scores
+            float32 [N,K] and logits [N,K]; the logits are None where the format has none.
+        file_logits: function from the bytes of N image files to logits float32 [N,K]; None where
+            the format has none.
     """
 
     files: Callable[[Sequence[bytes]], Answer]
-    file_logits: Callable[[Sequence[bytes]], "np.ndarray"]
-    pixels: Callable[["np.ndarray"], "tuple[np.ndarray, np.ndarray]"]
+    pixels: Callable[["np.ndarray"], "tuple[np.ndarray, np.ndarray | None]"]
+    file_logits: Callable[[Sequence[bytes]], "np.ndarray"] | None = None
+
+
+def of_pixels(compute: Callable[["np.ndarray"], "np.ndarray"], facts: ExportFacts) -> Scorer:
+    """Makes a scorer of a model that takes pixels; kerasft decodes the files, by its rule.
+
+    Args:
+        compute: function from pixels float32 [N,S,S,3], 0 to 255, N at least one, to scores
+            float32 [N,K].
+        facts: what the export says about itself.
+    """
+
+    def files(encoded: Sequence[bytes]) -> Answer:
+        import numpy as np
+
+        from kerasft.pixels import images  # loads TensorFlow, which the model needs not
+
+        squares, errors = images.read_squares(encoded, facts.rule)
+        good = np.array([not error for error in errors])
+        scores = np.zeros((len(squares), len(facts.class_names)), np.float32)
+        if good.any():
+            scores[good] = compute(squares[good])
+        top_scores = scores.max(axis=1)
+        best = [facts.class_names[k] for k in scores.argmax(axis=1)]
+        return Answer(
+            scores=scores,
+            labels=facts.class_names,
+            top_labels=[name if fine else "" for name, fine in zip(best, good, strict=True)],
+            top_scores=top_scores,
+            abstain=None if facts.threshold is None else top_scores < facts.threshold,
+            errors=errors,
+        )
+
+    return Scorer(files, lambda pixels: (compute(pixels), None))

@@ -10,7 +10,7 @@ Shapes: h, w image height and width; S side of the model's square input, pixels.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -397,6 +397,69 @@ def square_of(encoded: tf.Tensor, rule: InputRule) -> tf.Tensor:
         tf.errors.InvalidArgumentError: as in `decode_image`.
     """
     return resize_image(decode_by(rule, encoded), rule.image_size, rule.resize)
+
+
+def squares_of(encoded: tf.Tensor, rule: InputRule) -> tuple[tf.Tensor, tf.Tensor]:
+    """Converts image files to model input; one that can't be read does not fail the others.
+
+    It works inside a graph that is saved, too: a dataset leaves out the elements that fail, which
+    no other operation of TensorFlow can, and decodes on all cores.
+
+    Args:
+        encoded: string [B], the bytes of the files.
+        rule: rule of the model.
+
+    Returns:
+        Pixels float32 [B,S,S,3], 0 to 255, zeros for a file that can't be read; and errors string
+        [B], "" for a file that was read, else words that follow its name ("is truncated").
+    """
+    with tf.device("/device:CPU:0"):
+        count = tf.size(encoded, tf.int64)
+        side = rule.image_size
+
+        def load(place: tf.Tensor, one: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+            # The one after the last stands for no file: an empty dataset would have no batch.
+            black = functools.partial(tf.zeros, [side, side, 3])
+            return place, tf.cond(place == count, black, lambda: square_of(one, rule))
+
+        files = tf.data.Dataset.range(count + 1), tf.concat([encoded, [""]], 0)
+        pairs = tf.data.Dataset.zip(files[0], tf.data.Dataset.from_tensor_slices(files[1]))
+        squares = pairs.map(load, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+        places, pixels = squares.ignore_errors().batch(count + 1).get_single_element()
+        places, pixels = places[:-1], pixels[:-1]
+        shape = tf.stack([count, side, side, 3])
+        all_pixels = tf.scatter_nd(places[:, tf.newaxis], pixels, shape)
+        read = tf.scatter_nd(places[:, tf.newaxis], tf.ones_like(places), [count]) > 0
+        unread = tf.where(~read)
+        reasons = tf.map_fn(_problem_of, tf.gather_nd(encoded, unread))
+        errors = tf.tensor_scatter_nd_update(tf.fill([count], ""), unread, reasons)
+        return tf.ensure_shape(all_pixels, [None, side, side, 3]), errors
+
+
+def _problem_of(encoded: tf.Tensor) -> tf.Tensor:
+    """Returns the problem of a file that can't be read, string scalar, as far as its header tells.
+
+    `reason_of` knows more, with Python.
+    """
+    _, found = headers.read_header(headers.bytes_of(encoded))
+    problem = tf.gather(headers.PROBLEMS, found.problem)
+    return tf.where(found.problem == headers.FINE, "is truncated or damaged", problem)
+
+
+def read_squares(encoded: Sequence[bytes], rule: InputRule) -> tuple[np.ndarray, list[str]]:
+    """Converts image files to model input, see `squares_of`, outside a graph.
+
+    Args:
+        encoded: contents of the files, N.
+        rule: rule of the model.
+
+    Returns:
+        Pixels float32 [N,S,S,3], and N errors, in the words of `reason_of`.
+    """
+    squares, problems = squares_of(tf.constant(list(encoded), tf.string), rule)
+    unread = problems.numpy() != b""
+    pairs = zip(encoded, unread, strict=True)
+    return squares.numpy(), [reason_of(one) if bad else "" for one, bad in pairs]
 
 
 def reason_of(encoded: bytes) -> str:

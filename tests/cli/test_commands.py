@@ -629,7 +629,9 @@ def test_explain_names_the_nearest_photos_of_a_head_in_which_they_vote(replace):
     assert done.exit_code == 0
 
 
-EXPORT = ExportResult(Path("out/1"), "savedmodel", Proof(75, 2.4e-7, 1.9e-6, 1.0))
+EXPORT = ExportResult(
+    Path("out/1"), "saved-model", None, 9_400_000, 12.34, Proof(75, 2.4e-7, 1.9e-6, 1.0)
+)
 
 
 def test_export_says_how_closely_it_agrees(replace):
@@ -637,6 +639,7 @@ def test_export_says_how_closely_it_agrees(replace):
     done = kerasft("export runs/photos --to out")
     assert done.stdout == (
         "SavedModel: out/1\n"
+        "9.4 MB, 12.3 ms for one image on this machine.\n"
         "Compared with model.keras on 75 images: scores differ by at most 2.4e-07, logits by "
         "1.9e-06, same label on 100.0%.\n"
         "\n"
@@ -646,6 +649,11 @@ def test_export_says_how_closely_it_agrees(replace):
     assert calls.options["to"] == Path("out")
     assert json.loads(kerasft("export runs/photos --json").stdout) == {
         "path": "out/1",
+        "format": "saved-model",
+        "quantize": None,
+        "bytes": 9_400_000,
+        "latency_ms": 12.34,
+        "accuracy": None,
         "n": 75,
         "max_abs_diff": 2.4e-7,
         "max_abs_diff_logits": 1.9e-6,

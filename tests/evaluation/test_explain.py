@@ -20,7 +20,7 @@ from kerasft.evaluation.explain import explain, heat_maps, overlay
 from kerasft.evaluation.maps import class_maps, halves_of
 from kerasft.evaluation.photo_files import PhotoFile
 from kerasft.evaluation.predict import predict
-from kerasft.export.savedmodel import write_savedmodel
+from kerasft.export.savedmodel import write as write_savedmodel
 from kerasft.heads import solved, solver, trained
 from kerasft.heads.solved import Examples
 from kerasft.input_rule import InputRule

@@ -11,7 +11,7 @@ from kerasft.checking.check import check_photos
 from kerasft.config.load import load_config
 from kerasft.data.scan import scan_source
 from kerasft.evaluation.predict import predict
-from kerasft.export.savedmodel import write_savedmodel
+from kerasft.export.savedmodel import write as write_savedmodel
 from kerasft.models import bundle
 
 REFUSED = {

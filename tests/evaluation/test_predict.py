@@ -12,7 +12,7 @@ from small_run import NAMES, small_bundle, small_run
 from kerasft.errors import UserError
 from kerasft.evaluation.evaluate import evaluate_run
 from kerasft.evaluation.predict import Prediction, predict
-from kerasft.export.savedmodel import write_savedmodel
+from kerasft.export.savedmodel import write as write_savedmodel
 from kerasft.input_rule import InputRule
 from kerasft.models import bundle
 from kerasft.pixels import images

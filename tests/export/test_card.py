@@ -6,13 +6,16 @@ import pytest
 
 from kerasft.config.load import append_phase, load_config
 from kerasft.export.card import Origin, card_text
+from kerasft.export.facts import ExportFacts
 from kerasft.export.parity import Proof
 from kerasft.input_rule import InputRule
 from kerasft.metrics import Figures
 from kerasft.record import Device, PhaseResult, RunRecord, Solving, Steps
 
 PROOF = Proof(71, 2.4e-7, 1.9e-6, 1.0)
-RULE = InputRule(224, "pad", (255, 255, 255), 8)
+FACTS = ExportFacts(
+    "saved-model", None, ("ants", "bees"), InputRule(224, "pad", (255, 255, 255), 8)
+)
 VALIDATION = Figures(0.95, 0.0916, 60, 0.517, 0.949, {"ants": 0.931, "bees": 0.968})
 TEST = Figures(0.967, 0.1572, 60, 0.517, 0.966, {"bees": 1.0, "ants": 0.931})
 COUNTS = {
@@ -48,7 +51,7 @@ def origin(**model):
 
 
 def card(known):
-    return card_text("in|sects", ("ants", "bees"), RULE, proof=PROOF, origin=known)
+    return card_text("in|sects", FACTS, proof=PROOF, origin=known)
 
 
 def section(text, title):

@@ -12,8 +12,9 @@ from small_run import NAMES, small_bundle
 
 from kerasft.errors import UserError
 from kerasft.export import parity
+from kerasft.export.facts import ExportFacts
 from kerasft.export.parity import Proof
-from kerasft.export.savedmodel import write_savedmodel
+from kerasft.export.savedmodel import write as write_savedmodel
 from kerasft.input_rule import WHITE, InputRule
 from kerasft.models import bundle
 from kerasft.pixels import images
@@ -51,10 +52,11 @@ def made(tmp_path_factory):
 
 
 def prove(made, name, work, **changes):
-    arguments = {"class_names": NAMES, "rule": InputRule(32, "stretch", WHITE, 8)} | changes
+    rule = changes.pop("rule", InputRule(32, "stretch", WHITE, 8))
+    facts = ExportFacts("saved-model", None, NAMES, rule)
     photos = sorted((made / "photos").rglob("*.*"))
     return parity.prove(
-        "savedmodel", made / name, made / "model.keras", photos, work=work, **arguments
+        made / name, made / "model.keras", photos, work=work, facts=facts, **changes
     )
 
 
@@ -85,7 +87,8 @@ def test_an_export_that_cannot_be_loaded_is_refused(made, tmp_path):
 def test_the_process_of_the_export_imports_no_kerasft_that_knows_models(made, tmp_path):
     (tmp_path / "photo.jpg").write_bytes(parity.generated_images()["exif_1.jpg"])
     task = {
-        "format": "savedmodel",
+        "format": "saved-model",
+        "takes": "files",
         "inputs": [str(tmp_path / "photo.jpg")],
         "rule": InputRule(32).to_json(),
     }
@@ -97,7 +100,8 @@ def test_the_process_of_the_export_imports_no_kerasft_that_knows_models(made, tm
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == (
-        "['kerasft.errors', 'kerasft.export', 'kerasft.export.formats', 'kerasft.export.parity', "
+        "['kerasft.errors', 'kerasft.export', 'kerasft.export.facts', 'kerasft.export.formats', "
+        "'kerasft.export.parity', "
         "'kerasft.export.savedmodel', 'kerasft.export.scorer', 'kerasft.input_rule', "
         "'kerasft.lazy_tensorflow', 'kerasft.processes', 'kerasft.progress', 'kerasft.results']\n"
     )

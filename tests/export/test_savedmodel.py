@@ -16,8 +16,9 @@ from kerasft.confidence import Abstention
 from kerasft.errors import UserError
 from kerasft.export import export, parity
 from kerasft.export.export import export_run
+from kerasft.export.facts import read_facts
 from kerasft.export.formats import EXPORTERS
-from kerasft.export.savedmodel import write_savedmodel
+from kerasft.export.savedmodel import write as write_savedmodel
 from kerasft.models import bundle
 from kerasft.models.tta import with_temperature
 
@@ -62,15 +63,25 @@ def test_the_result_says_where_it_is_and_how_closely_it_agrees(trained, exported
 
 def test_the_folder_has_the_layout_of_tf_serving_and_its_proof(exported):
     version = exported.path
-    assert {"saved_model.pb", "variables", "parity.json"} <= set(os.listdir(version))
+    assert set(os.listdir(version)) == {
+        "MODEL_CARD.md", "assets", "fingerprint.pb", "kerasft.json", "labels.txt", "parity.json",
+        "saved_model.pb", "variables",
+    }  # fmt: skip
+    assert (version / "labels.txt").read_text("utf-8") == "circle\ncross\nstripes\n"
+    facts = read_facts(version)
+    assert (facts.format, facts.class_names, facts.rule.image_size) == ("saved-model", NAMES, 32)
     card = (version / "MODEL_CARD.md").read_text("utf-8")
     assert "\n# run\n\nA classifier of images with 3 classes: circle, cross, stripes." in card
     assert "\n| circle | 8 | 2 | 2 |\n" in card
     assert "Unknown: the record of the run has no figures." in card  # it was never trained
     proof = json.loads((version / "parity.json").read_text())
     assert list(proof) == [
-        "n", "max_abs_diff", "max_abs_diff_logits", "top1_agreement", "limit", "versions"
+        "format", "quantize", "bytes", "latency_ms", "accuracy", "n", "max_abs_diff",
+        "max_abs_diff_logits", "top1_agreement", "limit", "versions",
     ]  # fmt: skip
+    files = [version / "saved_model.pb", version / "fingerprint.pb", *version.glob("variables/*")]
+    assert proof["bytes"] == sum(path.stat().st_size for path in files)
+    assert proof["latency_ms"] > 0
     assert {name: proof[name] for name in vars(exported.proof)} == vars(exported.proof)
     assert proof["limit"] == 1e-4
 
@@ -96,8 +107,13 @@ def test_signatures_are_those_of_the_reference(signatures):
             "labels": (tf.string, [None, 3]),
             "top_label": (tf.string, [None]),
             "top_score": (tf.float32, [None]),
+            "error": (tf.string, [None]),
         },
-        "serve_logits": {"image_bytes": (tf.string, [None]), "logits": (tf.float32, [None, 3])},
+        "serve_logits": {
+            "image_bytes": (tf.string, [None]),
+            "logits": (tf.float32, [None, 3]),
+            "error": (tf.string, [None]),
+        },
         "serve_pixels": {
             "pixels": (tf.float32, [None, 32, 32, 3]),
             "scores": (tf.float32, [None, 3]),
@@ -121,7 +137,8 @@ def test_an_empty_batch_gives_empty_outputs(signatures):
     result = signatures["serving_default"](image_bytes=tf.constant([], tf.string))
     shapes = {name: value.shape.as_list() for name, value in result.items()}
     assert shapes == {
-        "scores": [0, 3], "logits": [0, 3], "labels": [0, 3], "top_label": [0], "top_score": [0]
+        "scores": [0, 3], "logits": [0, 3], "labels": [0, 3], "top_label": [0], "top_score": [0],
+        "error": [0],
     }  # fmt: skip
     assert signatures["serve_logits"](image_bytes=tf.constant([], tf.string))["logits"].shape == (
         0, 3,
@@ -145,16 +162,33 @@ def test_images_of_different_sizes_and_formats_share_a_batch(signatures):
     np.testing.assert_allclose(together, alone, atol=1e-6)
 
 
-def test_a_bomb_is_refused_by_its_header(signatures):
-    bomb = png_that_claims(60_000, 60_000)  # 10.8 GB once decoded
-    with pytest.raises(tf.errors.InvalidArgumentError, match="60000"):
-        signatures["serving_default"](image_bytes=tf.constant([bomb]))
+def test_a_bad_file_is_named_at_its_place_and_the_others_are_answered(signatures, photos):
+    good = [path.read_bytes() for path in photos[:2]]
+    bad = {
+        b"": "is empty",
+        b"<html>": "is not a JPEG, PNG, GIF, BMP or WebP image",
+        png_that_claims(60_000, 60_000): "has more than 100,000,000 pixels",  # 10.8 GB once decoded
+        b"\xff\xd8\xff": "is truncated",
+        good[0][: len(good[0]) // 2]: "is truncated or damaged",
+    }
+    given = signatures["serving_default"](image_bytes=tf.constant([good[0], *bad, good[1]]))
+    assert [error.decode() for error in given["error"].numpy()] == ["", *bad.values(), ""]
+    assert given["top_label"].numpy()[1:-1].tolist() == [b""] * 5
+    assert given["labels"].numpy().tolist() == [[b"circle", b"cross", b"stripes"]] * 7
+    for name in ("scores", "logits"):
+        assert not given[name].numpy()[1:-1].any()
+        for place, photo in ((0, good[0]), (6, good[1])):
+            alone = signatures["serving_default"](image_bytes=tf.constant([photo]))[name]
+            np.testing.assert_allclose(given[name][place], alone[0], rtol=1e-5, atol=1e-5)
+    logits = signatures["serve_logits"](image_bytes=tf.constant([b"", good[1]]))
+    assert logits["error"].numpy().tolist() == [b"is empty", b""]
+    assert np.argmax(logits["logits"][1]) == np.argmax(given["logits"][6])
 
 
-@pytest.mark.parametrize("junk", [b"", b"hello", b"\xff\xd8\xff"])
-def test_a_file_that_is_no_image_fails_the_call(signatures, junk):
-    with pytest.raises(tf.errors.InvalidArgumentError, match="image"):
-        signatures["serving_default"](image_bytes=tf.constant([junk]))
+def test_only_bad_files_give_only_errors(signatures):
+    given = signatures["serving_default"](image_bytes=tf.constant([b"", b"hello"]))
+    assert (given["error"].numpy() != b"").all()
+    assert given["scores"].numpy().tolist() == [[0, 0, 0], [0, 0, 0]]
 
 
 def test_pixels_give_the_scores_of_the_model(trained, signatures):
@@ -222,11 +256,11 @@ def test_the_next_export_has_the_next_number_and_takes_its_rule_of_resizing(tmp_
 def test_an_export_with_red_and_blue_swapped_is_refused_and_leaves_nothing_behind(
     trained, exported, monkeypatch
 ):
-    def write_swapped(opened, folder):
+    def write_swapped(opened, folder, facts, calibration):
         write_savedmodel(swapped(opened), folder)
 
-    row = replace(EXPORTERS["savedmodel"], write=write_swapped)
-    monkeypatch.setitem(EXPORTERS, "savedmodel", row)
+    row = replace(EXPORTERS["saved-model"], write=write_swapped)
+    monkeypatch.setitem(EXPORTERS, "saved-model", row)
     with pytest.raises(UserError, match=r"scores of 17 images differ by up to 0\.\d+") as caught:
         export_run(trained)
     assert caught.value.exit_code == 1
@@ -270,7 +304,7 @@ def test_64_validation_images_are_spread_over_all():
     names = tuple(f"{i:03}.jpg" for i in range(200))
     splits = np.array(["validation"] * 190 + ["test"] * 10)
     source = Source(Path("photos"), ("a",), names, np.zeros(200, np.int32), splits, names)
-    chosen = [path.name for path in export._photos(source)]
+    chosen = [path.name for path in export._spread(source, "validation", 64)]
     assert (len(chosen), len(set(chosen)), chosen[0], chosen[-1]) == (64, 64, "000.jpg", "189.jpg")
 
 

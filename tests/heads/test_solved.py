@@ -219,7 +219,7 @@ def test_training_can_go_on_from_a_linear_head(solved, method):
 def test_a_savedmodel_gives_the_same_scores(solved, tmp_path, method):
     _, path, test = solved[method, 4]
     opened = bundle.load(path)
-    savedmodel.write_savedmodel(opened, tmp_path / "1")
+    savedmodel.write(opened, tmp_path / "1")
     serve = tf.saved_model.load(str(tmp_path / "1")).signatures["serve_pixels"]
     pixels = pixels_of(test.features)
     scores = compute(opened.model, pixels)

@@ -73,14 +73,13 @@ def add_format() -> None:
     """Adds "npz" to the formats of exports."""
     from kerasft.export.formats import EXPORTERS, Exporter
 
-    EXPORTERS["npz"] = Exporter("NPZ", "facts.npz", write_npz, open_npz)
+    EXPORTERS["npz"] = Exporter("NPZ", "facts.npz", write_npz, open_npz, takes="files")
 
 
-def write_npz(opened, folder: Path) -> None:
+def write_npz(opened, folder: Path, facts, calibration) -> None:
     """Writes the facts of a model as NumPy arrays, and its net as Keras does."""
     import numpy as np
 
-    folder.mkdir()
     opened.model.save(folder / "net.keras")
     rule = json.dumps(opened.rule.to_json())
     np.savez(folder / "facts.npz", names=opened.class_names, rule=rule)

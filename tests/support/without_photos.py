@@ -38,7 +38,7 @@ from kerasft.data.source import Source
 from kerasft.devices import prepare
 from kerasft.errors import UserError
 from kerasft.export.export import export_run
-from kerasft.export.savedmodel import open_savedmodel
+from kerasft.export.savedmodel import open_scorer as open_savedmodel
 from kerasft.input_rule import InputRule
 from kerasft.models import bundle
 from kerasft.models.bundle import Bundle

@@ -28,7 +28,7 @@ def _photos(run, opened):
 
 
 def _validation_logits(run, opened):
-    return bundle.score(opened, batches_of(_photos(run, opened), "validation", opened))[1]
+    return bundle.score(opened, batches_of(_photos(run, opened), "validation", opened.rule))[1]
 
 
 def _labels(run):
