@@ -85,7 +85,9 @@ def open_model(exporter: Exporter, folder: Path) -> Model:
     files = _files(scorer)
     rows = files([warm_up_image()])
     signatures = {DEFAULT: Signature(FILES, tuple(rows[0]), files, side)}
-    signatures["serve_logits"] = Signature(FILES, ("logits",), _logits(scorer), side)
+    if scorer.file_logits:
+        logits = _logits(scorer.file_logits)
+        signatures["serve_logits"] = Signature(FILES, ("logits",), logits, side)
     pixels = _pixels(scorer)
     given = pixels([np.zeros((side, side, 3), "float32")])[0]
     signatures["serve_pixels"] = Signature(PIXELS, tuple(given), pixels, side)
@@ -139,14 +141,25 @@ def _files(scorer: Scorer) -> Compute:
             "abstain": answer.abstain,
         }
         there = {name: column for name, column in columns.items() if column is not None}
-        return [{name: column[i] for name, column in there.items()} for i in range(len(encoded))]
+        return [
+            _bad(encoded[i])
+            if answer.errors and answer.errors[i]
+            else {name: column[i] for name, column in there.items()}
+            for i in range(len(encoded))
+        ]
 
     return _one_by_one_if_bad(rows_of)
 
 
-def _logits(scorer: Scorer) -> Compute:
+def _bad(encoded: bytes) -> Row:
+    from kerasft.pixels.images import reason_of
+
+    return {ERROR: f"The file {reason_of(encoded)}."}
+
+
+def _logits(file_logits: Callable[[Sequence[bytes]], np.ndarray]) -> Compute:
     def rows_of(encoded: Sequence[bytes]) -> list[Row]:
-        return [{"logits": row} for row in scorer.file_logits(encoded)]
+        return [{"logits": row} for row in file_logits(encoded)]
 
     return _one_by_one_if_bad(rows_of)
 
@@ -154,7 +167,8 @@ def _logits(scorer: Scorer) -> Compute:
 def _pixels(scorer: Scorer) -> Compute:
     def rows_of(pixels: Sequence[np.ndarray]) -> list[Row]:
         scores, logits = scorer.pixels(np.stack(pixels))
-        return [{"scores": scores[i], "logits": logits[i]} for i in range(len(pixels))]
+        columns = {"scores": scores} | ({} if logits is None else {"logits": logits})
+        return [{name: column[i] for name, column in columns.items()} for i in range(len(pixels))]
 
     return rows_of
 
@@ -170,9 +184,7 @@ def _one_by_one_if_bad(rows_of: Callable[[Sequence[bytes]], list[Row]]) -> Compu
                 return [row for one in encoded for row in compute([one])]
             if type(error).__name__ != "InvalidArgumentError":
                 raise
-        from kerasft.pixels.images import reason_of
-
-        return [{ERROR: f"The file {reason_of(encoded[0])}."}]
+        return [_bad(encoded[0])]
 
     return compute
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import httpx
 
-from kerasft.export.savedmodel import write_savedmodel
+from kerasft.export.savedmodel import write as write_savedmodel
 from kerasft.models import bundle
 from kerasft.serving.serve import Started, serve_model
 
