@@ -267,6 +267,46 @@ def test_an_export_with_red_and_blue_swapped_is_refused_and_leaves_nothing_behin
     assert os.listdir(trained / "export") == ["1"]  # the control: it agreed
 
 
+def test_an_export_below_the_asked_for_accuracy_is_not_left_behind(trained, exported):
+    accuracy = 2 / 6  # of the small model, which never learned
+    with pytest.raises(UserError) as caught:
+        export_run(trained, least_accuracy=0.9)
+    assert str(caught.value) == (
+        "The export gets 0.333 of 6 validation photos right, and at least 0.900 was asked for. "
+        "Nothing was exported."
+    )
+    assert os.listdir(trained / "export") == ["1"]
+    good = export_run(trained, least_accuracy=accuracy, to=trained.parent / "asserted")
+    assert (good.accuracy.n, good.accuracy.export, good.accuracy.model) == (6, accuracy, accuracy)
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        ({"least_accuracy": 90}, "least_accuracy.*expected 0 to 1, got 90"),
+        ({"max_accuracy_drop": -0.1}, "max_accuracy_drop.*expected 0 to 1, got -0.1"),
+        ({"max_accuracy_drop": 0.1}, "max_accuracy_drop.*holds for a quantized export only"),
+        ({"quantize": "int8"}, "quantize.*SavedModel is not written in int8"),
+        ({"format": "tflite"}, "format.*expected one of saved-model"),
+    ],
+)
+def test_what_cannot_be_asked_for_is_refused_before_anything_is_read(tmp_path, asked, said):
+    with pytest.raises(UserError, match=said) as caught:
+        export_run(tmp_path / "absent", **asked)
+    assert caught.value.exit_code == 2
+
+
+def test_versions_of_two_formats_do_not_share_a_folder(trained, tmp_path):
+    (tmp_path / "3").mkdir()
+    (tmp_path / "3" / "other.model").write_text("")
+    row = replace(EXPORTERS["saved-model"], label="Other", marker="other.model")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(EXPORTERS, "other", row)
+        with pytest.raises(UserError, match=r"its version 3 is in the format Other, .* SavedModel"):
+            export_run(trained, to=tmp_path)
+    assert os.listdir(tmp_path) == ["3"]
+
+
 def test_photos_that_are_gone_are_named_and_nothing_is_left(trained, tmp_path):
     shutil.copytree(trained, tmp_path / "run", ignore=shutil.ignore_patterns("export"))
     with pytest.raises(UserError, match=r"photos: no such folder.*pass `data=FOLDER`"):
