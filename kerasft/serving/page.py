@@ -10,10 +10,10 @@ page.js at `/page/page.js`. A browser runs and loads nothing else (Content-Secur
          "largest_file": 32000000}
         threshold: the score below which the model does not know; null if it always answers or
         the export does not say. explains: whether /page/explain has pictures.
-    POST /page/predict, the body is an image file of any kind that kerasft reads
+    POST /page/predict?labels=all, the body is an image file of any kind that kerasft reads
         {"labels": [{"label": "daisy", "score": 0.93}, ...], "abstain": false, "novel": false,
          "error": ""}
-        labels: at most 5, the best first. abstain: whether the score is below the threshold;
+        labels: the best first, at most 5 unless `labels=all` asks for all. abstain: whether the score is below the threshold;
         null if there is none. novel: whether the photo is unlike the training photos; null if
         that is not known.
     POST /page/explain?label=daisy, the body is the same file; label may be left out
@@ -46,7 +46,7 @@ from kerasft.serving.signatures import DEFAULT, ERROR, pixels_of
 
 FILES = {"page.css": "text/css", "page.js": "text/javascript"}
 MOST = 5
-"""Largest number of labels for an image."""
+"""Largest number of labels for an image, unless all are asked for."""
 
 
 def page_routes(serving: Serving, insight: Insight | None) -> list[Route]:
@@ -116,7 +116,8 @@ class _Page:
             if row.get(ERROR):
                 raise HTTPException(400, row[ERROR])
             novel = await self._insight.novel(encoded) if self._insight else None
-        return JSONResponse({**_labels(row), "novel": novel, "error": ""})
+        most = None if request.query_params.get("labels") == "all" else MOST
+        return JSONResponse({**_labels(row, most), "novel": novel, "error": ""})
 
     async def explain(self, request: Request) -> Response:
         """Answers with the heat map of an image."""
@@ -145,10 +146,10 @@ class _Page:
             raise HTTPException(400, f"The file {error}.") from None
 
 
-def _labels(row: Row) -> Mapping[str, Any]:
+def _labels(row: Row, most: int | None) -> Mapping[str, Any]:
     scores = np.asarray(row["scores"])
     ranks = np.asarray(row.get("logits", scores))
-    best = np.argsort(-ranks, kind="stable")[:MOST]
+    best = np.argsort(-ranks, kind="stable")[:most]
     abstain = row.get("abstain")
     return {
         "labels": [{"label": row["labels"][k], "score": plain(scores[k])} for k in best],

@@ -7,7 +7,9 @@ import pytest
 from encoded import PHOTO, blocks, encode
 from PIL import Image
 from served import ask, exported, serving
-from small_run import NAMES, small_run
+from small_run import NAMES, small_bundle, small_run
+
+from kerasft.models import bundle
 
 
 @pytest.fixture(scope="module")
@@ -64,6 +66,18 @@ def test_a_photo_gets_the_labels_that_the_rest_api_gives(url):
     )
     scores = [one["score"] for one in said["labels"]]
     assert scores == sorted(scores, reverse=True)
+
+
+def test_five_labels_are_given_and_all_if_they_are_asked_for(tmp_path):
+    run = small_run(tmp_path)
+    bundle.save(small_bundle(tuple("abcdefg")), run / "model.keras")
+    exported(run)
+    with serving(run) as server:
+        best = httpx.post(f"{server.url}/page/predict", content=PHOTO).json()["labels"]
+        every = httpx.post(f"{server.url}/page/predict?labels=all", content=PHOTO).json()["labels"]
+    assert (len(best), len(every)) == (5, 7)
+    assert every[:5] == best
+    assert sorted(one["label"] for one in every) == list("abcdefg")
 
 
 def test_a_photo_that_only_kerasft_converts_is_answered_too(url):
