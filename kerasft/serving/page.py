@@ -13,9 +13,9 @@ page.js at `/page/page.js`. A browser runs and loads nothing else (Content-Secur
     POST /page/predict?labels=all, the body is an image file of any kind that kerasft reads
         {"labels": [{"label": "daisy", "score": 0.93}, ...], "abstain": false, "novel": false,
          "error": ""}
-        labels: the best first, at most 5 unless `labels=all` asks for all. abstain: whether the score is below the threshold;
-        null if there is none. novel: whether the photo is unlike the training photos; null if
-        that is not known.
+        labels: the best first, at most 5 unless `labels=all` asks for all. abstain: whether the
+        score is below the threshold; null if there is none. novel: whether the photo is unlike
+        the training photos; null if that is not known.
     POST /page/explain?label=daisy, the body is the same file; label may be left out
         a PNG, image/png: the photo as the model sees it, gray under the colours of its heat.
         404 with a sentence where the model has no pictures.
