@@ -51,7 +51,8 @@ def protocol_of(limits: Limits) -> type[asyncio.Protocol]:
         def _settle(self) -> None:
             """Starts the clock while a head, or what nobody reads, is on its way; or stops it."""
             answering = self.cycle is not None and not self.cycle.response_complete
-            between = self.timeout_keep_alive_task is not None
+            paused = self.timeout_keep_alive_task is not None
+            between = paused and self.conn.their_state is h11.IDLE
             if self.transport.is_closing() or answering or between:
                 self._on_time()
             elif self.late is None:

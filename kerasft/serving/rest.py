@@ -220,7 +220,7 @@ def answer(asked: Asked, rows: Sequence[Row]) -> bytes:
             for row, bad in zip(rows, wrong, strict=True)
         ]
         return _json({"predictions": written})
-    if len(gives) == 1:
+    if len(gives) == 1:  # exports of kerasft 0.2 and before, whose serve_logits gives no errors
         [name] = gives
         column = [None if bad else plain(row[name]) for row, bad in zip(rows, wrong, strict=True)]
         errors = {"errors": [row.get(ERROR, "") for row in rows]} if any(wrong) else {}

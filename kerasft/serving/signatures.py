@@ -1,7 +1,7 @@
 """What a version computes: its signatures, as functions from inputs to rows, and as JSON.
 
     serving_default   image files to scores, logits, labels, top_label, top_score and so on
-    serve_logits      image files to logits
+    serve_logits      image files to logits, where the format has them
     serve_pixels      pixels [S,S,3], 0 to 255, to scores, and logits where the format has them
 
 A file that cannot be read gets the row {"error": "..."}; the others of a batch are answered.
@@ -19,6 +19,8 @@ from typing import Any
 
 import numpy as np
 
+from kerasft.export.facts import FILE as FACTS
+from kerasft.export.facts import read_facts
 from kerasft.export.formats import Exporter
 from kerasft.export.scorer import Answer, Scorer
 from kerasft.input_rule import MAX_PIXELS
@@ -75,23 +77,38 @@ def open_model(exporter: Exporter, folder: Path) -> Model:
         folder: folder of the version.
 
     Raises:
-        UserError: it is damaged, or was not written by kerasft.
+        UserError: its packages are missing; it is damaged, or was not written by kerasft.
         ValueError: its answer to the drawn image makes no sense.
     """
+    exporter.require(exporter.opening)
     scorer = exporter.open_scorer(folder)
-    metadata, side = _described(folder)
     answer = scorer.files([warm_up_image()])
     _check(answer)
-    files = _files(scorer)
-    rows = files([warm_up_image()])
-    signatures = {DEFAULT: Signature(FILES, tuple(rows[0]), files, side)}
+    is_savedmodel = exporter.takes == "files"
+    facts = read_facts(folder) if (folder / FACTS).is_file() or not is_savedmodel else None
+    side = facts.rule.image_size if facts else _side_of_savedmodel(folder)
+    computes: dict[str, tuple[str, Compute]] = {DEFAULT: (FILES, _files(scorer))}
     if scorer.file_logits:
-        logits = _logits(scorer.file_logits)
-        signatures["serve_logits"] = Signature(FILES, ("logits",), logits, side)
-    pixels = _pixels(scorer)
-    given = pixels([np.zeros((side, side, 3), "float32")])[0]
-    signatures["serve_pixels"] = Signature(PIXELS, tuple(given), pixels, side)
-    return Model(exporter.label, signatures, metadata, tuple(answer.labels))
+        told = answer.errors and answer.logits is not None
+        logits = _part(_files(scorer), "logits") if told else _logits(scorer.file_logits)
+        computes["serve_logits"] = (FILES, logits)
+    computes["serve_pixels"] = (PIXELS, _pixels(scorer))
+    signatures, described = {}, {}
+    for name, (takes, compute) in computes.items():
+        good = warm_up_image() if takes == FILES else np.zeros((side, side, 3), "float32")
+        row = compute([good])[0]
+        signatures[name] = Signature(takes, tuple(row), compute, side)
+        described[name] = _description(signatures[name], row)
+    signatures[DEFAULT].compute([b""])  # the first bad file is not to be slow
+    if is_savedmodel:
+        described = _describe_savedmodel(folder)
+    return Model(
+        exporter.label,
+        signatures,
+        {"signature_def": {"signature_def": described}},
+        tuple(answer.labels),
+        facts.threshold if facts else None,
+    )
 
 
 def warm_up_image() -> bytes:
@@ -139,6 +156,7 @@ def _files(scorer: Scorer) -> Compute:
             "top_label": answer.top_labels,
             "top_score": answer.top_scores,
             "abstain": answer.abstain,
+            ERROR: answer.errors or None,
         }
         there = {name: column for name, column in columns.items() if column is not None}
         return [
@@ -155,6 +173,15 @@ def _bad(encoded: bytes) -> Row:
     from kerasft.pixels.images import reason_of
 
     return {ERROR: f"The file {reason_of(encoded)}."}
+
+
+def _part(compute: Compute, name: str) -> Compute:
+    """Returns a function that gives one of the outputs, and the errors."""
+
+    def rows_of(given: Sequence[Any]) -> list[Row]:
+        return [{key: row[key] for key in (name, ERROR) if key in row} for row in compute(given)]
+
+    return rows_of
 
 
 def _logits(file_logits: Callable[[Sequence[bytes]], np.ndarray]) -> Compute:
@@ -189,18 +216,56 @@ def _one_by_one_if_bad(rows_of: Callable[[Sequence[bytes]], list[Row]]) -> Compu
     return compute
 
 
-def _described(folder: Path) -> tuple[Mapping[str, Any], int]:
-    """Reads the signatures of a SavedModel: as TensorFlow Serving describes them, and S."""
-    from google.protobuf.json_format import MessageToDict
-    from tensorflow.core.protobuf import saved_model_pb2
+def _description(signature: Signature, row: Row) -> Mapping[str, Any]:
+    """Describes a signature as TensorFlow Serving describes those of a SavedModel."""
+    side = signature.side
+    image = ("DT_STRING", ()) if signature.takes == FILES else ("DT_FLOAT", (side, side, 3))
+    outputs = {}
+    for name, value in row.items():
+        shape = (len(value),) if isinstance(value, list | tuple) else np.shape(value)
+        outputs[name] = _tensor(name, _dtype_of(value), shape)
+    return {
+        "inputs": {signature.takes: _tensor(signature.takes, *image)},
+        "outputs": outputs,
+        "method_name": "tensorflow/serving/predict",
+        "defaults": {},
+    }
 
-    saved = saved_model_pb2.SavedModel.FromString((folder / "saved_model.pb").read_bytes())
-    signatures = saved.meta_graphs[0].signature_def
-    described = {
+
+def _dtype_of(value: Any) -> str:
+    if isinstance(value, str | list | tuple):
+        return "DT_STRING"
+    return "DT_BOOL" if np.asarray(value).dtype == bool else "DT_FLOAT"
+
+
+def _tensor(name: str, dtype: str, shape: Sequence[int]) -> Mapping[str, Any]:
+    dims = [{"size": str(size), "name": ""} for size in (-1, *shape)]
+    return {
+        "dtype": dtype,
+        "tensor_shape": {"dim": dims, "unknown_rank": False},
+        "name": f"{name}:0",
+    }
+
+
+def _describe_savedmodel(folder: Path) -> dict[str, Mapping[str, Any]]:
+    """Describes the signatures of a SavedModel as TensorFlow Serving does."""
+    from google.protobuf.json_format import MessageToDict
+
+    return {
         name: MessageToDict(
             signature, preserving_proto_field_name=True, always_print_fields_with_no_presence=True
         )
-        for name, signature in signatures.items()
+        for name, signature in _signature_defs(folder).items()
     }
-    side = signatures["serve_pixels"].inputs[PIXELS].tensor_shape.dim[1].size
-    return {"signature_def": {"signature_def": described}}, int(side)
+
+
+def _side_of_savedmodel(folder: Path) -> int:
+    pixels = _signature_defs(folder)["serve_pixels"].inputs[PIXELS]
+    return int(pixels.tensor_shape.dim[1].size)
+
+
+def _signature_defs(folder: Path) -> Any:
+    from tensorflow.core.protobuf import saved_model_pb2
+
+    saved = saved_model_pb2.SavedModel.FromString((folder / "saved_model.pb").read_bytes())
+    return saved.meta_graphs[0].signature_def

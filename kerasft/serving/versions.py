@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kerasft.errors import UserError
+from kerasft.export import formats
 from kerasft.export.formats import Exporter, find_export
 from kerasft.serving.signatures import Model, open_model
 
@@ -58,17 +59,11 @@ class Place:
 def versions_in(folder: Path) -> list[Place]:
     """Lists the versions in a folder, the highest number first; of an export, itself alone."""
     found = find_export(folder)
-    if found is None:
-        return []
-    if found[1] == folder:
+    if found is not None and found[1] == folder:
         name = folder.resolve().name
         return [Place(int(name) if name.isdecimal() else 1, *found)]
-    places = []
-    for entry in folder.iterdir():
-        inside = find_export(entry) if entry.name.isdecimal() else None
-        if inside is not None and inside[1] == entry:
-            places.append(Place(int(entry.name), *inside))
-    return sorted(places, key=lambda place: -place.number)
+    inside = formats.versions_in(folder)
+    return [Place(number, *inside[number]) for number in sorted(inside, reverse=True)]
 
 
 class Versions:
@@ -175,6 +170,8 @@ class Versions:
             text = str(error).splitlines()[0] if str(error) else type(error).__name__
             # Whoever asks the server need not know where the folder is.
             problem = text.replace(f"{place.folder}: ", "").replace(str(place.folder), "it")
+            if not isinstance(error, UserError):
+                problem = f"it can't be used: {problem}"
             self._states[number] = State(END, problem)
             self._refused[number] = now
             instead = f"; version {self._served.number} is served on" if self._served else ""
