@@ -1,6 +1,8 @@
 """The commands that use a run: `kerasft evaluate`, `predict`, `explain`, `report` and others."""
 
+import sys
 from collections.abc import Sequence
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -392,7 +394,15 @@ def export(
     help="File with a token that every request must bring: Authorization: Bearer TOKEN.",
 )
 @click.option("--name", help="Name of the model in addresses. Default: that of the RUN.")
-def serve(target: Path, port: int, host: str, token_file: Path | None, name: str | None) -> None:
+@json_option
+def serve(
+    target: Path,
+    port: int,
+    host: str,
+    token_file: Path | None,
+    name: str | None,
+    as_json: bool,
+) -> None:
     """Serves a run or an export: TensorFlow Serving's REST API, and a page at /.
 
     Of a RUN the newest export is served; one is made if there is none. A version that appears in
@@ -401,15 +411,17 @@ def serve(target: Path, port: int, host: str, token_file: Path | None, name: str
     \b
     Example:
         kerasft serve runs/photos
-        kerasft serve runs/photos/export --host 0.0.0.0 --token-file token
+        kerasft serve runs/photos/export --host 0.0.0.0 --token-file token.txt
     """
     with loading():
         from kerasft.serving.serve import prepare_for, serve_model
 
         prepare_for(target)
+    stdout = sys.stdout  # while progress is shown, all that is printed goes to stderr
 
     def show(server: "Started") -> None:
-        click.echo(started_text(server))
+        with redirect_stdout(stdout):
+            print_result(server, started_text, as_json=as_json)
 
     with showing() as progress:
         serve_model(
@@ -421,15 +433,15 @@ def serve(target: Path, port: int, host: str, token_file: Path | None, name: str
             progress=progress,
             started=show,
         )
-        click.echo("Stopped.")
+    click.echo("Stopped.", err=True)
 
 
 def started_text(server: "Started") -> str:
     """Writes where a server listens, what it serves and how it is stopped."""
     return (
-        f"Serving version {server.version} of {server.folder} as '{server.name}':\n"
-        f"  {server.url}/                              a page for people\n"
-        f"  {server.url}/v1/models/{server.name}:predict   TensorFlow Serving's REST API\n"
+        f"Serving version {server.version} of {server.folder} as '{server.name}'.\n"
+        f"  {server.url}/ is a page for people,\n"
+        f"  {server.url}/v1/models/{server.name}:predict TensorFlow Serving's REST API.\n"
         "Ctrl-C stops it."
     )
 

@@ -10,13 +10,14 @@ import socket
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from kerasft import run
 from kerasft.errors import UserError
 from kerasft.export.formats import find_export
 from kerasft.files import reason_of
 from kerasft.progress import Progress, silent
+from kerasft.results import Result
 from kerasft.run import Run
 from kerasft.text import printable
 
@@ -29,7 +30,7 @@ PACKAGES = ("starlette", "uvicorn", "prometheus_client")
 
 
 @dataclass(frozen=True)
-class Started:
+class Started(Result):
     """A server that listens.
 
     Attributes:
@@ -45,6 +46,15 @@ class Started:
     version: int
     folder: Path
     stop: Callable[[], None]
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns the JSON that `kerasft serve` prints once it listens."""
+        return {
+            "url": self.url,
+            "name": self.name,
+            "version": self.version,
+            "folder": str(self.folder),
+        }
 
 
 def prepare_for(target: str | Path) -> None:

@@ -45,6 +45,7 @@ from kerasft.export.parity import Proof
 from kerasft.importers.weights_writer import Imported
 from kerasft.progress import Event
 from kerasft.sample.draw import Sample
+from kerasft.serving.serve import Started
 
 RESULT = {
     "run": "runs/photos",
@@ -668,6 +669,32 @@ def test_export_takes_the_place_that_photos_were_moved_to(replace):
     assert calls.options["data"] == "moved"
 
 
+STARTED = Started("http://127.0.0.1:8501", "photos", 3, Path("runs/photos/export"), lambda: None)
+
+
+def test_serve_says_where_it_listens_and_how_to_stop_it(replace):
+    prepared = replace("serving.serve.prepare_for")
+    calls = replace("serving.serve.serve_model")
+    calls.act = lambda progress: calls.options["started"](STARTED)
+    done = kerasft("serve runs/photos --port 8501 --host ::1 --token-file t.txt --name pets")
+    assert (done.exit_code, done.stderr) == (0, "Stopped.\n")
+    assert done.stdout == (
+        "Serving version 3 of runs/photos/export as 'photos'.\n"
+        "  http://127.0.0.1:8501/ is a page for people,\n"
+        "  http://127.0.0.1:8501/v1/models/photos:predict TensorFlow Serving's REST API.\n"
+        "Ctrl-C stops it.\n"
+    )
+    assert calls.arguments == prepared.arguments == (Path("runs/photos"),)
+    passed = {name: calls.options[name] for name in ("port", "host", "token_file", "name")}
+    assert passed == {"port": 8501, "host": "::1", "token_file": Path("t.txt"), "name": "pets"}
+    assert json.loads(kerasft("serve runs/photos --json").stdout) == {
+        "url": "http://127.0.0.1:8501",
+        "name": "photos",
+        "version": 3,
+        "folder": "runs/photos/export",
+    }
+
+
 RATE = {
     "run": "runs/my photos",
     "phase": "unfreeze",
@@ -815,6 +842,7 @@ COMMANDS = [
     "predict",
     "report",
     "sample-data",
+    "serve",
     "train",
     "unfreeze-and-continue",
 ]
@@ -882,6 +910,8 @@ def test_the_examples_of_the_help_run(command, replace):
     replace("evaluation.report.report_run", PAGE)
     replace("evaluation.calibrate.calibrate_run", CALIBRATED)
     replace("export.export.export_run", EXPORT)
+    replace("serving.serve.prepare_for")
+    replace("serving.serve.serve_model")
     replace("training.find_lr.find_rate", RATE)
     replace("checking.check.check_photos", CHECKED)
     replace("compare.compare.compare_ways", COMPARISON)

@@ -31,7 +31,7 @@ def serving(target: Path, **options: Any) -> Iterator[Started]:
 
     def work() -> None:
         try:
-            serve_model(target, port=0, started=started, **options)
+            serve_model(target, started=started, **{"port": 0, **options})
         except BaseException as error:
             errors.append(error)
         listens.set()
