@@ -1,7 +1,7 @@
 """The commands that use a run: `kerasft evaluate`, `predict`, `explain`, `report` and others."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -419,7 +419,7 @@ def serve(
         prepare_for(target)
     stdout = sys.stdout  # while progress is shown, all that is printed goes to stderr
 
-    def show(server: "Started") -> None:
+    def show(server: "Started", _: Callable[[], None]) -> None:
         with redirect_stdout(stdout):
             print_result(server, started_text, as_json=as_json)
 

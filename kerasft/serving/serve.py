@@ -10,7 +10,7 @@ import socket
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from kerasft import run
 from kerasft.errors import UserError
@@ -38,23 +38,15 @@ class Started(Result):
         name: name of the model.
         version: number of the version that is served.
         folder: folder of the versions.
-        stop: function that ends it; it may be called in any thread.
     """
 
     url: str
     name: str
     version: int
     folder: Path
-    stop: Callable[[], None]
 
-    def to_json(self) -> dict[str, Any]:
-        """Returns the JSON that `kerasft serve` prints once it listens."""
-        return {
-            "url": self.url,
-            "name": self.name,
-            "version": self.version,
-            "folder": str(self.folder),
-        }
+
+OnStart = Callable[[Started, Callable[[], None]], None]
 
 
 def prepare_for(target: str | Path) -> None:
@@ -83,9 +75,9 @@ def serve_model(
     name: str | None = None,
     limits: "Limits | None" = None,
     progress: Progress = silent,
-    started: Callable[[Started], None] = lambda _: None,
+    started: OnStart = lambda server, stop: None,
 ) -> None:
-    """Serves a model by HTTP, until it is stopped by a signal or by `Started.stop`.
+    """Serves a model by HTTP, until it is stopped by a signal or by `started`'s `stop`.
 
     Args:
         target: run directory, whose newest export is served and made if there is none; or a folder
@@ -96,7 +88,8 @@ def serve_model(
         name: name of the model in addresses; None takes that of the run directory.
         limits: limits of the server; None takes the usual ones.
         progress: receiver of events while an export is made.
-        started: function that is called once the server listens.
+        started: function that is called once the server listens, with what it serves and a
+            function that ends it, which may be called in any thread.
 
     Raises:
         UserError: a package is missing; no such run or export; an address that can't be listened
@@ -258,7 +251,7 @@ class _Serve:
             meters,
         )
 
-    def run(self, started: Callable[[Started], None]) -> None:
+    def run(self, started: OnStart) -> None:
         """Loads the model, and serves it until it is stopped."""
         serving = self._serving
         try:
@@ -274,7 +267,7 @@ class _Serve:
             if self._insight:
                 self._insight.stop()
 
-    async def _serve(self, started: Callable[[Started], None]) -> None:
+    async def _serve(self, started: OnStart) -> None:
         import uvicorn
 
         from kerasft.serving.app import make_app
@@ -310,10 +303,10 @@ class _Serve:
         while not (server.started or work.done()):
             await asyncio.sleep(0.01)
         if server.started:
-            started(self._started(stop))
+            started(self._started(), stop)
         await work
 
-    def _started(self, stop: Callable[[], None]) -> Started:
+    def _started(self) -> Started:
         host, port = self._listener.getsockname()[:2]
         from kerasft.serving.guard import LOOPBACK
 
@@ -330,5 +323,4 @@ class _Serve:
             self._serving.name,
             versions.served.number,
             versions.folder,
-            stop,
         )

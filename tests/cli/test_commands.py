@@ -669,13 +669,13 @@ def test_export_takes_the_place_that_photos_were_moved_to(replace):
     assert calls.options["data"] == "moved"
 
 
-STARTED = Started("http://127.0.0.1:8501", "photos", 3, Path("runs/photos/export"), lambda: None)
+STARTED = Started("http://127.0.0.1:8501", "photos", 3, Path("runs/photos/export"))
 
 
 def test_serve_says_where_it_listens_and_how_to_stop_it(replace):
     prepared = replace("serving.serve.prepare_for")
     calls = replace("serving.serve.serve_model")
-    calls.act = lambda progress: calls.options["started"](STARTED)
+    calls.act = lambda progress: calls.options["started"](STARTED, None)
     done = kerasft("serve runs/photos --port 8501 --host ::1 --token-file t.txt --name pets")
     assert (done.exit_code, done.stderr) == (0, "Stopped.\n")
     assert done.stdout == (

@@ -4,7 +4,7 @@ import base64
 import json
 import shutil
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -25,8 +25,8 @@ def serving(target: Path, **options: Any) -> Iterator[Started]:
     """
     listens, servers, errors = threading.Event(), [], []
 
-    def started(server: Started) -> None:
-        servers.append(server)
+    def started(server: Started, stop: Callable[[], None]) -> None:
+        servers.append((server, stop))
         listens.set()
 
     def work() -> None:
@@ -41,11 +41,11 @@ def serving(target: Path, **options: Any) -> Iterator[Started]:
     assert listens.wait(60)
     if errors:
         raise errors[0]
-    [server] = servers
+    [(server, stop)] = servers
     try:
         yield server
     finally:
-        server.stop()
+        stop()
         thread.join(30)
         assert not thread.is_alive()
         assert errors == []
