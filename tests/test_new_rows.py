@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 from drawing import draw_photos
 
+from kerasft.export.formats import EXPORTERS
+
 SUPPORT = Path(__file__).parent / "support"
 TOY = ("--backbone", "Toy", "--weights", "none", "--image-size", "32")
 COMMANDS = {
@@ -70,7 +72,8 @@ def test_help_texts_name_the_new_rows(done):
     words = " ".join(done["help of train"]["stdout"].split()).replace("- ", "-")
     assert "svm, rbf-svm, nearest-mean." in words
     assert "tfds:NAME, or a file with lines of path and class." in words
-    assert "--format [saved-model|npz]" in " ".join(done["help of export"]["stdout"].split())
+    offered = " ".join(done["help of export"]["stdout"].split()).replace("| ", "|")
+    assert f"--format [{'|'.join(EXPORTERS)}|npz]" in offered
 
 
 def test_errors_name_the_new_rows(done):
@@ -79,4 +82,5 @@ def test_errors_name_the_new_rows(done):
     assert "or 'nearest-mean', got 'nearest'. Did you mean 'nearest-mean'?" in words
     ways = " ".join(done["unknown way"]["stderr"].split())
     assert "svm, rbf-svm, nearest-mean, linear, fc" in ways
-    assert "'npy' is not one of 'saved-model', 'npz'" in done["unknown format"]["stderr"]
+    offered = ", ".join(f"'{format}'" for format in (*EXPORTERS, "npz"))
+    assert f"'npy' is not one of {offered}." in done["unknown format"]["stderr"]

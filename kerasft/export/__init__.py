@@ -2,9 +2,12 @@
 
     export        `export_run` writes an export, and keeps it if the proof holds
     formats       the table of formats, without TensorFlow
-    facts         kerasft.json: what an export says about its input and its scores
+    facts         kerasft.json: what an export says about its input and its scores; use/
     scorer        an opened export, the same for all formats
     savedmodel    the format for TF Serving: image bytes in, labels out
+    onnx_format   the format for ONNX Runtime: pixels in, scores out
+    openvino_format  the format for Intel's OpenVINO, likewise
+    frozen        the graph that both are made of
     card          the model card beside an export
     parity        compares the export with model.keras, each in a fresh process
     measure       size, latency, and the accuracy that quantizing has lost

@@ -29,7 +29,7 @@ from kerasft.errors import UserError
 from kerasft.export import parity
 from kerasft.export.card import FILE as CARD
 from kerasft.export.card import Origin, card_text, licence_of
-from kerasft.export.facts import ExportFacts, read_facts, write_facts
+from kerasft.export.facts import ExportFacts, read_facts, write_example, write_facts
 from kerasft.export.formats import DEFAULT, EXPORTERS, Exporter, row_of, versions_in
 from kerasft.export.measure import Accuracy, accuracy_of, latency_ms, refuse_losses, size_of
 from kerasft.export.parity import Proof
@@ -136,6 +136,7 @@ def export_run(
         config = load_config(of_run.config_path)
         facts = ExportFacts.of(opened, format, quantize, licence_of(config))
         write_facts(written, facts)
+        write_example(written, format)
         beside = size_of(written)
         calibration = _calibration(found, facts, work) if quantize == "int8" else None
         _write(opened, model, written, facts, calibration, progress)

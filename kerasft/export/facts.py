@@ -1,10 +1,11 @@
-"""What an export says about itself: `kerasft.json` and `labels.txt`, beside every export.
+"""What an export says about itself: `kerasft.json`, `labels.txt` and `use/`, beside every export.
 
 The same JSON is in the metadata of the formats that have room for it, so that a file which was
 copied to a phone alone still says what its input is and what its outputs mean.
 """
 
 import json
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 FILE = "kerasft.json"
 LABELS = "labels.txt"
+USE = "use"
 FORMAT = 1  # of FILE: raise it when older versions misread it
 
 
@@ -103,6 +105,22 @@ def write_facts(folder: Path, facts: ExportFacts) -> None:
     """Writes FILE and LABELS, a name per line, into an existing folder."""
     (folder / FILE).write_text(facts.to_text(), "utf-8")
     (folder / LABELS).write_text("".join(f"{name}\n" for name in facts.class_names), "utf-8")
+
+
+def write_example(folder: Path, format: str) -> None:
+    """Writes USE: a program that runs the export without kerasft, and what it needs installed.
+
+    Args:
+        folder: existing folder of the export.
+        format: key of EXPORTERS. For one without an example nothing is written.
+    """
+    examples, use = Path(__file__).with_name(USE), folder / USE
+    program = examples / f"{format}.py.txt"
+    if not program.is_file():
+        return
+    use.mkdir()
+    shutil.copyfile(program, use / "predict.py")
+    shutil.copyfile(examples / f"{format}.requirements.txt", use / "requirements.txt")
 
 
 def read_facts(folder: Path) -> ExportFacts:

@@ -91,6 +91,23 @@ EXPORTERS: dict[str, Exporter] = {
     DEFAULT: Exporter(
         "SavedModel", "saved_model.pb", *_of("kerasft.export.savedmodel"), takes="files"
     ),
+    "onnx": Exporter(
+        "ONNX",
+        "model.onnx",
+        *_of("kerasft.export.onnx_format"),
+        quantized=("int8",),
+        extra="onnx",
+        writing=("onnx", "tf2onnx"),
+        opening=("onnxruntime",),
+    ),
+    "openvino": Exporter(
+        "OpenVINO",
+        "model.xml",
+        *_of("kerasft.export.openvino_format"),
+        quantized=("float16",),
+        extra="openvino",
+        opening=("openvino",),
+    ),
 }
 
 

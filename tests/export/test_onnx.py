@@ -1,0 +1,193 @@
+import json
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import onnx
+import pytest
+from small_run import small_bundle, small_model
+from solved import examples
+
+from kerasft.errors import UserError
+from kerasft.export import onnx_format
+from kerasft.export.facts import ExportFacts, write_facts
+from kerasft.export.parity import noise_pixels
+from kerasft.heads import solved
+from kerasft.heads.methods import METHODS
+from kerasft.heads.solver import solve
+from kerasft.input_rule import InputRule
+from kerasft.models import tta
+from kerasft.models.bundle import Bundle
+
+LIMIT = 1e-4  # of scores; float32 gives about 1e-6
+
+
+def exported(opened, folder, calibration=None):
+    """Writes the model and what lies beside it; returns the folder."""
+    facts = ExportFacts("onnx", "int8" if calibration else None, opened.class_names, opened.rule)
+    folder.mkdir(exist_ok=True)
+    onnx_format.write(opened, folder, facts, calibration)
+    write_facts(folder, facts)
+    return folder
+
+
+def largest_difference(opened, folder):
+    pixels = noise_pixels(opened.rule.image_size)
+    scorer = onnx_format.open_scorer(folder)
+    expected = opened.model.predict_on_batch(pixels)
+    differences = []
+    for size in (1, 7, 3):
+        scores, logits = scorer.pixels(pixels[:size])
+        assert logits is None and scores.dtype == np.float32
+        differences.append(np.abs(scores - expected[:size]).max())
+    return max(differences)
+
+
+@pytest.fixture(scope="module")
+def opened():
+    return small_bundle()
+
+
+@pytest.fixture(scope="module")
+def folder(opened, tmp_path_factory):
+    return exported(opened, tmp_path_factory.mktemp("onnx") / "1")
+
+
+def test_the_scores_are_those_of_the_model_in_every_batch_size(opened, folder):
+    assert largest_difference(opened, folder) < LIMIT
+
+
+def test_the_model_has_one_input_and_one_output_with_names(folder):
+    model = onnx.load(folder / "model.onnx")
+    described = [
+        (value.name, [d.dim_param or d.dim_value for d in value.type.tensor_type.shape.dim])
+        for value in (*model.graph.input, *model.graph.output)
+    ]
+    assert described == [("pixels", ["batch", 32, 32, 3]), ("scores", ["batch", 3])]
+    assert [(opset.domain, opset.version) for opset in model.opset_import if not opset.domain] == [
+        ("", 17)
+    ]
+
+
+def test_the_metadata_holds_what_lies_beside_the_model(folder):
+    (entry,) = onnx.load(folder / "model.onnx").metadata_props
+    assert entry.key == "kerasft.json"
+    assert entry.value == (folder / "kerasft.json").read_text("utf-8")
+    assert json.loads(entry.value)["class_names"] == ["circle", "cross", "stripes"]
+
+
+def test_opening_it_loads_neither_tensorflow_nor_keras(folder):
+    code = (
+        "import sys\nfrom pathlib import Path\nimport numpy as np\n"
+        "from kerasft.export import onnx_format\n"
+        f"scorer = onnx_format.open_scorer(Path({str(folder)!r}))\n"
+        "print(scorer.pixels(np.zeros((2, 32, 32, 3), np.float32))[0].shape)\n"
+        "print({'tensorflow', 'keras', 'onnx', 'tf2onnx'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "(2, 3)\nset()\n"
+
+
+def grouped(side=16):
+    """Has what tf2onnx does not know: a grouped convolution, GELU, constants made eagerly."""
+    keras.utils.set_random_seed(0)
+    pixels = keras.Input((side, side, 3), name="pixels")
+    x = keras.applications.imagenet_utils.preprocess_input(pixels, mode="caffe")
+    x = keras.layers.Conv2D(8, 4, strides=4)(x)
+    x = keras.layers.Conv2D(8, 3, padding="same", groups=8)(x)
+    x = keras.layers.LayerNormalization()(x)
+    x = keras.layers.Activation("gelu")(x)
+    x = keras.layers.GlobalAveragePooling2D()(x)
+    x = keras.layers.Dense(3, name="logits", kernel_initializer="orthogonal")(x)
+    return keras.Model(pixels, keras.layers.Softmax(dtype="float32", name="scores")(x))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda model: model,
+        lambda model: tta.with_temperature(tta.with_views(model, "flip"), 0.5),
+        lambda model: tta.with_views(model, "ten-crop"),
+    ],
+    ids=["plain", "flip and temperature", "ten-crop"],
+)
+def test_layers_that_the_converter_lacks_are_written_too(change, tmp_path):
+    opened = Bundle(change(grouped()), ("a", "b", "c"), InputRule(16))
+    assert np.ptp(opened.model.predict_on_batch(noise_pixels(16))) > 0.05  # not all the same
+    assert largest_difference(opened, exported(opened, tmp_path / "1")) < LIMIT
+
+
+@pytest.mark.parametrize(("method", "classes"), [*((m, 4) for m in METHODS), ("rbf-svm", 2)])
+def test_every_solved_head_is_written(method, classes, tmp_path):
+    pixels = keras.Input((2, 2, 3), name="pixels")
+    base = keras.Model(pixels, keras.layers.Flatten()(keras.layers.Rescaling(1 / 64)(pixels)))
+    train, other = (examples([40] * classes, seed=seed) for seed in (0, 1))
+    solution = solve(method, train, other, num_classes=classes)
+    model = solved.attach(base, solution, classes)
+    opened = Bundle(model, tuple("abcd"[:classes]), InputRule(2))
+    assert largest_difference(opened, exported(opened, tmp_path / "1")) < LIMIT
+
+
+@pytest.mark.parametrize(
+    ("x", "expected"), [(1e-6, 1.0000005e-6), (-1e-6, -9.999995e-7), (2, 6.389056), (-1000, -1)]
+)
+def test_exp_minus_1_keeps_its_digits(x, expected, tmp_path):
+    pixels = keras.Input((1, 1, 3), name="pixels")
+    scores = keras.ops.expm1(keras.layers.Flatten()(pixels))
+    opened = Bundle(keras.Model(pixels, scores), ("a", "b", "c"), InputRule(1))
+    scorer = onnx_format.open_scorer(exported(opened, tmp_path / "1"))
+    found = scorer.pixels(np.full((1, 1, 1, 3), x, np.float32))[0]
+    np.testing.assert_allclose(found, [[expected] * 3], rtol=1e-6)
+
+
+def test_an_operation_that_onnx_lacks_is_refused_by_name(tmp_path):
+    pixels = keras.Input((8, 8, 3), name="pixels")
+    x = keras.ops.erfinv(keras.layers.GlobalAveragePooling2D()(pixels) / 300)
+    scores = keras.layers.Softmax(name="scores")(keras.layers.Dense(2, name="logits")(x))
+    opened = Bundle(keras.Model(pixels, scores), ("a", "b"), InputRule(8))
+    with pytest.raises(UserError, match=r"can't be written as ONNX: .*Erfinv"):
+        exported(opened, tmp_path / "1")
+
+
+@pytest.mark.parametrize("content", [b"", b"no model", None])
+def test_a_damaged_file_is_refused(folder, tmp_path, content):
+    (tmp_path / "kerasft.json").write_text((folder / "kerasft.json").read_text("utf-8"), "utf-8")
+    whole = (folder / "model.onnx").read_bytes()
+    (tmp_path / "model.onnx").write_bytes(whole[: len(whole) // 2] if content is None else content)
+    with pytest.raises(UserError, match=r"model\.onnx: can't be loaded: it is damaged"):
+        onnx_format.open_scorer(tmp_path)
+
+
+def test_the_model_of_another_run_is_refused(folder, tmp_path):
+    other = exported(Bundle(small_model(2), ("a", "b"), InputRule(32)), tmp_path / "1")
+    (other / "kerasft.json").write_text((folder / "kerasft.json").read_text("utf-8"), "utf-8")
+    with pytest.raises(UserError, match=r"Expected .*'scores', \[3\].*got .*'scores', \[2\]"):
+        onnx_format.open_scorer(other)
+
+
+@pytest.fixture(scope="module")
+def in_int8(opened, tmp_path_factory):
+    """The model in int8, calibrated on noise, which it is then measured on."""
+    work = tmp_path_factory.mktemp("int8")
+    np.save(work / "photos.npy", noise_pixels(32))
+    return exported(opened, work / "1", work / "photos.npy")
+
+
+def test_int8_keeps_the_scores_within_a_few_hundredths(opened, in_int8):
+    assert 0 < largest_difference(opened, in_int8) < 0.05
+
+
+def test_in_int8_convolutions_have_a_scale_for_each_channel_and_the_head_none(in_int8):
+    graph = onnx.load(in_int8 / "model.onnx").graph
+    made_by = {output: node for node in graph.node for output in node.output}
+    constants = {tensor.name: tensor for tensor in graph.initializer}
+    kernels = {}
+    for node in graph.node:
+        if node.op_type in ("Conv", "MatMul", "Gemm"):
+            before = made_by.get(node.input[1])
+            kernels[node.op_type] = before and constants[before.input[1]].dims
+    assert kernels.pop("Conv") == [8]  # 8 filters
+    assert list(kernels.values()) == [None]  # the head
+    metadata = json.loads(onnx.load(in_int8 / "model.onnx").metadata_props[0].value)
+    assert metadata["quantize"] == "int8"
