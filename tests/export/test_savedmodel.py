@@ -365,3 +365,13 @@ def test_a_model_with_temperature_and_threshold_is_exported_with_both(trained, p
     assert answer["abstain"].numpy().tolist() == (top < 0.5).tolist()
     scores = tf.nn.softmax(answer["logits"] / 2.0).numpy()
     assert answer["scores"].numpy() == pytest.approx(scores, abs=1e-6)
+
+
+def test_requests_to_warm_up_tf_serving_lie_where_it_looks_for_them(exported):
+    # That they are its messages is tested in tests/serving/test_tf_serving.py.
+    path = exported.path / "assets.extra" / "tf_serving_warmup_requests"
+    records = [record.numpy() for record in tf.data.TFRecordDataset(str(path))]
+    photos = [record.count(b"\xff\xd8\xff\xe0") for record in records]
+    assert photos == [1, 8]
+    assert all(b"serving_default" in record and b"image_bytes" in record for record in records)
+    assert sum(map(len, records)) < 200_000
