@@ -7,10 +7,12 @@ import hashlib
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from kerasft.errors import UserError
+
+PART = ".part."
 
 
 def write_atomic(path: Path, data: bytes | str) -> None:
@@ -40,7 +42,7 @@ def replacing(path: Path) -> Iterator[Path]:
             exception `path` has not changed and nothing is left beside it.
     """
     # A fixed name: the leftover of a killed process is overwritten by the next write.
-    part = path.with_name(f".part.{path.name}")
+    part = path.with_name(part_of(path.name))
     try:
         try:
             yield part
@@ -53,6 +55,21 @@ def replacing(path: Path) -> Iterator[Path]:
             raise
     except OSError as error:
         raise UserError(f"{path} can't be written: {reason_of(error)}.") from error
+
+
+def part_of(name: str) -> str:
+    """Returns the name under which `replacing` writes a file, beside it, until it is whole."""
+    return f"{PART}{name}"
+
+
+def remove_parts(folder: Path) -> None:
+    """Removes what processes that were killed have left of files that `replacing` wrote.
+
+    The caller makes sure that nobody writes in the folder.
+    """
+    for path in folder.glob(f"{PART}*"):
+        with suppress(OSError):  # a folder that can't be written is told of where that matters
+            path.unlink()
 
 
 def refuse_filled(folder: Path) -> None:

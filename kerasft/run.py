@@ -16,7 +16,7 @@ import numpy as np
 from filelock import FileLock, Timeout
 
 from kerasft.errors import UserError
-from kerasft.files import reason_of, replacing, write_atomic
+from kerasft.files import part_of, reason_of, remove_parts, replacing, write_atomic
 from kerasft.metrics import Answers
 from kerasft.record import SCHEMA, RunRecord, refuse_later
 
@@ -103,15 +103,8 @@ def create_run(path: Path, *, resume: bool) -> Run:
         raise UserError(f"{path} is a file. Choose a directory for the run.", exit_code=2)
     names = {entry.name for entry in path.iterdir()} if path.exists() else set()
     # The rest of a run that was killed before it wrote run.json counts as a run.
-    begun = names - {LOCK} and names <= {
-        CONFIG,
-        CLASSES,
-        SPLITS,
-        METRICS,
-        ANSWERS,
-        CHECKPOINTS,
-        LOCK,
-    }
+    ours = {CONFIG, CLASSES, SPLITS, METRICS, ANSWERS, CHECKPOINTS, LOCK}
+    begun = names - {LOCK} and names <= ours | {part_of(name) for name in (*ours, RECORD)}
     if (RECORD in names or begun) and not resume:
         raise UserError(
             f"{path} already holds a run. Choose another directory, or\n"
@@ -166,6 +159,8 @@ def model_file(run: Run) -> Path:
 def lock(run: Run) -> Iterator[None]:
     """Keeps other processes from writing in the run, until the block or the process ends.
 
+    What a killed process has left half-written is removed.
+
     Raises:
         UserError: another process holds it, or the directory can't be written.
     """
@@ -179,6 +174,7 @@ def lock(run: Run) -> Iterator[None]:
     except OSError as error:
         raise UserError(f"{run.path} can't be written: {reason_of(error)}.") from error
     try:
+        remove_parts(run.path)  # of a process that was killed: nobody else writes here now
         yield
     finally:
         guard.release()

@@ -95,6 +95,24 @@ def test_what_is_left_of_a_run_that_ended_before_its_record_can_be_resumed(tmp_p
     assert create_run(tmp_path, resume=True) == Run(tmp_path)
 
 
+@pytest.mark.parametrize("left", [".part.splits.csv", ".part.run.json"])
+def test_what_is_left_of_a_run_that_ended_in_its_first_files_can_be_resumed(tmp_path, left):
+    (tmp_path / ".lock").write_text("")
+    (tmp_path / left).write_text("path,lab")
+    with pytest.raises(UserError, match="already holds a run"):
+        create_run(tmp_path, resume=False)
+    with lock(create_run(tmp_path, resume=True)):
+        assert names_in(tmp_path) == [".lock"]  # the half of a file is gone
+
+
+def test_a_run_that_is_locked_holds_no_halves_of_files_and_all_the_others(tmp_path):
+    run = a_run(tmp_path / "run")
+    (run.path / ".part.model.keras").write_bytes(b"PK")
+    (run.path / "notes.txt").write_text("mine")
+    with lock(run):
+        assert names_in(run.path) == [".lock", "notes.txt", "run.json"]
+
+
 @pytest.mark.parametrize("resume", [False, True])
 def test_a_directory_of_other_things_is_refused_and_left_alone(tmp_path, resume):
     (tmp_path / "thesis.doc").touch()
