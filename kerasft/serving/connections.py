@@ -1,8 +1,8 @@
 """Connections: clients that are slow, too many of them, and the end of the server.
 
 uvicorn has no limit for the time in which the head of a request must arrive, nor for what a client
-goes on to send after its answer. A connection that is in neither a request nor a pause between two
-is given up here.
+goes on to send after its answer, nor for answers that it does not read. Such connections are given
+up here.
 """
 
 import asyncio
@@ -22,9 +22,10 @@ def protocol_of(limits: Limits) -> type[asyncio.Protocol]:
     """Makes the class of uvicorn's connections, with these limits."""
 
     class Connection(H11Protocol):
-        """A connection that must send a whole head in time."""
+        """A connection that must send a whole head, and read its answer, in time."""
 
         late: asyncio.TimerHandle | None = None
+        unread: asyncio.TimerHandle | None = None
 
         def connection_made(self, transport: Any) -> None:
             super().connection_made(transport)
@@ -41,8 +42,17 @@ def protocol_of(limits: Limits) -> type[asyncio.Protocol]:
             super().on_response_complete()
             self._settle()
 
+        def pause_writing(self) -> None:
+            super().pause_writing()
+            self.unread = self.loop.call_later(limits.seconds_to_send, self.transport.abort)
+
+        def resume_writing(self) -> None:
+            self._read()
+            super().resume_writing()
+
         def connection_lost(self, exc: Exception | None) -> None:
             self._on_time()
+            self._read()
             super().connection_lost(exc)
 
         def send_400_response(self, msg: str) -> None:
@@ -62,6 +72,11 @@ def protocol_of(limits: Limits) -> type[asyncio.Protocol]:
             if self.late is not None:
                 self.late.cancel()
                 self.late = None
+
+        def _read(self) -> None:
+            if self.unread is not None:
+                self.unread.cancel()
+                self.unread = None
 
         def _give_up(self) -> None:
             if self.cycle is not None and self.conn.their_state is h11.SEND_BODY:

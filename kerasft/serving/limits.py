@@ -29,7 +29,8 @@ class Limits:
         pixels: pixels of all images of a batch, by their headers; a single image may have as many.
         queue: images that wait.
         connections: open connections.
-        seconds_to_send: time that a client has for the head of a request, and for its body.
+        seconds_to_send: time that a client has for the head of a request, for its body, and to read
+            on where it has stopped to read an answer.
         seconds_to_answer: time after which a request that waits is given up.
         seconds_between_looks: time after which the folder of versions is looked at again.
     """

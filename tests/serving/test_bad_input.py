@@ -8,6 +8,7 @@ import threading
 import time
 import tracemalloc
 import zlib
+from contextlib import suppress
 
 import httpx
 import pytest
@@ -175,6 +176,17 @@ def test_a_client_that_sends_its_head_byte_by_byte_is_given_up(address):
             connection.sendall(bytes([byte]))
             time.sleep(0.05)
     assert time.perf_counter() - start < 5
+
+
+def test_a_client_that_does_not_read_its_answers_is_given_up(address):
+    asked = b"GET /openapi.json HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    with socket.create_connection(address, timeout=20) as connection:
+        connection.sendall(asked * 2000)  # 40 MB of answers
+        time.sleep(2)
+        answers = b""
+        with suppress(ConnectionError):
+            answers = received(connection)
+    assert answers.count(b"HTTP/1.1 200 OK") < 2000
 
 
 def test_a_client_that_sends_its_body_slowly_is_given_up(address):
