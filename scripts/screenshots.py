@@ -5,27 +5,28 @@
 
 writes pictures/390-light.png, 390-dark.png, 1280-light.png and 1280-dark.png. Instead of a run, an
 HTML file can be named. Takes headless Chromium (`apt install chromium`).
+
+    kerasft serve runs/photos
+    python scripts/screenshots.py http://127.0.0.1:8501 pictures/ PHOTO.jpg MORE.jpg ...
+
+takes the page of `kerasft serve`: empty, with a photo, with its heat map, with all photos in a
+table, and with a file that is no image.
 """
 
 import re
-import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from chromium import NAMES, Chromium, Tab, browser
 from PIL import Image
 
 WIDTHS = (390, 1280)
 SCHEMES = ("light", "dark")
-NAMES = ("chromium", "chromium-browser", "google-chrome")
 MOST = 16_000
 """Largest height of a picture in pixels; Chromium draws no texture that is taller."""
-
-
-def browser() -> str | None:
-    """Returns the path of Chromium; None if there is none."""
-    return next((path for name in NAMES if (path := shutil.which(name))), None)
 
 
 def page_of(path: Path) -> Path:
@@ -101,8 +102,58 @@ def _run(page: Path, profile: Path, *options: str) -> str:
     return done.stdout
 
 
+def take_served(url: str, folder: Path, photos: Sequence[Path]) -> list[Path]:
+    """Takes the pictures of a server's page.
+
+    Args:
+        url: address of the server, which wants no token.
+        folder: folder of the pictures, made if absent.
+        photos: image files that the page is asked about; the first one alone, too.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    taken = []
+    with Chromium() as chromium:
+        for width in WIDTHS:
+            for scheme in SCHEMES:
+                phone = width < 500
+                with chromium.tab(width=width, dark=scheme == "dark", touch=phone) as tab:
+                    tab.open(url)
+                    for name in _walk(tab, photos):
+                        taken.append(tab.picture(folder / f"{width}-{scheme}-{name}.png"))
+    return taken
+
+
+def _walk(tab: Tab, photos: Sequence[Path]) -> Iterator[str]:
+    """Uses the page, and yields the name of each state that is worth a picture."""
+    bars = "document.querySelectorAll('#bars li').length"
+    tab.wait("document.querySelector('#facts').textContent")
+    yield "empty"
+    tab.choose("#files", photos[:1])
+    tab.wait(bars)
+    tab.wait("document.querySelector('#picture').complete")
+    yield "photo"
+    if tab.evaluate("!document.querySelector('#heat-row').hidden"):
+        tab.evaluate("document.querySelector('#heat').click()")
+        tab.wait("document.querySelector('#heat').getAttribute('aria-pressed') === 'true'")
+        tab.wait("document.querySelector('#picture').complete")
+        yield "heat"
+    with tempfile.TemporaryDirectory() as name:
+        text = Path(name) / "notes.jpg"
+        text.write_text("no image")
+        tab.choose("#files", [*photos[1:], text])
+        tab.wait("document.querySelector('#working').hidden")
+        yield "table"
+        tab.evaluate("document.querySelector('#rows tr:last-child button').click()")
+        yield "error"
+
+
 if __name__ == "__main__":
-    if len(sys.argv) != 3:
+    if len(sys.argv) < 3:
         sys.exit(__doc__)
-    for picture in take(page_of(Path(sys.argv[1])), Path(sys.argv[2])):
+    what, to, *files = sys.argv[1:]
+    if what.startswith("http"):
+        pictures = take_served(what, Path(to), [Path(name) for name in files])
+    else:
+        pictures = take(page_of(Path(what)), Path(to))
+    for picture in pictures:
         print(picture)
