@@ -1,4 +1,4 @@
-"""`kerasft compare`, with the table that it prints."""
+"""`kerasft compare` and `kerasft runs`, with the tables that they print."""
 
 import logging
 import re
@@ -10,13 +10,15 @@ import click
 
 from kerasft.cli.options import json_option, print_result, reading_options, set_option
 from kerasft.cli.terminal import duration_text, loading, showing
-from kerasft.cli.wording import as_typed, field_option, fields_typed
+from kerasft.cli.wording import as_typed, field_option, fields_typed, for_terminal
 from kerasft.errors import UserError
 from kerasft.heads.methods import METHODS
+from kerasft.text import printable
 
 if TYPE_CHECKING:  # scikit-learn and pydantic would start with every command
     from kerasft.compare.result import ComparisonResult, LeftOut
     from kerasft.compare.verdict import Curve, WayResult
+    from kerasft.reports.runs import ListedRun, Score
 
 EARLIER_NAMES = {"methods": "ways"}
 """Former names of options, which scripts may still use."""
@@ -138,6 +140,64 @@ def compare(
             progress=progress,
         )
     print_result(result.to_json(), lambda _: compare_text(result), as_json=as_json)
+
+
+@click.command()
+@click.argument("folder", metavar="[DIR]", default="runs", type=click.Path(path_type=Path))
+@json_option
+def runs(folder: Path, as_json: bool) -> None:
+    """Lists the runs in a folder: how good, on what photos, finished or not.
+
+    An interrupted run is listed with the command that goes on with it. Default of DIR: runs.
+
+    \b
+    Example:
+        kerasft runs
+    """
+    from kerasft.reports.runs import list_runs
+
+    found = list_runs(folder)
+    print_result(found, lambda listed: runs_text(listed, folder), as_json=as_json)
+
+
+def runs_text(listed: "Sequence[ListedRun]", folder: Path) -> str:
+    """Writes a line per run, in the order of their paths, and what is to be done about some."""
+    if not listed:
+        return f"No runs in {printable(str(folder))}."
+    title = ("run", "backbone", "photos", "validation", "test", "state", "date")
+    rows = [
+        (
+            printable(str(one.path)),
+            one.backbone or "?",
+            printable(one.data) or "?",
+            _accuracy_text(one.validation),
+            _accuracy_text(one.test),
+            one.state,
+            one.date,
+        )
+        for one in listed
+    ]
+    widths = [max(len(row[column]) for row in (title, *rows)) for column in range(len(title))]
+    right = (3, 4)
+    lines = [
+        "  ".join(
+            text.rjust(width) if column in right else text.ljust(width)
+            for column, (text, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in (title, *rows)
+    ]
+    problems = [
+        f"{printable(str(one.path))} is {one.state}"
+        + (f". Go on: {for_terminal(one.problem)}" if one.state == "interrupted" else "")
+        + (f": {for_terminal(one.problem)}" if one.state == "damaged" else "")
+        for one in listed
+        if one.problem
+    ]
+    return "\n".join(lines + ([""] if problems else []) + problems)
+
+
+def _accuracy_text(score: "Score | None") -> str:
+    return "" if score is None else f"{score.accuracy:.3f} of {score.n:,}"
 
 
 def _numbers(text: str) -> tuple[float, ...]:

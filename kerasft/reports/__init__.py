@@ -1,4 +1,4 @@
-"""Pages of results: one HTML file each, which loads nothing from elsewhere.
+"""Pages of results, one HTML file each, which loads nothing from elsewhere; and lists of runs.
 
     page        the frame of every page: template, style, numbers as text
     pictures    photos as small JPEGs inside the page
@@ -7,6 +7,7 @@
     run_page    the page of a run: `kerasft report`, and a light one at the end of training
     check_page  the page of photos before training: `kerasft check`
     compare_page  the page of a comparison: `kerasft compare`
+    runs        the runs in a folder, listed: `kerasft runs`
 
 The templates lie in `templates/`. This package scores nothing and loads no Keras: it is handed
 scores, heat maps and neighbours as data (`evaluation/report.py` gathers them). A page is read by

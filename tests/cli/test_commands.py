@@ -841,6 +841,7 @@ COMMANDS = [
     "import-torch",
     "predict",
     "report",
+    "runs",
     "sample-data",
     "serve",
     "train",
@@ -919,6 +920,7 @@ def test_the_examples_of_the_help_run(command, replace):
     replace("importers.torchvision.import_torch", IMPORTED)
     replace("sample.draw.draw_sample", Sample(Path("flowers"), 0, 5, {"lily": 5}))
     Path("photos").mkdir()
+    Path("runs").mkdir()
     for line in examples(command):
         program, _, rest = line.partition(" ")
         assert program == "kerasft"
