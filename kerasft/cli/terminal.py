@@ -10,7 +10,6 @@ import logging
 import os
 import re
 import sys
-import tempfile
 import textwrap
 import time
 from collections.abc import Iterator, Mapping
@@ -21,7 +20,7 @@ import click
 
 from kerasft.cli.wording import for_terminal
 from kerasft.errors import UserError, did_you_mean
-from kerasft.processes import importing
+from kerasft.processes import importing, quiet
 from kerasft.progress import Event
 from kerasft.text import count, printable, size_text
 
@@ -51,20 +50,8 @@ def loading() -> Iterator[None]:
     os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
     # TensorFlow warns of models that are traced anew, which a command does that opens several.
     logging.getLogger("tensorflow").setLevel(logging.ERROR)
-    sys.stderr.flush()
-    stderr = os.dup(2)
-    with tempfile.TemporaryFile() as held:
-        os.dup2(held.fileno(), 2)
-        try:
-            with importing():
-                yield
-        except BaseException:
-            held.seek(0)
-            os.write(stderr, held.read())
-            raise
-        finally:
-            os.dup2(stderr, 2)
-            os.close(stderr)
+    with quiet(), importing():
+        yield
 
 
 BACKENDS = ("tensorflow", "jax", "torch")

@@ -354,6 +354,7 @@ def export(
     Example:
         kerasft export runs/photos
         kerasft export runs/photos --assert-accuracy-at-least 0.9
+        kerasft export runs/photos --format litert --quantize int8
     """
     with loading():
         from kerasft.export.export import export_run

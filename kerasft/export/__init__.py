@@ -5,9 +5,10 @@
     facts         kerasft.json: what an export says about its input and its scores; use/
     scorer        an opened export, the same for all formats
     savedmodel    the format for TF Serving: image bytes in, labels out
-    onnx_format   the format for ONNX Runtime: pixels in, scores out
+    litert        the format for phones and small computers: pixels in, scores out
+    onnx_format   the format for ONNX Runtime, likewise
     openvino_format  the format for Intel's OpenVINO, likewise
-    frozen        the graph that both are made of
+    keras_format  the format for programs that go on with the model in Keras
     card          the model card beside an export
     parity        compares the export with model.keras, each in a fresh process
     measure       size, latency, and the accuracy that quantizing has lost

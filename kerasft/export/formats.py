@@ -91,6 +91,14 @@ EXPORTERS: dict[str, Exporter] = {
     DEFAULT: Exporter(
         "SavedModel", "saved_model.pb", *_of("kerasft.export.savedmodel"), takes="files"
     ),
+    "litert": Exporter(
+        "LiteRT",
+        "model.tflite",
+        *_of("kerasft.export.litert"),
+        quantized=("float16", "int8"),
+        extra="litert",
+        opening=("ai_edge_litert",),
+    ),
     "onnx": Exporter(
         "ONNX",
         "model.onnx",
@@ -108,6 +116,7 @@ EXPORTERS: dict[str, Exporter] = {
         extra="openvino",
         opening=("openvino",),
     ),
+    "keras": Exporter("Keras", "classifier.keras", *_of("kerasft.export.keras_format")),
 }
 
 

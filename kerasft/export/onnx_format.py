@@ -76,11 +76,11 @@ def _converted(opened: Bundle) -> Any:
     from onnx import checker
 
     # Imported here, so that the process that opens an export loads no TensorFlow.
-    from kerasft.export.frozen import PIXELS, SCORES, frozen_graph
+    from kerasft.models.fold import PIXELS, SCORES, frozen_graph
 
     tensors = {f"{PIXELS}:0": PIXELS, f"{SCORES}:0": SCORES}
     model, _ = tf2onnx.convert.from_graph_def(
-        frozen_graph(opened),
+        frozen_graph(opened.model),
         name="kerasft",
         input_names=[f"{PIXELS}:0"],
         output_names=[f"{SCORES}:0"],

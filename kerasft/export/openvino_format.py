@@ -60,12 +60,12 @@ def write(opened: Bundle, folder: Path, facts: ExportFacts, calibration: Path | 
     openvino = import_openvino()
 
     # Imported here, so that the process that opens an export loads no TensorFlow.
-    from kerasft.export.frozen import PIXELS, SCORES, frozen_graph
+    from kerasft.models.fold import PIXELS, SCORES, frozen_graph
 
     with tempfile.TemporaryDirectory() as name:
         # Not openvino.convert_model, which needs variables that Keras 3 saves in another way.
         graph = Path(name) / "graph.pb"
-        graph.write_bytes(frozen_graph(opened).SerializeToString())
+        graph.write_bytes(frozen_graph(opened.model).SerializeToString())
         model = openvino.Core().read_model(graph)
         model.input(0).get_tensor().set_names({PIXELS})
         model.output(0).get_tensor().set_names({SCORES})

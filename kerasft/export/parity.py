@@ -37,10 +37,11 @@ LIMIT = 1e-4
 Two graphs of a net differ by about 1e-6 in float32.
 """
 
-LIMITS: Mapping[str | None, float] = {None: LIMIT, "float16": 0.02, "int8": 1.0}
+LIMITS: Mapping[str | None, float] = {None: LIMIT, "float16": 0.05, "int8": 1.0}
 """Largest allowed difference in scores, by quantization.
 
-Weights of 11 bits move the scores of unsure images by thousandths; 8 bits may move any score, so
+Weights of 11 bits move the scores of unsure images by hundredths (0.026 at most on 225 photos of
+flowers5, MobileNetV2 in LiteRT, of which each got the same label); 8 bits may move any score, so
 what counts is the accuracy that they lose (`measure.py`).
 """
 

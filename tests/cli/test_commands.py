@@ -41,6 +41,7 @@ from kerasft.evaluation.photo_files import PhotoFile
 from kerasft.evaluation.predict import Label, Prediction
 from kerasft.evaluation.report import RunReport
 from kerasft.export.export import ExportResult
+from kerasft.export.measure import Accuracy
 from kerasft.export.parity import Proof
 from kerasft.importers.weights_writer import Imported
 from kerasft.progress import Event
@@ -661,6 +662,34 @@ def test_export_says_how_closely_it_agrees(replace):
         "top1_agreement": 1.0,
     }
     assert calls.options["data"] is None
+
+
+EXPORT_INT8 = ExportResult(
+    Path("out/2"), "litert", "int8", 2_700_000, 8.0, Proof(75, 0.031, 0.4, 0.987),
+    Accuracy(120, 0.925, 0.9333333),
+)  # fmt: skip
+
+
+def test_export_says_what_quantizing_has_lost(replace):
+    calls = replace("export.export.export_run", EXPORT_INT8)
+    done = kerasft(
+        "export runs/photos --format litert --quantize int8 --max-accuracy-drop 0.02 "
+        "--assert-accuracy-at-least 0.9"
+    )
+    assert done.stdout == (
+        "LiteRT, int8: out/2\n"
+        "2.7 MB, 8.0 ms for one image on this machine.\n"
+        "Compared with model.keras on 75 images: scores differ by at most 3.1e-02, logits by "
+        "4.0e-01, same label on 98.7%.\n"
+        "Accuracy on 120 validation photos: 0.925, model.keras 0.933.\n"
+        "\n"
+        "Next:\n"
+        "  kerasft predict out/2 PHOTO.jpg\n"
+    )
+    assert (calls.options["max_accuracy_drop"], calls.options["least_accuracy"]) == (0.02, 0.9)
+    assert json.loads(kerasft("export runs/photos --json").stdout)["accuracy"] == {
+        "n": 120, "export": 0.925, "model": 0.9333333
+    }  # fmt: skip
 
 
 def test_export_takes_the_place_that_photos_were_moved_to(replace):

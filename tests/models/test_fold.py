@@ -6,7 +6,7 @@ import pytest
 from tiny import TINY, tiny_model, weights_by_name
 
 from kerasft.models.cut import split
-from kerasft.models.fold import for_inference
+from kerasft.models.fold import for_inference, without_antialias
 
 RNG = np.random.default_rng(0)
 PIXELS = RNG.uniform(0, 255, (4, 16, 16, 3)).astype("float32")
@@ -135,3 +135,15 @@ def test_real_nets_are_folded(name, left):
     assert len(norms(folded)) == left
     pixels = RNG.uniform(0, 255, (2, 224, 224, 3)).astype("float32")
     assert_same_function(net, folded, pixels)
+
+
+def test_a_resize_with_antialiasing_is_two_matrix_products():
+    pixels = keras.Input((40, 40, 3))
+    small = keras.ops.image.resize(pixels, (16, 24), antialias=True)
+    inner = keras.Model(pixels, small)
+    outer = keras.Model(pixels, inner(pixels))  # as behind test-time views
+    images = np.random.default_rng(0).uniform(0, 255, (2, 40, 40, 3)).astype("float32")
+    for model in (inner, outer):
+        plain = without_antialias(model)
+        assert plain is not model
+        np.testing.assert_allclose(plain(images), model(images), atol=1e-3)  # of 255
