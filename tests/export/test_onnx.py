@@ -1,17 +1,18 @@
 import json
 import subprocess
 import sys
+from functools import partial
 
 import keras
 import numpy as np
 import onnx
 import pytest
+from pixel_exports import exported, largest_difference, smaller, unusual_model
 from small_run import small_bundle, small_model
 from solved import examples
 
 from kerasft.errors import UserError
 from kerasft.export import onnx_format
-from kerasft.export.facts import ExportFacts, write_facts
 from kerasft.export.parity import noise_pixels
 from kerasft.heads import solved
 from kerasft.heads.methods import METHODS
@@ -20,28 +21,10 @@ from kerasft.input_rule import InputRule
 from kerasft.models import tta
 from kerasft.models.bundle import Bundle
 
+written = partial(exported, onnx_format)
+difference = partial(largest_difference, onnx_format)
+
 LIMIT = 1e-4  # of scores; float32 gives about 1e-6
-
-
-def exported(opened, folder, calibration=None):
-    """Writes the model and what lies beside it; returns the folder."""
-    facts = ExportFacts("onnx", "int8" if calibration else None, opened.class_names, opened.rule)
-    folder.mkdir(exist_ok=True)
-    onnx_format.write(opened, folder, facts, calibration)
-    write_facts(folder, facts)
-    return folder
-
-
-def largest_difference(opened, folder):
-    pixels = noise_pixels(opened.rule.image_size)
-    scorer = onnx_format.open_scorer(folder)
-    expected = opened.model.predict_on_batch(pixels)
-    differences = []
-    for size in (1, 7, 3):
-        scores, logits = scorer.pixels(pixels[:size])
-        assert logits is None and scores.dtype == np.float32
-        differences.append(np.abs(scores - expected[:size]).max())
-    return max(differences)
 
 
 @pytest.fixture(scope="module")
@@ -51,11 +34,11 @@ def opened():
 
 @pytest.fixture(scope="module")
 def folder(opened, tmp_path_factory):
-    return exported(opened, tmp_path_factory.mktemp("onnx") / "1")
+    return written(opened, tmp_path_factory.mktemp("onnx") / "1")
 
 
 def test_the_scores_are_those_of_the_model_in_every_batch_size(opened, folder):
-    assert largest_difference(opened, folder) < LIMIT
+    assert difference(opened, folder) < LIMIT
 
 
 def test_the_model_has_one_input_and_one_output_with_names(folder):
@@ -89,33 +72,19 @@ def test_opening_it_loads_neither_tensorflow_nor_keras(folder):
     assert done.stdout == "(2, 3)\nset()\n"
 
 
-def grouped(side=16):
-    """Has what tf2onnx does not know: a grouped convolution, GELU, constants made eagerly."""
-    keras.utils.set_random_seed(0)
-    pixels = keras.Input((side, side, 3), name="pixels")
-    x = keras.applications.imagenet_utils.preprocess_input(pixels, mode="caffe")
-    x = keras.layers.Conv2D(8, 4, strides=4)(x)
-    x = keras.layers.Conv2D(8, 3, padding="same", groups=8)(x)
-    x = keras.layers.LayerNormalization()(x)
-    x = keras.layers.Activation("gelu")(x)
-    x = keras.layers.GlobalAveragePooling2D()(x)
-    x = keras.layers.Dense(3, name="logits", kernel_initializer="orthogonal")(x)
-    return keras.Model(pixels, keras.layers.Softmax(dtype="float32", name="scores")(x))
-
-
 @pytest.mark.parametrize(
     "change",
     [
-        lambda model: model,
-        lambda model: tta.with_temperature(tta.with_views(model, "flip"), 0.5),
-        lambda model: tta.with_views(model, "ten-crop"),
+        unusual_model,
+        lambda: tta.with_temperature(tta.with_views(unusual_model(), "flip"), 0.5),
+        lambda: tta.with_views(unusual_model(smaller), "ten-crop"),
     ],
-    ids=["plain", "flip and temperature", "ten-crop"],
+    ids=["plain", "flip and temperature", "ten-crop and smaller"],
 )
 def test_layers_that_the_converter_lacks_are_written_too(change, tmp_path):
-    opened = Bundle(change(grouped()), ("a", "b", "c"), InputRule(16))
+    opened = Bundle(change(), ("a", "b", "c"), InputRule(16))
     assert np.ptp(opened.model.predict_on_batch(noise_pixels(16))) > 0.05  # not all the same
-    assert largest_difference(opened, exported(opened, tmp_path / "1")) < LIMIT
+    assert difference(opened, written(opened, tmp_path / "1")) < LIMIT
 
 
 @pytest.mark.parametrize(("method", "classes"), [*((m, 4) for m in METHODS), ("rbf-svm", 2)])
@@ -126,7 +95,7 @@ def test_every_solved_head_is_written(method, classes, tmp_path):
     solution = solve(method, train, other, num_classes=classes)
     model = solved.attach(base, solution, classes)
     opened = Bundle(model, tuple("abcd"[:classes]), InputRule(2))
-    assert largest_difference(opened, exported(opened, tmp_path / "1")) < LIMIT
+    assert difference(opened, written(opened, tmp_path / "1")) < LIMIT
 
 
 @pytest.mark.parametrize(
@@ -136,7 +105,7 @@ def test_exp_minus_1_keeps_its_digits(x, expected, tmp_path):
     pixels = keras.Input((1, 1, 3), name="pixels")
     scores = keras.ops.expm1(keras.layers.Flatten()(pixels))
     opened = Bundle(keras.Model(pixels, scores), ("a", "b", "c"), InputRule(1))
-    scorer = onnx_format.open_scorer(exported(opened, tmp_path / "1"))
+    scorer = onnx_format.open_scorer(written(opened, tmp_path / "1"))
     found = scorer.pixels(np.full((1, 1, 1, 3), x, np.float32))[0]
     np.testing.assert_allclose(found, [[expected] * 3], rtol=1e-6)
 
@@ -147,7 +116,7 @@ def test_an_operation_that_onnx_lacks_is_refused_by_name(tmp_path):
     scores = keras.layers.Softmax(name="scores")(keras.layers.Dense(2, name="logits")(x))
     opened = Bundle(keras.Model(pixels, scores), ("a", "b"), InputRule(8))
     with pytest.raises(UserError, match=r"can't be written as ONNX: .*Erfinv"):
-        exported(opened, tmp_path / "1")
+        written(opened, tmp_path / "1")
 
 
 @pytest.mark.parametrize("content", [b"", b"no model", None])
@@ -160,7 +129,7 @@ def test_a_damaged_file_is_refused(folder, tmp_path, content):
 
 
 def test_the_model_of_another_run_is_refused(folder, tmp_path):
-    other = exported(Bundle(small_model(2), ("a", "b"), InputRule(32)), tmp_path / "1")
+    other = written(Bundle(small_model(2), ("a", "b"), InputRule(32)), tmp_path / "1")
     (other / "kerasft.json").write_text((folder / "kerasft.json").read_text("utf-8"), "utf-8")
     with pytest.raises(UserError, match=r"Expected .*'scores', \[3\].*got .*'scores', \[2\]"):
         onnx_format.open_scorer(other)
@@ -171,11 +140,11 @@ def in_int8(opened, tmp_path_factory):
     """The model in int8, calibrated on noise, which it is then measured on."""
     work = tmp_path_factory.mktemp("int8")
     np.save(work / "photos.npy", noise_pixels(32))
-    return exported(opened, work / "1", work / "photos.npy")
+    return written(opened, work / "1", "int8", work / "photos.npy")
 
 
 def test_int8_keeps_the_scores_within_a_few_hundredths(opened, in_int8):
-    assert 0 < largest_difference(opened, in_int8) < 0.05
+    assert 0 < difference(opened, in_int8) < 0.05
 
 
 def test_in_int8_convolutions_have_a_scale_for_each_channel_and_the_head_none(in_int8):

@@ -64,8 +64,8 @@ def test_the_result_says_where_it_is_and_how_closely_it_agrees(trained, exported
 def test_the_folder_has_the_layout_of_tf_serving_and_its_proof(exported):
     version = exported.path
     assert set(os.listdir(version)) == {
-        "MODEL_CARD.md", "assets", "fingerprint.pb", "kerasft.json", "labels.txt", "parity.json",
-        "saved_model.pb", "variables",
+        "MODEL_CARD.md", "assets", "assets.extra", "fingerprint.pb", "kerasft.json", "labels.txt", "parity.json",
+        "saved_model.pb", "use", "variables",
     }  # fmt: skip
     assert (version / "labels.txt").read_text("utf-8") == "circle\ncross\nstripes\n"
     facts = read_facts(version)
