@@ -215,7 +215,7 @@ def test_the_example_runs_where_nothing_but_its_requirements_is_installed(
 ):
     folder = folders[format]
     venv.create(tmp_path / "clean", with_pip=True)
-    (python,) = [path for path in (tmp_path / "clean").rglob("python*") if path.stem == "python"]
+    (python,) = [path for path in (tmp_path / "clean").glob("*/python*") if path.stem == "python"]
     install = [str(python), "-m", "pip", "install", "-q", "-r", "use/requirements.txt"]
     subprocess.run(install, cwd=folder, check=True)
     scores, loaded = scores_by_example(folder, photos, python)
