@@ -1,6 +1,7 @@
 """Heat maps: the places of a photo that speak for a class, by Grad-CAM.
 
     heat_maps   heat of images that are in memory
+    heat_of     the same, for a model that explains again and again
     overlay     the heat, laid over the images
     explain     pictures of image files, written into a folder
 
@@ -70,10 +71,11 @@ def heat_maps(bundle: Bundle, pixels: np.ndarray, classes: Sequence[int] | np.nd
     Raises:
         UserError: the model has no feature maps, or no gradient leads to them.
     """
-    return _heat(halves_of(bundle.model), pixels, np.asarray(classes))
+    return heat_of(halves_of(bundle.model), pixels, np.asarray(classes))
 
 
-def _heat(halves: Halves, pixels: np.ndarray, classes: np.ndarray) -> np.ndarray:
+def heat_of(halves: Halves, pixels: np.ndarray, classes: np.ndarray) -> np.ndarray:
+    """Computes `heat_maps` with a model that was cut before, by `maps.halves_of`."""
     side = pixels.shape[1]
     heat = np.zeros(pixels.shape[:3], "float32")
     for one in class_maps(halves, pixels, classes):
@@ -182,7 +184,7 @@ def explain(
         pixels = filled(batch, min(BATCH, len(good)))  # batches of one size are traced once
         some, classes = _scored(opened, good[own], pixels, asked)
         if halves:
-            heat = _heat(halves, pixels, classes)[: len(batch)]
+            heat = heat_of(halves, pixels, classes)[: len(batch)]
             some = _with_pictures(some, batch, heat, [Path(to) / name for name in names[own]])
         else:
             of = None if asked is None else classes

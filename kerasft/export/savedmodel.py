@@ -152,7 +152,7 @@ def open_scorer(folder: Path) -> Scorer:
     """
     try:
         loaded = tf.saved_model.load(str(folder))
-    except (OSError, ValueError, tf.errors.OpError) as error:
+    except (OSError, ValueError, LookupError, tf.errors.OpError) as error:
         raise UserError(f"{folder}: the SavedModel can't be loaded: it is damaged.") from error
     serve = loaded.signatures.get("serving_default")
     takes = sorted(serve.structured_input_signature[1]) if serve else []

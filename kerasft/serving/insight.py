@@ -118,6 +118,12 @@ class _Opened:
         assert self._known is not None
         return self._known.beside(self._bundle)
 
+    @functools.cached_property
+    def _halves(self) -> Any:
+        from kerasft.evaluation.maps import halves_of
+
+        return halves_of(self._bundle.model)
+
     def _pixels(self, encoded: bytes) -> Any:
         import numpy as np
 
@@ -136,6 +142,7 @@ class _Opened:
         return bool(self._known.distances(features)[0] > self._known.threshold)
 
     def explain(self, encoded: bytes, label: str | None) -> bytes:
+        import numpy as np
         from PIL import Image
 
         from kerasft.evaluation import explain
@@ -151,7 +158,7 @@ class _Opened:
         number = (
             score(self._bundle, [pixels])[1][0].argmax() if label is None else names.index(label)
         )
-        heat = explain.heat_maps(self._bundle, pixels, [number])
+        heat = explain.heat_of(self._halves, pixels, np.array([number]))
         if not heat.any():
             raise UserError(f"No place speaks for '{names[number]}': the heat map is empty.")
         picture = io.BytesIO()

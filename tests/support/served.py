@@ -38,7 +38,7 @@ def serving(target: Path, **options: Any) -> Iterator[Started]:
 
     thread = threading.Thread(target=work, daemon=True)
     thread.start()
-    assert listens.wait(60)
+    assert listens.wait(300)
     if errors:
         raise errors[0]
     [(server, stop)] = servers
@@ -46,7 +46,7 @@ def serving(target: Path, **options: Any) -> Iterator[Started]:
         yield server
     finally:
         stop()
-        thread.join(30)
+        thread.join(60)
         assert not thread.is_alive()
         assert errors == []
 
