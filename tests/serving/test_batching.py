@@ -6,9 +6,12 @@ import threading
 import time
 
 import pytest
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
 
+from kerasft.serving.app import Serving
 from kerasft.serving.batching import Batcher
-from kerasft.serving.limits import Limits
+from kerasft.serving.limits import Bodies, Limits
 from kerasft.serving.meters import Meters
 
 SMALL = Limits(batch=4, queue=10, pixels=100)
@@ -142,6 +145,32 @@ def test_images_that_are_given_up_are_not_computed_and_leave_room():
         recorder.let.set()
         assert len(await fits) == 10 and await first
         assert [one for batch in recorder.batches for one in batch] == list("abcdefghijk")
+
+    run(test)
+
+
+def test_images_of_a_client_that_has_gone_are_not_computed():
+    async def test(batcher, recorder):
+        first = send(batcher, recorder, "a")
+        await first_is_computed(recorder)
+        serving = Serving("pets", None, batcher, Bodies(SMALL), SMALL, Meters())
+        gone = asyncio.Event()
+
+        async def receive():
+            await gone.wait()
+            return {"type": "http.disconnect"}
+
+        request = Request({"type": "http"}, receive)
+        waiting = asyncio.ensure_future(serving.compute(request, recorder, [("b", 1)]))
+        await asyncio.sleep(0.01)
+        assert not waiting.done()
+        gone.set()
+        with pytest.raises(HTTPException, match="The client went away"):
+            await waiting
+        recorder.let.set()
+        await first
+        await send(batcher, recorder, "c")
+        assert recorder.batches == [["a"], ["c"]]
 
     run(test)
 
