@@ -109,13 +109,13 @@ async def _gone(request: Request) -> None:
 
 
 def make_app(
-    serving: Serving, *, host: str, token: str, more_routes: Sequence[Route] = ()
+    serving: Serving, *, names: Sequence[str], token: str, more_routes: Sequence[Route] = ()
 ) -> ASGIApp:
     """Makes the application.
 
     Args:
         serving: what is served.
-        host: address that the server listens on.
+        names: names and addresses that a request may call the server; () for any.
         token: token that requests must bring; "" asks for none.
         more_routes: routes of the page.
     """
@@ -129,7 +129,7 @@ def make_app(
     handlers: Any = {HTTPException: http_error}
     app = Starlette(routes=routes, exception_handlers=handlers)
     app.router.redirect_slashes = False
-    return Guard(app, host=host, token=token, meters=serving.meters)
+    return Guard(app, names=names, token=token, meters=serving.meters)
 
 
 async def _health(serving: Serving, request: Request) -> Response:

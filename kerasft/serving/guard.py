@@ -11,7 +11,7 @@ JSON, and a bug is an error too, logged with its traceback.
 import hmac
 import logging
 import time
-from collections.abc import MutableMapping
+from collections.abc import MutableMapping, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -26,8 +26,6 @@ log = logging.getLogger("kerasft")
 
 OPEN = ("/", "/healthz", "/page/page.css", "/page/page.js")
 """Paths that need no token: nothing of the model is in them."""
-
-LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 HEADERS = {
     "content-security-policy": "default-src 'self'; img-src 'self' blob: data:; "
@@ -44,17 +42,17 @@ HEADERS = {
 class Guard:
     """The application between uvicorn and the routes."""
 
-    def __init__(self, app: ASGIApp, *, host: str, token: str, meters: Meters) -> None:
+    def __init__(self, app: ASGIApp, *, names: Sequence[str], token: str, meters: Meters) -> None:
         """Makes it.
 
         Args:
             app: the routes.
-            host: address that the server listens on.
+            names: names and addresses that a request may call the server; () for any.
             token: token that requests must bring; "" asks for none.
             meters: the figures.
         """
         self._app = app
-        self._host = host
+        self._names = names
         self._token = token.encode()
         self._meters = meters
 
@@ -87,10 +85,10 @@ class Guard:
     def _refusal(self, scope: Scope) -> Response | None:
         headers = Headers(scope=scope)
         host = headers.get("host", "")
-        if not self._token and self._host in LOOPBACK and host and _name_of(host) not in LOOPBACK:
+        if not self._token and self._names and host and _name_of(host) not in self._names:
             return error(
                 403,
-                f"This server answers to {', '.join(LOOPBACK)}, and the request is for another "
+                f"This server answers to {', '.join(self._names)}, and the request is for another "
                 "host. Behind a proxy, let it pass one of these on, or use a token.",
             )
         origin = headers.get("origin")

@@ -13,6 +13,7 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from starlette.exceptions import HTTPException
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from kerasft.novelty.known import Known
 
 _T = TypeVar("_T")
+Mark = tuple[tuple[int, int] | None, ...]
 
 MOST = 8
 """Largest number of photos that wait."""
@@ -91,21 +93,26 @@ class Insight:
 
     def _open(self) -> _Opened:
         """Opens model.keras, again where it was replaced."""
-        stat = run.model_file(self._run).stat()
-        mark = (stat.st_mtime_ns, stat.st_size)
+        run.model_file(self._run)
+        mark = tuple(_mark(path) for path in (self._run.model_path, self._run.known_path))
         if self._opened is None or self._opened.mark != mark:
             self._opened = _Opened(self._run, mark)
         return self._opened
+
+
+def _mark(path: Path) -> tuple[int, int] | None:
+    stat = path.stat() if path.is_file() else None
+    return stat and (stat.st_mtime_ns, stat.st_size)
 
 
 class _Opened:
     """An opened model.keras.
 
     Attributes:
-        mark: time and size of its file.
+        mark: time and size of the files of the model and of the known photos.
     """
 
-    def __init__(self, of_run: Run, mark: tuple[int, int]) -> None:
+    def __init__(self, of_run: Run, mark: Mark) -> None:
         from kerasft.models import bundle
         from kerasft.novelty import known
 

@@ -26,6 +26,7 @@ TOKEN" lacks it. The page itself is sent without a token; it asks for it when it
 """
 
 import functools
+import logging
 from collections.abc import Mapping
 from importlib import resources
 from typing import Any
@@ -43,6 +44,8 @@ from kerasft.serving.batching import Row
 from kerasft.serving.insight import Insight
 from kerasft.serving.rest import plain
 from kerasft.serving.signatures import DEFAULT, ERROR, pixels_of
+
+log = logging.getLogger("kerasft")
 
 FILES = {"page.css": "text/css", "page.js": "text/javascript"}
 MOST = 5
@@ -115,9 +118,16 @@ class _Page:
             [row] = await serving.compute(request, model.signatures[DEFAULT].compute, items)
             if row.get(ERROR):
                 raise HTTPException(400, row[ERROR])
-            novel = await self._insight.novel(encoded) if self._insight else None
+            novel = await self._novel(encoded)
         most = None if request.query_params.get("labels") == "all" else MOST
         return JSONResponse({**_labels(row, most), "novel": novel, "error": ""})
+
+    async def _novel(self, encoded: bytes) -> bool | None:
+        try:
+            return await self._insight.novel(encoded) if self._insight else None
+        except UserError as error:  # a damaged file of the run; the export answers nevertheless
+            log.warning("It is not known whether photos are unlike the training photos: %s", error)
+            return None
 
     async def explain(self, request: Request) -> Response:
         """Answers with the heat map of an image."""

@@ -3,11 +3,12 @@
 import asyncio
 import errno
 import importlib.util
+import ipaddress
 import logging
 import os
 import re
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from kerasft.serving.limits import Limits
 
 log = logging.getLogger("kerasft")
+
+LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 PACKAGES = ("starlette", "uvicorn", "prometheus_client")
 
@@ -277,7 +280,7 @@ class _Serve:
         serving = self._serving
         app = make_app(
             serving,
-            host=self._host,
+            names=self._names(),
             token=self._token,
             more_routes=page_routes(serving, self._insight),
         )
@@ -306,11 +309,16 @@ class _Serve:
             started(self._started(), stop)
         await work
 
+    def _names(self) -> Sequence[str]:
+        """Returns the names of this machine if nobody else reaches it; else ()."""
+        address = self._listener.getsockname()[0]
+        if not ipaddress.ip_address(address).is_loopback:
+            return ()
+        return tuple(dict.fromkeys([*LOOPBACK, address, self._host.lower()]))
+
     def _started(self) -> Started:
         host, port = self._listener.getsockname()[:2]
-        from kerasft.serving.guard import LOOPBACK
-
-        if self._host not in LOOPBACK and not self._token:
+        if not self._names() and not self._token:
             log.warning(
                 "Whoever reaches this machine can use the model, because the server listens on "
                 "%s and asks for no token. `token_file=FILE` sets one.",

@@ -173,6 +173,15 @@ def test_a_server_that_others_reach_without_a_token_is_told(run, caplog):
     )
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere 127.0.0.2 is not there")
+def test_any_address_of_loopback_is_one_of_this_machine_alone(run, caplog):
+    with serving(run / "export", host="127.0.0.2") as server:
+        assert httpx.get(f"{server.url}/v1/models/run").status_code == 200
+        other = httpx.get(f"{server.url}/v1/models/run", headers={"Host": "models.example"})
+        assert other.status_code == 403
+    assert caplog.records == []
+
+
 def test_it_listens_on_ipv6(run):
     if not socket.has_ipv6:
         pytest.skip("this machine has no IPv6")

@@ -118,3 +118,11 @@ def test_an_export_has_no_pictures(run):
         got = httpx.post(f"{server.url}/page/explain", content=PHOTO)
     assert got.status_code == 404
     assert got.json()["error"].startswith("An export has no gradients")
+
+
+def test_damaged_known_photos_do_not_keep_the_labels_back(run, url, caplog):
+    (run / "known.keras").write_bytes(b"damaged")
+    got = httpx.post(f"{url}/page/predict", content=PHOTO, timeout=30)
+    (run / "known.keras").unlink()
+    assert (got.status_code, got.json()["novel"]) == (200, None)
+    assert "known.keras is damaged" in caplog.records[-1].getMessage()
