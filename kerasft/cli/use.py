@@ -395,6 +395,7 @@ def export(
     help="File with a token that every request must bring: Authorization: Bearer TOKEN.",
 )
 @click.option("--name", help="Name of the model in addresses. Default: that of the RUN.")
+@data_option
 @json_option
 def serve(
     target: Path,
@@ -402,6 +403,7 @@ def serve(
     host: str,
     token_file: Path | None,
     name: str | None,
+    data: str | None,
     as_json: bool,
 ) -> None:
     """Serves a run or an export: TensorFlow Serving's REST API, and a page at /.
@@ -431,6 +433,7 @@ def serve(
             host=host,
             token_file=token_file,
             name=name,
+            data=data,
             progress=progress,
             started=show,
         )

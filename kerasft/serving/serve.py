@@ -76,6 +76,7 @@ def serve_model(
     port: int = 8501,
     token_file: str | Path | None = None,
     name: str | None = None,
+    data: str | Path | None = None,
     limits: "Limits | None" = None,
     progress: Progress = silent,
     started: OnStart = lambda server, stop: None,
@@ -89,6 +90,7 @@ def serve_model(
         port: port to listen on; 0 takes a free one.
         token_file: file with the token that requests must bring; None asks for none.
         name: name of the model in addresses; None takes that of the run directory.
+        data: present place of the run's photos, if they were moved; an export is proven on them.
         limits: limits of the server; None takes the usual ones.
         progress: receiver of events while an export is made.
         started: function that is called once the server listens, with what it serves and a
@@ -109,7 +111,7 @@ def serve_model(
             from kerasft.export.export import export_run
 
             log.info("%s has no export yet, so one is made.", of_run.path)
-            export_run(of_run.path, progress=progress)
+            export_run(of_run.path, data=data, progress=progress)
         elif of_run is not None:
             _tell_if_older(folder, of_run)
         server = _Serve(host, listener, name, token, folder, of_run, limits or Limits())

@@ -132,9 +132,16 @@ def test_a_token_file_that_is_not_there_is_refused(run, tmp_path):
 
 def test_a_run_without_an_export_gets_one(run, tmp_path, monkeypatch, caplog):
     new = Path(shutil.copytree(run, tmp_path / "new", ignore=shutil.ignore_patterns("export")))
-    monkeypatch.setattr(export, "export_run", lambda path, progress: exported(Path(path)))
-    with caplog.at_level("INFO", "kerasft"), serving(new) as server:
+    places = []
+
+    def export_run(path, data, progress):
+        places.append(data)
+        exported(Path(path))
+
+    monkeypatch.setattr(export, "export_run", export_run)
+    with caplog.at_level("INFO", "kerasft"), serving(new, data="moved") as server:
         assert (server.name, server.version) == ("new", 1)
+    assert places == ["moved"]
     assert caplog.records[0].getMessage() == f"{new} has no export yet, so one is made."
 
 
