@@ -23,6 +23,8 @@ from kerasft.run import Run
 from kerasft.text import printable
 
 if TYPE_CHECKING:
+    from kerasft.serving.app import Serving
+    from kerasft.serving.insight import Insight
     from kerasft.serving.limits import Limits
 
 log = logging.getLogger("kerasft")
@@ -101,6 +103,7 @@ def serve_model(
             on, a bad name or token file (exit code 2); no version works.
     """
     prepare_for(target)
+    from kerasft.serving.insight import Insight
     from kerasft.serving.limits import Limits
 
     folder, of_run = _folder_of(Path(target))
@@ -114,8 +117,9 @@ def serve_model(
             export_run(of_run.path, data=data, progress=progress)
         elif of_run is not None:
             _tell_if_older(folder, of_run)
-        server = _Serve(host, listener, name, token, folder, of_run, limits or Limits())
-        server.run(started)
+        serving = _serving_of(name, folder, limits or Limits())
+        insight = Insight(of_run) if of_run else None
+        _Server(serving, insight, listener, host, token).run(started)
 
 
 def _folder_of(target: Path) -> tuple[Path, Run | None]:
@@ -224,53 +228,58 @@ def _listening(host: str, port: int) -> socket.socket:
     return listener
 
 
-class _Serve:
-    """A server, from its parts to its end."""
+def _serving_of(name: str, folder: Path, limits: "Limits") -> "Serving":
+    """Puts together what serves the versions in a folder."""
+    from kerasft.serving.app import Serving
+    from kerasft.serving.batching import Batcher
+    from kerasft.serving.limits import Bodies
+    from kerasft.serving.meters import Meters
+    from kerasft.serving.versions import Versions
 
-    def __init__(
-        self,
-        host: str,
-        listener: socket.socket,
-        name: str,
-        token: str,
-        folder: Path,
-        of_run: Run | None,
-        limits: "Limits",
-    ) -> None:
-        from kerasft.serving.app import Serving
-        from kerasft.serving.batching import Batcher
-        from kerasft.serving.insight import Insight
-        from kerasft.serving.limits import Bodies
-        from kerasft.serving.meters import Meters
-        from kerasft.serving.versions import Versions
+    meters = Meters()
+    return Serving(
+        name,
+        Versions(folder, seconds=limits.seconds_between_looks),
+        Batcher(limits, meters),
+        Bodies(limits),
+        limits,
+        meters,
+    )
 
-        meters = Meters()
-        self._host, self._listener, self._token = host, listener, token
-        self._insight: Insight | None = Insight(of_run) if of_run else None
-        self._serving = Serving(
-            name,
-            Versions(folder, seconds=limits.seconds_between_looks),
-            Batcher(limits, meters),
-            Bodies(limits),
-            limits,
-            meters,
-        )
+
+@dataclass(frozen=True, eq=False)
+class _Server:
+    """A server, from its start to its end.
+
+    Attributes:
+        serving: what is served.
+        insight: what model.keras knows; None for an export.
+        listener: socket that listens.
+        host: address that was asked for.
+        token: token that requests must bring; "" asks for none.
+    """
+
+    serving: "Serving"
+    insight: "Insight | None"
+    listener: socket.socket
+    host: str
+    token: str
 
     def run(self, started: OnStart) -> None:
         """Loads the model, and serves it until it is stopped."""
-        serving = self._serving
+        serving = self.serving
         try:
             serving.versions.start()
             serving.batcher.start()
-            if self._insight:
-                self._insight.start()
+            if self.insight:
+                self.insight.start()
             asyncio.run(self._serve(started))
         finally:
             serving.versions.stop()
             serving.batcher.stop()
             serving.reader.shutdown(cancel_futures=True)
-            if self._insight:
-                self._insight.stop()
+            if self.insight:
+                self.insight.stop()
 
     async def _serve(self, started: OnStart) -> None:
         import uvicorn
@@ -279,12 +288,12 @@ class _Serve:
         from kerasft.serving.connections import Server, protocol_of
         from kerasft.serving.page import page_routes
 
-        serving = self._serving
+        serving = self.serving
         app = make_app(
             serving,
             names=self._names(),
-            token=self._token,
-            more_routes=page_routes(serving, self._insight),
+            token=self.token,
+            more_routes=page_routes(serving, self.insight),
         )
         server = Server(
             uvicorn.Config(
@@ -304,7 +313,7 @@ class _Serve:
         def stop() -> None:
             server.should_exit = True
 
-        work = asyncio.ensure_future(server.serve([self._listener]))
+        work = asyncio.ensure_future(server.serve([self.listener]))
         while not (server.started or work.done()):
             await asyncio.sleep(0.01)
         if server.started:
@@ -313,24 +322,24 @@ class _Serve:
 
     def _names(self) -> Sequence[str]:
         """Returns the names of this machine if nobody else reaches it; else ()."""
-        address = self._listener.getsockname()[0]
+        address = self.listener.getsockname()[0]
         if not ipaddress.ip_address(address).is_loopback:
             return ()
-        return tuple(dict.fromkeys([*LOOPBACK, address, self._host.lower()]))
+        return tuple(dict.fromkeys([*LOOPBACK, address, self.host.lower()]))
 
     def _started(self) -> Started:
-        host, port = self._listener.getsockname()[:2]
-        if not self._names() and not self._token:
+        host, port = self.listener.getsockname()[:2]
+        if not self._names() and not self.token:
             log.warning(
                 "Whoever reaches this machine can use the model, because the server listens on "
                 "%s and asks for no token. `token_file=FILE` sets one.",
                 host,
             )
         shown = f"[{host}]" if ":" in host else host
-        versions = self._serving.versions
+        versions = self.serving.versions
         return Started(
             f"http://{shown}:{port}",
-            self._serving.name,
+            self.serving.name,
             versions.served.number,
             versions.folder,
         )
