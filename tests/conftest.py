@@ -44,6 +44,7 @@ LONG = [
     "test_prefix_pass",
     "test_compiled",
     "test_parity",
+    "test_page_in_browser",
     "test_public_api",
     "test_new_rows",
     "test_build",

@@ -172,6 +172,11 @@ def test_a_heat_map_lies_over_the_photo_until_it_is_switched_off(page, files):
         "document.querySelector('#heat-of').dispatchEvent(new Event('change'))"
     )
     page.wait("document.querySelector('#heat-note').textContent.includes('ash')")
+    asked = [one["request"]["url"] for one in page.events("Network.requestWillBeSent")]
+    assert [one.partition("/page/explain")[2] for one in asked if "explain" in one] == [
+        "?label=moss",
+        "?label=ash",
+    ]
     click(page, "Heat map")
     page.wait("heat.ariaPressed === 'false' && picture.complete && picture.naturalWidth === 60")
     assert text(page, "#heat-note") == ""
@@ -193,8 +198,12 @@ def test_a_photo_unlike_the_training_photos_is_called_so(page, files):
         page.choose("#files", [files["green.png"]])
         reply(page, paused(1)[0], 200, answer)
     bars(page)
+    assert page.evaluate("unlike.checkVisibility()")
     assert text(page, "#unlike").startswith("Unlike the training photos.")
     assert text(page, "#said") == "green.png: moss, 97.0%. Unlike the training photos."
+    page.choose("#files", [files["red.png"]])
+    page.wait("verdict.textContent === 'rust'")
+    assert not page.evaluate("unlike.checkVisibility()")
 
 
 def test_a_photo_that_the_browser_cannot_show_is_answered(page, files):
@@ -295,9 +304,11 @@ def test_a_row_opens_its_photo_and_the_way_back_leads_to_it(page, files):
 # Other ways in
 
 
-def test_files_are_dropped(page, files):
-    page.drop("#drop", files=[files["red.png"], files["green.png"]])
+def test_files_are_dropped_anywhere(page, files):
+    page.evaluate("addEventListener('drop', (one) => { window.taken = one.defaultPrevented; })")
+    page.drop("h1", files=[files["red.png"], files["green.png"]])
     assert [row[1] for row in table(page)] == ["rust", "moss"]
+    assert page.evaluate("taken")  # or a browser would show the file instead of the page
 
 
 def test_a_dropped_folder_is_looked_through(page, files, tmp_path):
@@ -397,11 +408,12 @@ def test_a_token_is_asked_for_and_used_and_kept_in_the_tab(chromium, url, files)
         assert text(tab, "h1") == "kerasft"  # nothing of the model is told
         assert tab.evaluate("document.activeElement.id") == "token"
         tab.choose("#files", [files["green.png"]])  # it waits
-        for given in ("wrong-token", "wröng"):
+        for given in ("wrong-token", "wrong\N{BALLOT X}"):
             tab.evaluate(f"document.querySelector('#token').value = ''; {why} = ''")
             tab.type(given)
             tab.press("Enter")
             tab.wait(f"{visible} && {why} === 'That is not the right one.'")
+        assert tab.evaluate("document.querySelector('#token').ariaInvalid") == "true"
         tab.evaluate("document.querySelector('#token').value = ''")
         tab.type(TOKEN)
         tab.press("Enter")
@@ -522,15 +534,27 @@ def use(tab, files):
 
 
 def test_everything_that_is_used_has_a_name(page, files):
-    roles = ("button", "textbox", "combobox", "progressbar", "table", "image", "region", "list")
     for state in use(page, files):
-        tree = page.call("Accessibility.getFullAXTree")["nodes"]
-        found = [(one.get("role", {}).get("value"), one) for one in tree if not one["ignored"]]
-        nameless = [
-            role for role, one in found if role in roles and not one.get("name", {}).get("value")
-        ]
-        assert (state, nameless) == (state, [])
-    assert {"button", "combobox", "table", "image", "rowheader"} <= {role for role, _ in found}
+        assert (state, names(page)[""]) == (state, [])
+    found = names(page)
+    assert {"button", "combobox", "table", "image", "rowheader", "region"} <= set(found)
+    with held(page, "*/page/predict*") as paused:
+        page.choose("#files", [files["red.png"]] * 2)
+        paused(2)
+        found = names(page)
+    assert (found["progressbar"], found[""]) == (["Photos that are done"], [])
+
+
+def names(tab):
+    """Returns what a screen reader calls the elements of each role; "" lists the nameless."""
+    roles = ("button", "textbox", "combobox", "progressbar", "table", "image", "region", "list")
+    found = {"": []}
+    for node in tab.call("Accessibility.getFullAXTree")["nodes"]:
+        role, name = (node.get(key, {}).get("value", "") for key in ("role", "name"))
+        found.setdefault(role, []).append(name)
+        if role in roles and not name and not node["ignored"]:
+            found[""].append(role)
+    return found
 
 
 @pytest.mark.parametrize("touch", [False, True])
@@ -541,7 +565,19 @@ def test_a_phone_need_not_scroll_sideways(page, files, url, touch):
         size = "[document.documentElement.scrollWidth, innerWidth]"
         assert (state, page.evaluate(size)) == (state, [390, 390])
     assert page.evaluate("photograph.checkVisibility()") == touch
-    assert page.evaluate("document.querySelector('#camera').getAttribute('capture')")
+
+
+def test_a_phone_takes_a_photo(page, files):
+    page.look(390, 844, touch=True)
+    page.call("Page.setInterceptFileChooserDialog", enabled=True)
+    focus_on(page, "photograph")
+    page.press("Enter")  # a click by script would open nothing
+    assert page.event("Page.fileChooserOpened")["mode"] == "selectSingle"
+    assert (
+        page.evaluate("document.querySelector('#camera').getAttribute('capture')") == "environment"
+    )
+    page.choose("#camera", [files["green.png"]])
+    assert bars(page) == GREEN
 
 
 @pytest.mark.parametrize(

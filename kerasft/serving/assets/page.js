@@ -101,7 +101,7 @@ function askForToken(wrong) {
   }
   $("token-why").textContent = wrong
     ? "That is not the right one." : "Whoever started it has set one, and can tell you.";
-  $("token").toggleAttribute("aria-invalid", wrong);
+  $("token").setAttribute("aria-invalid", String(wrong));
   $("token-form").hidden = false;
   $("token").focus();
   return asking.promise;
