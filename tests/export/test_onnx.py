@@ -14,7 +14,7 @@ from solved import examples
 from kerasft.errors import UserError
 from kerasft.export import onnx_format
 from kerasft.export.parity import noise_pixels
-from kerasft.heads import solved
+from kerasft.heads import solved, trained
 from kerasft.heads.methods import METHODS
 from kerasft.heads.solver import solve
 from kerasft.input_rule import InputRule
@@ -147,16 +147,50 @@ def test_int8_keeps_the_scores_within_a_few_hundredths(opened, in_int8):
     assert 0 < difference(opened, in_int8) < 0.05
 
 
-def test_in_int8_convolutions_have_a_scale_for_each_channel_and_the_head_none(in_int8):
-    graph = onnx.load(in_int8 / "model.onnx").graph
+def scales_of_kernels(folder):
+    """Returns shapes of the scales of convolutions and of matrices; None for some in float32."""
+    graph = onnx.load(folder / "model.onnx").graph
     made_by = {output: node for node in graph.node for output in node.output}
     constants = {tensor.name: tensor for tensor in graph.initializer}
-    kernels = {}
+    scales = {"Conv": [], "MatMul": [], "Gemm": []}
     for node in graph.node:
-        if node.op_type in ("Conv", "MatMul", "Gemm"):
+        if node.op_type in scales:
             before = made_by.get(node.input[1])
-            kernels[node.op_type] = before and constants[before.input[1]].dims
-    assert kernels.pop("Conv") == [8]  # 8 filters
-    assert list(kernels.values()) == [None]  # the head
+            scales[node.op_type].append(before and list(constants[before.input[1]].dims))
+    return scales["Conv"], scales["MatMul"] + scales["Gemm"]
+
+
+def test_in_int8_convolutions_have_a_scale_for_each_channel_and_the_head_none(in_int8):
+    assert scales_of_kernels(in_int8) == ([[8]], [None])  # 8 filters; the head
     metadata = json.loads(onnx.load(in_int8 / "model.onnx").metadata_props[0].value)
     assert metadata["quantize"] == "int8"
+
+
+def below_the_head(opened):
+    """Returns pixels to features [B,8], the part of the model below its head."""
+    return keras.Model(opened.model.inputs[0], opened.model.get_layer("logits").input)
+
+
+def test_the_head_inside_a_model_of_several_views_stays_in_float32(opened, tmp_path):
+    np.save(tmp_path / "photos.npy", noise_pixels(32))
+    model = trained.attach(below_the_head(opened), 3, hidden=(8,), dropout=0.0, seed=0)
+    views = Bundle(tta.with_views(model, "flip"), opened.class_names, opened.rule)
+    folder = written(views, tmp_path / "1", "int8", tmp_path / "photos.npy")
+    assert scales_of_kernels(folder) == ([[8]], [None, None])
+
+
+def test_nothing_is_rounded_behind_the_first_layer_of_a_head(opened, tmp_path):
+    np.save(tmp_path / "photos.npy", noise_pixels(32))
+    train, other = (examples([40] * 3, seed=seed, features=8) for seed in (0, 1))
+    solution = solve("rbf-svm", train, other, num_classes=3)
+    model = solved.attach(below_the_head(opened), solution, 3)
+    folder = written(
+        Bundle(model, opened.class_names, opened.rule),
+        tmp_path / "1", "int8", tmp_path / "photos.npy",
+    )  # fmt: skip
+    reached, rounded = set(), []
+    for node in onnx.load(folder / "model.onnx").graph.node:
+        if "head_standardise" in node.name or reached & set(node.input):
+            reached |= set(node.output)
+            rounded += [node.name] * (node.op_type == "QuantizeLinear")
+    assert len(reached) > 20 and rounded == []
