@@ -5,6 +5,7 @@ import subprocess
 import sys
 import zipfile
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import keras
@@ -174,6 +175,16 @@ def test_it_is_opened_without_tensorflow_and_keras(opened, exports):
     assert done.returncode == 0, done.stderr
     expected = opened.model(np.full((9, 32, 32, 3), 77, np.float32))
     np.testing.assert_allclose(json.loads(done.stdout), expected, atol=1e-6)
+
+
+def test_threads_that_share_it_get_the_answers_to_their_own_questions(exports):
+    compute = litert.open_scorer(exports[None]).pixels
+    asked = [noise(1 + number % 5, 32, seed=number) for number in range(8)]
+    alone = [compute(pixels)[0] for pixels in asked]
+    with ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(lambda number: compute(asked[number % 8])[0], range(400)))
+    for number, scores in enumerate(answers):
+        np.testing.assert_array_equal(scores, alone[number % 8])
 
 
 def test_a_model_with_an_operation_that_litert_lacks_is_refused(tmp_path, capfd):
