@@ -131,6 +131,12 @@ def reason_of(error: OSError) -> str:
     return text[:1].lower() + text[1:]
 
 
+def digest_of_file(path: Path) -> str:
+    """Computes `digest_of` of the bytes of a file, which may be larger than memory."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
+
+
 def digest_of(encoded: bytes) -> str:
     """Computes the digest of a file's bytes: 32 hexadecimal digits."""
     return hashlib.blake2b(encoded, digest_size=16).hexdigest()

@@ -33,6 +33,7 @@ from kerasft.export.facts import ExportFacts, read_facts, write_example, write_f
 from kerasft.export.formats import DEFAULT, EXPORTERS, Exporter, row_of, versions_in
 from kerasft.export.measure import Accuracy, accuracy_of, latency_ms, refuse_losses, size_of
 from kerasft.export.parity import Proof
+from kerasft.files import digest_of_file
 from kerasft.lazy_tensorflow import require_tensorflow, tf
 from kerasft.models import bundle, target
 from kerasft.models.bundle import Bundle
@@ -134,7 +135,8 @@ def export_run(
         opened = bundle.load(model)
         found = open_images(of_run, opened.class_names, data=data, progress=progress)
         config = load_config(of_run.config_path)
-        facts = ExportFacts.of(opened, format, quantize, licence_of(config))
+        digest = digest_of_file(model)
+        facts = ExportFacts.of(opened, format, quantize, licence_of(config), digest)
         write_facts(written, facts)
         write_example(written, format)
         beside = size_of(written)

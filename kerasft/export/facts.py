@@ -36,6 +36,8 @@ class ExportFacts:
         threshold: score below which the model does not know; None if it always answers.
         temperature: number that the logits were divided by, which the scores contain already.
         licence: what is known of the licences that bind it.
+        model_digest: digest of the model.keras that it was made of (`files.digest_of_file`); ""
+            in exports that do not say it.
         versions: version of each package that wrote it.
     """
 
@@ -46,11 +48,17 @@ class ExportFacts:
     threshold: float | None = None
     temperature: float = 1.0
     licence: str = ""
+    model_digest: str = ""
     versions: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
     def of(
-        cls, opened: "Bundle", format: str, quantize: str | None = None, licence: str = ""
+        cls,
+        opened: "Bundle",
+        format: str,
+        quantize: str | None = None,
+        licence: str = "",
+        model_digest: str = "",
     ) -> "ExportFacts":
         """Gathers the facts of a model that is to be exported."""
         return cls(
@@ -61,6 +69,7 @@ class ExportFacts:
             threshold=opened.threshold,
             temperature=opened.temperature,
             licence=licence,
+            model_digest=model_digest,
             versions={"kerasft": __version__},
         )
 
@@ -77,6 +86,7 @@ class ExportFacts:
             "threshold": self.threshold,
             "temperature": self.temperature,
             "licence": self.licence,
+            "model_digest": self.model_digest,
             "versions": dict(self.versions),
         }
         return json.dumps(facts, indent=1, ensure_ascii=False) + "\n"
@@ -97,6 +107,7 @@ class ExportFacts:
             threshold=None if threshold is None else float(threshold),
             temperature=float(facts["temperature"]),
             licence=str(facts["licence"]),
+            model_digest=str(facts.get("model_digest", "")),
             versions=dict(facts["versions"]),
         )
 

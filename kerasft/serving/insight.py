@@ -20,6 +20,7 @@ from starlette.exceptions import HTTPException
 
 from kerasft import run
 from kerasft.errors import UserError, did_you_mean
+from kerasft.files import digest_of_file
 from kerasft.run import Run
 from kerasft.serving.signatures import warm_up_image
 
@@ -66,20 +67,23 @@ class Insight:
             return None
         return await self._call(lambda: self._open().novel(encoded))
 
-    async def explain(self, encoded: bytes, label: str | None) -> bytes:
+    async def explain(self, encoded: bytes, label: str | None, model_digest: str = "") -> bytes:
         """Draws where an image speaks for a class.
 
         Args:
             encoded: bytes of the file.
             label: name of the class; None is the predicted one.
+            model_digest: digest of the model.keras that the served version was made of; "" if
+                that is not known.
 
         Returns:
             A PNG.
 
         Raises:
-            UserError: an unknown class, or a model without heat maps.
+            UserError: an unknown class, a model without heat maps, or a model.keras that is
+                another one by now.
         """
-        return await self._call(lambda: self._open().explain(encoded, label))
+        return await self._call(lambda: self._open().explain_as(encoded, label, model_digest))
 
     async def _call(self, function: Callable[[], _T]) -> _T:
         if not self._waiting.acquire(blocking=False):
@@ -117,6 +121,7 @@ class _Opened:
         from kerasft.novelty import known
 
         self.mark = mark
+        self._digest = digest_of_file(of_run.model_path)
         self._bundle: Bundle = bundle.load(of_run.model_path)
         self._known: Known | None = known.load_beside(of_run.known_path, self._bundle)
 
@@ -147,6 +152,14 @@ class _Opened:
             return None
         features = self._beside.predict_on_batch(self._pixels(encoded))[-1]
         return bool(self._known.distances(features)[0] > self._known.threshold)
+
+    def explain_as(self, encoded: bytes, label: str | None, model_digest: str) -> bytes:
+        if model_digest not in ("", self._digest):
+            raise UserError(
+                "The run was trained on or calibrated since this version was exported, so the heat "
+                "map would be of another model. `kerasft export` makes a version of it."
+            )
+        return self.explain(encoded, label)
 
     def explain(self, encoded: bytes, label: str | None) -> bytes:
         import numpy as np

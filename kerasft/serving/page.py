@@ -139,10 +139,11 @@ class _Page:
                 "model.keras has them.",
             )
         label = request.query_params.get("label")
+        digest = self._serving.versions.served.model.model_digest
         async with self._serving.bodies.read(request) as body:
             encoded = await self._readable(body)
             try:
-                picture = await self._insight.explain(encoded, label)
+                picture = await self._insight.explain(encoded, label, digest)
             except UserError as error:
                 raise HTTPException(404, str(error)) from None
         return Response(picture, media_type="image/png")

@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING
 
 from kerasft import run
 from kerasft.errors import UserError
+from kerasft.export.facts import read_facts
 from kerasft.export.formats import find_export
-from kerasft.files import reason_of
+from kerasft.files import digest_of_file, reason_of
 from kerasft.progress import Progress, silent
 from kerasft.results import Result
 from kerasft.run import Run
@@ -139,7 +140,11 @@ def _folder_of(target: Path) -> tuple[Path, Run | None]:
 def _tell_if_older(folder: Path, of_run: Run) -> None:
     found = find_export(folder)
     assert found is not None
-    if of_run.model_path.stat().st_mtime > found[1].stat().st_mtime:
+    try:
+        made_of = read_facts(found[1]).model_digest
+    except UserError:  # of an older kerasft, or damaged, which is told of when it is opened
+        made_of = ""
+    if made_of not in ("", digest_of_file(of_run.model_path)):
         log.warning(
             "The model of %s has changed since its newest export, %s, which is what is served. "
             "`kerasft export %s` makes a new one, and this server then takes it.",

@@ -60,6 +60,7 @@ class Model:
         metadata: their description as TensorFlow Serving gives it.
         class_names: K names.
         threshold: score below which it abstains; None if it always answers or does not say.
+        model_digest: digest of the model.keras that it was made of; "" if it does not say.
     """
 
     format: str
@@ -67,6 +68,7 @@ class Model:
     metadata: Mapping[str, Any]
     class_names: Sequence[str]
     threshold: float | None = None
+    model_digest: str = ""
 
 
 def open_model(exporter: Exporter, folder: Path) -> Model:
@@ -108,6 +110,7 @@ def open_model(exporter: Exporter, folder: Path) -> Model:
         {"signature_def": {"signature_def": described}},
         tuple(answer.labels),
         facts.threshold if facts else None,
+        facts.model_digest if facts else "",
     )
 
 

@@ -18,6 +18,7 @@ FACTS = ExportFacts(
     threshold=0.75,
     temperature=1.5,
     licence="MIT",
+    model_digest="0a1b",
     versions={"kerasft": "0.2.0"},
 )
 
@@ -38,6 +39,7 @@ def test_the_file_says_what_a_program_without_kerasft_needs(tmp_path):
         "threshold": 0.75,
         "temperature": 1.5,
         "licence": "MIT",
+        "model_digest": "0a1b",
         "versions": {"kerasft": "0.2.0"},
     }
     assert (tmp_path / "labels.txt").read_text("utf-8") == "Ärzte\nbee, wild\n"

@@ -11,6 +11,7 @@ from small_run import NAMES, small_bundle, small_model, small_run
 from starlette.exceptions import HTTPException
 
 from kerasft.errors import UserError
+from kerasft.files import digest_of_file
 from kerasft.models import bundle
 from kerasft.models.bundle import Bundle
 from kerasft.novelty import known
@@ -68,3 +69,10 @@ def test_more_photos_than_may_wait_are_sent_away(insight):
     refused = [one for one in asyncio.run(test()) if isinstance(one, HTTPException)]
     assert [one.status_code for one in refused] == [503, 503]
     assert asyncio.run(insight.explain(PHOTO, None))
+
+
+def test_a_model_that_was_trained_on_since_explains_nothing_of_the_served_version(insight, run):
+    digest = digest_of_file(run.model_path)
+    assert asyncio.run(insight.explain(PHOTO, None, digest))
+    with pytest.raises(UserError, match="trained on or calibrated since this version was exported"):
+        asyncio.run(insight.explain(PHOTO, None, digest[::-1]))

@@ -11,7 +11,9 @@ from typing import Any
 
 import httpx
 
+from kerasft.export.facts import ExportFacts, write_facts
 from kerasft.export.savedmodel import write as write_savedmodel
+from kerasft.files import digest_of_file
 from kerasft.models import bundle
 from kerasft.serving.serve import Started, serve_model
 
@@ -58,7 +60,10 @@ def exported(run: Path, number: int = 1) -> Path:
         The folder of the version, RUN/export/NUMBER.
     """
     part = run / f"part-{number}"
-    write_savedmodel(bundle.load(run / "model.keras"), part)
+    part.mkdir()
+    opened, digest = bundle.load(run / "model.keras"), digest_of_file(run / "model.keras")
+    write_facts(part, ExportFacts.of(opened, "saved-model", model_digest=digest))
+    write_savedmodel(opened, part)
     (run / "export").mkdir(exist_ok=True)
     return Path(shutil.move(part, run / "export" / str(number)))
 
