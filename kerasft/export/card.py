@@ -17,6 +17,7 @@ from kerasft.config.fields import Config, Phase
 from kerasft.config.source_names import is_path
 from kerasft.export.facts import ExportFacts
 from kerasft.export.formats import EXPORTERS
+from kerasft.export.measure import Accuracy
 from kerasft.export.parity import Proof
 from kerasft.metrics import Figures
 from kerasft.record import PhaseResult, RunRecord, Solving
@@ -71,6 +72,7 @@ def card_text(
     *,
     proof: Proof,
     origin: Origin | None = None,
+    accuracy: Accuracy | None = None,
 ) -> str:
     """Writes the model card.
 
@@ -79,17 +81,18 @@ def card_text(
         facts: what the export says about itself.
         proof: agreement of the export with model.keras.
         origin: what is known of the training; None for a model without a run.
+        accuracy: accuracy of the export on validation; None if it was not measured.
     """
     class_names = facts.class_names
     sections = [
-        _metadata(origin),
+        _metadata(facts, origin),
         f"# {_plain(name)}\n\n{_summary(class_names, origin)}",
         "## Intended use\n\n**To be written by whoever publishes the model:** what it is for, who "
         "may rely on it, and what it must not be used for. kerasft can't know.",
         f"## Input and output\n\n{_input(facts)}\n\n{_output(facts)}\n\n{_USE}",
         f"## Data\n\n{_data(origin)}",
         f"## Training\n\n{_training(origin)}",
-        f"## Figures\n\n{_figures(origin)}",
+        f"## Figures\n\n{_quantized(facts, accuracy)}{_figures(origin)}",
         f"## Limits\n\n{_limits(class_names, origin)}",
         f"## Licence\n\n{_licence(origin)}",
         f"## Verification\n\n{_verification(proof)}",
@@ -102,15 +105,17 @@ def _plain(name: str) -> str:
     return "".join(f"\\{c}" if c in "\\`*_{}[]<>#|~" else c for c in printable(name))
 
 
-def _metadata(origin: Origin | None) -> str:
-    tags = ["image-classification", "keras", "tensorflow", "kerasft"]
+def _metadata(facts: ExportFacts, origin: Origin | None) -> str:
+    library = "keras" if facts.format in ("saved-model", "keras") else facts.format
+    kinds = ["keras", "tensorflow"] if library == "keras" else [library]
+    tags = ["image-classification", *kinds, *filter(None, [facts.quantize]), "kerasft"]
     if origin:
         tags += [row.name.lower() for row in rows_of(origin.config.model.backbone)]
     return "\n".join(
         [
             "---",
             "license: unknown # choose one, see Licence below",
-            "library_name: keras",
+            f"library_name: {library}",
             "pipeline_tag: image-classification",
             "tags:",
             *(f"- {json.dumps(tag)}" for tag in tags),
@@ -268,6 +273,19 @@ def _how(phase: PhaseResult, planned: object) -> str:
     return text
 
 
+def _quantized(facts: ExportFacts, accuracy: Accuracy | None) -> str:
+    """Says what the figures below are not of, and what quantizing has cost."""
+    if facts.quantize is None:
+        return ""
+    text = f"**This export computes in {facts.quantize}.** The figures below are of `model.keras`."
+    if accuracy:
+        text += (
+            f" On {count(accuracy.n, 'validation photo')} this export gets {accuracy.export:.3f} "
+            f"right, `model.keras` {accuracy.model:.3f}."
+        )
+    return text + "\n\n"
+
+
 def _figures(origin: Origin | None) -> str:
     if origin is None:
         return "Unknown: the model was exported without the run that scored it."
@@ -282,8 +300,8 @@ def _figures(origin: Origin | None) -> str:
     by_class = ("balanced accuracy", "base rate")
     header = ("split", "images", "accuracy", "95% interval", *by_class, "log loss")
     parts = [
-        "Of this model, in float32, on the images of the data above. The interval is Wilson's; the "
-        "base rate is the accuracy of always naming the most frequent class.",
+        "Of `model.keras`, in float32, on the images of the data above. The interval is Wilson's; "
+        "the base rate is the accuracy of always naming the most frequent class.",
         _table(header, rows),
     ]
     if record.calibration and record.calibration.temperature != 1:

@@ -12,6 +12,7 @@ import os
 import shutil
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,6 +20,7 @@ from typing import Any
 
 import keras
 import numpy as np
+from filelock import FileLock, Timeout
 
 from kerasft import run
 from kerasft.config.load import load_config
@@ -41,6 +43,8 @@ from kerasft.pixels import images
 from kerasft.processes import run_fresh
 from kerasft.progress import Progress, silent
 from kerasft.results import Result
+
+UNPROVEN, LOCK = ".unproven-", ".lock"  # temporary folders, and the lock in each
 
 PHOTOS = 64
 """Maximum number of validation images in the parity proof."""
@@ -160,7 +164,8 @@ def export_run(
         del record["path"]
         (written / "parity.json").write_text(json.dumps(record, indent=1) + "\n", "utf-8")
         origin = Origin(config, run.read_record(of_run), found.counts())
-        card = card_text(of_run.path.resolve().name, facts, proof=proof, origin=origin)
+        name = of_run.path.resolve().name
+        card = card_text(name, facts, proof=proof, origin=origin, accuracy=accuracy)
         (written / CARD).write_text(card, "utf-8")
         _sync(written)
         return replace(result, path=_number(written, to))
@@ -244,14 +249,19 @@ def _spread(source: Source, split: str, most: int) -> list[Path]:
 
 @contextlib.contextmanager
 def _writing(to: Path) -> Iterator[Path]:
-    """Makes a temporary folder in `to`. Removes it afterwards, and a new `to` that stays empty."""
+    """Makes a temporary folder in `to`. Removes it afterwards, and a new `to` that stays empty.
+
+    Those of exports that were killed are removed, too.
+    """
     there = to.exists()
     temporary = None
     try:
         to.mkdir(parents=True, exist_ok=True)
+        _remove_abandoned(to)
         # TF Serving ignores folders whose names are not numbers.
-        temporary = Path(tempfile.mkdtemp(prefix=".unproven-", dir=to))
-        yield temporary
+        temporary = Path(tempfile.mkdtemp(prefix=UNPROVEN, dir=to))
+        with FileLock(temporary / LOCK):
+            yield temporary
     except (OSError, tf.errors.OpError) as error:
         reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
         raise UserError(f"{to}: the export can't be written: {reason}.") from error
@@ -261,6 +271,16 @@ def _writing(to: Path) -> Iterator[Path]:
         if not there:
             with contextlib.suppress(OSError):
                 to.rmdir()
+
+
+def _remove_abandoned(to: Path) -> None:
+    """Removes the temporary folders of exports whose process has ended."""
+    for folder in to.glob(f"{UNPROVEN}*"):
+        with contextlib.suppress(OSError, Timeout):
+            if time.time() - folder.stat().st_mtime > 60:  # one that has begun may not hold it yet
+                with FileLock(folder / LOCK, timeout=0):
+                    pass
+                shutil.rmtree(folder, ignore_errors=True)
 
 
 def _sync(folder: Path) -> None:

@@ -7,6 +7,7 @@ import pytest
 from kerasft.config.load import append_phase, load_config
 from kerasft.export.card import Origin, card_text
 from kerasft.export.facts import ExportFacts
+from kerasft.export.measure import Accuracy
 from kerasft.export.parity import Proof
 from kerasft.input_rule import InputRule
 from kerasft.metrics import Figures
@@ -169,3 +170,21 @@ def test_of_a_model_without_a_run_what_is_not_known_is_said_to_be_unknown():
     assert section(text, "Figures") == f"{without} scored it."
     assert section(text, "Licence").endswith("That of the weights it began with is unknown.")
     assert "A classifier of images with 2 classes: ants, bees.\n" in text
+
+
+def test_the_card_of_a_quantized_export_says_so_and_what_it_costs():
+    facts = replace(FACTS, format="litert", quantize="int8")
+    found = Accuracy(120, 0.925, 0.9333333)
+    text = card_text("insects", facts, proof=PROOF, origin=origin(), accuracy=found)
+    assert section(text, "Figures").splitlines()[0] == (
+        "**This export computes in int8.** The figures below are of `model.keras`. On 120 "
+        "validation photos this export gets 0.925 right, `model.keras` 0.933."
+    )
+    assert text.splitlines()[2] == "library_name: litert"
+    assert text.partition("tags:\n")[2].splitlines()[:4] == [
+        '- "image-classification"',
+        '- "litert"',
+        '- "int8"',
+        '- "kerasft"',
+    ]
+    assert "float32 [B,224,224,3], RGB, 0 to 255" in section(text, "Input and output")

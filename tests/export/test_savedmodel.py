@@ -2,6 +2,7 @@ import json
 import os
 import shutil
 import struct
+import time
 import zlib
 from dataclasses import replace
 from pathlib import Path
@@ -10,6 +11,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from filelock import FileLock
 from small_run import NAMES, small_run, swapped, without_kerasft
 
 from kerasft.confidence import Abstention
@@ -295,6 +297,21 @@ def test_what_cannot_be_asked_for_is_refused_before_anything_is_read(tmp_path, a
     with pytest.raises(UserError, match=said) as caught:
         export_run(tmp_path / "absent", **asked)
     assert caught.value.exit_code == 2
+
+
+def test_what_killed_exports_left_is_removed_and_what_others_write_stays(tmp_path):
+    killed, writing, young = (tmp_path / f".unproven-{name}" for name in ("a", "b", "c"))
+    for folder in (killed, writing, young):
+        folder.mkdir()
+        (folder / "model.keras").write_text("")
+    before = time.time() - 100
+    os.utime(killed, (before, before))
+    with FileLock(writing / ".lock"):
+        os.utime(writing, (before, before))
+        with export._writing(tmp_path) as temporary:
+            there = sorted(path.name for path in tmp_path.iterdir())
+    assert there == sorted([writing.name, young.name, temporary.name])
+    assert sorted(os.listdir(tmp_path)) == [writing.name, young.name]
 
 
 def test_versions_of_two_formats_do_not_share_a_folder(trained, tmp_path):

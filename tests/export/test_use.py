@@ -154,8 +154,10 @@ def test_real_photos_are_read_within_the_limits(assets, tmp_path):
     assert difference[:, 0].max() < MEAN and difference[:, 1].max() < MOST
 
 
-def test_16_bits_for_each_colour_are_refused_by_the_example(tmp_path):
-    Image.fromarray(np.full((9, 9), 4000, np.uint16)).save(tmp_path / "deep.png")
+@pytest.mark.parametrize("channels", [1, 3, 4])
+def test_16_bits_for_each_colour_are_refused_by_the_example(tmp_path, channels):
+    deep = np.full((9, 9, channels), 4000, np.uint16)
+    (tmp_path / "deep.png").write_bytes(tf.io.encode_png(deep).numpy())
     square = square_of_example(InputRule(8, "stretch", WHITE, 12), tmp_path)
     with pytest.raises(SystemExit, match=r"deep\.png: convert it to 8 bits"):
         square(str(tmp_path / "deep.png"))
