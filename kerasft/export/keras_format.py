@@ -62,4 +62,4 @@ def open_scorer(folder: Path) -> Scorer:
         assert isinstance(scores, np.ndarray)  # the model has one output
         return scores
 
-    return of_pixels(compute, facts)
+    return of_pixels(compute, facts, batch=None)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import sys
 import tempfile
+import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -100,8 +101,11 @@ def open_scorer(folder: Path) -> Scorer:
             f"got {takes} to {gives}."
         )
 
+    lock = threading.Lock()  # the compiled model has one set of tensors
+
     def compute(pixels: np.ndarray) -> np.ndarray:
-        scores: np.ndarray = compiled(pixels)["scores"]
+        with lock:
+            scores: np.ndarray = compiled(pixels)["scores"]
         return scores
 
     return of_pixels(compute, facts)

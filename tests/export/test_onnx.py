@@ -7,7 +7,7 @@ import keras
 import numpy as np
 import onnx
 import pytest
-from pixel_exports import exported, largest_difference, smaller, unusual_model
+from pixel_exports import answers_of_threads, exported, largest_difference, smaller, unusual_model
 from small_run import small_bundle, small_model
 from solved import examples
 
@@ -39,6 +39,11 @@ def folder(opened, tmp_path_factory):
 
 def test_the_scores_are_those_of_the_model_in_every_batch_size(opened, folder):
     assert difference(opened, folder) < LIMIT
+
+
+def test_threads_may_compute_at_the_same_time(folder):
+    together, alone = answers_of_threads(onnx_format, folder)
+    np.testing.assert_allclose(together, alone, rtol=0, atol=1e-6)
 
 
 def test_the_model_has_one_input_and_one_output_with_names(folder):

@@ -6,7 +6,7 @@ from functools import partial
 
 import numpy as np
 import pytest
-from pixel_exports import exported, largest_difference, smaller, unusual_model
+from pixel_exports import answers_of_threads, exported, largest_difference, smaller, unusual_model
 from small_run import small_bundle, small_model
 
 from kerasft.errors import UserError
@@ -35,6 +35,11 @@ def folder(opened, tmp_path_factory):
 def test_the_scores_are_those_of_the_model_in_every_batch_size(opened, folder):
     # In bfloat16, which OpenVINO takes where the CPU has it, they are off by more.
     assert difference(opened, folder) < LIMIT
+
+
+def test_threads_may_compute_at_the_same_time(folder):
+    together, alone = answers_of_threads(openvino_format, folder)
+    np.testing.assert_allclose(together, alone, rtol=0, atol=1e-6)
 
 
 def test_scores_of_one_call_survive_the_next(folder):

@@ -1,13 +1,14 @@
 """Exports of small models in the formats that take pixels, for the tests of these formats."""
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import ModuleType
 
 import keras
 import numpy as np
 
-from kerasft.export.facts import ExportFacts, write_facts
+from kerasft.export.facts import ExportFacts, read_facts, write_facts
 from kerasft.export.parity import noise_pixels
 from kerasft.models.build import seed_layers
 from kerasft.models.bundle import Bundle
@@ -40,6 +41,16 @@ def largest_difference(format: ModuleType, opened: Bundle, folder: Path) -> floa
         assert logits is None and scores.dtype == np.float32
         differences.append(np.abs(scores - expected[:size]).max())
     return max(differences)
+
+
+def answers_of_threads(format: ModuleType, folder: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Returns scores of 40 noise images, one call for each, by four threads and by one."""
+    scorer = format.open_scorer(folder)
+    side = read_facts(folder).rule.image_size
+    images = [np.roll(noise_pixels(side)[i % 8 : i % 8 + 1], i, axis=1) for i in range(40)]
+    with ThreadPoolExecutor(4) as pool:
+        together = list(pool.map(lambda image: scorer.pixels(image)[0], images))
+    return np.concatenate(together), np.concatenate([scorer.pixels(one)[0] for one in images])
 
 
 def unusual_model(
