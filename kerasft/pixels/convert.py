@@ -88,11 +88,12 @@ def has_pages(encoded: bytes) -> bool:
     return False
 
 
-def as_readable(encoded: bytes) -> bytes:
+def as_readable(encoded: bytes, *, keep: bool = True) -> bytes:
     """Returns a file as TensorFlow can read it.
 
     Args:
         encoded: bytes of any file.
+        keep: whether the cache is read and written; False leaves no trace of the photo on the disk.
 
     Returns:
         The same bytes, or a PNG of the image if Pillow has to read it: its first page, upright,
@@ -104,6 +105,8 @@ def as_readable(encoded: bytes) -> bytes:
     kind = kind_of(encoded)
     if not kind:
         return encoded
+    if not keep:
+        return _convert(encoded, kind)
     path = _folder() / f"{digest_of(encoded)}.png"
     with suppress(OSError):
         kept = path.read_bytes()

@@ -152,7 +152,8 @@ class _Page:
         if not body:
             raise HTTPException(400, "The file is empty.")
         try:
-            return await self._serving.in_reader(as_readable, body)
+            # The photo is a visitor's: it must not stay in the cache.
+            return await self._serving.in_reader(functools.partial(as_readable, keep=False), body)
         except Unreadable as error:
             raise HTTPException(400, f"The file {error}.") from None
 

@@ -76,6 +76,13 @@ def test_a_file_is_converted_once_and_a_damaged_copy_of_it_is_made_again(monkeyp
     assert convert.report() == Converted(0, 0)
 
 
+def test_a_file_that_must_not_be_kept_leaves_no_trace(tmp_path):
+    encoded = encode(blocks(), "TIFF")
+    made = as_readable(encoded, keep=False)
+    np.testing.assert_array_equal(images.decode_image(made), PICTURE)
+    assert not (tmp_path / "cache").exists()
+
+
 def test_old_conversions_go_when_they_are_too_many(monkeypatch):
     monkeypatch.setattr(convert, "LIMIT", 2000)
     for shade in range(5):

@@ -86,6 +86,15 @@ def test_a_photo_that_only_kerasft_converts_is_answered_too(url):
 
 
 @pytest.mark.parametrize("path", ["predict", "explain"])
+@pytest.mark.parametrize("kind", ["TIFF", "JPEG2000", "JPEG"])
+def test_a_photo_is_not_kept(url, tmp_path, monkeypatch, path, kind):
+    monkeypatch.setenv("KERASFT_CACHE", str(tmp_path / "cache"))
+    got = httpx.post(f"{url}/page/{path}", content=encode(blocks(), kind), timeout=30)
+    assert got.status_code == 200
+    assert list(tmp_path.rglob("*")) == []
+
+
+@pytest.mark.parametrize("path", ["predict", "explain"])
 @pytest.mark.parametrize(
     ("body", "said"),
     [
