@@ -2,7 +2,9 @@
 
 A page of any web site may send requests to a server on this machine. What it reads is kept from it
 by the browser, unless the site's name is made to point to this machine (DNS rebinding). So without
-a token, a server that listens to this machine alone answers only to this machine's names.
+a token, a server that listens to this machine alone answers only to this machine's names, and no
+server answers a POST of another site's page. With a token neither is looked at: a foreign page
+does not know it, and a proxy may change the host.
 
 Every answer gets headers that keep a browser from loading anything from elsewhere, every error is
 JSON, and a bug is an error too, logged with its traceback.
@@ -91,9 +93,14 @@ class Guard:
                 f"This server answers to {', '.join(self._names)}, and the request is for another "
                 "host. Behind a proxy, let it pass one of these on, or use a token.",
             )
-        origin = headers.get("origin")
-        if scope["method"] == "POST" and origin and urlsplit(origin).netloc != host:
-            return error(403, "A page of another site may not use this server.")
+        origin = headers.get("origin", "")
+        if not self._token and scope["method"] == "POST" and origin and _place_of(origin) != host:
+            passed = ", or let it pass the host on (nginx: proxy_set_header Host $http_host;)"
+            return error(
+                403,
+                "A page of another site may not use this server. If it is this server's own page "
+                f"behind a proxy, use a token{'' if self._names else passed}.",
+            )
         if self._token and scope["path"] not in OPEN:
             scheme, _, given = headers.get("authorization", "").partition(" ")
             right = hmac.compare_digest(given.strip().encode(), self._token)
@@ -111,6 +118,14 @@ def _name_of(host: str) -> str:
     """Returns a Host header without its port and brackets, in lower case."""
     try:
         return (urlsplit(f"//{host}").hostname or "").rstrip(".")
+    except ValueError:
+        return ""
+
+
+def _place_of(origin: str) -> str:
+    """Returns the host and port of an Origin header."""
+    try:
+        return urlsplit(origin).netloc
     except ValueError:
         return ""
 

@@ -142,11 +142,45 @@ def test_with_a_token_the_name_does_not_matter(guarded_url):
     assert raw(guarded_url, "GET", "/v1/models/run", **headers)[0] == 200
 
 
-@pytest.mark.parametrize("origin", ["http://evil.example", "null", "http://127.0.0.1:1"])
+ANOTHER_SITE = (
+    "A page of another site may not use this server. If it is this server's own page behind a "
+    "proxy, use a token"
+)
+
+
+@pytest.mark.parametrize(
+    "origin", ["http://evil.example", "null", "http://127.0.0.1:1", "http://["]
+)
 def test_a_page_of_another_site_may_not_predict(open_url, origin):
     got = httpx.post(f"{open_url}/page/predict", content=PHOTO, headers={"Origin": origin})
     assert got.status_code == 403
-    assert got.json() == {"error": "A page of another site may not use this server."}
+    assert got.json() == {"error": f"{ANOTHER_SITE}."}
     own = httpx.post(f"{open_url}/page/predict", content=PHOTO, headers={"Origin": open_url})
     assert own.status_code == 200
     assert "access-control-allow-origin" not in own.headers
+
+
+def test_the_page_behind_a_proxy_that_changes_the_host_predicts_by_its_token(guarded_url):
+    # nginx's proxy_pass sends the address that it calls as the host.
+    origin = {"Origin": "https://models.example.org"}
+    predict = f"{guarded_url}/page/predict"
+    got = httpx.post(predict, content=PHOTO, headers={**origin, "Authorization": f"Bearer {TOKEN}"})
+    assert got.status_code == 200
+    assert "access-control-allow-origin" not in got.headers
+    for wrong in ({}, {"Authorization": "Bearer guessed-guessed"}):
+        got = httpx.post(predict, content=PHOTO, headers={**origin, **wrong})
+        assert got.status_code == 401
+    assert httpx.options(predict, headers=origin).status_code == 401  # so browsers send no token
+
+
+def test_a_server_for_all_without_a_token_says_what_a_proxy_must_pass_on(versions):
+    with serving(versions, host="0.0.0.0") as server:
+        predict = f"http://127.0.0.1:{server.url.rpartition(':')[2]}/page/predict"
+        origin = {"Origin": "https://models.example.org"}
+        refused = httpx.post(predict, content=PHOTO, headers=origin)
+        passed = {**origin, "Host": "models.example.org"}
+        own = httpx.post(predict, content=PHOTO, headers=passed)
+    assert (refused.status_code, own.status_code) == (403, 200)
+    assert refused.json()["error"] == (
+        f"{ANOTHER_SITE}, or let it pass the host on (nginx: proxy_set_header Host $http_host;)."
+    )
