@@ -32,7 +32,9 @@ _T = TypeVar("_T")
 Mark = tuple[tuple[int, int] | None, ...]
 
 MOST = 8
-"""Largest number of photos that wait."""
+"""Largest number of photos that wait for their heat map."""
+MOST_COMPARED = 64
+"""Largest number of photos that wait to be compared with the training photos, which is fast."""
 
 
 class Insight:
@@ -41,7 +43,8 @@ class Insight:
     def __init__(self, of_run: Run) -> None:
         self._run = of_run
         self._thread = ThreadPoolExecutor(1, "kerasft-insight")
-        self._waiting = threading.BoundedSemaphore(MOST)
+        self._explained = threading.BoundedSemaphore(MOST)
+        self._compared = threading.BoundedSemaphore(MOST_COMPARED)
         self._opened: _Opened | None = None
 
     def start(self) -> None:
@@ -62,10 +65,20 @@ class Insight:
         self._thread.shutdown(cancel_futures=True)
 
     async def novel(self, encoded: bytes) -> bool | None:
-        """Returns whether an image is unlike the training photos; None if that is not known."""
+        """Returns whether an image is unlike the training photos; None if that is not known.
+
+        Raises:
+            HTTPException: 503 too many images wait.
+            UserError: a damaged file.
+        """
         if not (self._run.known_path.is_file() and self.explains):
             return None
-        return await self._call(lambda: self._open().novel(encoded))
+        if not self._compared.acquire(blocking=False):
+            raise _busy(f"{MOST_COMPARED} photos are being compared with the training photos.")
+        try:
+            return await self._call(lambda: self._open().novel(encoded))
+        finally:
+            self._compared.release()
 
     async def explain(self, encoded: bytes, label: str | None, model_digest: str = "") -> bytes:
         """Draws where an image speaks for a class.
@@ -80,20 +93,19 @@ class Insight:
             A PNG.
 
         Raises:
+            HTTPException: 503 too many images wait.
             UserError: an unknown class, a model without heat maps, or a model.keras that is
                 another one by now.
         """
-        return await self._call(lambda: self._open().explain_as(encoded, label, model_digest))
+        if not self._explained.acquire(blocking=False):
+            raise _busy(f"{MOST} photos are being explained.")
+        try:
+            return await self._call(lambda: self._open().explain_as(encoded, label, model_digest))
+        finally:
+            self._explained.release()
 
     async def _call(self, function: Callable[[], _T]) -> _T:
-        if not self._waiting.acquire(blocking=False):
-            raise HTTPException(
-                503, f"{MOST} photos are being explained. Try again.", {"Retry-After": "2"}
-            )
-        try:
-            return await asyncio.get_running_loop().run_in_executor(self._thread, function)
-        finally:
-            self._waiting.release()
+        return await asyncio.get_running_loop().run_in_executor(self._thread, function)
 
     def _open(self) -> _Opened:
         """Opens model.keras, again where it was replaced."""
@@ -102,6 +114,10 @@ class Insight:
         if self._opened is None or self._opened.mark != mark:
             self._opened = _Opened(self._run, mark)
         return self._opened
+
+
+def _busy(text: str) -> HTTPException:
+    return HTTPException(503, f"{text} Try again.", {"Retry-After": "2"})
 
 
 def _mark(path: Path) -> tuple[int, int] | None:

@@ -15,7 +15,7 @@ page.js at `/page/page.js`. A browser runs and loads nothing else (Content-Secur
          "error": ""}
         labels: the best first, at most 5 unless `labels=all` asks for all. abstain: whether the
         score is below the threshold; null if there is none. novel: whether the photo is unlike
-        the training photos; null if that is not known.
+        the training photos; null if that is not known, or too many photos wait for it.
     POST /page/explain?label=daisy, the body is the same file; label may be left out
         a PNG, image/png: the photo as the model sees it, gray under the colours of its heat.
         404 with a sentence where the model has no pictures.
@@ -125,8 +125,10 @@ class _Page:
     async def _novel(self, encoded: bytes) -> bool | None:
         try:
             return await self._insight.novel(encoded) if self._insight else None
-        except UserError as error:  # a damaged file of the run; the export answers nevertheless
-            log.warning("It is not known whether photos are unlike the training photos: %s", error)
+        except (UserError, HTTPException) as error:
+            # A damaged file of the run, or too many wait: the export has answered nevertheless.
+            said = error.detail if isinstance(error, HTTPException) else error
+            log.warning("It is not known whether a photo is unlike the training photos: %s", said)
             return None
 
     async def explain(self, request: Request) -> Response:

@@ -32,6 +32,13 @@ def insight(run):
     insight.stop()
 
 
+def known_photos():
+    pixels = keras.Input((32, 32, 3), name="activations")
+    color = keras.layers.GlobalAveragePooling2D()(pixels)
+    features = known.unit(np.ones((1, 3))).astype("float16")  # of a gray photo
+    return Known("", keras.Model(pixels, color), features, 0.01, 10)
+
+
 def test_a_heat_map_is_that_of_its_class(insight):
     pictures = [asyncio.run(insight.explain(PHOTO, name)) for name in NAMES]
     assert all(picture.startswith(b"\x89PNG") for picture in pictures)
@@ -52,13 +59,23 @@ def test_a_model_that_was_trained_on_is_opened_again(run, insight):
 def test_a_photo_unlike_the_known_ones_is_noticed(run, insight):
     asyncio.run(insight.explain(PHOTO, None))  # it is opened without known photos
     gray, red = (encode(Image.new("RGB", (40, 40), one), "PNG") for one in ("gray", "red"))
-    pixels = keras.Input((32, 32, 3), name="activations")
-    color = keras.layers.GlobalAveragePooling2D()(pixels)
-    features = known.unit(np.ones((1, 3))).astype("float16")  # of a gray photo
-    known.save(Known("", keras.Model(pixels, color), features, 0.01, 10), run.known_path)
+    known.save(known_photos(), run.known_path)
     assert (asyncio.run(insight.novel(gray)), asyncio.run(insight.novel(red))) == (False, True)
     run.known_path.unlink()
     assert asyncio.run(insight.novel(red)) is None
+
+
+def test_photos_that_are_explained_do_not_keep_others_from_being_compared(run, insight):
+    known.save(known_photos(), run.known_path)
+
+    async def test():
+        explained = [asyncio.ensure_future(insight.explain(PHOTO, None)) for _ in range(MOST)]
+        compared = await asyncio.gather(*[insight.novel(PHOTO) for _ in range(MOST + 2)])
+        return compared, await asyncio.gather(*explained)
+
+    compared, explained = asyncio.run(test())
+    run.known_path.unlink()
+    assert (compared, len(explained)) == ([True] * (MOST + 2), MOST)
 
 
 def test_more_photos_than_may_wait_are_sent_away(insight):

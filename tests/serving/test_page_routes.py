@@ -10,6 +10,7 @@ from served import ask, exported, serving
 from small_run import NAMES, small_bundle, small_run
 
 from kerasft.models import bundle
+from kerasft.serving import insight
 
 
 @pytest.fixture(scope="module")
@@ -135,3 +136,16 @@ def test_damaged_known_photos_do_not_keep_the_labels_back(run, url, caplog):
     (run / "known.keras").unlink()
     assert (got.status_code, got.json()["novel"]) == (200, None)
     assert "known.keras is damaged" in caplog.records[-1].getMessage()
+
+
+def test_photos_too_many_to_compare_do_not_keep_the_labels_back(run, monkeypatch, caplog):
+    monkeypatch.setattr(insight, "MOST_COMPARED", 0)
+    (run / "known.keras").write_bytes(b"is not opened")
+    with serving(run) as server:
+        got = httpx.post(f"{server.url}/page/predict", content=PHOTO, timeout=30)
+    (run / "known.keras").unlink()
+    assert (got.status_code, got.json()["novel"], len(got.json()["labels"])) == (200, None, 3)
+    assert caplog.records[-1].getMessage() == (
+        "It is not known whether a photo is unlike the training photos: "
+        "0 photos are being compared with the training photos. Try again."
+    )
