@@ -44,6 +44,7 @@ class Serving:
         meters: the figures.
         reader: thread that reads and writes JSON, one request after the other, so that their
             memory does not add up.
+        converter: thread that converts photos, such as HEIC ones, which may take seconds.
     """
 
     name: str
@@ -54,6 +55,9 @@ class Serving:
     meters: meters.Meters
     reader: ThreadPoolExecutor = field(
         default_factory=lambda: ThreadPoolExecutor(1, "kerasft-json")
+    )
+    converter: ThreadPoolExecutor = field(
+        default_factory=lambda: ThreadPoolExecutor(1, "kerasft-convert")
     )
 
     async def in_reader(self, function: Callable[..., _T], *arguments: Any) -> _T:

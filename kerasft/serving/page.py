@@ -25,6 +25,7 @@ large, 503 busy, and 401 where the server wants a token and the header "Authoriz
 TOKEN" lacks it. The page itself is sent without a token; it asks for it when it gets 401.
 """
 
+import asyncio
 import functools
 import logging
 from collections.abc import Mapping
@@ -142,6 +143,12 @@ class _Page:
             )
         label = request.query_params.get("label")
         digest = self._serving.versions.served.model.model_digest
+        if not digest:
+            raise HTTPException(
+                404,
+                "This version does not say of which model.keras it was made, so the heat map could "
+                "be of another model. `kerasft export` makes a version that says so.",
+            )
         async with self._serving.bodies.read(request) as body:
             encoded = await self._readable(body)
             try:
@@ -155,7 +162,9 @@ class _Page:
             raise HTTPException(400, "The file is empty.")
         try:
             # The photo is a visitor's: it must not stay in the cache.
-            return await self._serving.in_reader(functools.partial(as_readable, keep=False), body)
+            call = functools.partial(as_readable, body, keep=False)
+            converter = self._serving.converter
+            return await asyncio.get_running_loop().run_in_executor(converter, call)
         except Unreadable as error:
             raise HTTPException(400, f"The file {error}.") from None
 

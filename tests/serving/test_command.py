@@ -157,9 +157,26 @@ def test_a_model_that_is_not_that_of_its_export_is_told_whatever_the_times_say(r
     with serving(run):
         pass
     facts.write_text(before)
-    assert (
-        f"The model of {run} has changed since its newest export, {run / 'export' / '1'}, "
-    ) in caplog.records[0].getMessage()
+    told = f"The model of {run} has changed since its newest export, {run / 'export' / '1'}, "
+    assert told in caplog.records[0].getMessage()
+
+
+def test_for_an_export_that_names_no_model_the_times_count(run, caplog):
+    facts = run / "export" / "1" / "kerasft.json"
+    before = facts.read_text("utf-8")
+    facts.write_text(before.replace(json.loads(before)["model_digest"], ""))
+    exported_at = (run / "export" / "1").stat().st_mtime
+    messages = []
+    for later in (-10, 10):
+        os.utime(run / "model.keras", (exported_at + later, exported_at + later))
+        caplog.clear()
+        with serving(run):
+            pass
+        messages.append(
+            [record.getMessage()[:27] for record in caplog.records if record.name == "kerasft"]
+        )
+    facts.write_text(before)
+    assert messages == [[], [f"The model of {run}"[:27]]]
 
 
 @pytest.mark.skipif(os.name != "posix", reason="Windows has no such rights")

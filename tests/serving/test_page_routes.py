@@ -1,6 +1,11 @@
 """What the page asks for: about, predict and explain, of a run and of an export."""
 
 import io
+import json
+import shutil
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import httpx
 import pytest
@@ -10,6 +15,7 @@ from served import ask, exported, serving
 from small_run import NAMES, small_bundle, small_run
 
 from kerasft.models import bundle
+from kerasft.pixels import convert
 from kerasft.serving import insight
 
 
@@ -128,6 +134,40 @@ def test_an_export_has_no_pictures(run):
         got = httpx.post(f"{server.url}/page/explain", content=PHOTO)
     assert got.status_code == 404
     assert got.json()["error"].startswith("An export has no gradients")
+
+
+def test_a_version_that_names_no_model_has_no_pictures_which_could_be_of_another(run, tmp_path):
+    old = Path(shutil.copytree(run, tmp_path / "old"))
+    facts = old / "export" / "1" / "kerasft.json"
+    digest = json.loads(facts.read_text("utf-8"))["model_digest"]
+    assert digest
+    facts.write_text(facts.read_text("utf-8").replace(digest, ""))
+    with serving(old) as server:
+        got = httpx.post(f"{server.url}/page/explain", content=PHOTO, timeout=30)
+        assert httpx.post(f"{server.url}/page/predict", content=PHOTO).status_code == 200
+    assert got.status_code == 404
+    assert got.json()["error"].startswith("This version does not say of which model.keras it was")
+
+
+def test_a_photo_that_is_converted_keeps_no_request_of_a_program_back(url, monkeypatch):
+    begun, go_on, convert_now = threading.Event(), threading.Event(), convert._convert
+
+    def slowly(encoded, kind):
+        begun.set()
+        assert go_on.wait(60)
+        return convert_now(encoded, kind)
+
+    monkeypatch.setattr(convert, "_convert", slowly)
+    with ThreadPoolExecutor(1) as other:
+        body = encode(blocks(), "TIFF")
+        asked = other.submit(httpx.post, f"{url}/page/predict", content=body, timeout=60)
+        assert begun.wait(20)
+        try:
+            assert ask(f"{url}/v1/models/run:predict", PHOTO).status_code == 200
+            assert not asked.done()
+        finally:
+            go_on.set()
+        assert asked.result().status_code == 200
 
 
 def test_damaged_known_photos_do_not_keep_the_labels_back(run, url, caplog):
