@@ -19,7 +19,6 @@ from served import exported, serving
 from small_run import small_bundle, small_run
 
 from kerasft.confidence import Abstention
-from kerasft.export.facts import ExportFacts, write_facts
 from kerasft.models import bundle
 from kerasft.serving.limits import Limits
 
@@ -39,7 +38,7 @@ def run(tmp_path_factory):
     abstention = Abstention(0.9, 0.6, 0.8, 0.95, 0.9, 40)
     opened = replace(small_bundle(NAMES), abstention=abstention)
     bundle.save(opened, run / "model.keras")
-    write_facts(exported(run), ExportFacts.of(opened, "saved-model"))
+    exported(run)
     return run
 
 
@@ -151,6 +150,19 @@ def test_all_labels_are_shown_if_they_are_asked_for(page, files):
     assert bars(page)[:5] == GREEN
     assert not page.evaluate("document.querySelector('#all').checkVisibility()")
     assert page.evaluate("document.activeElement.id") == "verdict"
+
+
+def test_all_labels_come_with_the_doubts_of_the_version_that_gave_them(page, files):
+    page.choose("#files", [files["green.png"]])
+    bars(page)
+    with held(page, "*/page/predict?labels=all") as paused:
+        click(page, "Show all 7 labels")
+        labels = [{"label": name, "score": 1 / 7} for name in NAMES]
+        newer = {"labels": labels, "abstain": True, "novel": True, "error": ""}
+        reply(page, paused(1)[0], 200, newer)
+        page.wait("document.querySelectorAll('#bars li').length === 7")
+    assert text(page, "#verdict") == "I don't know"
+    assert page.evaluate("unlike.checkVisibility()")
 
 
 def test_the_name_of_a_class_is_never_html(page, files):
@@ -454,6 +466,20 @@ def test_the_commands_for_programs_work_as_they_are(page, files, tmp_path):
     assert text(page, "#token-hint") == "$TOKEN is the token that the server wants."
 
 
+def test_commands_are_copied_by_buttons_with_names_of_their_own(page):
+    page.evaluate("program.open = true")
+    copies = [name for name in names(page)["button"] if name.startswith("Cop")]
+    assert copies == ["Copy the command for one photo", "Copy the command for many photos"]
+    page.evaluate("navigator.clipboard.writeText = async (text) => { window.copied = text; }")
+    click(page, "Copy")
+    page.wait("window.copied === short.textContent")
+    assert "Copied the command for one photo" in names(page)["button"]
+    page.evaluate("navigator.clipboard.writeText = () => Promise.reject(new Error('not allowed'))")
+    click(page, "Copy")  # the other one, while the first says "Copied"
+    page.wait("notice.checkVisibility()")
+    assert text(page, "#notice").startswith("This browser does not let the page copy.")
+
+
 def shell(command, files, folder):
     if shutil.which("curl") is None:
         pytest.skip("needs curl")
@@ -537,6 +563,7 @@ def test_everything_that_is_used_has_a_name(page, files):
     for state in use(page, files):
         assert (state, names(page)[""]) == (state, [])
     found = names(page)
+    assert found["combobox"] == ["Heat map for the class"]
     assert {"button", "combobox", "table", "image", "rowheader", "region"} <= set(found)
     with held(page, "*/page/predict*") as paused:
         page.choose("#files", [files["red.png"]] * 2)

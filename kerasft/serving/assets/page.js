@@ -434,7 +434,8 @@ async function showAll() {
   const photo = shown;
   try {
     const response = await send("page/predict?labels=all", { body: photo.file });
-    photo.labels = (await response.json()).labels;
+    const { labels, abstain, novel } = await response.json(); // of a newer version, perhaps
+    Object.assign(photo, { labels, abstain, novel });
     if (photo === shown) {
       showLabels();
       $("verdict").focus();
@@ -524,11 +525,20 @@ if (navigator.clipboard) { // only where the address is https or this machine
   for (const command of document.querySelectorAll(".command")) {
     const button = document.createElement("button");
     button.type = "button";
-    button.textContent = "Copy";
+    const call = (word) => {
+      button.textContent = word;
+      button.setAttribute("aria-label", `${word} ${command.dataset.name}`);
+    };
+    call("Copy");
     button.addEventListener("click", async () => {
-      await navigator.clipboard.writeText(command.querySelector("pre").textContent);
-      button.textContent = "Copied";
-      setTimeout(() => { button.textContent = "Copy"; }, 1500);
+      try {
+        await navigator.clipboard.writeText(command.querySelector("pre").textContent);
+      } catch {
+        notify("This browser does not let the page copy. Select the command and copy it.");
+        return;
+      }
+      call("Copied");
+      setTimeout(() => call("Copy"), 1500);
     });
     command.append(button);
   }
