@@ -408,8 +408,8 @@ def serve(
 ) -> None:
     """Serves a run or an export: TensorFlow Serving's REST API, and a page at /.
 
-    Of a RUN the newest export is served; one is made if there is none. A version that appears in
-    the folder later takes over without a pause. Ctrl-C stops the server.
+    Of a RUN the newest SavedModel is served; one is made if there is none. A version that appears
+    in the folder later takes over without a pause. Ctrl-C stops the server.
 
     \b
     Example:

@@ -87,7 +87,7 @@ def serve_model(
     """Serves a model by HTTP, until it is stopped by a signal or by `started`'s `stop`.
 
     Args:
-        target: run directory, whose newest export is served and made if there is none; or a folder
+        target: run directory, whose newest SavedModel is served, made if there is none; or a folder
             of versions, or one of these.
         host: address to listen on.
         port: port to listen on; 0 takes a free one.
