@@ -67,6 +67,9 @@ class Insight:
     async def novel(self, encoded: bytes) -> bool | None:
         """Returns whether an image is unlike the training photos; None if that is not known.
 
+        All versions share the answer: the photos are the run's, and are compared by the features of
+        its pretrained base.
+
         Raises:
             HTTPException: 503 too many images wait.
             UserError: a damaged file.

@@ -111,7 +111,15 @@ def serve_model(
     name = _name_of(folder, of_run, name)
     token = "" if token_file is None else _read_token(Path(token_file))
     with _listening(host, port) as listener:
-        if of_run is not None and find_export(folder) is None:
+        there = find_export(folder) is not None
+        if there and data is not None:
+            log.warning(
+                "The photos in %s are not read: %s is there already, and only an export that is "
+                "made is proven on photos.",
+                data,
+                folder,
+            )
+        if of_run is not None and not there:
             from kerasft.export.export import export_run
 
             log.info("%s has no export yet, so one is made.", of_run.path)
