@@ -12,6 +12,12 @@ from collections.abc import Iterable
 from difflib import get_close_matches
 
 
+def first_line(error: BaseException) -> str:
+    """Returns the first line of what a library says of a failure, or the kind of failure."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return (lines or [type(error).__name__])[0].rstrip(".")
+
+
 class UserError(Exception):
     """An error with a clear message for the person who called the library or typed the command.
 

@@ -6,7 +6,7 @@ Whatever ends the process, the old file stays until the new one is complete.
 import hashlib
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -62,14 +62,16 @@ def part_of(name: str) -> str:
     return f"{PART}{name}"
 
 
-def remove_parts(folder: Path) -> None:
+def remove_parts(folder: Path, names: Sequence[str]) -> None:
     """Removes what processes that were killed have left of files that `replacing` wrote.
 
-    The caller makes sure that nobody writes in the folder.
+    Args:
+        folder: folder of the files.
+        names: names of the files; the caller makes sure that nobody writes them now.
     """
-    for path in folder.glob(f"{PART}*"):
+    for name in names:
         with suppress(OSError):  # a folder that can't be written is told of where that matters
-            path.unlink()
+            (folder / part_of(name)).unlink()
 
 
 def refuse_filled(folder: Path) -> None:

@@ -9,6 +9,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -38,12 +39,21 @@ def importing() -> Iterator[None]:
             gc.enable()
 
 
+_one_at_a_time = threading.RLock()
+
+
 @contextmanager
 def quiet() -> Iterator[None]:
     """Keeps away what libraries of the block write to stderr by themselves, not through Python.
 
-    If the block fails, all of it is shown, unless a UserError says why.
+    If the block fails, all of it is shown, unless a UserError says why. What other threads write
+    meanwhile is kept away, too. A second thread waits at the block.
     """
+    with _one_at_a_time:  # two would take each other's file for stderr
+        yield from _held_back()
+
+
+def _held_back() -> Iterator[None]:
     sys.stderr.flush()
     stderr = os.dup(2)
     with tempfile.TemporaryFile() as held:

@@ -30,6 +30,8 @@ KNOWN = "known.keras"
 CHECKPOINTS = "checkpoints"
 MODEL = "model.keras"
 LOCK = ".lock"
+WRITTEN = (CONFIG, RECORD, CLASSES, SPLITS, METRICS, ANSWERS, KNOWN, MODEL)
+"""Files that are written by whoever holds the lock."""
 
 
 @dataclass(frozen=True)
@@ -164,7 +166,7 @@ def lock(run: Run) -> Iterator[None]:
     Raises:
         UserError: another process holds it, or the directory can't be written.
     """
-    guard = FileLock(run.path / LOCK, timeout=0)
+    guard = FileLock(run.path / LOCK, timeout=0.3)  # `kerasft runs` tries it for a moment
     try:
         guard.acquire()
     except Timeout as error:
@@ -174,7 +176,7 @@ def lock(run: Run) -> Iterator[None]:
     except OSError as error:
         raise UserError(f"{run.path} can't be written: {reason_of(error)}.") from error
     try:
-        remove_parts(run.path)  # of a process that was killed: nobody else writes here now
+        remove_parts(run.path, WRITTEN)
         yield
     finally:
         guard.release()

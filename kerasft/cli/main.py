@@ -1,9 +1,13 @@
 """The group `kerasft` with all its commands, errors, exit codes and Ctrl-C.
 
 Exit codes: 0 success; 1 a file or a run has a problem; 2 the command line or the config has a
-problem; 130 interrupted.
+problem; 130 interrupted by Ctrl-C, 143 by SIGTERM.
 """
 
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import click
@@ -21,12 +25,33 @@ from kerasft.cli.wording import error_text
 from kerasft.errors import UserError
 
 
+@contextmanager
+def _ending_on_sigterm() -> Iterator[None]:
+    """Ends the block by an exception where the system asks for the end of the process.
+
+    So what is half-written is removed, and processes that were started end, too.
+    """
+
+    def end(number: int, _: object) -> None:
+        raise SystemExit(128 + number)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
 class Commands(click.Group):
     """The group of all commands. Shows a UserError or Ctrl-C as a message, a bug as a traceback."""
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
-            return super().invoke(ctx)
+            with _ending_on_sigterm():
+                return super().invoke(ctx)
         except UserError as error:
             command = self.get_command(ctx, ctx.invoked_subcommand or "")
             click.echo(f"Error: {error_text(error, command)}", err=True)

@@ -605,7 +605,8 @@ def export_text(result: "ExportResult") -> str:
     kind = f", {result.quantize}" if result.quantize else ""
     lines = [
         f"{EXPORTERS[result.format].label}{kind}: {result.path}",
-        f"{size_text(result.bytes)}, {result.latency_ms:.1f} ms for one image on this machine.",
+        f"{size_text(result.bytes)}, {result.latency_ms:.1f} ms from the "
+        "pixels of an image to its scores, on this machine.",
         f"Compared with model.keras on {count(proof.n, 'image')}: scores differ by at most "
         f"{proof.max_abs_diff:.1e}, logits by {proof.max_abs_diff_logits:.1e}, "
         f"same label on {proof.top1_agreement:.1%}.",
@@ -615,5 +616,11 @@ def export_text(result: "ExportResult") -> str:
             f"Accuracy on {count(found.n, 'validation photo')}: {found.export:.3f}, model.keras "
             f"{found.model:.3f}."
         )
+        if found.coverage is not None:
+            right = "" if found.precision is None else f" and is right in {found.precision:.1%}"
+            lines.append(
+                f"It answers {found.coverage:.1%} of them{right}; its threshold was chosen for the "
+                "scores of model.keras."
+            )
     lines.append(f"\nNext:\n  kerasft predict {as_typed(str(result.path))} PHOTO.jpg")
     return "\n".join(lines)

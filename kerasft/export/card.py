@@ -283,6 +283,12 @@ def _quantized(facts: ExportFacts, accuracy: Accuracy | None) -> str:
             f" On {count(accuracy.n, 'validation photo')} this export gets {accuracy.export:.3f} "
             f"right, `model.keras` {accuracy.model:.3f}."
         )
+        if accuracy.coverage is not None:
+            right = "" if accuracy.precision is None else f", right in {accuracy.precision:.1%}"
+            text += (
+                f" It answers {accuracy.coverage:.1%} of them{right}: the threshold was chosen for "
+                "the scores of `model.keras`."
+            )
     return text + "\n\n"
 
 

@@ -141,6 +141,9 @@ def export_run(
         config = load_config(of_run.config_path)
         digest = digest_of_file(model)
         facts = ExportFacts.of(opened, format, quantize, licence_of(config), digest)
+        packages = ("keras", "tensorflow", *row.writing, *row.opening)
+        versions = {name: importlib.metadata.version(name) for name in packages}
+        facts = replace(facts, versions={**facts.versions, **versions})
         write_facts(written, facts)
         write_example(written, format)
         beside = size_of(written)
@@ -159,8 +162,7 @@ def export_run(
         result = ExportResult(
             written, format, quantize, size, latency_ms(scorer, facts), proof, accuracy
         )
-        versions = {name: importlib.metadata.version(name) for name in ("keras", "tensorflow")}
-        record = {**result.to_json(), "limit": parity.LIMITS[quantize], "versions": versions}
+        record = {**result.to_json(), "limit": parity.LIMITS[quantize], "versions": facts.versions}
         del record["path"]
         (written / "parity.json").write_text(json.dumps(record, indent=1) + "\n", "utf-8")
         origin = Origin(config, run.read_record(of_run), found.counts())

@@ -114,8 +114,9 @@ class ExportFacts:
 
 def write_facts(folder: Path, facts: ExportFacts) -> None:
     """Writes FILE and LABELS, a name per line, into an existing folder."""
-    (folder / FILE).write_text(facts.to_text(), "utf-8")
-    (folder / LABELS).write_text("".join(f"{name}\n" for name in facts.class_names), "utf-8")
+    (folder / FILE).write_text(facts.to_text(), "utf-8", newline="\n")
+    labels = "".join(f"{name}\n" for name in facts.class_names)
+    (folder / LABELS).write_text(labels, "utf-8", newline="\n")
 
 
 def write_example(folder: Path, format: str) -> None:

@@ -31,11 +31,16 @@ class Accuracy(Result):
         n: number of validation photos.
         export: share that the export labels as the run does, 0 to 1.
         model: the same of model.keras.
+        coverage: share whose best score reaches the threshold; None without a threshold.
+        precision: share of these that the export labels as the run does; None without a threshold,
+            or if there are none. The threshold was chosen for the scores of model.keras.
     """
 
     n: int
     export: float
     model: float
+    coverage: float | None = None
+    precision: float | None = None
 
 
 def accuracy_of(scorer: Scorer, opened: Bundle, found: Source, progress: Progress) -> Accuracy:
@@ -43,6 +48,7 @@ def accuracy_of(scorer: Scorer, opened: Bundle, found: Source, progress: Progres
     rows = found.indices("validation")
     labels = found.labels[rows]
     hits = np.zeros(2, int)
+    answered, right = 0, 0
     batches = split_batches(found, "validation", rule=opened.rule, batch_size=32)
     start = 0
     for pixels in batches:
@@ -51,10 +57,16 @@ def accuracy_of(scorer: Scorer, opened: Bundle, found: Source, progress: Progres
         ranks = scores if logits is None else logits
         theirs = bundle.compute(opened.scores_and_logits, [pixels])[1]
         hits += [(ranks.argmax(axis=1) == given).sum(), (theirs.argmax(axis=1) == given).sum()]
+        if opened.threshold is not None:
+            known = scores.max(axis=1) >= opened.threshold
+            answered += int(known.sum())
+            right += int((known & (ranks.argmax(axis=1) == given)).sum())
         start += len(pixels)
         progress(Event("check", start, len(rows), figures={"what": "accuracy"}))
     n = len(rows)
-    return Accuracy(n, float(hits[0] / n), float(hits[1] / n))
+    coverage = None if opened.threshold is None else answered / n
+    precision = right / answered if answered else None
+    return Accuracy(n, float(hits[0] / n), float(hits[1] / n), coverage, precision)
 
 
 def refuse_losses(

@@ -22,9 +22,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from kerasft.errors import UserError
+from kerasft.errors import UserError, first_line
 from kerasft.export.facts import FILE, ExportFacts, read_facts
-from kerasft.export.scorer import Scorer, of_pixels
+from kerasft.export.scorer import DAMAGED, Scorer, of_pixels
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -51,10 +51,16 @@ def write(opened: Bundle, folder: Path, facts: ExportFacts, calibration: Path | 
     """
     import onnx
 
-    with _quiet():
-        model = _converted(opened)
-        if calibration is not None:
-            model = _quantized(model, opened, calibration)
+    try:
+        with _quiet():
+            model = _converted(opened)
+            if calibration is not None:
+                model = _quantized(model, opened, calibration)
+    except (ValueError, AssertionError, KeyError, RuntimeError, NotImplementedError) as error:
+        raise UserError(
+            f"The model can't be written as ONNX: {first_line(error)}. The formats saved-model and "
+            "litert have more operations."
+        ) from error
     onnx.helper.set_model_props(model, {FILE: facts.to_text()})
     onnx.save(model, folder / MODEL)
 
@@ -225,7 +231,7 @@ def open_scorer(folder: Path) -> Scorer:
             str(path), options, providers=["CPUExecutionProvider"]
         )
     except Exception as error:  # its exceptions have no class in common
-        raise UserError(f"{path}: can't be loaded: it is damaged.") from error
+        raise UserError(f"{path}: can't be loaded: {first_line(error)}. {DAMAGED}") from error
     side = facts.rule.image_size
     takes = [(value.name, value.shape[1:]) for value in session.get_inputs()]
     gives = [(value.name, value.shape[1:]) for value in session.get_outputs()]

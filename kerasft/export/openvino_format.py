@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from kerasft.errors import UserError
+from kerasft.errors import UserError, first_line
 from kerasft.export.facts import FILE, ExportFacts, read_facts
-from kerasft.export.scorer import Scorer, of_pixels
+from kerasft.export.scorer import DAMAGED, Scorer, of_pixels
 
 if TYPE_CHECKING:
     from kerasft.models.bundle import Bundle
@@ -67,7 +67,13 @@ def write(opened: Bundle, folder: Path, facts: ExportFacts, calibration: Path | 
         # Not openvino.convert_model, which needs variables that Keras 3 saves in another way.
         graph = Path(name) / "graph.pb"
         graph.write_bytes(frozen_graph(opened.model).SerializeToString())
-        model = openvino.Core().read_model(graph)
+        try:
+            model = openvino.Core().read_model(graph)
+        except RuntimeError as error:
+            raise UserError(
+                f"The model can't be written for OpenVINO: {first_line(error)}. The formats "
+                "saved-model and litert have more operations."
+            ) from error
         model.input(0).get_tensor().set_names({PIXELS})
         model.output(0).get_tensor().set_names({SCORES})
         model.set_rt_info(facts.to_text(), ["kerasft", FILE])
@@ -90,7 +96,7 @@ def open_scorer(folder: Path) -> Scorer:
         compiled = core.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     except RuntimeError as error:
         raise UserError(
-            f"{path}: can't be loaded: it or {WEIGHTS} is damaged or missing."
+            f"{path}: can't be loaded, or {WEIGHTS} beside it: {first_line(error)}. {DAMAGED}"
         ) from error
     side = facts.rule.image_size
     takes, gives = ([_described(port) for port in ports] for ports in (model.inputs, model.outputs))

@@ -45,6 +45,13 @@ flowers5, MobileNetV2 in LiteRT, of which each got the same label); 8 bits may m
 what counts is the accuracy that they lose (`measure.py`).
 """
 
+MEAN_LIMIT = 0.1
+"""Largest allowed mean over the images of the largest difference in an image's scores, in int8.
+
+It is 0.02 for MobileNetV2 on flowers5. A net whose scores are saturated or have nothing to do with
+the images is refused by it, also where the labels happen to be right.
+"""
+
 LEAST = 1e-30
 """Smallest score whose logarithm stands for a logit, in formats that give scores alone."""
 
@@ -84,7 +91,7 @@ def prove(
     """Compares an export with the model file that it was made from, on the CPU.
 
     Inputs are `photos`, the images of `generated_images`, and pixels of noise, in batches of 1 and
-    of 7.
+    of 7, of which some runtimes get 4 and 3 (`scorer.BATCH`).
 
     Args:
         export: folder that the format has written.
@@ -195,6 +202,16 @@ def compare(
             f"by up to {result.max_abs_diff:.3g} (allowed: {limit:g}){logits_text}; "
             f"{result.top1_agreement:.1%} get the same label. Nothing was exported."
         )
+    if reason := _no_scores(export):
+        raise UserError(
+            f"The export does not agree with model.keras: {reason}. Nothing was exported."
+        )
+    apart = np.abs(export["scores_files_1"] - reference["scores_files_1"]).max(axis=1).mean()
+    if apart > MEAN_LIMIT:
+        raise UserError(
+            f"The export does not agree with model.keras: scores differ by {apart:.3f} in the mean "
+            f"over {result.n} images (allowed: {MEAN_LIMIT:g}). Nothing was exported."
+        )
     errors = [str(error) for size in BATCH_SIZES for error in export.get(f"error_{size}", ())]
     if any(errors):
         raise UserError(
@@ -213,6 +230,22 @@ def compare(
             f"whose best score is below the threshold, {threshold}. Nothing was exported."
         )
     return result
+
+
+def _no_scores(export: dict[str, np.ndarray]) -> str:
+    """Returns why an export's numbers are no scores, whatever the model's are; "" if they are."""
+    for name in (name for name in export if name.startswith("scores")):
+        scores = export[name]
+        if not (scores.min() >= 0 and scores.max() <= 1 + 1e-3):
+            return "its scores do not lie between 0 and 1"
+        if np.abs(scores.sum(axis=1) - 1).max() > 1e-3:
+            return "its scores of an image do not add up to 1"
+    first, other = BATCH_SIZES
+    for name in ("files", "noise"):
+        alone, together = (export[f"scores_{name}_{size}"] for size in (first, other))
+        if np.abs(alone - together).max() > 1e-3:
+            return "an image gets other scores alone than together with others"
+    return ""
 
 
 def _with_logarithms(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:

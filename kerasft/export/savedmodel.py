@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from kerasft.errors import UserError
+from kerasft.errors import UserError, first_line
 from kerasft.export.facts import ExportFacts
-from kerasft.export.scorer import Answer, Scorer
+from kerasft.export.scorer import DAMAGED, Answer, Scorer
 from kerasft.lazy_tensorflow import tf
 
 if TYPE_CHECKING:
@@ -153,7 +153,9 @@ def open_scorer(folder: Path) -> Scorer:
     try:
         loaded = tf.saved_model.load(str(folder))
     except (OSError, ValueError, LookupError, tf.errors.OpError) as error:
-        raise UserError(f"{folder}: the SavedModel can't be loaded: it is damaged.") from error
+        raise UserError(
+            f"{folder}: the SavedModel can't be loaded: {first_line(error)}. {DAMAGED}"
+        ) from error
     serve = loaded.signatures.get("serving_default")
     takes = sorted(serve.structured_input_signature[1]) if serve else []
     gives = sorted(serve.structured_outputs) if serve else []

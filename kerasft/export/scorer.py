@@ -56,6 +56,8 @@ class Scorer:
     file_logits: Callable[[Sequence[bytes]], "np.ndarray"] | None = None
 
 
+DAMAGED = "It may be damaged, or from another version of its runtime: export again."
+
 BATCH = 4
 """Number of images that LiteRT, ONNX Runtime and OpenVINO compute at once.
 

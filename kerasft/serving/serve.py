@@ -152,11 +152,8 @@ def _tell_if_older(folder: Path, of_run: Run) -> None:
         made_of = read_facts(found[1]).model_digest
     except UserError:  # of an older kerasft, or damaged, which is told of when it is opened
         made_of = ""
-    if (
-        made_of != digest_of_file(of_run.model_path)
-        if made_of
-        else of_run.model_path.stat().st_mtime > found[1].stat().st_mtime
-    ):
+    newer = of_run.model_path.stat().st_mtime > found[1].stat().st_mtime
+    if made_of != digest_of_file(of_run.model_path) if made_of else newer:
         log.warning(
             "The model of %s has changed since its newest export, %s, which is what is served. "
             "`kerasft export %s` makes a new one, and this server then takes it.",

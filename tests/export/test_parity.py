@@ -146,6 +146,53 @@ def test_a_logit_that_is_off_by_more_than_a_share_of_the_largest_is_refused(name
         parity.compare(export, reference, NAMES)
 
 
+def with_scores(change):
+    """Sides of an int8 export: scores alone, changed by a function of them and the batch size."""
+    export, reference = sides()
+    kept = {name: values for name, values in export.items() if "logits" not in name}
+    kept = {name: kept[name] for name in kept if not name.startswith("answered")}
+    for name in [name for name in kept if name.startswith("scores")]:
+        kept[name] = change(kept[name], int(name[-1]))
+    for size in (1, 7):
+        del kept[f"top_label_{size}"], kept[f"top_score_{size}"]
+    return kept, reference
+
+
+def softened(scores, _):
+    return 0.95 * scores + 0.05 / 3
+
+
+def saturated(scores, _):
+    return np.eye(3)[scores.argmax(axis=1)]
+
+
+def right_at_one_size(scores, size):
+    return scores if size == 1 else scores[:, ::-1]
+
+
+def test_an_int8_export_may_move_scores_a_little():
+    result = parity.compare(*with_scores(softened), NAMES, quantize="int8")
+    assert 0.01 < result.max_abs_diff < 0.05 and result.top1_agreement == 1
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda scores, _: 0 * scores, "its scores of an image do not add up to 1"),
+        (lambda scores, _: scores * np.nan, "does not agree with model.keras: scores of 4 images"),
+        (lambda scores, _: scores - 0.5, "its scores do not lie between 0 and 1"),
+        (lambda scores, _: 0 * scores + 0.9, "its scores of an image do not add up to 1"),
+        (right_at_one_size, "an image gets other scores alone than together with others"),
+        (saturated, r"scores differ by 0\.\d+ in the mean over 4 images \(allowed: 0\.1\)"),
+    ],
+)
+def test_an_int8_export_whose_scores_are_none_is_refused_though_its_labels_may_be_right(
+    change, said
+):
+    with pytest.raises(UserError, match=said):
+        parity.compare(*with_scores(change), NAMES, quantize="int8")
+
+
 def test_labels_in_another_order_are_refused():
     export, reference = sides()
     export["labels"] = np.array(["cross", "circle", "stripes"])
