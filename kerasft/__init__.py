@@ -37,9 +37,9 @@ Packages; each imports only those below it, and its `__init__` describes its mod
     checking      photos checked before training: bad files, copies, doubtful labels
     serving       a server: TensorFlow Serving's REST API, and a page for people
     evaluation    predictions of a model on photos, and its figures
-    export        model.keras as a SavedModel, and the proof that it computes the same
+    export        model.keras in other formats, and the proof that each computes the same
     training      a run, from its config to model.keras
-    reports       pages of results: HTML files that load nothing from elsewhere
+    reports       pages of results: HTML files that load nothing from elsewhere; runs listed
     activations   activations of the frozen prefix: computed once, kept on disk
     data          photos: read, checked, split, batched
     sources       where photos come from: folders, tables, archives, datasets
@@ -67,6 +67,7 @@ Glossary:
     bundle: a model.keras file in memory, with its class names, image size and resize rule.
     cut: the place that divides a model into a frozen prefix and a suffix that is trained.
     engine: the code that computes activations: a folded TensorFlow graph, or Keras.
+    export: a model in a format for use elsewhere, in a folder with what it says about itself.
     features: the activations that enter the head.
     group: photos that must stay in one split, such as those of one animal.
     head: the layers that turn features into scores; they are trained, or solved.
@@ -74,6 +75,7 @@ Glossary:
         is 1 minus the cosine to the nearest of them.
     method: an algorithm that solves a head in one go, such as "svm", instead of training it.
     net: a neural network as a whole; `models.Net` is a model with what is known of its backbones.
+    parity proof: the comparison of an export with model.keras, each in a fresh process.
     phase: one stage of a run, with a cut of its own, in which the suffix is trained or solved.
     plan: a config in which everything is settled that the user may leave open.
     prefix: the part of a model below the cut, from the pixels on; it is frozen.
