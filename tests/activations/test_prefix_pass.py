@@ -495,7 +495,7 @@ def losses(run):
     return [[row[key] for key in ("loss", "val_loss")] for row in map(json.loads, lines)]
 
 
-@pytest.mark.parametrize("views", [1, 2])
+@pytest.mark.parametrize("views", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_stored_and_live_train_alike_with_the_same_seed(views, trained):
     runs = []
     for mode in ("on", "off"):

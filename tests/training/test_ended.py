@@ -12,12 +12,12 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="forks, and read
 
 POINTS = [  # what happens to which file, its how manieth time, and the way to end there
     ("fsync", ".part.splits.csv", 0, "half"),
-    ("fsync", ".npy", 0, "half"),
     ("fsync", ".part.state-1.npz", 0, "half"),
-    ("replace", "model.keras", 0, "before"),
     *(
         pytest.param(*point, marks=pytest.mark.slow)
         for point in (
+            ("fsync", ".npy", 0, "half"),
+            ("replace", "model.keras", 0, "before"),
             ("fsync", ".part.run.json", 0, "half"),
             ("replace", ".npy", 0, "before"),
             ("replace", "best-0.npz", 0, "before"),

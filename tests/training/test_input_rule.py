@@ -86,7 +86,7 @@ def test_a_run_of_an_older_version_goes_on_by_the_rule_it_began_with(tmp_path):
     assert 'background = "drop"' in (run / "config.toml").read_text()
 
 
-@pytest.mark.parametrize("format", ["png", "tif"])
+@pytest.mark.parametrize("format", ["png", pytest.param("tif", marks=pytest.mark.slow)])
 def test_12_bits_are_found_told_and_kept(tmp_path, caplog, format):
     caplog.set_level("INFO")
     draw = np.random.default_rng(0)

@@ -117,7 +117,9 @@ def test_the_choice_is_written_down_and_a_resumed_or_repeated_run_keeps_it(
     assert not (tmp_path / "other" / "measured.json").exists()
 
 
-@pytest.mark.parametrize("precision", ["mixed_bfloat16", "mixed_float16"])
+@pytest.mark.parametrize(
+    "precision", ["mixed_bfloat16", pytest.param("mixed_float16", marks=pytest.mark.slow)]
+)
 @pytest.mark.parametrize("mode", ["on", "off"])
 def test_an_epoch_is_validated_in_float32_whatever_its_steps_compute_in(
     photos, tmp_path, precision, mode
