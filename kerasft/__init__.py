@@ -35,7 +35,7 @@ Packages; each imports only those below it, and its `__init__` describes its mod
     cli           the command line: commands, and what they print
     compare       all ways to use a backbone, compared on one set of photos
     checking      photos checked before training: bad files, copies, doubtful labels
-    serving       a server: TensorFlow Serving's REST API, and a page for people
+    serving       a server: two APIs for programs, and a page for people
     evaluation    predictions of a model on photos, and its figures
     export        model.keras in other formats, and the proof that each computes the same
     training      a run, from its config to model.keras

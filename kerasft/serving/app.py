@@ -60,6 +60,39 @@ class Serving:
         default_factory=lambda: ThreadPoolExecutor(1, "kerasft-convert")
     )
 
+    def require_working(self) -> None:
+        """Raises an HTTPException, 503, if nothing is computed any more."""
+        if not self.batcher.works:
+            raise HTTPException(503, "The thread that computes has ended. Start the server again.")
+
+    def require_name(self, name: str) -> None:
+        """Raises an HTTPException, 404, if the model is called differently."""
+        if name != self.name:
+            raise HTTPException(
+                404,
+                f"There is no model '{name[:100]}' here. The one that is served is called "
+                f"'{self.name}'.",
+            )
+
+    def version(self, number: int | None) -> Version:
+        """Returns a version by its number, the served one for None.
+
+        Raises:
+            HTTPException: 404, it is not loaded.
+        """
+        version = self.versions.find(number)
+        if version is None:
+            raise self.no_version(str(number))
+        return version
+
+    def no_version(self, number: str) -> HTTPException:
+        """Returns the error for a version that is not there."""
+        return HTTPException(
+            404,
+            f"Version {number[:100]} of '{self.name}' is not served. The one that is served is "
+            f"{self.versions.served.number}.",
+        )
+
     async def in_reader(self, function: Callable[..., _T], *arguments: Any) -> _T:
         """Calls a function in the thread that reads."""
         call = functools.partial(function, *arguments)
@@ -106,6 +139,15 @@ class Serving:
         self.meters.images(len(rows) - bad, bad)
         return rows
 
+    async def rows(
+        self, request: Request, compute: Compute, items: Sequence[tuple[Any, int] | Row]
+    ) -> list[Row]:
+        """Computes as `compute` does, but keeps the rows of items that were wrong when read."""
+        right = [item for item in items if isinstance(item, tuple)]
+        computed = iter(await self.compute(request, compute, right))
+        self.meters.images(0, len(items) - len(right))
+        return [next(computed) if isinstance(item, tuple) else item for item in items]
+
 
 async def _gone(request: Request) -> None:
     while (await request.receive())["type"] != "http.disconnect":
@@ -121,7 +163,7 @@ def make_app(
         serving: what is served.
         names: names and addresses that a request may call the server; () for any.
         token: token that requests must bring; "" asks for none.
-        more_routes: routes of the page.
+        more_routes: routes of the page and of the other protocol.
     """
     routes = [
         Route("/healthz", functools.partial(_health, serving), name="health"),
@@ -138,8 +180,7 @@ def make_app(
 
 async def _health(serving: Serving, request: Request) -> Response:
     request.scope["asked"] = "health"
-    if not serving.batcher.works:
-        raise HTTPException(503, "The thread that computes has ended. Start the server again.")
+    serving.require_working()
     return JSONResponse({"status": "ok", "version": serving.versions.served.number})
 
 
@@ -192,12 +233,7 @@ class _Models:
                 f"{request.method} is not possible here, only {allowed[0]}.",
                 {"Allow": ", ".join(allowed)},
             )
-        if found["name"] != self._serving.name:
-            raise HTTPException(
-                404,
-                f"There is no model '{found['name'][:100]}' here. The one that is served is "
-                f"called '{self._serving.name}'.",
-            )
+        self._serving.require_name(found["name"])
         if found["label"]:
             raise HTTPException(
                 400,
@@ -207,7 +243,7 @@ class _Models:
         number = int(found["version"]) if found["version"] else None
         if not ending:
             return self._state(number)
-        version = self._version(number)
+        version = self._serving.version(number)
         if ending == "/metadata":
             return JSONResponse(rest.metadata(self._serving.name, version))
         if ending != ":predict":
@@ -219,23 +255,9 @@ class _Models:
     def _state(self, number: int | None) -> Response:
         found = self._serving.versions.states()
         if number is not None and number not in found:
-            raise self._no_version(number)
+            raise self._serving.no_version(str(number))
         some = found if number is None else {number: found[number]}
         return JSONResponse(rest.states(some))
-
-    def _version(self, number: int | None) -> Version:
-        version = self._serving.versions.find(number)
-        if version is None:
-            assert number is not None
-            raise self._no_version(number)
-        return version
-
-    def _no_version(self, number: int) -> HTTPException:
-        return HTTPException(
-            404,
-            f"Version {number} of '{self._serving.name}' is not served. The one that is served "
-            f"is {self._serving.versions.served.number}.",
-        )
 
     async def _predict(self, request: Request, version: Version) -> Response:
         serving = self._serving
@@ -243,10 +265,7 @@ class _Models:
             asked = await serving.in_reader(
                 rest.read, body, version.model.signatures, serving.limits
             )
-            items = [item for item in asked.items if isinstance(item, tuple)]
-            computed = iter(await serving.compute(request, asked.signature.compute, items))
-            rows = [next(computed) if isinstance(item, tuple) else item for item in asked.items]
-            serving.meters.images(0, len(rows) - len(items))
+            rows = await serving.rows(request, asked.signature.compute, asked.items)
             return Response(
                 await serving.in_reader(rest.answer, asked, rows), media_type="application/json"
             )

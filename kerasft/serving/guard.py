@@ -26,7 +26,14 @@ from kerasft.serving.meters import Meters
 
 log = logging.getLogger("kerasft")
 
-OPEN = ("/", "/healthz", "/page/page.css", "/page/page.js")
+OPEN = (
+    "/",
+    "/healthz",
+    "/v2/health/live",
+    "/v2/health/ready",
+    "/page/page.css",
+    "/page/page.js",
+)
 """Paths that need no token: nothing of the model is in them."""
 
 HEADERS = {

@@ -65,18 +65,18 @@ def read(body: bytes, signatures: Mapping[str, Signature], limits: Limits) -> As
     Raises:
         HTTPException: 400, the request as a whole is wrong.
     """
-    asked = _parse(body)
+    asked = parse(body)
     name = asked.get("signature_name") or DEFAULT
     if not isinstance(name, str) or name not in signatures:
-        raise _wrong(
-            f"signature_name: expected one of {', '.join(signatures)}, got {_shown(name)}."
+        raise wrong(
+            f"signature_name: expected one of {', '.join(signatures)}, got {shown(name)}."
             f"{did_you_mean(name, signatures) if isinstance(name, str) else ''}"
         )
     signature = signatures[name]
     if ("instances" in asked) == ("inputs" in asked):
-        raise _wrong(
+        raise wrong(
             'Expected either "instances", a list with an item per image, or "inputs", a list of '
-            f"all; got {'both' if 'inputs' in asked else _listed(asked)}."
+            f"all; got {'both' if 'inputs' in asked else listed(asked)}."
         )
     columns = "inputs" in asked
     given = asked["inputs" if columns else "instances"]
@@ -85,42 +85,54 @@ def read(body: bytes, signatures: Mapping[str, Signature], limits: Limits) -> As
     where = "inputs" if columns else "instances"
     if not isinstance(given, list) or not given:
         form = _form(signature)
-        raise _wrong(f"{where}: expected a list such as [{form}], got {_shown(given)}.")
-    if len(given) > limits.instances:
-        raise _wrong(
-            f"{where}: expected at most {limits.instances:,} items, got {len(given):,}. "
-            "Send them in several requests."
-        )
-    read_one = _read_file if signature.takes == FILES else _pixel_reader(signature.side)
+        raise wrong(f"{where}: expected a list such as [{form}], got {shown(given)}.")
+    require_few(where, len(given), limits)
+    read_one = _read_file if signature.takes == FILES else pixel_reader(signature.side)
     return Asked(signature, columns, [_item(one, signature, read_one) for one in given])
 
 
-def _parse(body: bytes) -> Mapping[str, Any]:
+def require_few(where: str, items: int, limits: Limits) -> None:
+    """Raises an HTTPException, 400, if a request has too many items."""
+    if items > limits.instances:
+        raise wrong(
+            f"{where}: expected at most {limits.instances:,} items, got {items:,}. "
+            "Send them in several requests."
+        )
+
+
+def parse(body: bytes) -> Mapping[str, Any]:
+    """Reads the JSON object of a body.
+
+    Raises:
+        HTTPException: 400, it is none, or one that needs a lot of memory.
+    """
     # Each bracket becomes an object of 56 bytes or more. In pixels there is one for three numbers.
     if body.count(b"[") + body.count(b"{") > 2_000 + len(body) // 6:
-        raise _wrong("The body has too many brackets to be a list of images.")
+        raise wrong("The body has too many brackets to be a list of images.")
     try:
         asked = json.loads(body)
     except RecursionError:
-        raise _wrong("The body has too many brackets within brackets.") from None
+        raise wrong("The body has too many brackets within brackets.") from None
     except ValueError as error:  # not UTF-8, or a number of 5,000 digits, too
         text = error.msg if isinstance(error, json.JSONDecodeError) else "its text is not readable"
-        raise _wrong(f"The body is not JSON: {text[:1].lower()}{text[1:]}.") from None
+        raise wrong(f"The body is not JSON: {text[:1].lower()}{text[1:]}.") from None
     if not isinstance(asked, dict):
-        raise _wrong(f"Expected a JSON object, got {_shown(asked)}.")
+        raise wrong(f"Expected a JSON object, got {shown(asked)}.")
     return asked
 
 
-def _wrong(text: str) -> HTTPException:
+def wrong(text: str) -> HTTPException:
+    """Returns the error for a request that is wrong as a whole."""
     return HTTPException(400, text)
 
 
-def _listed(asked: Mapping[str, Any]) -> str:
+def listed(asked: Mapping[str, Any]) -> str:
+    """Names the fields of a request in a few words."""
     names = [shortened(name, 40) for name in list(asked)[:5]]
     return f"only {', '.join(names)}" if names else "an empty object"
 
 
-def _shown(value: Any) -> str:
+def shown(value: Any) -> str:
     """Names a value of a request in a few words."""
     if value is None or isinstance(value, bool):
         return json.dumps(value)
@@ -146,7 +158,7 @@ def _item(
         given = given[signature.takes]
     elif isinstance(given, dict) and list(given) != ["b64"]:
         near = did_you_mean(next(iter(given), ""), ["b64", signature.takes])
-        return {ERROR: f"Expected {_form(signature)}, got {_shown(given)}.{near}"}
+        return {ERROR: f"Expected {_form(signature)}, got {shown(given)}.{near}"}
     try:
         return read_one(given)
     except ValueError as error:
@@ -158,8 +170,17 @@ def _read_file(given: Any) -> tuple[bytes, int]:
     if not isinstance(text, str):
         raise ValueError(
             'Expected {"b64": "..."}, with the file in base64; got '
-            f"{_shown(given)}. A file that is not in base64 can't stand in JSON."
+            f"{shown(given)}. A file that is not in base64 can't stand in JSON."
         )
+    return read_base64(text)
+
+
+def read_base64(text: str) -> tuple[bytes, int]:
+    """Reads a file in base64; returns it and its number of pixels.
+
+    Raises:
+        ValueError: it is not base64.
+    """
     try:
         encoded = base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError):
@@ -178,19 +199,35 @@ def _lenient(text: str) -> bytes:
         raise ValueError("It is not base64.") from None
 
 
-def _pixel_reader(side: int) -> Callable[[Any], tuple[np.ndarray, int]]:
+def numbers_of(given: Any) -> np.ndarray | None:
+    """Returns nested lists of numbers as an array, float32; None if they are something else."""
+    first = given
+    while isinstance(first, list) and first:
+        first = first[0]
+    if type(first) not in (int, float):
+        return None
+    try:
+        # Without the type, a long text among the numbers would make each of them as long.
+        with np.errstate(over="ignore"):
+            return np.asarray(given, "float32")
+    except (ValueError, TypeError, OverflowError):  # such as lists of different lengths
+        return None
+
+
+def pixel_reader(side: int) -> Callable[[Any], tuple[np.ndarray, int]]:
+    """Returns a function that reads the pixels of an image: an array, and their number.
+
+    It raises a ValueError for what is not [S,S,3] or not from 0 to 255.
+    """
+
     def read_pixels(given: Any) -> tuple[np.ndarray, int]:
-        try:
-            pixels = np.asarray(given)
-        except ValueError:  # lists of different lengths
-            pixels = np.zeros(0, object)
-        if pixels.shape != (side, side, 3) or pixels.dtype.kind not in "iuf":
-            shape = "x".join(map(str, pixels.shape)) if pixels.dtype.kind in "iuf" else ""
+        pixels = given if isinstance(given, np.ndarray) else numbers_of(given)
+        if pixels is None or pixels.shape != (side, side, 3):
+            shape = "" if pixels is None else "x".join(map(str, pixels.shape))
             raise ValueError(
                 f"Expected {side} rows of {side} pixels of 3 numbers, got "
                 f"{f'numbers of shape {shape}' if shape else 'something else'}."
             )
-        pixels = pixels.astype("float32")
         if not np.isfinite(pixels).all() or pixels.min() < 0 or pixels.max() > 255:
             raise ValueError("Expected numbers from 0 to 255, got others.")
         return pixels, side * side
@@ -208,41 +245,48 @@ def answer(asked: Asked, rows: Sequence[Row]) -> bytes:
     Raises:
         HTTPException: 400, all items are wrong.
     """
-    wrong = [_is_wrong(row) for row in rows]
-    if all(wrong):
-        said = [f"{asked.name}[{i}]: {row[ERROR]}" for i, row in enumerate(rows[:MOST_SAID])]
-        more = [f"And {len(rows) - MOST_SAID:,} more."] if len(rows) > MOST_SAID else []
-        raise _wrong(" ".join(said + more))
-    gives = asked.signature.gives
+    require_a_right_one(asked.name, rows)
+    gives, any_wrong = asked.signature.gives, any(map(is_wrong, rows))
     if not asked.columns:
-        written = [
-            {ERROR: row[ERROR]} if bad else _row(row, gives)
-            for row, bad in zip(rows, wrong, strict=True)
-        ]
-        return _json({"predictions": written})
+        written = [{ERROR: row[ERROR]} if is_wrong(row) else _row(row, gives) for row in rows]
+        return to_json({"predictions": written})
     if len(gives) == 1:  # exports of kerasft 0.2 and before, whose serve_logits gives no errors
         [name] = gives
-        column = [None if bad else plain(row[name]) for row, bad in zip(rows, wrong, strict=True)]
-        errors = {"errors": [row.get(ERROR, "") for row in rows]} if any(wrong) else {}
-        return _json({"outputs": column, **errors})
-    model = rows[wrong.index(False)]
-    names = [*gives, *([ERROR] if any(wrong) and ERROR not in gives else [])]
-    columns = {
+        column = [None if is_wrong(row) else plain(row[name]) for row in rows]
+        errors = {"errors": [row.get(ERROR, "") for row in rows]} if any_wrong else {}
+        return to_json({"outputs": column, **errors})
+    names = [*gives, *([ERROR] if any_wrong and ERROR not in gives else [])]
+    return to_json({"outputs": columns_of(rows, names)})
+
+
+def require_a_right_one(where: str, rows: Sequence[Row]) -> None:
+    """Raises an HTTPException, 400, if all items of a request are wrong."""
+    if not all(map(is_wrong, rows)):
+        return
+    said = [f"{where}[{i}]: {row[ERROR]}" for i, row in enumerate(rows[:MOST_SAID])]
+    more = [f"And {len(rows) - MOST_SAID:,} more."] if len(rows) > MOST_SAID else []
+    raise wrong(" ".join(said + more))
+
+
+def is_wrong(row: Row) -> bool:
+    """Returns whether a row is that of a wrong item."""
+    return bool(row.get(ERROR))
+
+
+def columns_of(rows: Sequence[Row], names: Sequence[str]) -> dict[str, list[Any]]:
+    """Returns outputs by name, a value for each row, of rows that are not all wrong."""
+    right = next(row for row in rows if not is_wrong(row))
+    return {
         name: [
             row.get(ERROR, "")
             if name == ERROR
-            else _nothing(name, model[name])
-            if bad
+            else _nothing(name, right[name])
+            if is_wrong(row)
             else plain(row[name])
-            for row, bad in zip(rows, wrong, strict=True)
+            for row in rows
         ]
         for name in names
     }
-    return _json({"outputs": columns})
-
-
-def _is_wrong(row: Row) -> bool:
-    return bool(row.get(ERROR))
 
 
 def _row(row: Row, gives: Sequence[str]) -> Any:
@@ -269,7 +313,8 @@ def plain(value: Any) -> Any:
     return value.item() if isinstance(value, np.generic) else value
 
 
-def _json(value: Any) -> bytes:
+def to_json(value: Any) -> bytes:
+    """Writes a body."""
     return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
 
 

@@ -300,7 +300,8 @@ class _Server:
         import uvicorn
 
         from kerasft.serving.app import make_app
-        from kerasft.serving.connections import Server, protocol_of
+        from kerasft.serving.limits import Server, protocol_of
+        from kerasft.serving.open_inference import open_inference_routes
         from kerasft.serving.page import page_routes
 
         serving = self.serving
@@ -308,7 +309,7 @@ class _Server:
             serving,
             names=self._names(),
             token=self.token,
-            more_routes=page_routes(serving, self.insight),
+            more_routes=[*open_inference_routes(serving), *page_routes(serving, self.insight)],
         )
         server = Server(
             uvicorn.Config(

@@ -75,7 +75,10 @@ def test_with_the_token_all_is_as_without_one(guarded_url):
         assert httpx.get(f"{guarded_url}/v1/models/run", headers=headers).status_code == 200
 
 
-@pytest.mark.parametrize("path", ["/", "/healthz", "/page/page.css", "/page/page.js"])
+OPEN = ["/", "/healthz", "/v2/health/live", "/v2/health/ready", "/page/page.css", "/page/page.js"]
+
+
+@pytest.mark.parametrize("path", OPEN)
 def test_the_page_and_health_need_no_token(guarded_url, path):
     got = httpx.get(guarded_url + path)
     assert got.status_code == 200

@@ -26,9 +26,12 @@ def listed(url):
 
 def test_every_address_answers_as_it_says(url, listed):
     predict = json.dumps({"instances": [base64_of(PHOTO)]})
+    tensor = {"name": "image_bytes", "datatype": "BYTES", "shape": [1]}
+    infer = json.dumps({"inputs": [{**tensor, "data": [base64_of(PHOTO)["b64"]]}]})
     for path, operations in listed["paths"].items():
         for method in ("get", "post"):
             body = PHOTO if path.startswith("/page") else predict
+            body = infer if path.endswith("/infer") else body
             got = httpx.request(
                 method,
                 url + path.replace("{version}", "1"),
@@ -52,6 +55,8 @@ def test_answers_have_the_fields_it_requires(url, listed):
     asked = json.dumps({"instances": [base64_of(PHOTO)]})
     [row] = httpx.post(f"{url}/v1/models/run:predict", content=asked).json()["predictions"]
     assert set(row) <= set(schemas["Row"]["properties"])
+    metadata = httpx.get(f"{url}/v2/models/run").json()
+    assert sorted(metadata) == sorted(schemas["ModelMetadata"]["required"])
     assert httpx.get(f"{url}/nothing").json().keys() == {"error"}
 
 
@@ -61,9 +66,14 @@ def test_references_lead_to_something(listed):
 
 
 def test_every_route_is_listed(listed):
+    from kerasft.serving.open_inference import open_inference_routes
     from kerasft.serving.page import page_routes
 
     paths = {path.replace("run", "NAME") for path in listed["paths"]}
     of_page = {route.path for route in page_routes(None, None)}
     assert of_page <= paths
+    of_protocol = {route.path for route in open_inference_routes(None)}
+    assert {path.replace("{name}", "NAME") for path in of_protocol} == {
+        path for path in paths if path.startswith("/v2")
+    }
     assert {"/healthz", "/metrics", "/openapi.json", "/v1/models/NAME:predict"} <= paths

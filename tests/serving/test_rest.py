@@ -227,6 +227,15 @@ def test_pixels_that_are_none_are_refused(model, pixels, said):
     assert got["error"].startswith("instances[0]: Expected ") and got["error"].endswith(said)
 
 
+def test_a_text_among_pixels_does_not_make_each_of_them_as_long(model):
+    # NumPy's array of texts would take 37 GiB.
+    status, got = predict(
+        model, instances=[[0, "x" * 10**6, *[0] * 10_000]], signature_name="serve_pixels"
+    )
+    assert status == 400
+    assert got["error"].endswith("got something else.")
+
+
 @pytest.mark.parametrize(
     ("method", "path", "status", "said"),
     [
