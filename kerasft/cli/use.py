@@ -406,7 +406,9 @@ def serve(
     data: str | None,
     as_json: bool,
 ) -> None:
-    """Serves a run or an export: TensorFlow Serving's REST API, and a page at /.
+    """Serves a run or an export: a page at /, and two REST APIs that other servers have.
+
+    The APIs are TensorFlow Serving's and the Open Inference Protocol of KServe and Triton.
 
     Of a RUN the newest SavedModel is served; one is made if there is none. A version that appears
     in the folder later takes over without a pause. Ctrl-C stops the server.
