@@ -11,12 +11,11 @@ import numpy as np
 
 from kerasft.errors import UserError
 from kerasft.export.facts import read_facts
-from kerasft.export.formats import find_export, open_export
+from kerasft.export.formats import find_export
+from kerasft.export.scorer import logarithms_of
 from kerasft.input_rule import InputRule
 from kerasft.models.bundle import Bundle, score
 from kerasft.progress import Event, Progress
-
-LEAST = 1e-30  # score whose logarithm stands for a logit, where a format gives scores alone
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,11 +57,12 @@ def of_export(folder: Path) -> Classifier:
         folder: as in `formats.find_export`; it holds one.
 
     Raises:
-        UserError: see `formats.open_export` and `facts.read_facts`.
+        UserError: see `Exporter.open` and `facts.read_facts`.
     """
-    found, exported = find_export(folder), open_export(folder)
-    assert found and exported
-    facts = read_facts(found[1])
+    found = find_export(folder)
+    assert found
+    row, place = found
+    exported, facts = row.open(place), read_facts(place)
 
     def compute(batches: Iterable, total: int, progress: Progress) -> tuple[np.ndarray, np.ndarray]:
         parts: list[tuple[np.ndarray, np.ndarray]] = []
@@ -71,8 +71,7 @@ def of_export(folder: Path) -> Classifier:
             scores, logits = exported.pixels(np.asarray(pixels))
             if not np.isfinite(scores).all():
                 raise UserError(f"{folder}: its scores are not numbers. Export again.")
-            # A floor, because the logarithm of 0 would make the log loss infinite.
-            ranks = np.log(np.maximum(scores, LEAST)) if logits is None else logits
+            ranks = logarithms_of(scores) if logits is None else logits
             parts.append((scores, ranks / (1.0 if logits is None else facts.temperature)))
             done += len(pixels)
             progress(Event("check", done, max(done, total), figures={"what": "scoring"}))

@@ -57,6 +57,15 @@ class Exporter:
     writing: tuple[str, ...] = ()
     opening: tuple[str, ...] = ()
 
+    def open(self, folder: Path) -> Scorer:
+        """Opens an export of this format.
+
+        Raises:
+            UserError: its packages are missing; it is damaged, or not one of kerasft.
+        """
+        self.require(self.opening)
+        return self.open_scorer(folder)
+
     def require(self, packages: tuple[str, ...]) -> None:
         """Refuses to go on where one of the packages is missing.
 
@@ -188,5 +197,4 @@ def open_export(folder: Path) -> Scorer | None:
     if found is None:
         return None
     row, place = found
-    row.require(row.opening)
-    return row.open_scorer(place)
+    return row.open(place)

@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from kerasft.errors import UserError
+from kerasft.errors import UserError, first_line
 from kerasft.export.facts import FILE as FACTS
 from kerasft.export.facts import LABELS, ExportFacts, read_facts
 from kerasft.export.scorer import Scorer, of_pixels
@@ -101,11 +101,10 @@ def _converter_error() -> type[Exception]:
 
 def _reason(error: Exception) -> str:
     """Returns why a conversion failed, in one line."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     missing = re.search(r"(?:TF Select|Custom|Flex) ops: (.+)", str(error))
     if missing:
         return f"it has no operation {missing[1].strip()}. Choose another format"
-    return (lines or [type(error).__name__])[0].rstrip(".")
+    return first_line(error)
 
 
 def _to_int8(converter: Any, photos: np.ndarray) -> bytes:

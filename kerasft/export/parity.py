@@ -24,7 +24,7 @@ import numpy as np
 from kerasft.errors import UserError
 from kerasft.export.facts import ExportFacts, read_facts
 from kerasft.export.formats import EXPORTERS
-from kerasft.export.scorer import Scorer
+from kerasft.export.scorer import Scorer, logarithms_of
 from kerasft.input_rule import InputRule
 from kerasft.lazy_tensorflow import tf
 from kerasft.processes import importing, run_fresh
@@ -51,9 +51,6 @@ MEAN_LIMIT = 0.1
 It is 0.02 for MobileNetV2 on flowers5. A net whose scores are saturated or have nothing to do with
 the images is refused by it, also where the labels happen to be right.
 """
-
-LEAST = 1e-30
-"""Smallest score whose logarithm stands for a logit, in formats that give scores alone."""
 
 BATCH_SIZES = (1, 7)
 NOISE = 8
@@ -251,7 +248,7 @@ def _no_scores(export: dict[str, np.ndarray]) -> str:
 def _with_logarithms(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Puts logarithms of scores in the place of the logits; a NaN stays one."""
     logarithms = {
-        name.replace("scores", "logits"): np.log(np.maximum(values, LEAST))
+        name.replace("scores", "logits"): logarithms_of(values)
         for name, values in arrays.items()
         if name.startswith("scores")
     }

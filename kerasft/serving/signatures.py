@@ -82,8 +82,7 @@ def open_model(exporter: Exporter, folder: Path) -> Model:
         UserError: its packages are missing; it is damaged, or was not written by kerasft.
         ValueError: its answer to the drawn image makes no sense.
     """
-    exporter.require(exporter.opening)
-    scorer = exporter.open_scorer(folder)
+    scorer = exporter.open(folder)
     answer = scorer.files([warm_up_image()])
     _check(answer)
     is_savedmodel = exporter.takes == "files"
