@@ -54,7 +54,7 @@ Packages; each imports only those below it, and its `__init__` describes its mod
 
     The modules beside the packages may be used by all of them and import none of them: errors,
     progress, seeds, text, files, rows, processes, metrics, confidence, results, lazy_tensorflow,
-    input_rule, devices, record, run, trackers, cache, unpacked, plots.
+    input_rule, devices, record, run, answers, trackers, cache, unpacked, plots.
 
 Glossary:
     abstain: to say "I don't know" where the best score is below a threshold.

@@ -140,6 +140,28 @@ def wilson(successes: int, n: int) -> tuple[float, float]:
     return max(0.0, (center - spread) / scale), min(1.0, (center + spread) / scale)
 
 
+def mcnemar(ours: Sequence[bool], theirs: Sequence[bool], lead: float | None = None) -> float:
+    """Returns the probability of a difference as large as this if both were equally good.
+
+    Args:
+        ours, theirs: for each image whether it was right; the same images in both.
+        lead: number of images by which `ours` is taken to be better, because it was chosen on
+            them; a negative one counts as none. None takes the number on the images.
+
+    Source: McNemar 1947; the exact test on the images where one is right and the other wrong.
+    """
+    from scipy import stats  # not with every command
+
+    one, other = np.asarray(ours, bool), np.asarray(theirs, bool)
+    only_one, only_other = int((one & ~other).sum()), int((~one & other).sum())
+    apart = only_one + only_other
+    if not apart:
+        return 1.0
+    if lead is not None:
+        only_one = (apart + min(apart, max(0, round(lead)))) // 2
+    return float(stats.binomtest(only_one, apart, 0.5).pvalue)
+
+
 def log_loss(logits: np.ndarray, labels: np.ndarray) -> float:
     """Returns the mean of `log_losses`."""
     return float(log_losses(logits, labels).mean())

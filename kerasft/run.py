@@ -26,11 +26,12 @@ CLASSES = "classes.txt"
 SPLITS = "splits.csv"
 METRICS = "metrics.jsonl"
 ANSWERS = "answers.npz"
+TEST = "test.csv"
 KNOWN = "known.keras"
 CHECKPOINTS = "checkpoints"
 MODEL = "model.keras"
 LOCK = ".lock"
-WRITTEN = (CONFIG, RECORD, CLASSES, SPLITS, METRICS, ANSWERS, KNOWN, MODEL)
+WRITTEN = (CONFIG, RECORD, CLASSES, SPLITS, METRICS, ANSWERS, TEST, KNOWN, MODEL)
 """Files that are written by whoever holds the lock."""
 
 
@@ -73,6 +74,11 @@ class Run:
     def answers_path(self) -> Path:
         """The validation answers (`metrics.Answers`) of all that was tried, by phase."""
         return self.path / ANSWERS
+
+    @property
+    def test_path(self) -> Path:
+        """The answers of model.keras on the test images (`answers.split_csv`), if it was scored."""
+        return self.path / TEST
 
     @property
     def known_path(self) -> Path:

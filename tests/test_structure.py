@@ -65,6 +65,7 @@ KERAS_ALLOWED = {
 }
 # cli, config, backbones, importers and these start in a moment.
 TOP_LEVEL = {
+    "answers",
     "cache",
     "devices",
     "errors",

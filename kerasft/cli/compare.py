@@ -1,4 +1,4 @@
-"""`kerasft compare` and `kerasft runs`, with the tables that they print."""
+"""`kerasft compare`, `kerasft runs` and `kerasft diff`, with the tables that they print."""
 
 import logging
 import re
@@ -13,11 +13,12 @@ from kerasft.cli.terminal import duration_text, loading, showing
 from kerasft.cli.wording import as_typed, field_option, fields_typed, for_terminal
 from kerasft.errors import UserError
 from kerasft.heads.methods import METHODS
-from kerasft.text import printable
+from kerasft.text import agreeing, count, printable
 
 if TYPE_CHECKING:  # scikit-learn and pydantic would start with every command
     from kerasft.compare.result import ComparisonResult, LeftOut
     from kerasft.compare.verdict import Curve, WayResult
+    from kerasft.reports.diff import AnswersDiff, Difference, PhotosDiff, RunDiff
     from kerasft.reports.runs import ListedRun, Score
 
 EARLIER_NAMES = {"methods": "ways"}
@@ -177,15 +178,7 @@ def runs_text(listed: "Sequence[ListedRun]", folder: Path) -> str:
         )
         for one in listed
     ]
-    widths = [max(len(row[column]) for row in (title, *rows)) for column in range(len(title))]
-    right = (3, 4)
-    lines = [
-        "  ".join(
-            text.rjust(width) if column in right else text.ljust(width)
-            for column, (text, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in (title, *rows)
-    ]
+    lines = _columns((title, *rows), right=(3, 4))
     problems = [
         f"{printable(str(one.path))} is {one.state}"
         + (f". Go on: {for_terminal(one.problem)}" if one.state == "interrupted" else "")
@@ -198,6 +191,101 @@ def runs_text(listed: "Sequence[ListedRun]", folder: Path) -> str:
 
 def _accuracy_text(score: "Score | None") -> str:
     return "" if score is None else f"{score.accuracy:.3f} of {score.n:,}"
+
+
+def _columns(rows: Sequence[tuple[str, ...]], right: Sequence[int] = ()) -> list[str]:
+    """Writes rows as lines of aligned columns, some of them aligned on the right."""
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    return [
+        "  ".join(
+            text.rjust(width) if column in right else text.ljust(width)
+            for column, (text, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    ]
+
+
+@click.command()
+@click.argument("one", metavar="RUN", type=click.Path(path_type=Path))
+@click.argument("other", metavar="RUN", type=click.Path(path_type=Path))
+@json_option
+def diff(one: Path, other: Path, as_json: bool) -> None:
+    """Shows what differs between two runs: settings, photos, versions and figures.
+
+    On the test photos that both have, McNemar's test says whether the difference may be chance.
+    Only files of the runs are read.
+
+    \b
+    Example:
+        kerasft diff runs/photos runs/again
+    """
+    from kerasft.reports.diff import diff_runs
+
+    print_result(diff_runs(one, other), diff_text, as_json=as_json)
+
+
+def diff_text(found: "RunDiff") -> str:
+    """Writes what differs between two runs, and how their answers compare."""
+    names = [printable(str(one.path)) for one in found.runs]
+    figures = [
+        (split, *(_accuracy_text(getattr(one, split)) or "-" for one in found.runs))
+        for split in ("validation", "test")
+    ]
+    parts = [
+        "\n".join(_columns([("accuracy", *names), *figures], right=(1, 2))),
+        _differences_text("Settings", found.config, names),
+        _differences_text("Versions and device", found.versions, names),
+        _photos_text(found.photos, names),
+        _test_text(found.test, names)
+        if found.test
+        else f"No comparison on test photos: {for_terminal(found.why)}",
+    ]
+    return "\n\n".join(parts)
+
+
+def _differences_text(what: str, found: "Sequence[Difference]", names: Sequence[str]) -> str:
+    if not found:
+        return f"{what}: the same."
+    rows = [(one.name, _value_text(one.one), _value_text(one.other)) for one in found]
+    return "\n".join(_columns([(what.lower(), *names), *rows]))
+
+
+def _value_text(value: object) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    return "-" if value in (None, "") else printable(str(value))
+
+
+def _photos_text(photos: "PhotosDiff", names: Sequence[str]) -> str:
+    if photos.one == photos.other == photos.both and not (photos.relabelled or photos.moved):
+        return f"Photos: the same {photos.both:,}, with the same labels and splits."
+    lines = [
+        f"Photos: {photos.one:,} in {names[0]}, {photos.other:,} in {names[1]}, {photos.both:,} in "
+        f"both; of these {photos.relabelled:,} with another label and {photos.moved:,} in another "
+        "split."
+    ]
+    pairs = zip(photos.test_trained_on, (names, names[::-1]), strict=True)
+    lines += [
+        f"{count(number, 'test photo')} of {mine} {agreeing(number, 'are')} in the training or "
+        f"validation split of {theirs}, so {theirs} can't be judged by the test photos of {mine}."
+        for number, (mine, theirs) in pairs
+        if number
+    ]
+    return "\n".join(lines)
+
+
+def _test_text(test: "AnswersDiff", names: Sequence[str]) -> str:
+    may = "may well be chance" if test.p >= 0.05 else "is hardly chance"
+    verdict = (
+        f"the difference {may} (p = {test.p:.2g}, McNemar)."
+        if test.one != test.other
+        else "they are equally good there."
+    )
+    return (
+        f"On the {count(test.n, 'photo')} that both have as test photos, {names[0]} has "
+        f"{test.one:,} right ({test.only_one:,} alone), {names[1]} {test.other:,} "
+        f"({test.only_other:,} alone): {verdict}"
+    )
 
 
 def _numbers(text: str) -> tuple[float, ...]:

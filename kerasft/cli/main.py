@@ -15,7 +15,7 @@ import click
 from kerasft import __version__
 from kerasft.cli.backbones import backbones, blocks
 from kerasft.cli.cache import cache
-from kerasft.cli.compare import compare, runs
+from kerasft.cli.compare import compare, diff, runs
 from kerasft.cli.imports import import_caffe, import_torch
 from kerasft.cli.pages import fields, guide
 from kerasft.cli.photos import check, sample_data
@@ -92,6 +92,7 @@ for command in (
     serve,
     compare,
     runs,
+    diff,
     backbones,
     blocks,
     cache,

@@ -12,12 +12,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from scipy import stats
 
 from kerasft.compare.correction import Correction
 from kerasft.compare.entry import Entry, Split
 from kerasft.compare.ways import AS_IS, WAYS
-from kerasft.metrics import wilson
+from kerasft.metrics import mcnemar, wilson
 
 SIGNIFICANCE = 0.05  # a difference with a lower p is not taken for chance
 MORE = 0.01  # a rise of the learning curve by less than a point is not worth collecting photos
@@ -263,26 +262,6 @@ def _right(
             for image, is_right in pairs:
                 right.setdefault(image, is_right)
     return right
-
-
-def mcnemar(ours: Sequence[bool], theirs: Sequence[bool], lead: float | None = None) -> float:
-    """Returns the probability of a difference as large as this if both were equally good.
-
-    Args:
-        ours, theirs: for each image whether it was right; the same images in both.
-        lead: number of images by which `ours` is taken to be better, because it was chosen on
-            them; a negative one counts as none. None takes the number on the images.
-
-    Source: McNemar 1947; the exact test on the images where one is right and the other wrong.
-    """
-    one, other = np.asarray(ours, bool), np.asarray(theirs, bool)
-    only_one, only_other = int((one & ~other).sum()), int((~one & other).sum())
-    apart = only_one + only_other
-    if not apart:
-        return 1.0
-    if lead is not None:
-        only_one = (apart + min(apart, max(0, round(lead)))) // 2
-    return float(stats.binomtest(only_one, apart, 0.5).pvalue)
 
 
 def curves_of(entries: Sequence[Entry], correction: Correction) -> Mapping[str, Curve]:

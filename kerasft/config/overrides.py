@@ -183,3 +183,23 @@ def _put(tree: dict[str, Any], override: Override) -> FieldPath | Problem:
             made: Any = [] if isinstance(following, int) else {}
             here = here.setdefault(key, made) if isinstance(here, dict) else here[key]
     return place
+
+
+def flat(tree: object, prefix: str = "") -> dict[str, object]:
+    """Returns the values of a tree by dotted key, such as "phases.0.epochs".
+
+    Args:
+        tree: settings, as `Config.model_dump` gives them.
+        prefix: key of the tree itself.
+    """
+    if isinstance(tree, dict):
+        items = [(str(key), value) for key, value in tree.items()]
+    elif isinstance(tree, tuple | list) and tree and isinstance(tree[0], dict):
+        items = [(str(i), value) for i, value in enumerate(tree)]
+    else:
+        return {prefix: tree}
+    return {
+        key: value
+        for name, branch in items
+        for key, value in flat(branch, f"{prefix}.{name}" if prefix else name).items()
+    }

@@ -13,6 +13,7 @@ import numpy as np
 from sklearn.metrics import confusion_matrix, f1_score, precision_recall_fscore_support
 
 from kerasft import run
+from kerasft.answers import split_csv
 from kerasft.confidence import Quality
 from kerasft.config.load import data_at
 from kerasft.data import checks, scan
@@ -20,10 +21,9 @@ from kerasft.data.batches import split_batches
 from kerasft.data.known import relabelled, warn_about_moves
 from kerasft.data.source import Source
 from kerasft.errors import UserError
-from kerasft.evaluation.answers import write_answers_csv
 from kerasft.evaluation.classifier import of_bundle, of_export
 from kerasft.export.formats import find_export
-from kerasft.files import refuse_no_file
+from kerasft.files import refuse_no_file, write_atomic
 from kerasft.input_rule import InputRule
 from kerasft.metrics import calibration_error, log_loss, wilson
 from kerasft.models.target import open_model, prepare_for
@@ -211,15 +211,13 @@ def evaluate_run(
         there = ", ".join(name for name in (*SPLITS, "all") if len(found.indices(name)))
         raise UserError(f"{data or target}: no images in the {split} split. It has: {there}.")
     scores, logits = opened.score(batches_of(found, split, opened.rule), len(positions), progress)
-    if of_run and split == "test" and not relabel:
-        count_test(of_run)
     labels = found.labels[positions]
+    paths = [found.paths[i] for i in positions.tolist()]
+    table = split_csv(paths, labels, opened.class_names, scores, logits, opened.abstains(scores))
+    if of_run and split == "test" and not relabel:
+        count_test(of_run, None if exported else table)
     if csv is not None:
-        paths = [found.paths[i] for i in positions.tolist()]
-        names, best = opened.class_names, logits.argmax(axis=1)
-        predicted, top = [names[k] for k in best], scores[np.arange(len(best)), best]
-        given, unsure = [names[k] for k in labels], opened.abstains(scores)
-        write_answers_csv(csv, paths, given, predicted, top, unsure)
+        write_atomic(Path(csv), table)
     measured = report(scores, logits, labels, opened.class_names, split=split)
     answered = None
     if opened.threshold is not None:
@@ -283,9 +281,16 @@ def batches_of(found: Source, split: str, rule: InputRule) -> Iterable:
     return split_batches(found, split, rule=rule, batch_size=32)
 
 
-def count_test(of_run: run.Run) -> None:
-    """Counts in run.json that the test split of a run was scored once more."""
+def count_test(of_run: run.Run, table: str | None = None) -> None:
+    """Counts in run.json that the test split of a run was scored once more.
+
+    Args:
+        of_run: the run.
+        table: table of the answers of model.keras, which test.csv is going to hold; None leaves it.
+    """
     with run.lock(of_run):
+        if table is not None:
+            write_atomic(of_run.test_path, table)
         record = run.read_record(of_run)
         run.write_record(of_run, replace(record, test_scored=record.test_scored + 1))
 

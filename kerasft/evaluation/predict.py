@@ -10,14 +10,14 @@ from typing import Any
 
 import numpy as np
 
+from kerasft.answers import answers_csv
 from kerasft.data.batches import image_batches, read_unchanged
 from kerasft.data.scan import refuse_edited_classes
 from kerasft.errors import UserError
-from kerasft.evaluation.answers import write_answers_csv
 from kerasft.evaluation.photo_files import find_photos
 from kerasft.export import scorer
 from kerasft.export.formats import open_export
-from kerasft.files import refuse_no_file
+from kerasft.files import refuse_no_file, write_atomic
 from kerasft.models import bundle
 from kerasft.models.bundle import Bundle
 from kerasft.models.target import open_model, prepare_for
@@ -162,13 +162,14 @@ def predict(
 def _write_csv(path: str | Path, good: Sequence[str], said: Scored | None) -> None:
     """Writes the table of the files that could be read, which may be none."""
     if said is None:
-        write_answers_csv(path, [], None, [], np.zeros(0), None)
+        write_atomic(Path(path), answers_csv([], None, [], np.zeros(0), None))
         return
     read = [i for i in range(len(good)) if not (said.errors and said.errors[i])]
     best = said.ranks[read].argmax(axis=1)
     predicted, top = [said.names[k] for k in best], said.scores[read, best]
     unsure = None if said.abstain is None else said.abstain[read]
-    write_answers_csv(path, [good[i] for i in read], None, predicted, top, unsure)
+    text = answers_csv([good[i] for i in read], None, predicted, top, unsure)
+    write_atomic(Path(path), text)
 
 
 def _open(target: str | Path) -> Scorer:

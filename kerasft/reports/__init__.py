@@ -1,4 +1,4 @@
-"""Pages of results, one HTML file each, which loads nothing from elsewhere; and lists of runs.
+"""Pages of results, one HTML file each, which loads nothing from elsewhere; runs in lists.
 
     page        the frame of every page: template, style, numbers as text
     pictures    photos as small JPEGs inside the page
@@ -8,6 +8,7 @@
     check_page  the page of photos before training: `kerasft check`
     compare_page  the page of a comparison: `kerasft compare`
     runs        the runs in a folder, listed: `kerasft runs`
+    diff        what differs between two runs: `kerasft diff`
 
 The templates lie in `templates/`. This package scores nothing and loads no Keras: it is handed
 scores, heat maps and neighbours as data (`evaluation/report.py` gathers them). A page is read by

@@ -70,7 +70,7 @@ def list_runs(folder: str | Path = "runs") -> list[ListedRun]:
     folder = Path(folder)
     if not folder.is_dir():
         raise UserError(f"{folder}: no such directory.", exit_code=2)
-    return [_listed(one) for one in _runs_below(folder, DEPTH)]
+    return [listed(one) for one in _runs_below(folder, DEPTH)]
 
 
 def _runs_below(folder: Path, depth: int) -> Iterator[Run]:
@@ -90,7 +90,8 @@ def _runs_below(folder: Path, depth: int) -> Iterator[Run]:
             yield from _runs_below(path, depth - 1)
 
 
-def _listed(of_run: Run) -> ListedRun:
+def listed(of_run: Run) -> ListedRun:
+    """Lists one run, damaged or not."""
     stamp = of_run.record_path.stat().st_mtime
     date = datetime.fromtimestamp(stamp).strftime("%Y-%m-%d %H:%M")
     backbone = data = ""

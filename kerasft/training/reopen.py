@@ -12,6 +12,7 @@ from kerasft.activations.context import RunContext
 from kerasft.activations.numerics import NUMERICS
 from kerasft.config.fields import Config, Data
 from kerasft.config.load import append_phase, data_at, load_config
+from kerasft.config.overrides import flat
 from kerasft.data import scan
 from kerasft.data.known import warn_about_moves
 from kerasft.data.source import Source
@@ -133,8 +134,8 @@ def computing_versions() -> dict[str, str]:
 
 def refuse_contradiction(run: Run, config: Config) -> None:
     """Stops a resume whose options or file differ from the run's config (exit code 2)."""
-    typed = _flat(config.model_dump(exclude_unset=True))  # a default was not typed
-    stored = _flat(load_config(run.config_path).model_dump())
+    typed = flat(config.model_dump(exclude_unset=True))  # a default was not typed
+    stored = flat(load_config(run.config_path).model_dump())
     # Photos may have been moved; what the run has settled may still be open in the given config.
     differ = [
         f"  {key}: the run has {stored.get(key)!r}, got {value!r}."
@@ -154,17 +155,3 @@ def refuse_contradiction(run: Run, config: Config) -> None:
             + "\nLeave these out, or choose another `run_dir`.",
             exit_code=2,
         )
-
-
-def _flat(tree: object, prefix: str = "") -> dict[str, object]:
-    if isinstance(tree, dict):
-        items = [(str(key), value) for key, value in tree.items()]
-    elif isinstance(tree, tuple | list) and tree and isinstance(tree[0], dict):
-        items = [(str(i), value) for i, value in enumerate(tree)]
-    else:
-        return {prefix: tree}
-    return {
-        key: value
-        for name, branch in items
-        for key, value in _flat(branch, f"{prefix}.{name}" if prefix else name).items()
-    }

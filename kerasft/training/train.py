@@ -19,6 +19,7 @@ from pathlib import Path
 
 from kerasft import __version__, devices
 from kerasft.activations.context import RunContext
+from kerasft.answers import split_csv
 from kerasft.confidence import softmax
 from kerasft.config.fields import Config, Data, Solved
 from kerasft.config.load import load_config, to_toml
@@ -28,6 +29,7 @@ from kerasft.data.source import UNUSED, Source
 from kerasft.errors import PhaseFailed
 from kerasft.files import write_atomic
 from kerasft.heads.methods import METHODS
+from kerasft.metrics import Figures
 from kerasft.models.bundle import Bundle
 from kerasft.models.bundle import load as load_bundle
 from kerasft.models.net import Net
@@ -443,11 +445,21 @@ def _finish(
     run = context.run
     if score_test and len(context.source.indices("test")) and record.test is None:
         model = model or load_bundle(run.model_path)
-        record = record.with_test(phase.figures_of(context, model, "test"))
+        record = record.with_test(_scored_on_test(context, model))
     record = replace(record, status="finished")
     write_record(run, record)
     shutil.rmtree(run.checkpoints, ignore_errors=True)
     return record
+
+
+def _scored_on_test(context: RunContext, model: Bundle) -> Figures:
+    """Scores model.keras on the test split, and writes its answers to test.csv."""
+    labels, source = context.labels("test"), context.source
+    logits = phase.logits_of(context, model, "test") / model.temperature
+    photos = [source.paths[i] for i in source.indices("test").tolist()]
+    table = split_csv(photos, labels, model.class_names, softmax(logits), logits)
+    write_atomic(context.run.test_path, table)
+    return Figures.by_class(logits, labels, model.class_names)
 
 
 def _drop_phase(context: RunContext, index: int, record: RunRecord, score_test: bool) -> None:

@@ -45,6 +45,8 @@ from kerasft.export.measure import Accuracy
 from kerasft.export.parity import Proof
 from kerasft.importers.weights_writer import Imported
 from kerasft.progress import Event
+from kerasft.reports.diff import PhotosDiff, RunDiff
+from kerasft.reports.runs import ListedRun
 from kerasft.sample.draw import Sample
 from kerasft.serving.serve import Started
 
@@ -861,6 +863,7 @@ COMMANDS = [
     "calibrate",
     "check",
     "compare",
+    "diff",
     "evaluate",
     "explain",
     "export",
@@ -894,6 +897,10 @@ COMPARISON = ComparisonResult(
     out=Path("compare/photos"),
     kept=None,
 )
+LISTED = ListedRun(Path("a"), "MobileNetV2", "photos", "head", None, None, "", "finished")
+DIFFERENT = RunDiff(
+    (LISTED, LISTED), (), (), PhotosDiff(1, 1, 1, 0, 0, (0, 0)), None, "a has no figures on test."
+)
 IMPORTED = Imported("CaffeNet", Path("net.h5"), 1, 1, True, (), ())
 GROUPS = ["cache"]  # its commands are tested in test_cli_tables.py
 
@@ -918,6 +925,25 @@ def test_report_says_where_the_page_is_and_shows_it_when_asked(replace, monkeypa
     assert shown == []
     kerasft("report runs/photos --open")
     assert shown == [Path("runs/photos/report.html").resolve().as_uri()]
+
+
+def test_diff_prints_what_differs_or_json(replace):
+    calls = replace("reports.diff.diff_runs", DIFFERENT)
+    done = kerasft("diff runs/a runs/b")
+    assert (done.exit_code, done.stdout) == (
+        0,
+        "accuracy    a  a\n"
+        "validation  -  -\n"
+        "test        -  -\n\n"
+        "Settings: the same.\n\n"
+        "Versions and device: the same.\n\n"
+        "Photos: the same 1, with the same labels and splits.\n\n"
+        "No comparison on test photos: a has no figures on test.\n",
+    )
+    assert calls.arguments == (Path("runs/a"), Path("runs/b"))
+    answer = json.loads(kerasft("diff runs/a runs/b --json").stdout)
+    assert list(answer) == ["runs", "config", "versions", "photos", "test", "why"]
+    assert answer["photos"]["test_trained_on"] == [0, 0]
 
 
 def test_there_are_these_commands():
@@ -964,6 +990,7 @@ def test_the_examples_of_the_help_run(command, replace):
     replace("training.find_lr.find_rate", RATE)
     replace("checking.check.check_photos", CHECKED)
     replace("compare.compare.compare_ways", COMPARISON)
+    replace("reports.diff.diff_runs", DIFFERENT)
     replace("importers.caffe.import_caffe", IMPORTED)
     replace("importers.torchvision.import_torch", IMPORTED)
     replace("sample.draw.draw_sample", Sample(Path("flowers"), 0, 5, {"lily": 5}))

@@ -13,7 +13,6 @@ from kerasft.compare.verdict import (
     advice_of,
     corrected_of,
     curves_of,
-    mcnemar,
     p_values,
     winner_of,
 )
@@ -46,22 +45,6 @@ def rows_of(entries):
 
 
 ALL, NONE, HALF = [1] * 10, [0] * 10, [1] * 5 + [0] * 5
-
-
-def test_mcnemar_is_the_exact_test_on_the_images_that_only_one_has_right():
-    # 5 against 1: the binomial tail of 6 images, twice: 2 * (1 + 6) / 64.
-    ours, theirs = [1, 1, 1, 1, 1, 0, 1, 0], [0, 0, 0, 0, 0, 1, 1, 0]
-    assert mcnemar(ours, theirs) == pytest.approx(0.21875)
-    assert mcnemar(theirs, ours) == pytest.approx(0.21875)
-    assert mcnemar([1, 0, 1], [1, 0, 1]) == 1.0
-    assert mcnemar([1] * 10, [0] * 10) == pytest.approx(2 / 1024)
-
-
-def test_mcnemar_takes_a_lead_that_is_smaller_than_the_one_on_the_images():
-    ours, theirs = [1] * 6, [0] * 6  # a lead of 6, or of 4 after the choice: 5 against 1
-    assert mcnemar(ours, theirs, lead=4.2) == pytest.approx(0.21875)
-    assert mcnemar(ours, theirs, lead=9.0) == mcnemar(ours, theirs) == pytest.approx(2 / 64)
-    assert mcnemar(ours, theirs, lead=-2.0) == 1.0
 
 
 def test_a_row_is_the_mean_over_the_seeds():

@@ -287,8 +287,14 @@ def test_scoring_the_test_split_is_counted_and_other_splits_are_not(trained):
     before = run.read_record(run.open_run(trained)).test_scored
     evaluate_run(trained, split="validation")
     assert run.read_record(run.open_run(trained)).test_scored == before
-    evaluate_run(trained, split="test")
+    table = run.open_run(trained).test_path
+    table.unlink(missing_ok=True)  # as in runs of older versions
+    evaluate_run(trained, split="test", csv=trained / "own.csv")
     assert run.read_record(run.open_run(trained)).test_scored == before + 1
+    assert table.read_text() == (trained / "own.csv").read_text()
+    table.unlink()
+    evaluate_run(trained, split="test", relabel=True)
+    assert not table.exists()
 
 
 def test_photos_that_moved_are_found_with_data(trained, tmp_path):

@@ -7,25 +7,15 @@ from pathlib import Path
 
 import pytest
 from filelock import FileLock
+from run_records import RECORD
 
 from kerasft.cli.compare import runs_text
 from kerasft.config.load import append_phase, load_config, to_toml
 from kerasft.errors import UserError
-from kerasft.metrics import Figures
-from kerasft.record import Device, PhaseResult, RunRecord, Steps
 from kerasft.reports.runs import list_runs
 from kerasft.run import create_run, write_record
 
 MADE = 1_767_323_045  # 2026-01-02 03:04:05 UTC
-PHASE = PhaseResult(
-    name="head", how=Steps(6, 1), validation=Figures(0.95, 0.1, 60), blocks=0,
-    trainable_parameters=10, seconds=1.0, improved=True,
-    **dict.fromkeys(("train_loss", "train_accuracy", "val_loss", "val_accuracy"), 0.5),
-)  # fmt: skip
-RECORD = RunRecord(
-    "finished", {}, Device("tensorflow", "cpu", "", 2), seed=0, phases=(PHASE,), best_phase="head",
-    validation=Figures(0.95, 0.1, 60), test=Figures(0.9, 0.2, 40),
-)  # fmt: skip
 
 
 @pytest.fixture(autouse=True)

@@ -18,6 +18,7 @@ from tiny_run import (
     without_seconds,
 )
 
+from kerasft.answers import read_right
 from kerasft.config.load import load_config
 from kerasft.errors import UserError
 from kerasft.evaluation.evaluate import evaluate_run
@@ -56,6 +57,7 @@ def test_a_run_leaves_what_the_design_says_and_counts_every_image(trained):
         "model.keras",
         "run.json",
         "splits.csv",
+        "test.csv",
     ]
     assert (run / "classes.txt").read_text() == "circle\ncross\nstripes\n"
     assert list(result) == [
@@ -68,6 +70,7 @@ def test_a_run_leaves_what_the_design_says_and_counts_every_image(trained):
         "test",
     ]
     assert (result["validation"]["n"], result["test"]["n"]) == (6, 6)  # 2 of 12, three classes
+    assert sum(read_right(run / "test.csv")) == round(6 * result["test"]["accuracy"])
     head = result["phases"][0]
     assert (head["name"], head["epochs"], head["frozen_proof"]) == ("head", 2, "equal")
     assert head["trainable_parameters"] == 4 * 3 + 3

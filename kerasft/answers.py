@@ -1,0 +1,82 @@
+"""Tables of answers as CSV: a row for each photo, with its label and what a model says of it.
+
+Shapes: N images, K classes.
+"""
+
+import csv
+import io
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from kerasft.errors import UserError
+from kerasft.files import reason_of
+from kerasft.text import cell
+
+COLUMNS = ["path", "label", "predicted", "score", "abstain"]
+
+
+def answers_csv(
+    photos: Sequence[str],
+    labels: Sequence[str] | None,
+    predicted: Sequence[str],
+    scores: np.ndarray,
+    abstain: np.ndarray | None,
+) -> str:
+    """Returns the text of a table with the columns path, label, predicted, score and abstain.
+
+    Args:
+        photos: paths of N images.
+        labels: their labels; None leaves the column empty.
+        predicted: their predicted labels.
+        scores: scores of these, [N].
+        abstain: whether the model says "I don't know", bool [N]; None leaves the column empty.
+    """
+    text = io.StringIO()
+    table = csv.writer(text, lineterminator="\n")
+    table.writerow(COLUMNS)
+    given = labels or [""] * len(photos)
+    unsure = [""] * len(photos) if abstain is None else [str(bool(x)).lower() for x in abstain]
+    for row in zip(photos, given, predicted, scores.tolist(), unsure, strict=True):
+        table.writerow([*map(cell, row[:3]), f"{row[3]:.6f}", row[4]])
+    return text.getvalue()
+
+
+def split_csv(
+    photos: Sequence[str],
+    labels: np.ndarray,
+    class_names: Sequence[str],
+    scores: np.ndarray,
+    logits: np.ndarray,
+    abstain: np.ndarray | None = None,
+) -> str:
+    """Returns the text of the table of a split, from the scores and logits of a model.
+
+    Args:
+        photos: paths of N images.
+        labels: int [N], positions in `class_names`.
+        class_names: K names.
+        scores, logits: [N,K]; the highest logit is the prediction.
+        abstain: see `answers_csv`.
+    """
+    best = logits.argmax(axis=1)
+    given, predicted = ([class_names[k] for k in some] for some in (labels, best))
+    return answers_csv(photos, given, predicted, scores[np.arange(len(best)), best], abstain)
+
+
+def read_right(path: Path) -> list[bool]:
+    """Reads from a table with labels whether each photo was predicted to be what it is.
+
+    Raises:
+        UserError: the file is missing, or no such table.
+    """
+    try:
+        rows = list(csv.reader(io.StringIO(path.read_text("utf-8"), newline=""), strict=True))
+    except OSError as error:
+        raise UserError(f"{path} can't be read: {reason_of(error)}.") from error
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise UserError(f"{path} is damaged: {error}.") from error
+    if not rows or rows[0] != COLUMNS or any(len(row) != len(COLUMNS) for row in rows):
+        raise UserError(f"{path} is damaged: expected rows of {','.join(COLUMNS)}.")
+    return [label == predicted for _, label, predicted, *_ in rows[1:]]
