@@ -20,10 +20,10 @@ ASKED: dict[str, list[tuple[str, str]]] = {
         ("for entry in entries if entry.note)", "for entry in reversed(entries) if entry.note)"),
     ],
     "training/checkpoint": [
-        ("if load(folder, phase) is None:", "if True:"),
+        ("if facts and _is_whole(folder, facts):", "if facts:"),
         ('derive_seed(seed, "layer", i)', 'derive_seed(seed, "layer", 0)'),
-        ("if best_name not in digests:", "if True:"),
-        ('keep={*digests, "state.json", START}', 'keep={*digests, "state.json"}'),
+        ("if best_name not in before:", "if True:"),
+        ("keep={*digests, *before, STATE, START, KNOWN_START}", "keep={*digests, *before, STATE}"),
         ("if not path.is_file() or _digest(path) != digest:", "if _digest(path) != digest:"),
         ("if folder.is_dir() else []", ""),
     ],

@@ -1,11 +1,12 @@
 """Checkpoints: everything that a resumed phase needs.
 
 `checkpoints/state.json` is the commit point: it lists the files of one state with their digests
-and is written last. Until it is replaced, the previous state stays complete.
+and is written last. The state of the epoch before stays as well: `begin` takes it if a byte of the
+last one has changed.
 
     state.json          phase, epoch, best epoch, seconds, metrics; names and digests of:
     state-<epoch>.npz   the suffix's weights, optimizer slots, seed generators, mean statistics,
-                        and the validation answers of all that was tried
+                        the validation answers of all that was tried, and what state.json says
     best-<epoch>.npz    the suffix's weights at the best epoch
 
 Keras' own BackupAndRestore keeps neither the best epoch nor the remaining patience, and the state
@@ -14,7 +15,11 @@ of a dropout's SeedGenerator is in neither `.keras` nor `.weights.h5`.
 
 import hashlib
 import json
+import logging
+import zipfile
+import zlib
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,7 +32,10 @@ from kerasft.files import replacing, write_atomic
 from kerasft.metrics import Answers
 from kerasft.seeds import derive_seed
 
-KINDS = ("weight", "slot", "seed", "mean", "answer")  # of the arrays of a state
+log = logging.getLogger("kerasft")
+
+STATE = "state.json"
+KINDS = ("weight", "slot", "seed", "mean", "answer", "progress")  # of the arrays of a state
 START = "start.keras"  # copy of the model that a later phase begins with
 KNOWN_START = "known_start.keras"  # and of the known photos
 
@@ -56,16 +64,89 @@ class PhaseState:
     lines: list[dict] = field(default_factory=list)
 
 
-def begin(folder: Path, phase: str) -> None:
-    """Makes the folder of checkpoints, and removes what a killed process left of another phase.
+def begin(folder: Path, phase: str) -> PhaseState | None:
+    """Makes the folder of checkpoints, and settles on the state from which a phase goes on.
+
+    What a killed process left of another phase is removed. If a file of the last state is missing
+    or has changed, the state before it is committed again; without that one the phase begins
+    anew, with the model that it began with. A warning says so.
 
     Args:
         folder: the run's folder of checkpoints.
         phase: name of the phase that begins or is resumed; its own state stays.
+
+    Returns:
+        How far the phase has come; None if it begins.
     """
     folder.mkdir(exist_ok=True)
-    if load(folder, phase) is None:
+    facts: dict | None = None
+    with suppress(UserError):  # damaged: the state itself knows as much
+        facts = _read_json(folder)
+    if facts and facts["progress"]["phase"] != phase:
         clear(folder)
+        return None
+    if facts and _is_whole(folder, facts):
+        return PhaseState(**facts["progress"])
+    states = {int(name): path for path in folder.glob("state-*.npz") if (name := _number(path))}
+    for epoch in sorted(states, reverse=True) if facts != {} else []:
+        progress = _progress_in(states[epoch])
+        if progress is None or progress.phase != phase:
+            continue
+        best = folder / f"best-{progress.best_epoch}.npz"
+        if not _unzips(best):
+            continue
+        _commit(folder, progress, {path.name: _digest(path) for path in (states[epoch], best)})
+        log.warning(
+            "%s: the checkpoint is damaged; phase '%s' goes on after epoch %d.",
+            folder,
+            phase,
+            epoch,
+        )
+        return progress
+    if facts == {}:  # not one epoch was finished
+        clear(folder)
+        return None
+    log.warning("%s: the checkpoint is damaged; phase '%s' begins anew.", folder, phase)
+    (folder / STATE).unlink(missing_ok=True)
+    _remove_others(folder, keep={START, KNOWN_START})
+    return None
+
+
+def _number(path: Path) -> str:
+    number = path.stem.removeprefix("state-")
+    return number if number.isdecimal() else ""
+
+
+def _is_whole(folder: Path, facts: dict) -> bool:
+    """Returns whether the files of a state are there, unchanged, and say what state.json says."""
+    for name, digest in facts["files"].items():
+        if not (folder / name).is_file() or _digest(folder / name) != digest:
+            return False
+    state = folder / f"state-{facts['progress']['epoch']}.npz"
+    if state.name not in facts["files"]:
+        return False
+    progress = _progress_in(state)  # None: an older version has not written it there
+    return progress is None or json.dumps(asdict(progress)) == json.dumps(facts["progress"])
+
+
+def _progress_in(path: Path) -> PhaseState | None:
+    """Reads how far a phase had come out of a state; None if it is damaged or does not say."""
+    if not _unzips(path):
+        return None
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            return PhaseState(**json.loads(file["progress-0"].tobytes()))
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _unzips(path: Path) -> bool:
+    """Returns whether all arrays of a file have the checksums that were written."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return archive.testzip() is None
+    except (OSError, ValueError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error):
+        return False
 
 
 def seed_states(model: keras.Model) -> list[keras.Variable]:
@@ -93,7 +174,7 @@ def save(
     norm_mean: Iterable[keras.Variable] = (),
     answers: Answers | None = None,
 ) -> None:
-    """Commits the state after an epoch; the previous one stays until this one is complete.
+    """Commits the state after an epoch; the previous one stays beside it.
 
     Args:
         folder: the run's folder of checkpoints, which exists.
@@ -113,18 +194,23 @@ def save(
         "seed": _values(seed_states(suffix)),
         "mean": _values(norm_mean),
         "answer": [answers.losses, answers.right] if answers else [],
+        "progress": [np.frombuffer(json.dumps(asdict(progress)).encode(), np.uint8)],
     }
     files = {f"state-{progress.epoch}.npz": arrays}
     best_name = f"best-{progress.best_epoch}.npz"
-    digests = _read_json(folder).get("files", {})
-    if best_name not in digests:
+    before = _read_json(folder).get("files", {})
+    if best_name not in before:
         files[best_name] = {"weight": best}
-    digests = {name: digest for name, digest in digests.items() if name == best_name}
+    digests = {name: digest for name, digest in before.items() if name == best_name}
     for name, content in files.items():
         digests[name] = _write_arrays(folder / name, content)
+    _commit(folder, progress, digests)
+    _remove_others(folder, keep={*digests, *before, STATE, START, KNOWN_START})
+
+
+def _commit(folder: Path, progress: PhaseState, digests: dict[str, str]) -> None:
     facts = {"progress": asdict(progress), "files": digests}
-    write_atomic(folder / "state.json", json.dumps(facts))
-    _remove_others(folder, keep={*digests, "state.json", START, KNOWN_START})
+    write_atomic(folder / STATE, json.dumps(facts))
 
 
 def load(folder: Path, phase: str) -> PhaseState | None:
@@ -177,7 +263,7 @@ def restore(
 
 def clear(folder: Path) -> None:
     """Removes all checkpoints."""
-    (folder / "state.json").unlink(missing_ok=True)
+    (folder / STATE).unlink(missing_ok=True)
     _remove_others(folder, keep=set())
 
 
@@ -218,15 +304,20 @@ def _digest(path: Path) -> str:
 
 
 def _read_json(folder: Path) -> dict:
-    path = folder / "state.json"
+    path = folder / STATE
     if not path.is_file():
         return {}
     try:
-        return json.loads(path.read_text("utf-8"))
-    except ValueError as error:
+        facts = json.loads(path.read_text("utf-8"))
+        progress = PhaseState(**facts["progress"])
+        named = type(progress.phase) is str and type(progress.epoch) is int
+        if not named or not isinstance(facts["files"], dict):
+            raise ValueError("other facts")
+    except (ValueError, KeyError, TypeError) as error:
         raise UserError(
             f"{path}: not a checkpoint of kerasft ({error}). Train again into another directory."
         ) from None
+    return facts
 
 
 def _remove_others(folder: Path, *, keep: set[str]) -> None:

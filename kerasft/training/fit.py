@@ -133,7 +133,8 @@ class _Keeper(keras.callbacks.Callback):
         self._norm_mean = trainable.norm_mean
         self._of_mean = self._norm_mean.variables if self._norm_mean else []
         self._train = len(context.source.indices("train"))
-        self._earlier = [x for x in read_metrics(context.run) if x["phase"] != phase.name]
+        written = read_metrics(context.run)
+        self._earlier = [line for line in written if line["phase"] != phase.name]
         self._labels = context.labels("validation")
         self._began = 0.0
 
@@ -157,6 +158,9 @@ class _Keeper(keras.callbacks.Callback):
             write_metrics(context.run, self._earlier + found.lines)
         elif head_start:
             self._count(head_start)
+        elif len(self._earlier) < len(written):
+            # It begins anew, because its checkpoint is damaged.
+            write_metrics(context.run, self._earlier)
 
     def _count(self, head_start: HeadStart) -> None:
         """Counts a solved head as epoch 0."""

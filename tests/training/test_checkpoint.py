@@ -62,13 +62,19 @@ def test_without_the_seed_state_a_resumed_phase_differs(tmp_path):  # the contro
     assert not np.array_equal(checkpoint.weights_of(whole)[0], checkpoint.weights_of(resumed)[0])
 
 
-def test_best_epoch_and_loss_survive_and_older_files_go(tmp_path):  # fact 8
+def test_best_epoch_and_loss_survive_and_files_before_the_last_two_states_go(tmp_path):
     _, suffix, optimizer = trained(0)
     best = checkpoint.weights_of(suffix)
     for epoch, best_epoch in ((1, 1), (2, 1), (3, 3)):
         now = PhaseState("head", "", epoch, best_epoch, best_loss=0.25, seconds=1.5)
         checkpoint.save(tmp_path, now, suffix, optimizer, best)
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["best-3.npz", "state-3.npz", "state.json"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == [
+        "best-1.npz",
+        "best-3.npz",
+        "state-2.npz",
+        "state-3.npz",
+        "state.json",
+    ]
     loaded = checkpoint.load(tmp_path, "head")
     assert (loaded.epoch, loaded.best_epoch, loaded.best_loss, loaded.seconds) == (3, 3, 0.25, 1.5)
 
@@ -134,6 +140,7 @@ def test_the_best_weights_are_written_once_and_the_model_of_a_later_phase_stays(
     assert sorted(path.name for path in tmp_path.iterdir()) == [
         "best-1.npz",
         "start.keras",
+        "state-1.npz",
         "state-2.npz",
         "state.json",
     ]
