@@ -170,10 +170,12 @@ def log_loss(logits: np.ndarray, labels: np.ndarray) -> float:
 def log_losses(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """Returns -log(score of the label) of each image in nats, float64 [N], from logits [N,K].
 
-    It is computed from logits, because the score of a confident mistake is 0 in float32.
+    It is computed from logits, because the score of a confident mistake is 0 in float32. That of
+    an infinite logit is NaN.
     """
     wide = np.asarray(logits, np.float64)
-    wide = wide - wide.max(axis=1, keepdims=True)
+    with np.errstate(invalid="ignore"):
+        wide = wide - wide.max(axis=1, keepdims=True)
     log_scores = wide - np.log(np.exp(wide).sum(axis=1, keepdims=True))
     return -log_scores[np.arange(len(labels)), labels]
 

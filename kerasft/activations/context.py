@@ -14,6 +14,7 @@ from kerasft.record import Device
 from kerasft.run import Run
 
 SCORING_BATCH = 32
+FINITE = "finite"  # key in the figures of several steps: how many there were with a finite loss
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ import keras
 import numpy as np
 from jax import numpy as jnp
 
+from kerasft.activations.context import FINITE
 from kerasft.data.batches import Epoch
 from kerasft.heads.co_tuning import CoTuning
 from kerasft.models.live import Anchor, LiveModel, NormMean, mixed
@@ -106,13 +107,16 @@ class WholeEpochs(LiveModel):
             return _like(new, state), logs
 
         logs: Any = {}
+        finite: Any = 0
         if full:
             parts = tuple(column[:full].reshape(-1, size) for column in columns)
             state, of_steps = jax.lax.scan(step, state, parts)
             logs = jax.tree.map(lambda figures: figures[-1], of_steps)
+            finite = jnp.isfinite(of_steps["loss"]).sum()
         if full < count:
             state, logs = step(state, tuple(column[full:] for column in columns))
-        return logs, state
+            finite += jnp.isfinite(logs["loss"])
+        return {**logs, FINITE: finite}, state
 
     def _batch(self, columns: tuple, data: tuple) -> tuple:
         """Gathers a batch: (x, y) or (x, y, w), as `feed.stored_batches` yields it."""

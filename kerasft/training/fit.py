@@ -10,7 +10,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from kerasft.activations.context import SCORING_BATCH, RunContext
+from kerasft.activations.context import FINITE, SCORING_BATCH, RunContext
 from kerasft.activations.reading import read_in_order
 from kerasft.activations.store import Stored
 from kerasft.config.fields import Phase
@@ -137,6 +137,7 @@ class _Keeper(keras.callbacks.Callback):
         self._earlier = [line for line in written if line["phase"] != phase.name]
         self._labels = context.labels("validation")
         self._began = 0.0
+        self._bad_step: int | None = None  # of the epoch, from 1: the first without a number
 
         folder = context.run.checkpoints
         found = checkpoint.load(folder, phase.name)
@@ -179,6 +180,13 @@ class _Keeper(keras.callbacks.Callback):
 
     def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
         self._began = time.perf_counter()
+        self._bad_step = None
+
+    def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
+        # The loss is the mean over the epoch so far, so it stays no number; Keras has read it.
+        assert logs is not None
+        if self._bad_step is None and not math.isfinite(logs["loss"]):
+            self._bad_step = int(logs.get(FINITE, batch)) + 1
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
         assert logs is not None  # Keras passes the epoch's loss and metrics
@@ -330,7 +338,11 @@ class _Keeper(keras.callbacks.Callback):
 
     def _say_diverged(self) -> None:
         now, name = self.now, self._phase.name
-        message = f"Phase '{name}': the loss became infinite or NaN in epoch {now.epoch}"
+        where = f"on validation after epoch {now.epoch}"
+        if self._bad_step:
+            steps = self._trainable.steps_per_epoch
+            where = f"at step {self._bad_step} of {steps} of epoch {now.epoch}"
+        message = f"Phase '{name}': the loss became infinite or NaN {where}"
         advice = f"A learning rate lower than {self._phase.learning_rate:g} may help."
         if not math.isfinite(now.best_loss):
             raise PhaseFailed(f"{message}, so there is nothing to keep. {advice}")

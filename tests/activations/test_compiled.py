@@ -69,6 +69,11 @@ def test_whole_epochs_train_what_batches_train(found, kind):
     assert trained["weights"] < 1e-6 < 0.01 < trained["learned"]
     assert trained["means"] < 1e-6
     assert trained["batches"] == [15, 15]
+    assert trained["finite"] == [5, 5, 5]
+
+
+def test_whole_epochs_tell_at_which_step_the_loss_is_no_number(found):
+    assert found["epochs"]["norms"]["finite of a bad one"] == [2, 0, 0]
 
 
 @pytest.mark.slow

@@ -18,6 +18,7 @@ from tiny import TINY, batch, moved, tiny_constructor, tiny_model, weights_by_na
 from tiny_run import SECOND, small
 
 from kerasft.activations import engines, store
+from kerasft.activations.context import FINITE
 from kerasft.activations.whole_epochs import WholeEpochs
 from kerasft.backbones.table import BACKBONES
 from kerasft.config.load import append_phase
@@ -137,7 +138,15 @@ def train_epochs() -> dict[str, Any]:
             "means": largest(*means),
             "batches": [int(batches) for batches, *_ in means],
             "learned": largest(begin, ends[1]),
+            "finite": fitted.history[FINITE],
         }
+    suffix.set_weights(begin)
+    for view in views:
+        view[epochs[0].rows[17]] = np.nan  # in the third batch of 8
+    model = WholeEpochs(suffix, views, labels, **how)
+    model.compile(keras.optimizers.Adam(0.01), loss)
+    fitted = model.fit(model.orders(epochs), epochs=3, steps_per_epoch=1, shuffle=False, verbose=0)
+    found["norms"]["finite of a bad one"] = fitted.history[FINITE]
     return found
 
 

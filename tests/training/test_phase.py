@@ -1,7 +1,9 @@
 """A phase that goes wrong: planted faults, a loss that is no number, nothing gained."""
 
 import dataclasses
+import itertools
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,7 +15,7 @@ from kerasft.errors import UserError
 from kerasft.models.cut import freeze
 from kerasft.models.live import LiveModel
 from kerasft.record import Gap
-from kerasft.training import fill, phase, trainable
+from kerasft.training import fill, fit, phase, trainable
 from kerasft.training.train import continue_run, train_run
 
 pytestmark = pytest.mark.usefixtures("tiny_backbone")
@@ -146,7 +148,7 @@ def test_a_phase_that_failed_is_taken_out_so_that_another_can_be_tried(trained):
     files = ("config.toml", "metrics.jsonl", "model.keras")
     before = [(run / name).read_bytes() for name in files]
     wild = {"phases.-1.learning_rate": 1e30, "phases.-1.optimizer": "sgd", "phases.-1.epochs": 1}
-    with pytest.raises(UserError, match="the loss became infinite or NaN in epoch 1"):
+    with pytest.raises(UserError, match="the loss became infinite or NaN on validation after"):
         continue_run(run, flags={**wild, "phases.-1.blocks": "all"})
     assert [(run / name).read_bytes() for name in files] == before
     result = continue_run(run, flags={"phases.-1.epochs": 1}).to_json()
@@ -158,7 +160,37 @@ def test_a_loss_that_is_no_number_from_the_start_is_one_sentence(trained, tmp_pa
     with pytest.raises(UserError) as caught:
         train_run(small(trained.photos, *sets), tmp_path / "run")
     assert str(caught.value) == (
-        "Phase 'head': the loss became infinite or NaN in epoch 1, so there is nothing to keep. A "
-        "learning rate lower than 1e+30 may help."
+        "Phase 'head': the loss became infinite or NaN at step 3 of 3 of epoch 1, so there is "
+        "nothing to keep. A learning rate lower than 1e+30 may help."
     )
     assert not [p for p in (tmp_path / "run").iterdir() if p.name != ".lock"]
+
+
+def test_a_phase_that_diverges_keeps_its_best_and_names_the_rate_and_the_step(
+    trained, tmp_path, monkeypatch, caplog
+):
+    told = []
+
+    def progress(event):
+        if event.stage == "batch":
+            told.append((event.figures["epoch"], event.done, np.isfinite(event.figures["loss"])))
+
+    monkeypatch.setattr(fit, "time", SimpleNamespace(perf_counter=itertools.count().__next__))
+    sets = ["phases.0.learning_rate=3e37", "phases.0.optimizer=sgd", "phases.0.schedule=constant"]
+    result = train_run(small(trained.photos, *sets), tmp_path / "run", progress=progress).to_json()
+    assert (
+        "Phase 'head': the loss became infinite or NaN at step 2 of 3 of epoch 2; the phase ends "
+        "with the solved head. A learning rate lower than 3e+37 may help."
+    ) in caplog.messages
+    assert told == [*((1, step, True) for step in (1, 2, 3)), (2, 1, True), *BAD]
+    assert result["phases"][0]["best_epoch"] == 0
+    assert result["test"]["accuracy"] > 0.5
+
+
+BAD = [(2, 2, False), (2, 3, False)]  # epoch and step
+
+
+def test_a_loss_that_is_no_number_on_validation_alone_names_no_step(trained, tmp_path):
+    sets = ["phases.0.learning_rate=1e12", "phases.0.optimizer=sgd", "head.hidden=[4,4]"]
+    with pytest.raises(UserError, match="infinite or NaN on validation after epoch 1, so there is"):
+        train_run(small(trained.photos, *sets), tmp_path / "run")
