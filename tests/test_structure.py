@@ -345,6 +345,7 @@ SETTINGS = {
     "data.source": ["data.source=elsewhere"],
     "data.data_dir": ["data.data_dir=sets", "data.source=tfds:mnist"],
     "data.layout": ["data.layout=splits"],
+    "data.classes": ["data.classes={'weeds' = ''}"],
     "data.columns": ["data.columns=['label=breed']"],
     "data.label_from": ["data.label_from=([a-z]+)_"],
     "data.validation": ["data.validation=0.2"],
@@ -439,4 +440,6 @@ def _as_typed(value: object) -> str:
         return str(value).lower()
     if isinstance(value, tuple):
         return str(list(value))
+    if isinstance(value, dict):
+        return str(value).replace(": ", " = ")
     return f"{value:g}" if isinstance(value, float) else str(value)

@@ -317,6 +317,12 @@ class Data(Section):
         'group "label", or its first one. Not set: labels are those of folders or tables; for a '
         "folder of photos alone, the start or end of the names of the files, where that is sure.",
     )
+    classes: dict[StrictStr, StrictStr] = Field(
+        default={},
+        description='Class of each folder or label, e.g. {"wild rose" = "rose", roses = "rose", '
+        'weeds = ""}: several may be one class, "" leaves one out, and what is not named is its '
+        "own class. Classes stand in the order of this table, others behind them by name.",
+    )
     validation: StrictFloat = Field(
         default=0.15,
         gt=0,
@@ -419,6 +425,14 @@ class Data(Section):
                         + did_you_mean(role, ROLES)
                     )
         return columns
+
+    @field_validator("classes")
+    @classmethod
+    def _are_names(cls, classes: dict[str, str]) -> dict[str, str]:
+        for label, name in classes.items():
+            if name != name.strip() or len(name.splitlines()) > 1:
+                raise ValueError(f"expected a name for '{label}', on one line, got {name!r}.")
+        return classes
 
     @field_validator("label_from")
     @classmethod

@@ -33,7 +33,7 @@ class FieldRow(Result):
     name: str
     type: str
     range: str
-    default: bool | int | float | str | list | None
+    default: bool | int | float | str | list | dict | None
     required: bool
     description: str
 
@@ -142,6 +142,8 @@ def _type_text(annotation: Any) -> str:
         return _alternatives([_type_text(one) for one in inside if one is not type(None)])
     if origin is tuple:
         return f"list of {_type_text(inside[0])}"
+    if origin is dict:
+        return f"table of {_type_text(inside[1])}"
     return str(annotation.__name__)
 
 

@@ -252,6 +252,8 @@ def to_toml(config: Config, folder: Path) -> str:
             tree[section][key] = with_files(value, lambda path: _relative(path, folder))
         elif value is not None and value != NO_RUN and is_path(value):
             tree[section][key] = _relative(value, folder)
+    if not config.data.classes:
+        del tree["data"]["classes"]
     for phase in tree["phases"]:
         for field, owner in OWNERS.items():
             if phase.get("optimizer", owner) != owner:

@@ -85,6 +85,7 @@ _TYPES = {
     "bool_type": "bool",
     "path_type": "a path",
     "tuple_type": "a list",
+    "dict_type": "a table",
     "model_type": "a section",
     "finite_number": "a finite number",
     "string_too_short": "a name",

@@ -72,7 +72,8 @@ def scan_source(
         progress: receiver of events of the stages "unpack" and "images".
 
     Returns:
-        A Source whose class names are those of the training images, sorted.
+        A Source whose class names are those of the training images: those of `data.classes` in
+        its order, then the others, sorted.
 
     Raises:
         UserError: no such source (exit code 2); an empty source; a single class; classes with

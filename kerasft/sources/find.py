@@ -7,6 +7,7 @@ from kerasft.config.source_names import TABLES, kind_of
 from kerasft.errors import UserError
 from kerasft.progress import Progress
 from kerasft.sources.archives import find_archive
+from kerasft.sources.classes import mapped, refuse_unknown, tell_classes, with_classes
 from kerasft.sources.layouts import find_folder
 from kerasft.sources.photos import Listing, PhotoFolder
 from kerasft.sources.tables import find_csv, find_list, find_parquet
@@ -28,7 +29,8 @@ def list_photos(data: Data, progress: Progress) -> tuple[PhotoFolder, Listing]:
 
     Raises:
         UserError: see `find_photos` and `PhotoFolder.read`; a field that says how another kind of
-            source is to be read, or two that contradict each other (exit code 2).
+            source is to be read, two that contradict each other, or a label in `data.classes` that
+            no photo has (exit code 2).
     """
     kind = kind_of(data.source)
     folder = kind in ("folder", "archive")
@@ -50,8 +52,14 @@ def list_photos(data: Data, progress: Progress) -> tuple[PhotoFolder, Listing]:
             field="data.columns",
             exit_code=2,
         )
-    place = find_photos(data, progress)
-    return place, place.read()
+    by_label = SOURCES[kind](data, progress)
+    place = with_classes(by_label, data.classes)
+    listed = by_label.read()
+    if not data.classes:
+        return place, listed
+    refuse_unknown(place.name, listed, data.classes)
+    tell_classes(place.name, listed, data.classes)
+    return place, mapped(listed, data.classes)
 
 
 def find_photos(data: Data, progress: Progress) -> PhotoFolder:
@@ -64,4 +72,4 @@ def find_photos(data: Data, progress: Progress) -> PhotoFolder:
     Raises:
         UserError: the source cannot be found, read or unpacked.
     """
-    return SOURCES[kind_of(data.source)](data, progress)
+    return with_classes(SOURCES[kind_of(data.source)](data, progress), data.classes)

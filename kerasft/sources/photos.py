@@ -34,8 +34,9 @@ class Listing:
 
     Attributes:
         photos: photos in any order, each path once.
-        classes: split -> names of its classes, sorted, including classes without photos. If the
-            source has no splits, the only key is "".
+        classes: split -> names of its classes, sorted (those of `data.classes` first, in its
+            order), including classes without photos. If the source has no splits, the only key
+            is "".
     """
 
     photos: list[Photo]
