@@ -8,7 +8,9 @@ line. Things that can be set are in backticks, as Python or as `KEY=VALUE` of th
 `resume=True`, `run_dir`, `phases.0.stored=false`. `kerasft/cli/wording.py` turns them into flags.
 """
 
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from difflib import get_close_matches
 
 
@@ -39,6 +41,56 @@ class UserError(Exception):
 
 class PhaseFailed(UserError):
     """The failure of a phase that would fail again: loss not a number, no room, no freeze proof."""
+
+
+class OutOfMemory(UserError):
+    """The failure of an allocation, in the machine's memory or in a GPU's.
+
+    Attributes:
+        sets: settings that need less memory, as texts "key=value"; () if none is known.
+    """
+
+    def __init__(self, message: str, *, sets: tuple[str, ...] = ()) -> None:
+        super().__init__(message)
+        self.sets = sets
+
+
+_NO_ROOM = re.compile(
+    r"RESOURCE_EXHAUSTED|MemoryError|bad_alloc|\bOOM\b|out of memory|can't allocate memory|"
+    r"ALLOC_FAILED|OUT_OF_MEMORY",
+    re.IGNORECASE,
+)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Returns whether an exception of Python, NumPy, TensorFlow, JAX or PyTorch is lack of memory.
+
+    They share no class, and what fails inside TensorFlow's threads arrives as a text.
+    """
+    if isinstance(error, UserError | OSError):
+        return False
+    if isinstance(error, MemoryError):
+        return True
+    text = str(error)
+    of_files = "No space left" in text or "Too many open files" in text  # TensorFlow's same class
+    return not of_files and _NO_ROOM.search(text) is not None
+
+
+@contextmanager
+def within_memory(what: str, advice: str, *, sets: tuple[str, ...] = ()) -> Iterator[None]:
+    """Turns lack of memory in the block into an `OutOfMemory`.
+
+    Args:
+        what: what the block does, such as "a training step of 32 images".
+        advice: sentence that says what to do.
+        sets: settings that need less memory.
+    """
+    try:
+        yield
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        raise OutOfMemory(f"Out of memory in {what}. {advice}", sets=sets) from error
 
 
 class TooFewPhotos(UserError):

@@ -148,9 +148,15 @@ def open_run(path: Path) -> Run:
     return run
 
 
-def how_to_resume(run: Run) -> str:
-    """Returns the call that trains an unfinished run to its end, for messages."""
-    return f"continue_run({str(run.path)!r}, resume=True)"
+def how_to_resume(run: Run, sets: Sequence[str] = ()) -> str:
+    """Returns the call that trains an unfinished run to its end, for messages.
+
+    Args:
+        run: the run.
+        sets: settings to change, as texts "key=value".
+    """
+    changed = f", sets={list(sets)!r}" if sets else ""
+    return f"continue_run({str(run.path)!r}, resume=True{changed})"
 
 
 def model_file(run: Run) -> Path:

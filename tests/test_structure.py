@@ -295,7 +295,7 @@ def test_only_errors_py_defines_an_exception():
         if isinstance(node, ast.ClassDef)
         and any(ast.unparse(base).endswith(("Error", "Exception")) for base in node.bases)
     ]
-    names = ("UserError", "PhaseFailed", "TooFewPhotos", "Unreadable", "OutOfTime")
+    names = ("UserError", "PhaseFailed", "OutOfMemory", "TooFewPhotos", "Unreadable", "OutOfTime")
     assert defined == [f"errors.{name}" for name in names]
 
 

@@ -12,7 +12,7 @@ NUMERICS = 3  # raise it when the same photo, view and weights give other activa
 DIGESTS = {
     "activations.compiled": "f969de206650a4e2",
     "activations.engines": "8ac23d7b6d9d2b97",
-    "activations.prefix_pass": "036c42ea836b52c5",
+    "activations.prefix_pass": "799c4b982dd923af",
     "activations.segments": "c64f2d1291e80e5e",
     "activations.store": "623fd858121daf7d",
     "backbones.table": "848f64c242425eeb",

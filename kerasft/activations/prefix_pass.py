@@ -12,7 +12,7 @@ Shapes: N images, V views of each training image.
 import logging
 import time
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import replace
 from pathlib import Path
 
@@ -37,7 +37,7 @@ from kerasft.config.fields import AnyPhase, Config, Solved
 from kerasft.config.load import unfreeze_defaults
 from kerasft.data.batches import explaining, view_batches
 from kerasft.data.source import Source
-from kerasft.errors import PhaseFailed, UserError
+from kerasft.errors import PhaseFailed, UserError, within_memory
 from kerasft.models.cut import Cut
 from kerasft.models.net import Net
 from kerasft.progress import Event, Part
@@ -349,12 +349,12 @@ def _compute(
         augment=config.augment,
         batch_size=context.plan.batch,
     )
-    engine = engines.build(prefix, config.cache.engine, config.cache.precision, context.plan.batch)
     part.total = len(rows)
     difference, done = None, 0
     batch = context.plan.batch
     piece = max(1, max(PIECE, len(rows) // MOST) // batch) * batch
-    with explaining(source.root):
+    with explaining(source.root), _in_memory(batch):
+        engine = engines.build(prefix, config.cache.engine, config.cache.precision, batch)
         computed = engine.over(batches, dtype)
         for first in range(0, len(rows), piece):
             here = rows[first : first + piece]
@@ -376,6 +376,15 @@ def _compute(
                     figures = part.figures(done)
                     context.progress(Event("pass", done, len(rows), part.phase, figures))
     return difference
+
+
+def _in_memory(batch: int) -> AbstractContextManager[None]:
+    """Explains lack of memory in a pass; see `errors.within_memory`."""
+    what = f"the frozen part, which computes {batch} images at once, `cache.batch={batch}`"
+    if batch == 1:
+        return within_memory(what, "Free some memory.")
+    half = f"cache.batch={batch // 2}"
+    return within_memory(what, f"Try half of them, `{half}`.", sets=(half,))
 
 
 def _in_order(source: Source, rows: set[RowId]) -> list[RowId]:

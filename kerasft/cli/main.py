@@ -22,7 +22,7 @@ from kerasft.cli.photos import check, sample_data
 from kerasft.cli.train import find_lr, train, unfreeze_and_continue
 from kerasft.cli.use import calibrate, evaluate, explain, export, predict, report, serve
 from kerasft.cli.wording import error_text
-from kerasft.errors import UserError
+from kerasft.errors import UserError, is_out_of_memory
 
 
 @contextmanager
@@ -60,6 +60,15 @@ class Commands(click.Group):
             again = ctx.meta.get("kerasft.again", lambda: "")()
             click.echo(f"\nInterrupted. {again}".rstrip(), err=True)
             ctx.exit(130)
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+            again = ctx.meta.get("kerasft.again", lambda: "")()
+            text = (
+                f"Error: out of memory. Free some, or take smaller images or a smaller net. {again}"
+            )
+            click.echo(text.rstrip(), err=True)
+            ctx.exit(1)
 
 
 @click.group(cls=Commands, context_settings={"max_content_width": 100})

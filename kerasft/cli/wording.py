@@ -127,7 +127,9 @@ def _typed_call(call: str) -> str | None:
         node = ast.parse(call, mode="eval").body
         if isinstance(node, ast.Call) and ast.unparse(node.func) in _COMMANDS:
             first = as_typed(str(ast.literal_eval(node.args[0])))
-            return "kerasft " + _COMMANDS[ast.unparse(node.func)].format(first)
+            command = "kerasft " + _COMMANDS[ast.unparse(node.func)].format(first)
+            changed = [ast.literal_eval(k.value) for k in node.keywords if k.arg == "sets"]
+            return " ".join([command, *(as_typed("--set", x) for one in changed for x in one)])
     except (SyntaxError, ValueError, IndexError):
         pass
     return None

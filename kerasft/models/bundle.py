@@ -23,7 +23,7 @@ import numpy as np
 
 from kerasft import __version__, files
 from kerasft.confidence import Abstention
-from kerasft.errors import UserError
+from kerasft.errors import UserError, within_memory
 from kerasft.input_rule import InputRule
 from kerasft.models.tta import temperature_of
 from kerasft.progress import Event, Progress, silent
@@ -291,6 +291,9 @@ def compute(
         what: name of the work, for the progress.
         progress: the callback that receives an event after each batch, stage "check".
 
+    Raises:
+        OutOfMemory: a batch does not fit the memory.
+
     Returns:
         The output for all images, float32 [N,...], in their order; a list if there are several.
     """
@@ -301,7 +304,8 @@ def compute(
         size = max(size, count)
         # Batches of one size are traced once. `predict` would do that too, but Keras 3.15 starts
         # a second pass over a dataset and throws away what it reads (`EpochIterator`).
-        outputs = model.predict_on_batch(filled(pixels, size))
+        with within_memory(f"{what}: {size} images are computed at once", "Free some memory."):
+            outputs = model.predict_on_batch(filled(pixels, size))
         parts.append([output[:count] for output in keras.tree.flatten(outputs)])
         done += count
         progress(Event("check", done, max(done, total), figures={"what": what}))

@@ -28,7 +28,7 @@ from kerasft.training import checkpoint
 from kerasft.training.checkpoint import PhaseState
 from kerasft.training.feed import Epochs
 from kerasft.training.rates import apply_rest, batches_seen, rates_at
-from kerasft.training.trainable import Trainable
+from kerasft.training.trainable import Trainable, steps_in_memory
 
 log = logging.getLogger("kerasft")
 
@@ -76,6 +76,7 @@ def fit(
 
     Raises:
         PhaseFailed: the loss is not a number from the start.
+        OutOfMemory: a step or an allocation around it does not fit the memory.
         UserError: the disk is full, or the phase was begun from other weights.
     """
     phase, steps, suffix = trainable.phase, trainable.steps_per_epoch, trainable.cut.suffix
@@ -89,7 +90,11 @@ def fit(
         model, feed, at_once = trainable.fitting(
             context, Epochs(context, seed, len(train), epochs), stored
         )
-        with explaining(context.source.root):
+
+        def begun() -> bool:
+            return keeper.now.epoch > 0
+
+        with explaining(context.source.root), steps_in_memory(context.config, phase, begun=begun):
             model.fit(
                 feed,
                 initial_epoch=first,

@@ -39,7 +39,7 @@ from kerasft.models.net import Net
 from kerasft.record import Device
 from kerasft.text import agreeing, size_text
 from kerasft.training.start import initial_net
-from kerasft.training.trainable import steps_on_a_copy
+from kerasft.training.trainable import steps_in_memory, steps_on_a_copy
 
 log = logging.getLogger("kerasft")
 
@@ -457,7 +457,8 @@ def _settle_steps(config: Config, ahead: StepsAhead, device: str) -> str:
     if device != "cpu":
         return "float32"
     set_up = steps_on_a_copy(ahead.phase, ahead.cut, stored=ahead.stored)
-    return choose_step_precision(config, ahead, set_up)
+    with steps_in_memory(config, ahead.phase):
+        return choose_step_precision(config, ahead, set_up)
 
 
 def _settle_engine(config: Config, device: str) -> str:

@@ -11,12 +11,13 @@ from kerasft import devices
 from kerasft.activations.context import RunContext
 from kerasft.activations.numerics import NUMERICS
 from kerasft.config.fields import Config, Data
-from kerasft.config.load import append_phase, data_at, load_config
+from kerasft.config.load import append_phase, data_at, load_config, to_toml
 from kerasft.config.overrides import flat
 from kerasft.data import scan
 from kerasft.data.known import warn_about_moves
 from kerasft.data.source import Source
 from kerasft.errors import UserError
+from kerasft.files import write_atomic
 from kerasft.lazy_tensorflow import is_installed
 from kerasft.models.bundle import load as load_bundle
 from kerasft.models.net import Net
@@ -24,6 +25,7 @@ from kerasft.models.tta import trained_part
 from kerasft.progress import Progress
 from kerasft.record import Device, RunRecord
 from kerasft.run import Run, how_to_resume, read_record
+from kerasft.training import checkpoint
 from kerasft.training.plan import for_device, of_older_version, settle
 
 log = logging.getLogger("kerasft")
@@ -133,14 +135,30 @@ def computing_versions() -> dict[str, str]:
 
 
 def refuse_contradiction(run: Run, config: Config) -> None:
-    """Stops a resume whose options or file differ from the run's config (exit code 2)."""
+    """Stops a resume whose options or file differ from the run's config (exit code 2).
+
+    Batch sizes may differ where nothing was trained with them, since memory may not hold them; the
+    run's config is changed then.
+    """
     typed = flat(config.model_dump(exclude_unset=True))  # a default was not typed
-    stored = flat(load_config(run.config_path).model_dump())
+    of_run = load_config(run.config_path)
+    stored = flat(of_run.model_dump())
+    batches = {
+        key: value
+        for key, value in typed.items()
+        if key.endswith((".batch_size", "cache.batch")) and value not in (None, stored.get(key))
+    }
+    if batches and not _has_begun(run, of_run):
+        done = len(read_record(run).phases)
+        earlier = {f"phases.{index}.batch_size" for index in range(done)}
+        batches = {key: value for key, value in batches.items() if key not in earlier}
+    else:
+        batches = {}
     # Photos may have been moved; what the run has settled may still be open in the given config.
     differ = [
         f"  {key}: the run has {stored.get(key)!r}, got {value!r}."
         for key, value in typed.items()
-        if key not in ("data.source", "data.data_dir")
+        if key not in ("data.source", "data.data_dir", *batches)
         and value is not None
         and stored.get(key) != value
         and not (
@@ -155,3 +173,14 @@ def refuse_contradiction(run: Run, config: Config) -> None:
             + "\nLeave these out, or choose another `run_dir`.",
             exit_code=2,
         )
+    if batches:
+        sets = [f"{key}={value}" for key, value in batches.items()]
+        write_atomic(run.config_path, to_toml(load_config(run.config_path, sets=sets), run.path))
+
+
+def _has_begun(run: Run, config: Config) -> bool:
+    """Returns whether the first unfinished phase of a run has finished an epoch."""
+    done = len(read_record(run).phases)
+    if done == len(config.phases):
+        return True  # the run is finished
+    return checkpoint.load(run.checkpoints, config.phases[done].name) is not None

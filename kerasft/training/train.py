@@ -26,7 +26,7 @@ from kerasft.config.load import load_config, to_toml
 from kerasft.config.settled import PhasePlan, Plan
 from kerasft.data import scan
 from kerasft.data.source import UNUSED, Source
-from kerasft.errors import PhaseFailed
+from kerasft.errors import OutOfMemory, PhaseFailed, UserError
 from kerasft.files import write_atomic
 from kerasft.heads.methods import METHODS
 from kerasft.metrics import Figures
@@ -39,6 +39,7 @@ from kerasft.reports.run_page import REPORT, write_light
 from kerasft.run import (
     Run,
     create_run,
+    how_to_resume,
     lock,
     open_run,
     read_metrics,
@@ -355,6 +356,9 @@ def _train_phases(
         except PhaseFailed:
             _drop_phase(context, index, record, score_test)
             raise
+        except OutOfMemory as error:
+            again = how_to_resume(run, error.sets)
+            raise UserError(f"{error}\n  The run is kept; to go on: `{again}`") from error
         net = None  # the next phase begins with what this one has saved
         if now.result.improved and record.abstention:
             log.info(

@@ -7,7 +7,8 @@ and for a dry run. Optimizer and compiled model are made when they are first nee
 """
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -17,10 +18,10 @@ import numpy as np
 
 from kerasft.activations.context import RunContext
 from kerasft.activations.store import Stored
-from kerasft.config.fields import AnyPhase, Phase, Solved
+from kerasft.config.fields import AnyPhase, Config, Phase, Solved
 from kerasft.config.settled import Plan
 from kerasft.data.batches import Epoch
-from kerasft.errors import UserError
+from kerasft.errors import OutOfMemory, UserError, is_out_of_memory
 from kerasft.heads.co_tuning import CoTuning
 from kerasft.models.cut import Cut, freeze
 from kerasft.models.live import Anchor, LiveModel, NormMean, set_precision
@@ -204,6 +205,38 @@ def steps_on_a_copy(phase: Phase, cut: Cut, *, stored: bool) -> Callable[[str], 
         return lambda: trainable.model.train_on_batch(x, y)
 
     return set_up
+
+
+@contextmanager
+def steps_in_memory(
+    config: Config, phase: Phase, *, begun: Callable[[], bool] = lambda: False
+) -> Iterator[None]:
+    """Explains lack of memory in the steps of a phase.
+
+    Args:
+        config: the config of the run.
+        phase: the phase.
+        begun: the function that returns whether an epoch of the phase is finished, so that its
+            batch size can no longer change.
+
+    Raises:
+        OutOfMemory: a step, or an allocation around it, does not fit the memory.
+    """
+    try:
+        yield
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        index = [one.name for one in config.phases].index(phase.name)
+        key, half = f"phases.{index}.batch_size", phase.batch_size // 2
+        advice, sets = "Free some memory.", []
+        if half and not begun():
+            advice, sets = f"Try half of them, `{key}={half}`.", [f"{key}={half}"]
+        raise OutOfMemory(
+            f"Phase '{phase.name}': out of memory in a training step of {phase.batch_size} images, "
+            f"`{key}={phase.batch_size}`. {advice}",
+            sets=tuple(sets),
+        ) from error
 
 
 def _copy(half: keras.Model, precision: str) -> keras.Model:
