@@ -53,8 +53,8 @@ Packages; each imports only those below it, and its `__init__` describes its mod
     sample        drawn photos, to try everything without a download
 
     The modules beside the packages may be used by all of them and import none of them: errors,
-    progress, seeds, text, files, rows, processes, metrics, confidence, results, lazy_tensorflow,
-    input_rule, devices, record, run, answers, trackers, cache, unpacked, plots.
+    progress, seeds, text, files, untrusted, rows, processes, metrics, confidence, results,
+    lazy_tensorflow, input_rule, devices, record, run, answers, trackers, cache, unpacked, plots.
 
 Glossary:
     abstain: to say "I don't know" where the best score is below a threshold.

@@ -4,6 +4,7 @@
 """
 
 import json
+import math
 import os
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
@@ -17,6 +18,7 @@ from filelock import FileLock, Timeout
 from kerasft.errors import UserError
 from kerasft.files import write_atomic
 from kerasft.text import size_text
+from kerasft.untrusted import checked, read_json
 
 RESERVE = 10**9  # bytes that the cache leaves free on the disk
 SETTINGS = "settings.json"
@@ -122,16 +124,18 @@ def remembered(folder: Path, key: str, names: Iterable[str]) -> dict[str, float]
     Returns:
         The numbers by name; None if any is missing or damaged, and has to be measured again.
     """
-    facts: Any = _measured(folder).get(key)
     try:
-        return {name: float(facts[name]) for name in names}
-    except (TypeError, KeyError, ValueError):
+        facts = checked(_measured(folder).get(key), Mapping[str, float])
+    except ValueError:
         return None
+    numbers = {name: facts.get(name, math.nan) for name in names}
+    fine = all(math.isfinite(number) and number >= 0 for number in numbers.values())
+    return numbers if fine else None
 
 
-def _measured(folder: Path) -> dict[str, Any]:
+def _measured(folder: Path) -> Mapping[str, Any]:
     try:
-        measured = json.loads((folder / MEASURED).read_text("utf-8"))
+        measured: Mapping[str, Any] = checked(read_json(folder / MEASURED), Mapping[str, Any])
     except (OSError, ValueError):
         return {}
-    return measured if isinstance(measured, dict) else {}
+    return measured

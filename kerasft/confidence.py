@@ -11,9 +11,8 @@ Shapes: N images, K classes.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -62,12 +61,6 @@ class Calibration(Result):
     n: int
     before: Quality
     after: Quality
-
-    @classmethod
-    def from_json(cls, facts: Mapping[str, Any]) -> "Calibration":
-        """Reads an object of `to_json`."""
-        qualities = {name: Quality(**facts[name]) for name in ("before", "after")}
-        return cls(float(facts["temperature"]), int(facts["n"]), **qualities)
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:

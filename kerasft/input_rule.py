@@ -8,12 +8,16 @@ import math
 from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple
 
+from kerasft.untrusted import checked, shown
+
 Color = tuple[int, int, int]
 WHITE: Color = (255, 255, 255)
 COLORS: dict[str, Color] = {"white": WHITE, "gray": (128, 128, 128), "black": (0, 0, 0)}
 DROP = "drop"
 MAX_PIXELS = 100_000_000  # 300 MB once decoded; the largest phone cameras reach it
 Depth = Literal[8, 10, 12, 14, 16]
+RESIZES = ("stretch", "crop", "pad")
+LONGEST = 1 << 14  # side of a square: MAX_PIXELS have one of 10,000
 DEPTHS: tuple[Depth, ...] = (8, 10, 12, 14, 16)
 
 
@@ -64,13 +68,21 @@ class InputRule(NamedTuple):
         """Reads what `to_json` wrote.
 
         Raises:
-            KeyError, TypeError, ValueError: a field is missing or is not of its type.
+            ValueError: a field is missing, or is none that `to_json` writes.
         """
-        side, resize = int(facts["image_size"]), str(facts["resize"])
+        side, resize = checked(facts.get("image_size"), int), facts.get("resize")
+        if not 0 < side <= LONGEST:
+            raise ValueError(f"image_size: expected 1 to {LONGEST}, got {side}")
+        if resize not in RESIZES:
+            raise ValueError(f"resize: expected {', '.join(RESIZES)}, got {shown(resize)}")
         if "background" not in facts:
             return cls(side, resize)
-        red, green, blue = (int(share) for share in facts["background"])
-        return cls(side, resize, (red, green, blue), int(facts["depth"]))
+        color = checked(facts["background"], Color)
+        if not all(0 <= share <= 255 for share in color):
+            raise ValueError(f"background: expected numbers from 0 to 255, got {list(color)}")
+        if (depth := checked(facts.get("depth"), int)) not in DEPTHS:
+            raise ValueError(f"depth: expected one of {', '.join(map(str, DEPTHS))}, got {depth}")
+        return cls(side, resize, color, depth)
 
 
 def too_many_pixels(height: int, width: int) -> str:

@@ -7,23 +7,20 @@ later schema is refused, because its facts could be misread.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, cast
 
 from kerasft import __version__
-from kerasft.confidence import Abstention, Calibration
+from kerasft.confidence import Abstention, Calibration, Quality
 from kerasft.errors import UserError
 from kerasft.metrics import Figures
 from kerasft.progress import PartTime
 from kerasft.results import Result
+from kerasft.text import shortened
+from kerasft.untrusted import checked, fill, shown
 
 SCHEMA = 1  # schema of all files of a run: raise it when an older kerasft would misread them
-T = TypeVar("T")
-
-
-def _read(kind: type[T], facts: Mapping[str, Any], **read: Any) -> T:
-    """Makes a dataclass from the facts that it has fields for; `read` overrides them."""
-    known = {field.name for field in fields(kind)}  # type: ignore[arg-type]
-    return kind(**{name: facts[name] for name in known & set(facts)} | read)
+_OLDEST_MACHINE = {"backend": "tensorflow", "device": "cpu", "name": "", "threads": None}
+"""What runs of version 0.1.0 do not record."""
 
 
 @dataclass(frozen=True)
@@ -172,17 +169,17 @@ class PhaseResult:
 
     @classmethod
     def from_json(cls, facts: Mapping[str, Any]) -> "PhaseResult":
-        """Reads an object of `to_json`, of this or an earlier version."""
+        """Reads an object of `to_json`, of this or an earlier version; ValueError if it is none."""
+        facts = checked(facts, Mapping[str, Any])
         activations, gap = facts.get("activations"), facts.get("gap")
-        return _read(
+        return fill(
             cls,
             facts,
-            how=_read(Solving if "method" in facts else Steps, facts),
-            batch_norm_trained=tuple(facts.get("batch_norm_trained", ())),
-            parts=tuple(PartTime(**part) for part in facts.get("parts", ())),
-            activations=_read(StoreUse, activations) if activations else None,
-            gap=_read(Gap, gap) if gap else None,
-            validation=_read(Figures, facts["validation"]),
+            how=fill(Solving if "method" in facts else Steps, facts),
+            parts=tuple(fill(PartTime, part) for part in _list(facts, "parts")),
+            activations=fill(StoreUse, activations) if activations else None,
+            gap=fill(Gap, gap) if gap else None,
+            validation=fill(Figures, facts.get("validation")),
             calibration=_calibration(facts.get("calibration")),
         )
 
@@ -254,31 +251,27 @@ class RunRecord:
             path: path of the file, for messages.
 
         Raises:
-            UserError: a later version wrote the file, or something is missing.
+            UserError: a later version wrote the file; something is missing, or of another type.
         """
-        refuse_later(path, facts.get("schema", SCHEMA), SCHEMA, facts.get("versions", {}))
+        refuse_later(path, facts.get("schema", SCHEMA), SCHEMA, facts.get("versions"))
         try:
-            return _read(
+            return fill(
                 cls,
                 facts,
-                versions=facts.get("versions", {}),
+                versions=checked(facts.get("versions", {}), Mapping[str, str]),
                 # Runs of version 0.1.0 do not record the backend, which was always TensorFlow.
-                machine=Device(
-                    backend=facts.get("backend", "tensorflow"),
-                    device=facts.get("device", "cpu"),
-                    name=facts.get("name", ""),
-                    threads=facts.get("threads"),
-                ),
-                seed=facts.get("seed", 0),
-                skipped=tuple(facts.get("skipped", ())),
-                phases=tuple(PhaseResult.from_json(phase) for phase in facts.get("phases", ())),
+                machine=fill(Device, {**_OLDEST_MACHINE, **facts}),
+                seed=checked(facts.get("seed", 0), int),
+                phases=tuple(PhaseResult.from_json(phase) for phase in _list(facts, "phases")),
                 validation=_figures(facts.get("validation")),
                 test=_figures(facts.get("test")),
                 calibration=_calibration(facts.get("calibration")),
-                abstention=Abstention(**facts["abstention"]) if facts.get("abstention") else None,
+                abstention=fill(Abstention, facts["abstention"])
+                if facts.get("abstention")
+                else None,
             )
-        except (TypeError, KeyError, AttributeError) as error:
-            raise UserError(f"{path} is damaged: {error} is missing or of another kind.") from error
+        except ValueError as error:
+            raise UserError(f"{path} is damaged: {error}.") from error
 
     def to_json(self) -> dict[str, Any]:
         """Returns the object that run.json holds."""
@@ -319,7 +312,7 @@ class RunRecord:
         return replace(self, test=figures, test_scored=self.test_scored + 1)
 
 
-def refuse_later(path: Path, schema: object, known: int, versions: Mapping[str, str]) -> None:
+def refuse_later(path: Path, schema: object, known: int, versions: object) -> None:
     """Refuses a file that a later kerasft wrote in a form that this one does not know.
 
     Args:
@@ -334,19 +327,29 @@ def refuse_later(path: Path, schema: object, known: int, versions: Mapping[str, 
     """
     if isinstance(schema, int) and schema <= known:
         return
+    said = versions.get("kerasft") if isinstance(versions, Mapping) else None
     raise UserError(
-        f"{path}: written by kerasft {versions.get('kerasft', 'of a later version')}, in a form "
-        f"that this version, {__version__}, does not know (schema {schema}, known up to {known}). "
-        "Update kerasft."
+        f"{path}: written by kerasft {shortened(str(said or 'of a later version'))}, in a form "
+        f"that this version, {__version__}, does not know (schema {shown(schema)}, known up to "
+        f"{known}). Update kerasft."
     )
 
 
 def _calibration(facts: Mapping[str, Any] | None) -> Calibration | None:
-    return Calibration.from_json(facts) if facts else None
+    if not facts:
+        return None
+    facts = checked(facts, Mapping[str, Any])
+    qualities = {name: fill(Quality, facts.get(name)) for name in ("before", "after")}
+    return fill(Calibration, facts, **qualities)
 
 
 def _figures(facts: Mapping[str, Any] | None) -> Figures | None:
-    return _read(Figures, facts) if facts else None
+    return fill(Figures, facts) if facts else None
+
+
+def _list(facts: Mapping[str, Any], name: str) -> Sequence[Any]:
+    """Returns a list of objects in a file, () if there is none."""
+    return cast(Sequence[Any], checked(facts.get(name, ()), Sequence[Any]))
 
 
 def with_interval(figures: Figures) -> Mapping[str, Any]:
@@ -379,7 +382,8 @@ class RunResult:
     @classmethod
     def of(cls, run: Path, record: RunRecord) -> "RunResult":
         """Picks the result from a run's record."""
-        return _read(cls, vars(record), run=run)
+        names = {field.name for field in fields(cls)}
+        return cls(run=run, **{name: vars(record)[name] for name in names - {"run"}})
 
     def to_json(self) -> dict[str, Any]:
         """Returns the JSON result of `kerasft train`."""

@@ -4,13 +4,11 @@ Every file appears whole or not at all, so whatever ends a run leaves nothing ha
 """
 
 import json
-import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
 
 import numpy as np
 from filelock import FileLock, Timeout
@@ -19,6 +17,7 @@ from kerasft.errors import UserError
 from kerasft.files import part_of, reason_of, remove_parts, replacing, write_atomic
 from kerasft.metrics import Answers
 from kerasft.record import SCHEMA, RunRecord, refuse_later
+from kerasft.untrusted import fill, parse_json, read_arrays
 
 CONFIG = "config.toml"
 RECORD = "run.json"
@@ -144,7 +143,7 @@ def open_run(path: Path) -> Run:
     if not run.record_path.is_file():
         raise UserError(f"{path} is not a run: no {RECORD} in it.")
     facts = _parse(run.record_path, _read(run.record_path))
-    refuse_later(run.record_path, facts.get("schema", SCHEMA), SCHEMA, facts.get("versions", {}))
+    refuse_later(run.record_path, facts.get("schema", SCHEMA), SCHEMA, facts.get("versions"))
     return run
 
 
@@ -219,7 +218,25 @@ def read_metrics(run: Run) -> list[dict[str, Any]]:
     if not run.metrics_path.exists():
         return []
     lines = _read(run.metrics_path).splitlines()
-    return [_parse(run.metrics_path, line, number) for number, line in enumerate(lines, start=1)]
+    rows = [_parse(run.metrics_path, line, number) for number, line in enumerate(lines, start=1)]
+    for number, row in enumerate(rows, start=1):
+        try:
+            fill(_Row, row)
+        except ValueError as error:
+            raise UserError(f"{run.metrics_path} is damaged: line {number}: {error}.") from error
+    return rows
+
+
+@dataclass(frozen=True)
+class _Row:
+    """What every row of metrics.jsonl has; a solved phase has no epochs."""
+
+    phase: str
+    loss: float
+    accuracy: float
+    val_loss: float
+    val_accuracy: float
+    epoch: int = 1
 
 
 def write_answers(path: Path, parts: Mapping[str, Answers]) -> None:
@@ -234,11 +251,11 @@ def write_answers(path: Path, parts: Mapping[str, Answers]) -> None:
 def read_answers(path: Path) -> dict[str, Answers]:
     """Reads what `write_answers` has written, by name; nothing if it is absent or damaged."""
     try:
-        with np.load(path, allow_pickle=False) as file:
-            ends = [name for name in file.files if name.endswith(".losses")]
-            names = [name.removesuffix(".losses") for name in ends]
-            return {name: Answers(file[f"{name}.losses"], file[f"{name}.right"]) for name in names}
-    except (OSError, ValueError, KeyError, EOFError, BadZipFile, zlib.error):
+        arrays = read_arrays(path, path.stat().st_size)
+        ends = [name for name in arrays if name.endswith(".losses")]
+        names = [name.removesuffix(".losses") for name in ends]
+        return {name: Answers(arrays[f"{name}.losses"], arrays[f"{name}.right"]) for name in names}
+    except (OSError, ValueError, KeyError):
         return {}
 
 
@@ -254,10 +271,13 @@ def _read(path: Path) -> str:
 def _parse(path: Path, text: str, line: int | None = None) -> dict[str, Any]:
     """Parses a JSON object; `line` is the number of its line, None for the whole file."""
     try:
-        value = json.loads(text)
+        value = parse_json(text)
     except json.JSONDecodeError as error:
         where = f"line {line or error.lineno}, column {error.colno}"
         raise UserError(f"{path} is damaged: {where}: {error.msg}.") from error
+    except ValueError as error:
+        where = f" in line {line}" if line else ""
+        raise UserError(f"{path} is damaged{where}: {error}.") from error
     if not isinstance(value, dict):
         where = f" in line {line}" if line else ""
         raise UserError(f"{path} is damaged: no JSON object{where}.")

@@ -3,10 +3,6 @@
 import re
 from collections.abc import Mapping, Sized
 
-from kerasft.errors import UserError
-
-_UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
-
 
 def size_text(size: int) -> str:
     """Writes a size in bytes for people: 36,200,000 is "36.2 MB", 12 is "12 bytes"."""
@@ -18,23 +14,6 @@ def size_text(size: int) -> str:
             return f"{value:.1f} {unit}"
         value /= 1000
     return f"{value:.1f} TB"
-
-
-def parse_size(text: str) -> int:
-    """Returns the number of bytes in a text such as "20GB", "1.5 tb" or "1000000".
-
-    Raises:
-        UserError: the text is not a size. Exit code 2.
-    """
-    # The number of digits is limited so that a float can hold them.
-    match = re.fullmatch(r"(\d{1,18}(?:\.\d{1,18})?) ?([kmgt]?b|)", text.strip(), re.I | re.A)
-    if match is None:
-        raise UserError(
-            f"SIZE: expected a number with kB, MB, GB or TB, such as 20GB, or plain bytes, "
-            f"got '{text}'.",
-            exit_code=2,
-        )
-    return round(float(match[1]) * _UNITS[match[2].upper()])
 
 
 # Characters that no line of splits.csv or of a message can hold; surrogates are how

@@ -26,6 +26,7 @@ from kerasft.lazy_tensorflow import is_installed, tf
 from kerasft.progress import Event, Progress
 from kerasft.record import RunRecord, with_interval
 from kerasft.run import Run, read_metrics, read_record
+from kerasft.untrusted import checked, read_json
 
 log = logging.getLogger("kerasft")
 
@@ -360,8 +361,12 @@ def _mlflow_id(client: Any, uri: str, run: Run) -> str:
 
     path = run.path / MLFLOW
     if path.is_file():
-        facts = json.loads(path.read_text("utf-8"))
-        if facts["tracking_uri"] == uri:
+        try:
+            facts = checked(read_json(path), Mapping[str, str])
+        except (OSError, ValueError) as error:
+            log.warning("MLflow: %s is damaged (%s): a new run begins there.", path, error)
+            facts = {}
+        if facts.get("tracking_uri") == uri and "run_id" in facts:
             try:
                 client.update_run(facts["run_id"], status="RUNNING")
                 return facts["run_id"]

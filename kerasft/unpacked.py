@@ -28,6 +28,7 @@ from kerasft.errors import UserError
 from kerasft.files import write_atomic
 from kerasft.results import Result
 from kerasft.text import size_text
+from kerasft.untrusted import fill, read_json
 
 log = logging.getLogger(__name__)
 
@@ -190,10 +191,8 @@ def _measure(folder: Path) -> tuple[int, int]:
 def _read_record(folder: Path, key: str) -> Unpacked | None:
     path = _record_path(folder, key)
     try:
-        record = json.loads(path.read_text("utf-8"))
-        used = path.stat().st_mtime
-        return Unpacked(key, str(record["name"]), int(record["files"]), int(record["bytes"]), used)
-    except (OSError, ValueError, KeyError, TypeError):
+        return fill(Unpacked, read_json(path), digest=key, used=path.stat().st_mtime)
+    except (OSError, ValueError):
         return None
 
 

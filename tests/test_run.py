@@ -1,4 +1,5 @@
 import json
+import math
 import signal
 import subprocess
 import sys
@@ -359,16 +360,22 @@ def test_a_record_that_is_not_there_is_an_error(tmp_path):
     )
 
 
+ROW = {"phase": "head", "epoch": 1, "loss": 0.1 + 0.2, "accuracy": 1, "val_loss": 1e-05}
+ROW |= {"val_accuracy": 0.5, "b": 1, "a": "x"}
+
+
 def test_metrics_are_a_line_each_in_full_precision_with_keys_in_their_order(tmp_path):
     run = Run(tmp_path)
-    write_metrics(run, [{"phase": "head", "epoch": 1, "loss": 0.1 + 0.2}, {"b": 1e-05, "a": 2}])
+    write_metrics(run, [ROW, {**ROW, "loss": float("nan")}])
+    rest = '"accuracy": 1, "val_loss": 1e-05, "val_accuracy": 0.5, "b": 1, "a": "x"}\n'
     assert run.metrics_path.read_text() == (
-        '{"phase": "head", "epoch": 1, "loss": 0.30000000000000004}\n{"b": 1e-05, "a": 2}\n'
+        '{"phase": "head", "epoch": 1, "loss": 0.30000000000000004, '
+        + rest
+        + '{"phase": "head", "epoch": 1, "loss": NaN, '
+        + rest
     )
-    assert read_metrics(run) == [
-        {"phase": "head", "epoch": 1, "loss": 0.30000000000000004},
-        {"b": 1e-05, "a": 2},
-    ]
+    assert read_metrics(run)[0] == ROW
+    assert math.isnan(read_metrics(run)[1]["loss"])
 
 
 def test_a_run_without_metrics_has_none(tmp_path):
@@ -377,18 +384,28 @@ def test_a_run_without_metrics_has_none(tmp_path):
 
 def test_writing_metrics_replaces_those_before(tmp_path):
     run = Run(tmp_path)
-    write_metrics(run, [{"epoch": 1}, {"epoch": 2}])
-    write_metrics(run, [{"epoch": 1}])
-    assert read_metrics(run) == [{"epoch": 1}]
+    write_metrics(run, [ROW, {**ROW, "epoch": 2}])
+    write_metrics(run, [ROW])
+    assert read_metrics(run) == [ROW]
 
 
 def test_a_damaged_line_of_metrics_is_named_by_its_number(tmp_path):
-    good = json.dumps({"epoch": 1})
+    good = json.dumps(ROW)
     (tmp_path / "metrics.jsonl").write_text(f"{good}\nepoch 2\n")
     with pytest.raises(UserError) as refused:
         read_metrics(Run(tmp_path))
     assert str(refused.value) == (
         f"{tmp_path / 'metrics.jsonl'} is damaged: line 2, column 1: Expecting value."
+    )
+
+
+def test_a_row_of_metrics_without_a_figure_is_named_by_its_number(tmp_path):
+    rows = [ROW, {name: value for name, value in ROW.items() if name != "val_loss"}]
+    write_metrics(Run(tmp_path), rows)
+    with pytest.raises(UserError) as refused:
+        read_metrics(Run(tmp_path))
+    assert str(refused.value) == (
+        f"{tmp_path / 'metrics.jsonl'} is damaged: line 2: val_loss is missing."
     )
 
 

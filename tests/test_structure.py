@@ -85,6 +85,7 @@ TOP_LEVEL = {
     "text",
     "trackers",
     "unpacked",
+    "untrusted",
 }
 HEAVY = {"tensorflow", "keras", "sklearn"}
 
@@ -273,6 +274,93 @@ def f(x):
     raise ValueError(f"{x}: pass --data.", "a--b", "--", "c -- d")
 '''
     assert flags_named(ast.parse(code)) == ["line 5: : pass --data."]  # the control
+
+
+RUNS_WHAT_IT_READS = re.compile(
+    r"eval|exec|compile|__import__|import_module|importlib\.import_module|os\.(system|popen)"
+    r"|os\.(exec|spawn)\w+|torch\.load|tf\.saved_model\.load|np\.(load|loadtxt|genfromtxt|memmap)"
+    r"|json\.loads?|keras\.models\.(load_model|model_from_json)|keras\.saving\.\w+|keras\.layers\.(Lambda|TFSMLayer)"
+    r"|.*\.(extract|extractall|unpack_archive|func_load|enable_unsafe_deserialization)"
+)
+"""Calls that may run, import, unpickle or overwrite what a file says, or fail on it."""
+
+LIBRARIES_THAT_DO = {
+    "pickle",
+    "dill",
+    "cloudpickle",
+    "shelve",
+    "marshal",
+    "joblib",
+    "yaml",
+    "runpy",
+}
+
+ALLOWED = {
+    "untrusted": {"json.loads(text)"},  # the one place that knows what it raises
+    "serving.rest": {"json.loads(body)"},  # counts brackets first, and answers with a status
+    "models.bundle": {"keras.models.load_model(path, compile=False, safe_mode=True)"},
+    # A SavedModel is a graph: TensorFlow runs its operations, and Python evaluates nothing.
+    "export.savedmodel": {"tf.saved_model.load(str(folder))"},
+    # Its header was read before, by `untrusted.read_array_header`.
+    "activations.store": {"np.load(path, mmap_mode='r', allow_pickle=False)"},
+    # Names in tables of ours.
+    "export.formats": {"importlib.import_module(module)"},
+    # What kerasft has just written itself.
+    "serving.app": {"json.loads(text.replace('{NAME}', name))"},
+    "export.litert": {"np.load(calibration, mmap_mode='r')"},
+    "export.onnx_format": {"np.load(calibration, mmap_mode='r')"},
+    "export.parity": {
+        "keras.models.load_model(model)",
+        "json.loads((Path(work) / 'task.json').read_text('utf-8'))",
+        "np.load(work / 'export.npz')",
+        "np.load(work / 'reference.npz')",
+        "np.load(Path(task['inputs'][-1]).parent / PIXELS)",
+    },
+}
+
+
+def risky_calls(tree):
+    """Returns the calls in a module that may run what a file says, as they are written."""
+    found = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call):
+            given = {word.arg: ast.unparse(word.value) for word in node.keywords}
+            off = {name: given.get(name, "False") for name in ("shell", "allow_pickle")}
+            if (
+                RUNS_WHAT_IT_READS.fullmatch(ast.unparse(node.func))
+                or set(off.values()) != {"False"}
+                or given.get("safe_mode", "True") != "True"
+            ):
+                found.add(ast.unparse(node))
+    return found
+
+
+def test_nothing_is_unpickled_or_evaluated():
+    risky = {name: risky_calls(tree) for name, tree in MODULES.items()}
+    assert {name: calls for name, calls in risky.items() if calls} == ALLOWED
+    libraries = {
+        name for name, tree in MODULES.items() if LIBRARIES_THAT_DO & packages(imported_names(tree))
+    }
+    assert libraries == set()
+
+
+def test_a_call_that_may_run_code_is_found_however_it_is_written():
+    code = """
+import numpy as np, subprocess
+np.load(path, allow_pickle=True)
+subprocess.run(text, shell=True)
+archive.extractall(folder)
+models.load_model(path, safe_mode=False)
+eval(text)
+re.compile(text), np.load
+"""
+    assert risky_calls(ast.parse(code)) == {
+        "np.load(path, allow_pickle=True)",
+        "subprocess.run(text, shell=True)",
+        "archive.extractall(folder)",
+        "models.load_model(path, safe_mode=False)",
+        "eval(text)",
+    }  # the control
 
 
 def test_results_are_objects_and_few_functions_return_a_bare_dict():

@@ -4,8 +4,9 @@ from pathlib import Path
 import pytest
 
 from kerasft import text as text_module
+from kerasft.cli.cache import parse_size
 from kerasft.errors import UserError
-from kerasft.text import agreeing, cell, class_table, count, in_line, parse_size, size_text
+from kerasft.text import agreeing, cell, class_table, count, in_line, size_text
 
 
 @pytest.mark.parametrize(

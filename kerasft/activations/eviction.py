@@ -33,6 +33,7 @@ from kerasft.errors import UserError
 from kerasft.files import write_atomic
 from kerasft.results import Result
 from kerasft.text import count, size_text
+from kerasft.untrusted import checked, read_json
 
 log = logging.getLogger("kerasft")
 
@@ -73,10 +74,11 @@ def list_stores(folder: Path) -> list[StoreInfo]:
         except (OSError, ValueError):
             shape, dtype = (), ""
         try:
-            record = json.loads(path.with_suffix(".json").read_text("utf-8"))
-            facts, made = dict(record["facts"]), float(record["made"])
+            record = checked(read_json(path.with_suffix(".json")), Mapping[str, Any])
+            facts = checked(record.get("facts"), Mapping[str, Any])
+            made = checked(record.get("made"), float)
             rows = rows_from_json(record["rows"]) if "rows" in record else ()
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, ValueError):
             facts, made, rows = {}, used, ()
         stores.append(StoreInfo(digest, size, made, used, facts, shape, dtype, rows))
     return stores
@@ -234,10 +236,10 @@ def limit_of(folder: Path) -> int:
     """
     path = folder / SETTINGS
     try:
-        limit = json.loads(path.read_text("utf-8"))["limit"]
+        limit = checked(read_json(path), Mapping[str, Any]).get("limit")
     except (FileNotFoundError, NotADirectoryError):
         return DEFAULT_LIMIT
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError):
         limit = None
     if type(limit) is not int or limit < 0:
         raise UserError(f"{path} is damaged. `kerasft cache limit 20GB` replaces it.")

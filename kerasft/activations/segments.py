@@ -10,19 +10,20 @@ interrupted pass goes on after the last one. In which segment a row lies is part
 Shapes: N rows; a row has the shape of the tensor.
 """
 
-import json
 import logging
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from kerasft.activations import store
 from kerasft.activations.store import TENSOR, Gathered, Key, RowId, Rows, Writer
 from kerasft.errors import UserError
+from kerasft.untrusted import checked, read_json
 
 log = logging.getLogger("kerasft")
 
@@ -107,11 +108,12 @@ def _described(path: Path, tensor: Key) -> tuple[Key, int] | None:
         return None
     try:
         shape, _ = store.read_header(path)
-        record = json.loads(path.with_suffix(".json").read_text("utf-8"))
-        key, checksum = Key(tensor.facts, store.rows_from_json(record["rows"])), record["crc32"]
-    except (OSError, ValueError, KeyError, TypeError):
+        record = checked(read_json(path.with_suffix(".json")), Mapping[str, Any])
+        key = Key(tensor.facts, store.rows_from_json(record.get("rows")))
+        checksum = checked(record.get("crc32"), int)
+    except (OSError, ValueError):
         return None
-    fits = (key.digest, len(key.rows), type(checksum)) == (path.stem, shape[0], int)
+    fits = (key.digest, len(key.rows)) == (path.stem, *shape[:1])
     return (key, checksum) if fits else None
 
 

@@ -15,7 +15,6 @@ import math
 import mmap
 import os
 import time
-import tokenize
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
@@ -28,6 +27,7 @@ import numpy as np
 from kerasft.cache import explaining, hold
 from kerasft.files import write_atomic
 from kerasft.progress import Part
+from kerasft.untrusted import checked, read_array_header
 
 TENSOR = 16  # number of digits that the digests of all stores of one tensor begin with
 RowId = tuple[str, int]
@@ -365,9 +365,10 @@ def rows_to_json(rows: Sequence[RowId]) -> Mapping[str, object]:
     return {"photos": "".join(photo for photo, _ in rows), "views": [view for _, view in rows]}
 
 
-def rows_from_json(record: Mapping[str, Any]) -> tuple[RowId, ...]:
-    """Reads what `rows_to_json` has returned."""
-    photos, views = record["photos"], record["views"]
+def rows_from_json(record: object) -> tuple[RowId, ...]:
+    """Reads what `rows_to_json` has returned. Raises ValueError if it is something else."""
+    read = checked(record, Mapping[str, Any])
+    photos, views = checked(read.get("photos"), str), checked(read.get("views"), tuple[int, ...])
     width = len(photos) // len(views) if views else 0
     return tuple((photos[i * width : (i + 1) * width], view) for i, view in enumerate(views))
 
@@ -380,13 +381,7 @@ def array_path(folder: Path, digest: str) -> Path:
 def read_header(path: Path) -> tuple[tuple[int, ...], str]:
     """Returns shape and dtype of an array. Raises OSError, or ValueError if it is damaged."""
     with path.open("rb") as file:
-        try:
-            version = np.lib.format.read_magic(file)
-            if version != (1, 0):
-                raise ValueError(f"version {version}")
-            shape, _, dtype = np.lib.format.read_array_header_1_0(file)
-        except (SyntaxError, TypeError, tokenize.TokenError) as error:
-            raise ValueError("no header") from error
+        shape, _, dtype = read_array_header(file)
         size = os.fstat(file.fileno()).st_size
         if dtype.name not in ("float16", "float32"):
             raise ValueError(f"dtype {dtype}")

@@ -1,5 +1,6 @@
 """`kerasft cache`: stored activations and unpacked photos, listed, cleared, limited."""
 
+import re
 import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -7,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from kerasft.cli.options import json_option, print_result
+from kerasft.errors import UserError
 from kerasft.text import count, size_text
 
 if TYPE_CHECKING:
@@ -88,14 +90,33 @@ def limit_cache(size: str | None, as_json: bool) -> None:
     Example:
         kerasft cache limit 50GB
     """
-    from kerasft import text
     from kerasft.activations import eviction
     from kerasft.cache import cache_folder
 
     folder = cache_folder()
-    removed = (0, 0) if size is None else eviction.set_limit(folder, text.parse_size(size))
+    removed = (0, 0) if size is None else eviction.set_limit(folder, parse_size(size))
     result = {"limit": eviction.limit_of(folder), "removed": removed[0], "bytes": removed[1]}
     print_result(result, limit_text, as_json=as_json)
+
+
+_UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
+
+
+def parse_size(text: str) -> int:
+    """Returns the number of bytes in a text such as "20GB", "1.5 tb" or "1000000".
+
+    Raises:
+        UserError: the text is not a size. Exit code 2.
+    """
+    # The number of digits is limited so that a float can hold them.
+    match = re.fullmatch(r"(\d{1,18}(?:\.\d{1,18})?) ?([kmgt]?b|)", text.strip(), re.I | re.A)
+    if match is None:
+        raise UserError(
+            f"SIZE: expected a number with kB, MB, GB or TB, such as 20GB, or plain bytes, "
+            f"got '{text}'.",
+            exit_code=2,
+        )
+    return round(float(match[1]) * _UNITS[match[2].upper()])
 
 
 def cache_text(

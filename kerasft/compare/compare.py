@@ -16,6 +16,7 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -41,11 +42,12 @@ from kerasft.compare.ways import AS_IS, WAYS, rates_of
 from kerasft.config.load import load_config, to_toml, unfreeze_defaults
 from kerasft.config.weights_names import file_for
 from kerasft.data.splits import bound_names, units_of_split
-from kerasft.errors import UserError
+from kerasft.errors import UserError, first_line
 from kerasft.files import write_atomic
 from kerasft.progress import Event, Progress, silent
 from kerasft.run import Run, lock, read_record, write_record
 from kerasft.training.plan import settled_views
+from kerasft.untrusted import checked, read_json
 
 log = logging.getLogger("kerasft")
 
@@ -226,7 +228,16 @@ def _claim_folder(comparison: Comparison) -> None:
     """Records in the folder what is compared; refuses a folder of a different comparison."""
     path = comparison.out / REQUEST
     now = vars(_identity(comparison))
-    before = json.loads(path.read_text("utf-8")) if path.is_file() else now
+    try:
+        before = checked(read_json(path), Mapping[str, Any]) if path.is_file() else now
+        for name in BY_KEY:
+            checked(before.get(name, {}), Mapping[str, Any])
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"{path} is damaged: {first_line(error)}. What was compared is not known any more: "
+            "choose another `out`, or remove it.",
+            exit_code=2,
+        ) from error
     unknown = [name for name in WORDS if name not in before]
     if unknown:
         raise UserError(

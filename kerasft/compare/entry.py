@@ -13,6 +13,7 @@ import numpy as np
 from kerasft.compare.request import Trial
 from kerasft.metrics import Answers, Figures
 from kerasft.results import Result
+from kerasft.untrusted import checked, fill
 
 Split = Literal["validation", "test"]
 """A split on which a trial is scored."""
@@ -60,7 +61,7 @@ class TriedSetting(Result):
     @classmethod
     def from_json(cls, record: Mapping[str, Any]) -> "TriedSetting":
         """Reads what `to_json` has returned."""
-        return cls(**{key: record[key] for key in cls.__dataclass_fields__})
+        return fill(cls, record)
 
 
 @dataclass(frozen=True)
@@ -136,15 +137,16 @@ class Entry:
 
     @classmethod
     def from_json(cls, record: Mapping[str, Any]) -> "Entry":
-        """Reads what `to_json` of this or an earlier version has returned."""
-        return cls(
-            Trial(record["seed"], record["fraction"], record["backbone"], record["name"]),
+        """Reads what `to_json` of this or an earlier version has returned; else ValueError."""
+        tried = checked(record.get("tried", ()), tuple[Any, ...])
+        return fill(
+            cls,
+            record,
+            trial=fill(Trial, record, way=checked(record.get("name"), str)),
             validation=_split_from_json("val", record),
             test=_split_from_json("test", record),
-            tried=tuple(TriedSetting.from_json(one) for one in record.get("tried", ())),
-            notes=tuple(record.get("notes", ())),
-            mapping=tuple(record.get("mapping", ())),
-            **{key: record[key] for key in _AS_THEY_ARE if key in record},
+            tried=tuple(TriedSetting.from_json(one) for one in tried),
+            answers=None,
         )
 
 
@@ -166,6 +168,6 @@ def _split_to_json(prefix: str, result: SplitResult | None) -> Mapping[str, Any]
 def _split_from_json(prefix: str, record: Mapping[str, Any]) -> SplitResult | None:
     if record.get(f"{prefix}_right") is None:
         return None
-    right = tuple(bool(one) for one in record[f"{prefix}_right"])
-    accuracy, loss = record[f"{prefix}_accuracy"], record[f"{prefix}_loss"]
-    return SplitResult(Figures(accuracy, loss, len(right)), right)
+    right = tuple(map(bool, checked(record[f"{prefix}_right"], tuple[int | bool, ...])))
+    facts = {name: record.get(f"{prefix}_{name}") for name in ("accuracy", "loss")}
+    return SplitResult(fill(Figures, facts, n=len(right)), right)

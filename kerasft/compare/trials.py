@@ -12,9 +12,10 @@ import json
 import logging
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -46,6 +47,7 @@ from kerasft.record import PhaseResult, RunResult, Solving
 from kerasft.run import Run, read_answers, read_record, write_answers
 from kerasft.text import agreeing
 from kerasft.training.train import continue_run, train_run
+from kerasft.untrusted import checked, read_json
 
 log = logging.getLogger("kerasft")
 
@@ -146,13 +148,13 @@ def _read_entry(path: Path) -> Entry | None:
     if not path.is_file():
         return None
     try:
-        record = json.loads(path.read_text("utf-8"))
+        record = checked(read_json(path), Mapping[str, Any])
         entry = Entry.from_json(record)
-        if record.get("chosen_among", 1) > 1:
+        if checked(record.get("chosen_among", 1), int) > 1:
             answers = read_answers(path.with_suffix(".npz"))
             entry = replace(entry, answers=answers[entry.trial.way])
         return entry
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, ValueError, KeyError):
         log.warning("%s is damaged, so this entry is made again.", path)
         path.unlink()
         return None

@@ -13,6 +13,7 @@ import hashlib
 import json
 import os
 import time
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ from kerasft.input_rule import WHITE, Color
 from kerasft.pixels.measure import Picture
 from kerasft.results import Result
 from kerasft.text import is_writable
+from kerasft.untrusted import parse_json
 
 FOLDER = "facts"
 RACY = 2 * 10**9  # nanoseconds: FAT keeps times to 2 s, so a later change may have the same time
@@ -53,10 +55,11 @@ class Facts:
             status: present status of the file.
             decoded: whether facts of the decoded image are wanted, too.
         """
-        line = self._lines.get(path, "")
-        if line.startswith(_stamp(status)):
+        stamp = _stamp(status)
+        before, _, facts = self._lines.get(path, "").rpartition("\t")
+        if before == stamp + _checksum(path, stamp, facts):
             with suppress(ValueError, TypeError):
-                found = Picture("", *json.loads(line.rpartition("\t")[2]))
+                found = Picture("", *parse_json(facts))
                 if found.pixels or not decoded:
                     return found
         self.read.append(path)
@@ -74,7 +77,8 @@ class Facts:
             found: facts of the file.
         """
         if found.digest and not found.reason and status.st_mtime_ns < self._began - RACY:
-            self._new[path] = _stamp(status) + json.dumps(found[1:])
+            stamp, facts = _stamp(status), json.dumps(found[1:])
+            self._new[path] = f"{stamp}{_checksum(path, stamp, facts)}\t{facts}"
 
     def lines(self, root: Path) -> Iterator[str]:
         """Yields the lines to be written: new facts, and those of other files that still exist."""
@@ -92,6 +96,11 @@ class Facts:
 
 def _stamp(status: os.stat_result) -> str:
     return f"{status.st_size}\t{status.st_mtime_ns}\t{status.st_ino}\t"
+
+
+def _checksum(path: str, stamp: str, facts: str) -> str:
+    """Returns what shows that a line was damaged: a wrong digest would pass for a changed photo."""
+    return f"{zlib.crc32((path + stamp + facts).encode()):08x}"
 
 
 @contextmanager
@@ -154,13 +163,13 @@ def _write(folder: Path, key: str, root: Path, known: Facts) -> None:
 
 @functools.cache
 def _header() -> str:
-    """Returns the first line: a digest of the code that computes facts, and of these lines."""
+    """Returns the first line: the form of the others, and a digest of the code behind them."""
     code = hashlib.blake2b(",".join(Picture._fields).encode(), digest_size=16)
     pixels = resources.files("kerasft.pixels")
     for file in sorted(pixels.iterdir(), key=lambda file: file.name):
         if file.name.endswith(".py"):
             code.update(file.read_bytes())
-    return f"kerasft facts {code.hexdigest()}\n"
+    return f"kerasft facts 2 {code.hexdigest()}\n"
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from kerasft import __version__
 from kerasft.errors import UserError
 from kerasft.input_rule import InputRule
+from kerasft.untrusted import checked, fill, read_json
 
 if TYPE_CHECKING:
     from kerasft.models.bundle import Bundle
@@ -96,20 +97,12 @@ class ExportFacts:
         """Reads what `to_text` wrote.
 
         Raises:
-            KeyError, TypeError, ValueError: a field is missing or is not of its type.
+            ValueError: a field is missing or is not of its type.
         """
-        threshold = facts["threshold"]
-        return cls(
-            format=str(facts["format"]),
-            quantize=facts["quantize"],
-            class_names=tuple(str(name) for name in facts["class_names"]),
-            rule=InputRule.from_json(facts),
-            threshold=None if threshold is None else float(threshold),
-            temperature=float(facts["temperature"]),
-            licence=str(facts["licence"]),
-            model_digest=str(facts.get("model_digest", "")),
-            versions=dict(facts["versions"]),
-        )
+        needed = ("quantize", "threshold", "temperature", "licence", "versions")
+        if missing := [name for name in needed if name not in facts]:
+            raise ValueError(f"{missing[0]} is missing")
+        return fill(cls, facts, rule=InputRule.from_json(facts))
 
 
 def write_facts(folder: Path, facts: ExportFacts) -> None:
@@ -142,15 +135,15 @@ def read_facts(folder: Path) -> ExportFacts:
         UserError: it is absent or damaged, or a later version wrote it.
     """
     try:
-        facts = json.loads((folder / FILE).read_text("utf-8"))
-        later = facts["kerasft"] > FORMAT
+        facts = checked(read_json(folder / FILE), Mapping[str, Any])
+        later = checked(facts.get("kerasft"), int) > FORMAT
         read = ExportFacts.from_json(facts)
     except FileNotFoundError as error:
         raise UserError(
             f"{folder}: has no {FILE}, which says what the model takes and what its scores mean. "
             "Copy the whole folder of the export, or export again."
         ) from error
-    except (OSError, ValueError, TypeError, KeyError) as error:
+    except (OSError, ValueError) as error:
         raise UserError(f"{folder / FILE}: is damaged ({error}). Export again.") from error
     if later:
         raise UserError(

@@ -13,7 +13,7 @@ import json
 import shutil
 import zipfile
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,11 +23,13 @@ import numpy as np
 
 from kerasft import __version__, files
 from kerasft.confidence import Abstention
-from kerasft.errors import UserError, within_memory
+from kerasft.errors import UserError, first_line, within_memory
 from kerasft.input_rule import InputRule
 from kerasft.models.tta import temperature_of
 from kerasft.progress import Event, Progress, silent
 from kerasft.record import refuse_later
+from kerasft.text import shortened
+from kerasft.untrusted import checked, fill, parse_json
 
 MEMBER = "kerasft.json"
 FORMAT = 1  # of that member: raise it when older versions misread it
@@ -173,7 +175,7 @@ def load(path: str | Path) -> Bundle:
     with _readable(path):
         facts = _read_facts(path)
         bundle = Bundle(
-            model=keras.models.load_model(path, compile=False),
+            model=load_keras(path),
             class_names=facts.class_names,
             rule=facts.rule,
             abstention=facts.abstention,
@@ -186,6 +188,23 @@ def load(path: str | Path) -> Bundle:
             f"takes {model.input_shape[1:]} and gives {model.output_shape[1:]}."
         )
     return bundle
+
+
+def load_keras(path: Path) -> keras.Model:
+    """Opens a Keras model file that anybody may have made: none of its code runs.
+
+    Lambda layers, and all else that Keras would have to unpickle or import, are refused.
+
+    Raises:
+        ValueError: the file is damaged, or holds something else than a model of Keras' own layers.
+    """
+    try:
+        model = keras.models.load_model(path, compile=False, safe_mode=True)
+    except Exception as error:  # whatever Keras and TensorFlow come up with for a foreign file
+        raise ValueError(shortened(first_line(error), most=300)) from error
+    if not isinstance(model, keras.Model):
+        raise ValueError(f"it holds a {type(model).__name__}, which is no model")
+    return model
 
 
 _last: list[tuple[tuple[int, ...], Bundle]] = []  # the file that `opened` has opened last
@@ -237,9 +256,8 @@ def _readable(path: Path) -> Iterator[None]:
         raise UserError(
             f"{path}: not a Keras model file (.keras), or one that is damaged or cut off."
         ) from error
-    except (OSError, ValueError, TypeError, KeyError, EOFError, zlib.error) as error:
-        first_line = (str(error).splitlines() or [type(error).__name__])[0]
-        raise UserError(f"{path}: the model can't be loaded: {first_line}") from error
+    except (OSError, ValueError, EOFError, zlib.error, RuntimeError) as error:
+        raise UserError(f"{path}: the model can't be loaded: {first_line(error)}") from error
 
 
 class _Facts(NamedTuple):
@@ -262,14 +280,12 @@ def _read_facts(path: Path) -> _Facts:
                 f"{path}: holds no {MEMBER}, so its class names and input rule are unknown. "
                 "Pass a model.keras that kerasft wrote."
             )
-        facts = json.loads(archive.read(MEMBER))
-    if not isinstance(facts, dict):
-        raise ValueError(f"{MEMBER} holds no JSON object.")
-    refuse_later(path, facts.get("format", FORMAT), FORMAT, facts.get("versions", {}))
+        facts = checked(parse_json(archive.read(MEMBER)), Mapping[str, Any])
+    refuse_later(path, facts.get("format", FORMAT), FORMAT, facts.get("versions"))
     return _Facts(
-        class_names=tuple(str(name) for name in facts["class_names"]),
+        class_names=checked(facts.get("class_names"), tuple[str, ...]),
         rule=InputRule.from_json(facts),
-        abstention=Abstention(**facts["abstention"]) if facts.get("abstention") else None,
+        abstention=fill(Abstention, facts["abstention"]) if facts.get("abstention") else None,
     )
 
 

@@ -22,6 +22,7 @@ from kerasft.backbones.chains import CHAINS
 from kerasft.backbones.compatibility import check_backbone
 from kerasft.backbones.imagenet_files import models_folder
 from kerasft.errors import UserError
+from kerasft.models.bundle import load_keras
 
 logger = logging.getLogger(__name__)
 
@@ -225,10 +226,9 @@ def _strings(group: Any, name: str) -> list[str]:
 
 def _open_model(path: Path) -> keras.Model:
     try:
-        return keras.models.load_model(path, compile=False)
-    except Exception as error:  # whatever Keras raises for a foreign or damaged zip file
-        reason = str(error).strip().partition("\n")[0]
-        raise UserError(f"{path}: Keras can't open it as a model: {reason}") from error
+        return load_keras(path)
+    except ValueError as error:
+        raise UserError(f"{path}: Keras can't open it as a model: {error}") from error
 
 
 def _check_scaling(net: keras.Model, donor: keras.Model, path: Path, name: str) -> None:

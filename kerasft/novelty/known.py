@@ -22,9 +22,10 @@ import numpy as np
 
 from kerasft import files
 from kerasft.errors import UserError
-from kerasft.models.bundle import Bundle
+from kerasft.models.bundle import Bundle, load_keras
 from kerasft.models.net import Net
 from kerasft.models.tta import CLASSIFIER
+from kerasft.untrusted import read_arrays
 
 log = logging.getLogger("kerasft")
 
@@ -204,13 +205,14 @@ def load(path: Path) -> Known | None:
     if not path.is_file():
         return None
     try:
-        with zipfile.ZipFile(path) as archive:
-            content = archive.read(MEMBER)
-        with np.load(io.BytesIO(content), allow_pickle=False) as file:
-            layer, features = str(file["layer"]), file["features"]
-            limit, n = float(file["threshold"]), int(file["n"])
-        model = keras.models.load_model(path, compile=False)
-    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
+        with zipfile.ZipFile(path) as archive, archive.open(MEMBER) as member:
+            arrays = read_arrays(member, archive.getinfo(MEMBER).compress_size)
+        layer, features = str(arrays["layer"]), arrays["features"]
+        limit, n = float(arrays["threshold"]), int(arrays["n"])
+        if features.ndim != 2 or features.dtype != np.float16:
+            raise ValueError(f"features {features.dtype} {features.shape}")
+        model = load_keras(path)
+    except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
         raise UserError(
             f"{path} is damaged: {error}. Remove it: photos unlike the training ones are not "
             "noticed then, and all else works."

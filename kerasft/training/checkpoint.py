@@ -31,6 +31,7 @@ from kerasft.errors import UserError
 from kerasft.files import replacing, write_atomic
 from kerasft.metrics import Answers
 from kerasft.seeds import derive_seed
+from kerasft.untrusted import parse_json, read_arrays, read_json
 
 log = logging.getLogger("kerasft")
 
@@ -135,7 +136,7 @@ def _progress_in(path: Path) -> PhaseState | None:
         return None
     try:
         with np.load(path, allow_pickle=False) as file:
-            return PhaseState(**json.loads(file["progress-0"].tobytes()))
+            return PhaseState(**parse_json(file["progress-0"].tobytes()))
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
@@ -292,9 +293,9 @@ def _write_arrays(path: Path, arrays: dict[str, list[np.ndarray]]) -> str:
 
 def _read_arrays(path: Path) -> dict[str, list[np.ndarray]]:
     arrays: dict[str, list[np.ndarray]] = {kind: [] for kind in KINDS}
-    with np.load(path, allow_pickle=False) as file:
-        for name in file.files:  # in the order in which they were written
-            arrays[name.split("-")[0]].append(file[name])
+    read = read_arrays(path, path.stat().st_size)
+    for name, array in read.items():  # in the order in which they were written
+        arrays[name.split("-")[0]].append(array)
     return arrays
 
 
@@ -308,7 +309,7 @@ def _read_json(folder: Path) -> dict:
     if not path.is_file():
         return {}
     try:
-        facts = json.loads(path.read_text("utf-8"))
+        facts = read_json(path)
         progress = PhaseState(**facts["progress"])
         named = type(progress.phase) is str and type(progress.epoch) is int
         if not named or not isinstance(facts["files"], dict):
