@@ -13,6 +13,29 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from difflib import get_close_matches
 
+UNWRITABLE = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
+"""Characters that no line of a file and of a message can hold.
+
+Surrogates are how Python shows the bytes of a name that is not UTF-8.
+"""
+
+_ENDLESS = re.compile(r"(\S{200})\S{800,}")
+
+
+def readable(text: str) -> str:
+    """Returns a text that can be shown, whatever names and values out of files it quotes.
+
+    Control characters but line ends are escaped, so that no terminal obeys them, and words of a
+    thousand characters are cut off.
+    """
+    text = _ENDLESS.sub(r"\1...", text)
+    lines = text.split("\n")
+    return "\n".join(UNWRITABLE.sub(_escaped, line) for line in lines)
+
+
+def _escaped(found: re.Match[str]) -> str:
+    return found[0].encode("unicode_escape").decode()
+
 
 def first_line(error: BaseException) -> str:
     """Returns the first line of what a library says of a failure, or the kind of failure."""
@@ -25,7 +48,7 @@ class UserError(Exception):
 
     Args:
         message: full sentences, without "Error:" in front; further lines are indented by two
-            spaces.
+            spaces. What it quotes is made readable.
         field: config field ("cache.precision") or argument ("to") at fault, which `str` puts in
             front of the message; "" for an error in anything else.
         exit_code: exit code of the command: 2 for a path, argument or config value that the user
@@ -33,6 +56,7 @@ class UserError(Exception):
     """
 
     def __init__(self, message: str, *, field: str = "", exit_code: int = 1) -> None:
+        message = readable(message)
         super().__init__(f"{field}: {message}" if field else message)
         self.message = message
         self.field = field

@@ -1,7 +1,8 @@
 """Text for people: sizes in bytes, counts, lists, and names out of files."""
 
-import re
 from collections.abc import Mapping, Sized
+
+from kerasft.errors import UNWRITABLE
 
 
 def size_text(size: int) -> str:
@@ -16,19 +17,14 @@ def size_text(size: int) -> str:
     return f"{value:.1f} TB"
 
 
-# Characters that no line of splits.csv or of a message can hold; surrogates are how
-# Python shows the bytes of a name that is not UTF-8.
-_UNWRITABLE = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
-
-
 def is_writable(name: str) -> bool:
     """Returns whether a name can stand in a line of splits.csv, classes.txt and a message."""
-    return not _UNWRITABLE.search(name)
+    return not UNWRITABLE.search(name)
 
 
 def printable(name: str) -> str:
     """Escapes a name for messages and reports: control characters become `\\x07` and the like."""
-    return _UNWRITABLE.sub(lambda found: found[0].encode("unicode_escape").decode(), name)
+    return UNWRITABLE.sub(lambda found: found[0].encode("unicode_escape").decode(), name)
 
 
 def count(things: Sized | int, noun: str, verb: str = "") -> str:

@@ -191,7 +191,8 @@ def _measure(folder: Path) -> tuple[int, int]:
 def _read_record(folder: Path, key: str) -> Unpacked | None:
     path = _record_path(folder, key)
     try:
-        return fill(Unpacked, read_json(path), digest=key, used=path.stat().st_mtime)
+        read = fill(Unpacked, read_json(path), digest=key, used=path.stat().st_mtime)
+        return read if min(read.files, read.bytes) >= 0 else None
     except (OSError, ValueError):
         return None
 

@@ -1,4 +1,4 @@
-"""Files that may be damaged, or made to do harm: JSON and arrays, read without trusting them.
+"""Files that may be damaged, or made to do harm: JSON, TOML and arrays, read without trusting them.
 
 Nothing in them is unpickled or evaluated, and no claim about a size is believed. Whatever is wrong
 with what they hold is a ValueError, so that a reader has one thing to turn into a sentence.
@@ -9,6 +9,7 @@ import json
 import lzma
 import math
 import tokenize
+import tomllib
 import types
 import zipfile
 import zlib
@@ -17,8 +18,7 @@ from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from kerasft.errors import first_line
-from kerasft.text import is_writable, quoted
+from kerasft.errors import UNWRITABLE, first_line
 
 MOST_TIMES = 100  # size of all arrays / size of their file; it is 1 to 2 for those of kerasft
 MOST_INT = 1 << 63
@@ -40,6 +40,14 @@ def parse_json(text: str | bytes) -> Any:
     """
     try:
         return json.loads(text)
+    except RecursionError:
+        raise ValueError("brackets within brackets without an end") from None
+
+
+def parse_toml(text: str) -> dict[str, Any]:
+    """Parses TOML. Raises ValueError as `parse_json` does, `tomllib.TOMLDecodeError` among them."""
+    try:
+        return tomllib.loads(text)
     except RecursionError:
         raise ValueError("brackets within brackets without an end") from None
 
@@ -131,7 +139,7 @@ def checked(value: Any, hint: Any) -> Any:
 def _check_texts(value: Any) -> None:
     """Refuses texts that no message and no file can hold, such as half of a surrogate pair."""
     if isinstance(value, str):
-        if not all(map(is_writable, value.splitlines())):
+        if UNWRITABLE.search(value.replace("\n", "")):
             raise ValueError(f"expected a text, got {shown(value)}")
     elif isinstance(value, Mapping):
         for key, one in value.items():
@@ -163,7 +171,7 @@ def shown(value: object) -> str:
     if isinstance(value, list | tuple):
         return "a list"
     if isinstance(value, str):
-        return quoted(value)
+        return repr(value[:60])
     if isinstance(value, int) and abs(value) >= MOST_INT:
         return "a number of many digits"
     return "null" if value is None else str(value).lower()

@@ -6,7 +6,6 @@ there is such a place; `fields.py` knows them.
 
 import os
 import re
-import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +15,8 @@ from kerasft.backbones.compatibility import with_files
 from kerasft.backbones.spec import SEPARATOR
 from kerasft.config.problems import FieldPath, Problem, report, shown
 from kerasft.config.source_names import is_path
-from kerasft.errors import UserError
+from kerasft.errors import UserError, first_line
+from kerasft.untrusted import parse_toml
 
 
 def read_toml(path: Path) -> dict[str, Any]:
@@ -26,15 +26,17 @@ def read_toml(path: Path) -> dict[str, Any]:
         UserError: no such file, or not TOML. Exit code 2.
     """
     try:
-        return tomllib.loads(path.read_bytes().decode("utf-8-sig"))
+        return parse_toml(path.read_bytes().decode("utf-8-sig"))
     except FileNotFoundError as error:
         raise UserError(f"{path}: no such file.", exit_code=2) from error
     except OSError as error:
         raise UserError(f"{path} can't be read: {error.strerror}.", exit_code=2) from error
     except UnicodeDecodeError as error:
         raise UserError(f"{path} is not a TOML file: not UTF-8 text.", exit_code=2) from error
-    except tomllib.TOMLDecodeError as error:
-        raise UserError(report([Problem((), f"{error}.")], path), exit_code=2) from error
+    except ValueError as error:
+        raise UserError(
+            report([Problem((), f"{first_line(error)}.")], path), exit_code=2
+        ) from error
 
 
 PATHS = (
@@ -121,13 +123,13 @@ def parse_options(
 
 def _place(key: str) -> FieldPath:
     parts = key.split(".")
-    return tuple(int(part) if re.fullmatch(r"-?\d+", part) else part for part in parts)
+    return tuple(int(part) if re.fullmatch(r"-?\d{1,9}", part, re.A) else part for part in parts)
 
 
 def _value(text: str) -> object:
     try:
-        read = tomllib.loads(f"value = {text}")
-    except tomllib.TOMLDecodeError:
+        read = parse_toml(f"value = {text}")
+    except ValueError:
         return text
     value = read["value"]
     # A folder may be called 2024-05-01, which TOML reads as a date.

@@ -11,9 +11,10 @@ Shapes: N images, K classes.
 import csv
 import hashlib
 import io
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 
@@ -21,9 +22,12 @@ from kerasft.data.source import UNUSED, Source
 from kerasft.errors import UserError
 from kerasft.files import replacing
 from kerasft.sources.photos import SPLITS
+from kerasft.text import is_writable, shortened
 
 COLUMNS = ["path", "label", "split", "digest", "group", "pixels", "near"]
+PIXELS = COLUMNS.index("pixels")
 LEAST = 5  # columns of the earliest version; later ones added some at the end
+_DIGEST = re.compile("[0-9a-f]{32}")
 TRIES = 20  # number of attempts to split groups so that every class is in every split
 
 
@@ -405,7 +409,8 @@ def read_rows(path: Path, num_classes: int) -> list[list[str]]:
         Values of `COLUMNS` of each image; "" in columns that an earlier version did not write.
 
     Raises:
-        UserError: unreadable, or an invalid row; the message names its line.
+        UserError: unreadable, or an invalid row; the message names its line. Paths that lead out
+            of the folder of the photos are invalid.
     """
     lines = csv.reader(io.StringIO(read_text(path), newline=""), strict=True)
     try:
@@ -416,17 +421,36 @@ def read_rows(path: Path, num_classes: int) -> list[list[str]]:
     if not rows or rows[0] not in known_columns:
         raise UserError(
             f"{path}: line 1: expected {','.join(COLUMNS)}, "
-            f"got {','.join(rows[0]) if rows else 'an empty file'}."
+            f"got {shortened(','.join(rows[0]), most=200) if rows else 'an empty file'}."
         )
     labels, known = {str(label) for label in range(num_classes)}, (*SPLITS, UNUSED)
     for number, row in enumerate(rows[1:], 2):
         if len(row) != len(rows[0]) or row[1] not in labels or row[2] not in known:
             raise UserError(
                 f"{path}: line {number}: expected {','.join(rows[0])} with a label from 0 to "
-                f"{num_classes - 1} and a split of {', '.join(known)}, got {','.join(row)}."
+                f"{num_classes - 1} and a split of {', '.join(known)}, "
+                f"got {shortened(','.join(row), most=200)}."
+            )
+        if problem := _problem_of(row):
+            raise UserError(
+                f"{path}: line {number}: {problem} in {shortened(','.join(row), most=200)}."
             )
     missing = [""] * (len(COLUMNS) - len(rows[0]))
     return [row + missing for row in rows[1:]]
+
+
+def _problem_of(row: Sequence[str]) -> str:
+    """Returns what is wrong with a path or a digest of a row, "" for nothing."""
+    where, _, _, *digests = row
+    if not where or not all(map(is_writable, row)):
+        return "expected a path, and texts without control characters,"
+    if PurePosixPath(where).is_absolute() or ".." in PurePosixPath(where).parts:
+        return "expected a path below the folder of the photos"
+    if not _DIGEST.fullmatch(digests[0]) or not (
+        len(row) <= PIXELS or not row[PIXELS] or _DIGEST.fullmatch(row[PIXELS])
+    ):
+        return "expected digests of 32 hexadecimal digits"
+    return ""
 
 
 def read_text(path: Path) -> str:
