@@ -32,32 +32,31 @@ weight_decay = 0.1
 DEEP = "[" * 5_000 + "]" * 5_000
 DIGITS = "9" * 5_000
 VALUES = st.sampled_from(
-    [*map(repr, (True, 0, -1, 1.5, 2**31, 2**63, 10**400, [], ["a", 1], {}))]
-    + [DEEP, DIGITS, "nan", "inf", "-inf", "1e999", "0x10", "1979-05-27", "07:32:00", "{a = 1}"]
-    + ['"""a\nb"""', "'x", "[[", "true", '"\\u0000"', '"\\uD800"', '"' + "x" * 5_000 + '"']
-    + [f"'{name}'" for name in NAMES if not set(name) & set("\ud800\n\x1b\0'")]
+    [
+        *map(repr, (True, 0, -1, 1.5, 2**31, 2**63, 10**400, [], ["a", 1], {})),
+        *(DEEP, DIGITS, "nan", "inf", "-inf", "1e999", "0x10", "1979-05-27", "07:32:00"),
+        *("{a = 1}", '"""a\nb"""', "'x", "[[", "true", '"\\u0000"', '"\\uD800"'),
+        f"'{'x' * 5_000}'",
+        *(f"'{name}'" for name in NAMES if not set(name) & set("\ud800\n\x1b\0'")),
+    ]
 )
 KEYS = st.sampled_from(
-    ["seed", "device", "data.source", "data.columns", "data.splits_from", "model.backbone"]
-    + ["model.weights", "model.image_size", "head.hidden", "phases.0.epochs", "phases.-1.blocks"]
-    + [
-        "phases.9.epochs",
-        "phases",
-        "phases.0",
-        "data",
-        "",
-        ".",
-        "..a",
-        "a b",
-        "__class__",
-        "\u0663",
-    ]
-    + [
-        f"phases.{DIGITS}.epochs",
-        "phases.\u0663.epochs",
+    [
+        *("seed", "device", "data.source", "data.columns", "data.splits_from", "model.backbone"),
+        *("model.weights", "model.image_size", "head.hidden", "phases.0.epochs", "phases.0"),
+        *(
+            "phases.-1.blocks",
+            "phases.9.epochs",
+            "phases",
+            "data",
+            "",
+            ".",
+            "..a",
+            "a b",
+            "x" * 900,
+        ),
+        *("__class__", "\u0663", f"phases.{DIGITS}.epochs", "phases.\u0663.epochs", "cache.batch"),
         "phases.0.method",
-        "cache.batch",
-        "x" * 900,
     ]
 ) | st.text(max_size=4)
 LINES = GOOD.splitlines()
