@@ -248,6 +248,10 @@ def read_array_header(file: IO[bytes]) -> "tuple[tuple[int, ...], bool, np.dtype
         raise ValueError("no header") from error
     except (RecursionError, MemoryError, OverflowError) as error:  # of the parser
         raise ValueError("no header") from error
-    if dtype.hasobject or not dtype.itemsize or not all(0 <= side < MOST_SIDE for side in shape):
+    if dtype.hasobject or not dtype.itemsize or not all(map(_is_side, shape)):
         raise ValueError(f"shape {shape} of {dtype}")
     return shape, in_columns, dtype
+
+
+def _is_side(side: object) -> bool:
+    return type(side) is int and 0 <= side < MOST_SIDE  # True is no number

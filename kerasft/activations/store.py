@@ -381,9 +381,10 @@ def array_path(folder: Path, digest: str) -> Path:
 def read_header(path: Path) -> tuple[tuple[int, ...], str]:
     """Returns shape and dtype of an array. Raises OSError, or ValueError if it is damaged."""
     with path.open("rb") as file:
-        shape, _, dtype = read_array_header(file)
+        shape, in_columns, dtype = read_array_header(file)
         size = os.fstat(file.fileno()).st_size
-        if dtype.name not in ("float16", "float32"):
+        # The checksum is of the bytes alone, which have another order in other types.
+        if dtype.str not in ("<f2", "<f4") or in_columns:
             raise ValueError(f"dtype {dtype}")
         if size != file.tell() + math.prod(shape) * dtype.itemsize:
             raise ValueError(f"{size} bytes")

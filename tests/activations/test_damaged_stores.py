@@ -43,6 +43,8 @@ FOUND = [
     header(f"(0, {2**70})"),  # an OverflowError
     header("(" * 200 + ")" * 200),  # a MemoryError of Python's parser
     header(f"({2**60},)"),
+    header("(True,)", rows=b"\0" * 4),  # a TypeError
+    header("(6, 4)", ">f4", VALUES.tobytes()),  # other numbers, with the same checksum
     header("(-1, -4)", rows=b"\0" * 16),
     header("(6, 4)", "|O", rows=b"\x80\x04N." * 24),  # a pickle
     header("__import__('os').system('true')"),
