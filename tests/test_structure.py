@@ -303,6 +303,8 @@ ALLOWED = {
     "export.savedmodel": {"tf.saved_model.load(str(folder))"},
     # Its header was read before, by `untrusted.read_array_header`.
     "activations.store": {"np.load(path, mmap_mode='r', allow_pickle=False)"},
+    # One array of many; the checksums of all were compared before.
+    "training.checkpoint": {"np.load(path, allow_pickle=False)"},
     # Names in tables of ours.
     "export.formats": {"importlib.import_module(module)"},
     # What kerasft has just written itself.
