@@ -44,7 +44,7 @@ def parse_json(text: str | bytes) -> Any:
         raise ValueError("brackets within brackets without an end") from None
 
 
-def parse_toml(text: str) -> dict[str, Any]:
+def parse_toml(text: str) -> Any:
     """Parses TOML. Raises ValueError as `parse_json` does, `tomllib.TOMLDecodeError` among them."""
     try:
         return tomllib.loads(text)
@@ -186,6 +186,21 @@ _DAMAGE = (
 )
 
 
+def check_sizes(archive: zipfile.ZipFile, size: int) -> None:
+    """Refuses a zip file that is made to fill the memory; members never give more than they claim.
+
+    Args:
+        archive: the zip file.
+        size: its size in bytes.
+
+    Raises:
+        ValueError: its members claim to be larger than a file of this size can be.
+    """
+    claimed = sum(info.file_size for info in archive.infolist())
+    if claimed > size * MOST_TIMES + SLACK:
+        raise ValueError(f"unpacks to {claimed:,} bytes, more than {MOST_TIMES} times its own size")
+
+
 def read_arrays(path: Path | IO[bytes], size: int) -> "dict[str, np.ndarray]":
     """Reads the arrays of an .npz file into memory, by name, in their order.
 
@@ -202,6 +217,7 @@ def read_arrays(path: Path | IO[bytes], size: int) -> "dict[str, np.ndarray]":
     left = size * MOST_TIMES + SLACK
     try:
         with zipfile.ZipFile(path) as archive:
+            check_sizes(archive, size)
             for info in archive.infolist():
                 with archive.open(info) as member:
                     array = _read_array(member, left)

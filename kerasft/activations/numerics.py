@@ -24,7 +24,7 @@ DIGESTS = {
     "models.cut": "355d73718463360f",
     "models.fold": "57d98c6208991ef4",
     "models.live": "285f67865fc446a2",
-    "input_rule": "07b173a345d7539c",
+    "input_rule": "9d8d993929544a48",
     "pixels.convert": "40ec4ad7c319b951",
     "pixels.augment": "89328ca99ddad693",
     "pixels.headers": "b3b24544b1586434",

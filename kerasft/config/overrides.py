@@ -26,7 +26,8 @@ def read_toml(path: Path) -> dict[str, Any]:
         UserError: no such file, or not TOML. Exit code 2.
     """
     try:
-        return parse_toml(path.read_bytes().decode("utf-8-sig"))
+        read: dict[str, Any] = parse_toml(path.read_bytes().decode("utf-8-sig"))
+        return read
     except FileNotFoundError as error:
         raise UserError(f"{path}: no such file.", exit_code=2) from error
     except OSError as error:

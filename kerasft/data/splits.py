@@ -27,7 +27,7 @@ from kerasft.text import is_writable, shortened
 COLUMNS = ["path", "label", "split", "digest", "group", "pixels", "near"]
 PIXELS = COLUMNS.index("pixels")
 LEAST = 5  # columns of the earliest version; later ones added some at the end
-_DIGEST = re.compile("[0-9a-f]{32}")
+_DIGEST = re.compile("(?:[0-9a-f]{2})+")
 TRIES = 20  # number of attempts to split groups so that every class is in every split
 
 
@@ -449,7 +449,7 @@ def _problem_of(row: Sequence[str]) -> str:
     if not _DIGEST.fullmatch(digests[0]) or not (
         len(row) <= PIXELS or not row[PIXELS] or _DIGEST.fullmatch(row[PIXELS])
     ):
-        return "expected digests of 32 hexadecimal digits"
+        return "expected digests, hexadecimal,"
     return ""
 
 

@@ -29,7 +29,7 @@ from kerasft.models.tta import temperature_of
 from kerasft.progress import Event, Progress, silent
 from kerasft.record import refuse_later
 from kerasft.text import shortened
-from kerasft.untrusted import checked, fill, parse_json
+from kerasft.untrusted import check_sizes, checked, fill, parse_json
 
 MEMBER = "kerasft.json"
 FORMAT = 1  # of that member: raise it when older versions misread it
@@ -191,19 +191,30 @@ def load(path: str | Path) -> Bundle:
 
 
 def load_keras(path: Path) -> keras.Model:
-    """Opens a Keras model file that anybody may have made: none of its code runs.
+    """Opens a Keras model file that anybody may have made, uncompiled: none of its code runs.
 
     Lambda layers, and all else that Keras would have to unpickle or import, are refused.
 
+    Args:
+        path: path of the file, which ends in ".keras".
+
     Raises:
         ValueError: the file is damaged, or holds something else than a model of Keras' own layers.
+
+    Source: `load_model` of Keras 3.15 does the same, but unpacks a file with more members than its
+        own three, such as MEMBER, into a temporary folder, which stays if that fails.
     """
     try:
-        model = keras.models.load_model(path, compile=False, safe_mode=True)
+        with zipfile.ZipFile(path) as archive:
+            check_sizes(archive, path.stat().st_size)
+            config = checked(parse_json(archive.read("config.json")), Mapping[str, Any])
+        uncompiled = {**config, "compile_config": None}
+        model = keras.saving.deserialize_keras_object(uncompiled, safe_mode=True)
+        if not isinstance(model, keras.Model):
+            raise ValueError(f"it holds a {type(model).__name__}, which is no model")
+        model.load_weights(path)
     except Exception as error:  # whatever Keras and TensorFlow come up with for a foreign file
         raise ValueError(shortened(first_line(error), most=300)) from error
-    if not isinstance(model, keras.Model):
-        raise ValueError(f"it holds a {type(model).__name__}, which is no model")
     return model
 
 
@@ -270,6 +281,7 @@ class _Facts(NamedTuple):
 
 def _read_facts(path: Path) -> _Facts:
     with zipfile.ZipFile(path) as archive:
+        check_sizes(archive, path.stat().st_size)
         if archive.testzip() is not None:  # reads everything, compares checksums
             raise zipfile.BadZipFile
         names = archive.namelist()

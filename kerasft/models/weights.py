@@ -21,7 +21,7 @@ import numpy as np
 from kerasft.backbones.chains import CHAINS
 from kerasft.backbones.compatibility import check_backbone
 from kerasft.backbones.imagenet_files import models_folder
-from kerasft.errors import UserError
+from kerasft.errors import UserError, first_line
 from kerasft.models.bundle import load_keras
 
 logger = logging.getLogger(__name__)
@@ -141,8 +141,10 @@ def load_file(net: keras.Model, path: Path, *, name: str) -> None:
                     _fill(_legacy_arrays(net), _stored(group), path, name)
                 else:
                     _fill_from_keras3(net, file, path, name)
-        except (OSError, KeyError) as error:
-            raise UserError(f"{path}: is damaged: {error}.") from error
+        except UserError:
+            raise
+        except Exception as error:  # whatever HDF5 and its layers come up with for damage
+            raise UserError(f"{path}: is damaged: {first_line(error)}.") from error
     else:
         raise UserError(
             f"{path}: expected weights (.h5, .weights.h5) or a model (.keras), got neither; or "

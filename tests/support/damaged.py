@@ -239,7 +239,7 @@ def _no_code_runs(may_write: Sequence[Path]) -> Iterator[None]:
         yield
     finally:
         _watched.clear()
-    assert seen == []
+    assert not seen, f"a file made Python do this: {seen}"
 
 
 def _audit(event: str, arguments: tuple[Any, ...]) -> None:
