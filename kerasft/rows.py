@@ -149,7 +149,7 @@ def open_parquet(path: Path) -> Iterator[Table]:
             schema = file.schema_arrow
             kinds = [_kind_of(field.type) for field in schema]
             yield Table("row", schema.names, kinds, _parquet_rows(file, schema.names))
-    except (pyarrow.ArrowException, OSError) as error:
+    except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise UserError(f"{path}: can't be read as Parquet: {reason}") from error
 

@@ -4,6 +4,7 @@ Every file appears whole or not at all, so whatever ends a run leaves nothing ha
 """
 
 import json
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -106,7 +107,7 @@ def create_run(path: Path, *, resume: bool) -> Run:
         UserError: the directory holds a run and `resume` is off, or holds something else, or
             can't be made. Nothing has changed. Exit code 2.
     """
-    if path.exists() and not path.is_dir():
+    if os.path.exists(path) and not os.path.isdir(path):
         raise UserError(f"{path} is a file. Choose a directory for the run.", exit_code=2)
     names = {entry.name for entry in path.iterdir()} if path.exists() else set()
     # The rest of a run that was killed before it wrote run.json counts as a run.
@@ -137,10 +138,10 @@ def open_run(path: Path) -> Run:
         UserError: there is no such directory (exit code 2); it is not a run, or one of a later
             version (1).
     """
-    if not path.exists():
+    if not os.path.exists(path):
         raise UserError(f"{path}: no such directory.", exit_code=2)
     run = Run(path)
-    if not run.record_path.is_file():
+    if not os.path.isfile(run.record_path):
         raise UserError(f"{path} is not a run: no {RECORD} in it.")
     facts = _parse(run.record_path, _read(run.record_path))
     refuse_later(run.record_path, facts.get("schema", SCHEMA), SCHEMA, facts.get("versions"))

@@ -4,6 +4,7 @@ A run is replaced by the path of its model.keras, which the config names from th
 other file.
 """
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,7 +43,7 @@ def nets_brought_by(weights: Sequence[str]) -> Net | None:
     Raises:
         UserError: a folder that is not a run, or whose config is damaged or missing.
     """
-    if len(weights) == 1 and Path(weights[0]).is_dir():
+    if len(weights) == 1 and os.path.isdir(weights[0]):
         return net_of(weights[0])
     backbones = [backbone_of(one) for one in weights]
     if None in backbones:
@@ -94,7 +95,7 @@ def net_of(folder: str | Path) -> Net:
         UserError: not a run, or its config is damaged or missing.
     """
     run = Run(Path(folder))
-    if not run.record_path.is_file():
+    if not os.path.isfile(run.record_path):
         raise UserError(
             f"{folder} is not a run: no {RECORD} in it. Name a run directory, or a file that ends "
             "in .h5 or .keras."

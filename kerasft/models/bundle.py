@@ -10,6 +10,7 @@ Shapes: B images in a batch, S side of the model's square input in pixels, K cla
 import contextlib
 import functools
 import json
+import os
 import shutil
 import zipfile
 import zlib
@@ -170,7 +171,7 @@ def load(path: str | Path) -> Bundle:
             by a later version.
     """
     path = Path(path)
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise UserError(f"{path}: no such file.", exit_code=2)
     with _readable(path):
         facts = _read_facts(path)

@@ -1,6 +1,7 @@
 """The model that a user names: a run, a model file, or a pretrained net with its classifier."""
 
 import logging
+import os
 from pathlib import Path
 
 from kerasft import run
@@ -34,7 +35,7 @@ def open_model(target: str | Path) -> Bundle:
     if spec is not None:
         model, labels = build.pretrained(spec, None if published else path)
         return Bundle(model, tuple(labels), InputRule(model.input_shape[1]))
-    if path.is_file():
+    if os.path.isfile(path):
         return load(path)
     return load(run.model_file(run.open_run(path)))
 
@@ -47,7 +48,7 @@ def prepare_for(target: str | Path) -> Device:
             are reproduced; if this machine does not have it, the best available device is used.
     """
     config = Run(Path(target)).config_path
-    device = load_config(config).device if config.is_file() else "auto"
+    device = load_config(config).device if os.path.isfile(config) else "auto"
     if not is_here(device):
         log.info(
             "%s: was trained on %s, which this machine does not have; another device is used.",

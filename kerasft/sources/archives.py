@@ -71,7 +71,7 @@ def find_archive(data: Data, progress: Progress) -> PhotoFolder:
             entries or bytes.
     """
     path = Path(data.source)
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise UserError(
             f"{path}: no such file. Expected a zip or tar file of a folder of photos. If it was "
             "moved, pass `data=FILE`.",

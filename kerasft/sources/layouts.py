@@ -10,6 +10,7 @@ possible it picks none, and the error names both. What was guessed or left out i
 """
 
 import logging
+import os
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -178,10 +179,10 @@ def read_tree(root: Path) -> Folder:
         UserError: no such folder, or a file (exit code 2); a folder that cannot be listed.
     """
     expected = "Expected a folder that holds a folder of images per class"
-    if not root.exists():
+    if not os.path.exists(root):
         hint = f" TFDS datasets are named {TFDS}NAME." if re.match(r"\w+:\w", root.name) else ""
         raise UserError(f"{root}: no such folder. {expected}.{hint}", exit_code=2)
-    if not root.is_dir():
+    if not os.path.isdir(root):
         raise UserError(
             f"{root}: is a file. {expected}, or a table (.csv, .tsv, .parquet) or an archive "
             "(.zip, .tar, .tar.gz) of photos.",

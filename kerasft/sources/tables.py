@@ -104,7 +104,7 @@ def read_table(table: Path, opener: Opener, data: Data, *, quiet: bool = False) 
             that are missing, or of which several may have a role; a table for another task
             (multi-label, regression); invalid rows and missing files, all at once.
     """
-    if not table.is_file():
+    if not os.path.isfile(table):
         raise UserError(
             f"{table}: no such file. Expected a table of photos with path,label.", exit_code=2
         )

@@ -78,6 +78,7 @@ FOUND = [
     f"seed = {DEEP}".encode(),  # was a RecursionError
     f"seed = {DIGITS}".encode(),  # a ValueError
     b"[data]\nsource = '" + b"x" * 100_000 + b"'",
+    b"[model]\nweights = '" + b"x" * 300 + b"'",  # an OSError: a name is too long
     b"[model]\nbackbone = 'MobileNetV2:alpha=" + b"9" * 5_000 + b"'",
 ]
 

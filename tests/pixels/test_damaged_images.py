@@ -1,0 +1,116 @@
+"""Damaged and hostile images: decoded to the model's input, or a reason in plain text.
+
+The claims of headers are in `test_headers.py`, and those of converted kinds in `test_convert.py`.
+"""
+
+import io
+import struct
+import zlib
+
+import numpy as np
+from damaged import Place, cases, damaged, prove, survives
+from encoded import FILES, PHOTO, blocks, encode
+from hypothesis import strategies as st
+from PIL import Image
+
+from kerasft.input_rule import MAX_PIXELS, InputRule
+from kerasft.pixels.images import read_squares
+from kerasft.pixels.measure import Picture, measure_image
+from kerasft.text import is_writable
+
+RULE = InputRule(32, "pad", (255, 255, 255), 8)
+CONVERTED = {
+    "tiff": encode(blocks(), "TIFF", compression="tiff_lzw"),
+    "palette png": encode(blocks().convert("P"), "PNG", transparency=3),
+    "deep png": encode(Image.fromarray(np.full((9, 7), 4_000, "uint16")), "PNG"),
+    "jpeg 2000": encode(blocks(), "JPEG2000"),
+    "cmyk jpeg": encode(blocks().convert("CMYK"), "JPEG"),
+    "ico": encode(blocks().resize((32, 32)), "ICO"),
+    "gray tiff": encode(Image.fromarray(np.full((9, 7), 4_000, "uint16")), "TIFF"),
+}
+ALL = [*FILES.values(), *CONVERTED.values()]
+SIDES = st.sampled_from([0, 1, 2, 255, 10_001, 65_535, 2**24 - 1, 2**31 - 1, 2**32 - 1])
+
+
+def png_of(width: int, height: int) -> bytes:
+    """Writes a PNG of another size than its pixels, with the right checksum."""
+    content = bytearray(FILES["png"])
+    content[16:24] = struct.pack(">II", width, height)
+    content[29:33] = struct.pack(">I", zlib.crc32(content[12:29]))
+    return bytes(content)
+
+
+def jpeg_of(width: int, height: int) -> bytes:
+    content = bytearray(encode(blocks(), "JPEG"))
+    at = content.index(b"\xff\xc0") + 5
+    content[at : at + 4] = struct.pack(">HH", height & 0xFFFF, width & 0xFFFF)
+    return bytes(content)
+
+
+def bmp_of(width: int, height: int) -> bytes:
+    content = bytearray(FILES["bmp"])
+    content[18:26] = struct.pack("<II", width, height)
+    return bytes(content)
+
+
+def gif_of(width: int, height: int) -> bytes:
+    content = bytearray(FILES["gif"])
+    content[6:10] = struct.pack("<HH", width & 0xFFFF, height & 0xFFFF)
+    return bytes(content)
+
+
+def tiff_of(width: int, height: int) -> bytes:
+    content = CONVERTED["tiff"]
+    for number, side in ((256, width), (257, height)):
+        at = content.index(struct.pack("<HH", number, content_type(content, number)))
+        content = content[: at + 8] + struct.pack("<I", side) + content[at + 12 :]
+    return content
+
+
+def content_type(content: bytes, number: int) -> int:
+    """Returns the type in which a TIFF file has a number of its directory."""
+    return next(kind for kind in (3, 4) if struct.pack("<HH", number, kind) in content)
+
+
+SIZES = st.builds(
+    lambda write, width, height: write(width, height),
+    st.sampled_from([png_of, jpeg_of, bmp_of, gif_of, tiff_of]),
+    SIDES,
+    SIDES,
+)
+
+
+@cases
+def test_a_damaged_image_is_pixels_or_a_reason(number, tmp_path):
+    place = Place.of(tmp_path, "photo")
+    for encoded in ALL:  # imports what converting needs
+        assert measure_image(encoded).pixels, measure_image(encoded)
+        read_squares([encoded], RULE)
+
+    def is_answered(found):
+        picture, squares, errors = found
+        assert isinstance(picture, Picture)
+        assert squares.shape == (1, 32, 32, 3) and squares.dtype == np.float32
+        assert np.isfinite(squares).all() and (squares >= 0).all() and (squares <= 255).all()
+        assert picture.height * picture.width <= MAX_PIXELS or picture.reason
+        for text in (picture.reason, errors[0]):
+            assert is_writable(text) and len(text) < 300
+            assert not text or text.startswith(("is ", "has ", "needs "))
+        return bool(picture.pixels) != bool(picture.reason)
+
+    def check(content):
+        survives(
+            place,
+            content,
+            lambda: (measure_image(content), *read_squares([content], RULE)),
+            is_answered,
+            bounded=False,
+        )
+
+    prove(number, damaged(*ALL) | SIZES | st.binary(max_size=64), check, [b"", PHOTO[:2]])
+
+
+def test_what_is_drawn_is_an_image_but_for_its_size():
+    for write in (png_of, jpeg_of, bmp_of, gif_of, tiff_of):
+        assert Image.open(io.BytesIO(write(60, 40))).size == (60, 40)
+        assert "pixels, more than" in measure_image(write(60_000, 50_000)).reason
