@@ -19,6 +19,7 @@ from kerasft.activations.store import Stored, release
 from kerasft.config.fields import Phase, Solved
 from kerasft.data.source import Source
 from kerasft.data.splits import bound_names, unit_numbers
+from kerasft.errors import PhaseFailed
 from kerasft.heads import methods, solved, solver
 from kerasft.heads.co_tuning import CoTuning, relation
 from kerasft.heads.solved import Examples
@@ -281,7 +282,13 @@ def _features(
     computed = bundle.compute(
         base, context.batches(name), total=total, what="features", progress=context.progress
     )
-    return np.asarray(computed, np.float32)
+    features = np.asarray(computed, np.float32)
+    if not np.isfinite(features).all():  # stores hold numbers alone
+        raise PhaseFailed(
+            "The frozen part computes features that are not numbers (NaN or infinite). Its weights "
+            "are damaged, or do not belong to this net."
+        )
+    return features
 
 
 def _examples(source: Source, name: str, features: np.ndarray) -> Examples:

@@ -349,6 +349,8 @@ class _Keeper(keras.callbacks.Callback):
             where = f"at step {self._bad_step} of {steps} of epoch {now.epoch}"
         message = f"Phase '{name}': the loss became infinite or NaN {where}"
         advice = f"A learning rate lower than {self._phase.learning_rate:g} may help."
+        if (now.epoch, self._bad_step) == (1, 1):  # no step was taken before
+            advice = "The weights that it begins with are damaged, or do not belong to this net."
         if not math.isfinite(now.best_loss):
             raise PhaseFailed(f"{message}, so there is nothing to keep. {advice}")
         kept = f"epoch {now.best_epoch}" if now.best_epoch else "the solved head"

@@ -11,7 +11,9 @@ from PIL import Image
 from tiny_run import small, train_head, weights
 
 from kerasft.activations import prefix_pass
+from kerasft.config.load import load_config
 from kerasft.errors import UserError
+from kerasft.models import bundle
 from kerasft.models.cut import freeze
 from kerasft.models.live import LiveModel
 from kerasft.record import Gap
@@ -194,3 +196,24 @@ def test_a_loss_that_is_no_number_on_validation_alone_names_no_step(trained, tmp
     sets = ["phases.0.learning_rate=1e12", "phases.0.optimizer=sgd", "head.hidden=[4,4]"]
     with pytest.raises(UserError, match="infinite or NaN on validation after epoch 1, so there is"):
         train_run(small(trained.photos, *sets), tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    "way", ["solved", "stepped", pytest.param("stored", marks=pytest.mark.slow)]
+)
+def test_weights_that_are_no_numbers_are_said_instead_of_a_learning_rate(way, trained, tmp_path):
+    damaged = trained.copy(f"damaged-{way}")
+    opened = bundle.load(damaged / "model.keras")
+    kernel = opened.model.get_layer("stem_conv").kernel
+    kernel.assign(np.full(kernel.shape, np.nan, "float32"))
+    bundle.save(opened, damaged / "model.keras")
+    sets = ["cache.mode=on" if way == "stored" else "cache.mode=off"]
+    config = small(trained.photos, *sets, **{"model.weights": str(damaged)})
+    if way == "solved":
+        flags = {"data.source": str(trained.photos), "model.weights": str(damaged)}
+        config = load_config(None, flags={**flags, "phases.0.method": "lda"}, sets=sets)
+    with pytest.raises(
+        UserError, match=r"eights (that it begins with )?are damaged, or do not bel"
+    ):
+        train_run(config, tmp_path / "run")
+    assert not [path for path in (tmp_path / "run").iterdir() if path.name != ".lock"]
