@@ -9,6 +9,12 @@ def test_a_user_error_is_its_message_and_exits_with_1():
     assert (str(error), error.exit_code) == ("photos: is empty.", 1)
 
 
+def test_what_a_message_quotes_can_be_shown_whatever_it_is():
+    error = UserError("a.csv: got \x1b[2J\x07, \ud800 and\n  " + "x" * 5_000 + ".")
+    assert error.message == "a.csv: got \\x1b[2J\\x07, \\ud800 and\n  " + "x" * 200 + "..."
+    assert str(UserError("Ä: 1,5 µm \N{LATIN SMALL LETTER SHARP S}")) == "Ä: 1,5 µm ß"
+
+
 def test_what_the_user_typed_exits_with_2():
     assert UserError("no such folder.", exit_code=2).exit_code == 2
 

@@ -15,6 +15,7 @@ from kerasft.data import facts, files
 from kerasft.data.scan import open_source, scan_source, write_classes, write_splits
 from kerasft.data.source import UNUSED, Source
 from kerasft.data.splits import COLUMNS, read_rows
+from kerasft.files import digest_of_file
 from kerasft.progress import silent
 from kerasft.sources.photos import SPLITS
 
@@ -89,7 +90,9 @@ def test_a_run_with_damaged_splits_opens_photos_of_its_folder_alone_or_is_refuse
     place = Place(place.path, place.top, (tmp_path / "cache",))
     classes = place.path.with_name(run.CLASSES)
     shutil.copy(scanned / run.CLASSES, classes)
-    (place.path.parent.parent / "secret.jpg").write_bytes(b"not to be read")
+    secret = next((scanned / "photos").rglob("*.*"))
+    shutil.copy(secret, scanned / "secret.png")
+    outside = ["../secret.png", "0", "train", digest_of_file(secret), "", "", ""]
     data = Data(source=scanned / "photos")
     open_source(scanned / run.SPLITS, classes, data)
 
@@ -108,7 +111,7 @@ def test_a_run_with_damaged_splits_opens_photos_of_its_folder_alone_or_is_refuse
         lambda content: survives(
             place, content, lambda: open_source(place.path, classes, data), are_inside, named=os.sep
         ),
-        FOUND,
+        [*FOUND, written([COLUMNS, outside])],
     )
 
 

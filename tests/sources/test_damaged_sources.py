@@ -88,7 +88,9 @@ def test_a_damaged_csv_is_photos_of_its_folder_or_one_refusal(number, tmp_path):
         survives(place, content, lambda: find_csv(data, silent).read(), are_photos_of_the_folder)
         survives(place, content, lambda: labels_of_table(place.path), dict)
 
-    prove(number, damaged(CSV) | GRAMMAR, check)
+    secret = place.path.parent.parent / "secret.jpg"
+    found = [CSV + f"{path},cat,train,9\n".encode() for path in ("../secret.jpg", secret)]
+    prove(number, damaged(CSV) | GRAMMAR, check, found)
 
 
 @cases
@@ -213,7 +215,10 @@ def test_a_damaged_archive_is_unpacked_into_its_folder_or_refused(number, kind, 
     good = archive_of(kind)
     drawn = damaged(good) | st.builds(written, st.just(kind), ENTRIES)
     drawn = drawn if kind else drawn | LINKS
-    found = [claiming(2**60 - 1), claiming(0)] if kind == "zip" else []
+    names = ("../harm", "cat/../../../harm", "/harm", "..\\harm", "cat/\x1b[2J")
+    found = [archive_of(kind, ((name, b"x"),)) for name in names]
+    found += [claiming(2**60 - 1), claiming(0)] if kind == "zip" else []
+    found += [] if kind else [tar_with(tarfile.SYMTYPE, ".."), tar_with(tarfile.LNKTYPE, "/harm")]
     prove(number // 3 + 1, drawn, lambda content: survives(place, content, read), found)
     assert survives(place, good, read) is True
     assert (folder / "cat" / "a.jpg").read_bytes() == b"one" * 50
