@@ -3,8 +3,10 @@
 Whatever ends the process, the old file stays until the new one is complete.
 """
 
+import errno
 import hashlib
 import os
+import re
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -130,6 +132,8 @@ def new_folder(folder: Path) -> Iterator[Path]:
 def reason_of(error: OSError) -> str:
     """Returns the system's message as part of a sentence: "no space left on device"."""
     text = error.strerror or str(error)
+    if re.fullmatch(r"\d+ requested and \d+ written", text):  # NumPy loses the reason
+        text = os.strerror(errno.ENOSPC)
     return text[:1].lower() + text[1:]
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from kerasft.cli.options import default_run_path
 from kerasft.errors import UserError
-from kerasft.files import replacing, write_atomic
+from kerasft.files import reason_of, replacing, write_atomic
 from kerasft.metrics import Answers
 from kerasft.record import Device, RunRecord
 from kerasft.run import (
@@ -295,6 +295,14 @@ def test_a_read_only_place_is_named():
     path = Path("/proc/run.json")
     with pytest.raises(UserError, match=r"^/proc/run\.json can't be written: "):
         write_atomic(path, "{}")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
+def test_a_full_disk_is_named_where_numpy_loses_the_reason():
+    with pytest.raises(OSError) as caught, open("/dev/full", "wb", buffering=0) as file:
+        np.ones(10_000).tofile(file)
+    assert str(caught.value).endswith("written")
+    assert reason_of(caught.value) == "no space left on device"
 
 
 def test_a_directory_in_the_way_stays_and_no_part_is_left(tmp_path):

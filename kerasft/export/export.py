@@ -27,7 +27,7 @@ from kerasft.config.load import load_config
 from kerasft.data.batches import read_unchanged
 from kerasft.data.scan import open_images
 from kerasft.data.source import Source
-from kerasft.errors import UserError
+from kerasft.errors import UserError, first_line
 from kerasft.export import parity
 from kerasft.export.card import FILE as CARD
 from kerasft.export.card import Origin, card_text, licence_of
@@ -35,7 +35,7 @@ from kerasft.export.facts import ExportFacts, read_facts, write_example, write_f
 from kerasft.export.formats import DEFAULT, EXPORTERS, Exporter, row_of, versions_in
 from kerasft.export.measure import Accuracy, accuracy_of, latency_ms, refuse_losses, size_of
 from kerasft.export.parity import Proof
-from kerasft.files import digest_of_file
+from kerasft.files import digest_of_file, reason_of
 from kerasft.lazy_tensorflow import require_tensorflow, tf
 from kerasft.models import bundle, target
 from kerasft.models.bundle import Bundle
@@ -265,7 +265,7 @@ def _writing(to: Path) -> Iterator[Path]:
         with FileLock(temporary / LOCK):
             yield temporary
     except (OSError, tf.errors.OpError) as error:
-        reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
+        reason = reason_of(error) if isinstance(error, OSError) else first_line(error)
         raise UserError(f"{to}: the export can't be written: {reason}.") from error
     finally:
         if temporary:

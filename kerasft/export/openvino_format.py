@@ -78,7 +78,10 @@ def write(opened: Bundle, folder: Path, facts: ExportFacts, calibration: Path | 
         model.output(0).get_tensor().set_names({SCORES})
         model.set_rt_info(facts.to_text(), ["kerasft", FILE])
         half = facts.quantize == "float16"
-        openvino.save_model(model, folder / MODEL, compress_to_fp16=half)
+        try:
+            openvino.save_model(model, folder / MODEL, compress_to_fp16=half)
+        except RuntimeError as error:  # "iostream error", without a reason
+            raise OSError("OpenVINO can't write its file; the disk may be full") from error
 
 
 def open_scorer(folder: Path) -> Scorer:

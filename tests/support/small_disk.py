@@ -20,12 +20,16 @@ class SmallDisk:
         self.path = path
         self._filler = path / "filler"
 
-    def fill(self) -> None:
-        """Takes all that is free."""
+    def fill(self, *, leave: int = 0) -> None:
+        """Takes all that is free, but for some bytes."""
         with self._filler.open("ab") as file:
-            while free := os.statvfs(self.path).f_bavail * os.statvfs(self.path).f_frsize:
+            while (free := self._free() - leave) > 0:
                 file.write(bytes(free))
                 file.flush()
+
+    def _free(self) -> int:
+        now = os.statvfs(self.path)
+        return now.f_bavail * now.f_frsize
 
     def make_room(self) -> None:
         """Frees what `fill` has taken."""
