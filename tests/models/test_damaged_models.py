@@ -238,7 +238,8 @@ def test_damaged_known_photos_are_known_or_refused(number, tmp_path, known_file)
         return isinstance(one, Known) and one.features.ndim == 2
 
     few = FEW if number == FEW else SLOWER
-    drawn = damaged(known_file) | st.sampled_from(NAMES).map(
+    names = [name for name in NAMES if "\ud800" not in name]
+    drawn = damaged(known_file) | st.sampled_from(names).map(
         lambda name: packed({**members(known_file), name: b""})
     )
     prove(few, drawn, lambda c: opens(place, c, lambda: known.load(place.path), is_known))
