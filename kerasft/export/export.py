@@ -11,8 +11,7 @@ import json
 import os
 import shutil
 import sys
-import tempfile
-import time
+import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -44,7 +43,7 @@ from kerasft.processes import run_fresh
 from kerasft.progress import Progress, silent
 from kerasft.results import Result
 
-UNPROVEN, LOCK = ".unproven-", ".lock"  # temporary folders, and the lock in each
+UNPROVEN, LOCK = ".unproven-", ".lock"  # how temporary folders begin, and the lock of each ends
 
 PHOTOS = 64
 """Maximum number of validation images in the parity proof."""
@@ -256,33 +255,43 @@ def _writing(to: Path) -> Iterator[Path]:
     Those of exports that were killed are removed, too.
     """
     there = to.exists()
-    temporary = None
     try:
         to.mkdir(parents=True, exist_ok=True)
         _remove_abandoned(to)
         # TF Serving ignores folders whose names are not numbers.
-        temporary = Path(tempfile.mkdtemp(prefix=UNPROVEN, dir=to))
-        with FileLock(temporary / LOCK):
-            yield temporary
+        temporary = to / f"{UNPROVEN}{uuid.uuid4().hex}"
+        with FileLock(_lock_of(temporary)):  # before the folder: one without it is abandoned
+            try:
+                temporary.mkdir()
+                yield temporary
+            finally:
+                _remove(temporary)
     except (OSError, tf.errors.OpError) as error:
         reason = reason_of(error) if isinstance(error, OSError) else first_line(error)
         raise UserError(f"{to}: the export can't be written: {reason}.") from error
     finally:
-        if temporary:
-            shutil.rmtree(temporary, ignore_errors=True)
         if not there:
             with contextlib.suppress(OSError):
                 to.rmdir()
 
 
+def _lock_of(temporary: Path) -> Path:
+    return temporary.with_name(temporary.name + LOCK)
+
+
 def _remove_abandoned(to: Path) -> None:
-    """Removes the temporary folders of exports whose process has ended."""
-    for folder in to.glob(f"{UNPROVEN}*"):
-        with contextlib.suppress(OSError, Timeout):
-            if time.time() - folder.stat().st_mtime > 60:  # one that has begun may not hold it yet
-                with FileLock(folder / LOCK, timeout=0):
-                    pass
-                shutil.rmtree(folder, ignore_errors=True)
+    """Removes the temporary folders of exports whose process has ended, however shortly ago."""
+    names = {path.name.removesuffix(LOCK) for path in to.glob(f"{UNPROVEN}*")}
+    for temporary in (to / name for name in names):
+        with contextlib.suppress(OSError, Timeout), FileLock(_lock_of(temporary), timeout=0):
+            _remove(temporary)
+
+
+def _remove(temporary: Path) -> None:
+    """Removes a temporary folder and, while it is held, the lock beside it."""
+    shutil.rmtree(temporary, ignore_errors=True)
+    with contextlib.suppress(OSError):  # Windows removes the file when the lock is released
+        _lock_of(temporary).unlink()
 
 
 def _sync(folder: Path) -> None:

@@ -2,7 +2,6 @@ import json
 import os
 import shutil
 import struct
-import time
 import zlib
 from dataclasses import replace
 from pathlib import Path
@@ -300,18 +299,19 @@ def test_what_cannot_be_asked_for_is_refused_before_anything_is_read(tmp_path, a
 
 
 def test_what_killed_exports_left_is_removed_and_what_others_write_stays(tmp_path):
-    killed, writing, young = (tmp_path / f".unproven-{name}" for name in ("a", "b", "c"))
-    for folder in (killed, writing, young):
+    killed, writing = (tmp_path / f".unproven-{name}" for name in ("a", "b"))
+    for folder in (killed, writing):
         folder.mkdir()
         (folder / "model.keras").write_text("")
-    before = time.time() - 100
-    os.utime(killed, (before, before))
-    with FileLock(writing / ".lock"):
-        os.utime(writing, (before, before))
+    (tmp_path / ".unproven-a.lock").write_text("")
+    (tmp_path / ".unproven-c.lock").write_text("")  # killed before it had made its folder
+    with FileLock(tmp_path / ".unproven-b.lock"):
         with export._writing(tmp_path) as temporary:
             there = sorted(path.name for path in tmp_path.iterdir())
-    assert there == sorted([writing.name, young.name, temporary.name])
-    assert sorted(os.listdir(tmp_path)) == [writing.name, young.name]
+        left = sorted(os.listdir(tmp_path))
+    own = [temporary.name, f"{temporary.name}.lock"]
+    assert there == sorted([writing.name, ".unproven-b.lock", *own])
+    assert left == [writing.name, ".unproven-b.lock"]
 
 
 def test_versions_of_two_formats_do_not_share_a_folder(trained, tmp_path):
