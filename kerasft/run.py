@@ -30,8 +30,9 @@ TEST = "test.csv"
 KNOWN = "known.keras"
 CHECKPOINTS = "checkpoints"
 MODEL = "model.keras"
+REPORT = "report.html"
 LOCK = ".lock"
-WRITTEN = (CONFIG, RECORD, CLASSES, SPLITS, METRICS, ANSWERS, TEST, KNOWN, MODEL)
+WRITTEN = (CONFIG, RECORD, CLASSES, SPLITS, METRICS, ANSWERS, TEST, KNOWN, MODEL, REPORT)
 """Files that are written by whoever holds the lock."""
 
 

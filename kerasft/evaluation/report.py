@@ -30,7 +30,6 @@ from kerasft.novelty.known import Known, unit
 from kerasft.progress import Progress, silent
 from kerasft.reports.measured import Scored
 from kerasft.reports.run_page import (
-    REPORT,
     Closer,
     Content,
     close_photos,
@@ -38,6 +37,7 @@ from kerasft.reports.run_page import (
     write_page_of,
 )
 from kerasft.results import Result
+from kerasft.run import REPORT
 
 SPLITS = ("validation", "test")
 NEAREST = 3

@@ -23,12 +23,12 @@ from kerasft.reports.charts import Curve, Marks, line_chart, reliability_chart
 from kerasft.reports.measured import Scored, class_rows, reliability
 from kerasft.reports.page import interval_text, write_page
 from kerasft.reports.pictures import LARGE, ROOM, picture, pictures_of
-from kerasft.run import MODEL, Run, read_metrics
+from kerasft.run import MODEL, REPORT, Run, read_metrics
 from kerasft.sources.photos import SPLITS
 from kerasft.text import count, printable
 
-REPORT = "report.html"
-
+SHORT = "the short report that training writes"
+"""Words that the page of `write_light` says of itself."""
 
 SHOWN_UNLIKE = 24  # photos unlike the training ones that are shown
 
@@ -170,6 +170,18 @@ def write_light(
     return path
 
 
+def is_whole(run: Run) -> bool:
+    """Returns whether a run has the page of `write_page_of`, with all that takes its present model.
+
+    The page that training writes is not whole, and one that is older than model.keras is of another
+    model.
+    """
+    page = run.path / REPORT
+    if not page.is_file() or page.stat().st_mtime < run.model_path.stat().st_mtime:
+        return False
+    return SHORT.encode() not in page.read_bytes()
+
+
 def scored_photos(
     source: Source, split: str, scores: np.ndarray, logits: np.ndarray, temperature: float = 1.0
 ) -> Scored:
@@ -246,7 +258,7 @@ def write_page_of(
     values = {
         "version": __version__,
         "name": content.run.path.resolve().name,
-        "light": closer is None,
+        "light": SHORT if closer is None else "",
         "results": _results(content),
         "sentences": _sentences(content),
         "counts": source.counts(),

@@ -35,7 +35,7 @@ from kerasft.models.bundle import load as load_bundle
 from kerasft.models.net import Net
 from kerasft.progress import Progress, silent
 from kerasft.record import Device, RunRecord, RunResult
-from kerasft.reports.run_page import REPORT, write_light
+from kerasft.reports.run_page import is_whole, write_light
 from kerasft.run import (
     Run,
     create_run,
@@ -272,6 +272,9 @@ def _nothing_left_behind(run: Run, made: list[Path]) -> Iterator[None]:
 
 
 def _write_new(run: Run, config: Config, found: Source, device: Device) -> None:
+    shutil.rmtree(run.checkpoints, ignore_errors=True)  # of a run that was taken back, perhaps of
+    for path in (run.metrics_path, run.answers_path):  # another config
+        path.unlink(missing_ok=True)
     scan.write_splits(found, run.splits_path)
     scan.write_classes(found, run.classes_path)
     write_atomic(run.config_path, to_toml(config, run.path))
@@ -295,13 +298,18 @@ def _resume(
     score_test: bool,
 ) -> RunResult:
     record, config = read_record(run), config_of(run, data)
-    if is_finished(record, config):
+    finished = is_finished(record, config)
+    if finished:
         log.info("%s is finished: there is nothing to resume.", run.path)
+    if finished and not run.checkpoints.exists():
         return RunResult.of(run.path, record)
     device = prepare_again(config, record)
     config = for_device(config, device)
     found = found or open_photos(run, config.data, progress)
     context = RunContext(run, Plan.of(config), found, progress, device)
+    if finished:  # but it was ended before it was closed
+        _close(context, record, None, score_test=score_test)
+        return RunResult.of(run.path, record)
     return _go_on(context, began, score_test=score_test)
 
 
@@ -375,9 +383,20 @@ def _train_phases(
     model = ended.saved if ended else None
     record = replace(_finish(context, record, model, score_test=score_test), seconds=so_far())
     write_record(run, record)
+    _close(context, record, ended, score_test=score_test)
+    return record
+
+
+def _close(
+    context: RunContext, record: RunRecord, ended: EndedPhase | None, *, score_test: bool
+) -> None:
+    """Writes the page of a finished run and removes its checkpoints; see `_write_report`.
+
+    The checkpoints go last: a finished run that has them still is closed when it is resumed.
+    """
     if score_test:  # trials of a comparison are not the result of anything
         _write_report(context, record, ended)
-    return record
+    shutil.rmtree(context.run.checkpoints, ignore_errors=True)
 
 
 def _write_report(context: RunContext, record: RunRecord, ended: EndedPhase | None) -> None:
@@ -386,21 +405,24 @@ def _write_report(context: RunContext, record: RunRecord, ended: EndedPhase | No
     Args:
         context: the run.
         record: its record, with the phase that has just ended.
-        ended: the phase that model.keras is of; None if another process has trained it.
+        ended: the phase that model.keras is of; None if another process has trained it, so that
+            it is scored again.
     """
+    run = context.run
     if not context.config.report:
         return
-    answers = {}
-    if ended is None and (context.run.path / REPORT).exists():
-        # model.keras is as it was, and its page may be the full one of `kerasft report`.
+    if ended is None and is_whole(run):
         log.info("report.html stays as it is; `kerasft report` writes it anew.")
         return
-    if ended:
-        scores = softmax(ended.logits / ended.saved.temperature)
-        answers = {"scores": scores, "logits": ended.logits}
-    allowed = max(SHORTEST_REPORT, SHARE_OF_REPORT * record.seconds)
     try:
-        write_light(context.run, context.source, record, **answers, seconds=allowed)
+        if ended:
+            model, logits = ended.saved, ended.logits
+        else:
+            model = load_bundle(run.model_path)
+            logits = phase.logits_of(context, model, "validation")
+        scores = softmax(logits / model.temperature)
+        allowed = max(SHORTEST_REPORT, SHARE_OF_REPORT * record.seconds)
+        write_light(run, context.source, record, scores=scores, logits=logits, seconds=allowed)
     except Exception as error:  # the model is there, and the command writes the page again
         log.warning("The report was not written: %s", error)
 
@@ -438,7 +460,7 @@ def _warn_of_classes_never_predicted(context: RunContext, record: RunRecord) -> 
 def _finish(
     context: RunContext, record: RunRecord, model: Bundle | None = None, *, score_test: bool
 ) -> RunRecord:
-    """Scores the test split, once for each model.keras, and closes the run.
+    """Scores the test split, once for each model.keras, and records that the run is finished.
 
     Args:
         context: the run.
@@ -452,7 +474,6 @@ def _finish(
         record = record.with_test(_scored_on_test(context, model))
     record = replace(record, status="finished")
     write_record(run, record)
-    shutil.rmtree(run.checkpoints, ignore_errors=True)
     return record
 
 
@@ -470,13 +491,14 @@ def _drop_phase(context: RunContext, index: int, record: RunRecord, score_test: 
     """Removes a failed phase from the run, because it would fail again when resumed."""
     run, config = context.run, context.config
     if index == 0:  # there is no model: the directory can be used again
+        shutil.rmtree(run.checkpoints, ignore_errors=True)
+        run.record_path.unlink()  # without it, the rest is that of a run that never began
         for path in (run.splits_path, run.classes_path, run.config_path, run.metrics_path):
             path.unlink(missing_ok=True)
-        run.record_path.unlink()
-        shutil.rmtree(run.checkpoints, ignore_errors=True)
         return
     kept = {one.name for one in config.phases[:index]}
     write_metrics(run, [line for line in read_metrics(run) if line["phase"] in kept])
     shorter = config.model_copy(update={"phases": config.phases[:index]})
     write_atomic(run.config_path, to_toml(shorter, run.path))
     _finish(context, record, score_test=score_test)
+    shutil.rmtree(run.checkpoints, ignore_errors=True)

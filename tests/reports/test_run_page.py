@@ -1,5 +1,6 @@
 """The page of a run whose photos and scores are made up: many classes, photos of noise."""
 
+import os
 import re
 
 import numpy as np
@@ -9,7 +10,14 @@ from PIL import Image
 
 from kerasft.data.source import Source
 from kerasft.record import Device, RunRecord
-from kerasft.reports.run_page import Closer, Content, scored_photos, write_light, write_page_of
+from kerasft.reports.run_page import (
+    Closer,
+    Content,
+    is_whole,
+    scored_photos,
+    write_light,
+    write_page_of,
+)
 from kerasft.run import Run
 
 
@@ -65,6 +73,19 @@ def test_many_classes_have_a_list_of_confused_pairs_instead_of_a_matrix(run, tmp
     # 57 of 60, and one of 30 classes
     assert "names the right class for 57: accuracy 0.950" in page.words
     assert "Always naming “class 000” would reach 0.033." in page.words
+
+
+def test_a_page_is_whole_unless_training_wrote_it_or_the_model_is_newer(run, tmp_path):
+    source = source_of(tmp_path, 3, {"train": 1, "validation": 1})
+    run.model_path.write_bytes(b"")
+    assert not is_whole(run)
+    page = write_light(run, source, RECORD)
+    assert not is_whole(run)
+    write_page_of(page, Content(run, RECORD, source, None), closer=Closer())
+    assert is_whole(run)
+    after = page.stat().st_mtime + 10
+    os.utime(run.model_path, (after, after))
+    assert not is_whole(run)
 
 
 def test_a_page_of_noise_keeps_below_5_mb_and_counts_what_has_no_picture(run, tmp_path):

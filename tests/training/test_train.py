@@ -138,6 +138,17 @@ def test_an_interrupted_run_resumes_to_the_same_bits(place, trained, whole):
     assert not (run / "checkpoints").exists()
 
 
+def test_what_is_left_of_a_run_that_was_taken_back_is_not_continued(trained):
+    run = trained.folder / "taken-back"
+    other = small(trained.photos, "phases.0.learning_rate=0.05")
+    with pytest.raises(Interrupted):
+        train_run(other, run, progress=interrupt_at("epoch", "head", 1))
+    (run / "run.json").unlink()  # as by a kill, while a phase that failed was taken back
+    train_run(small(trained.photos), run, resume=True)
+    assert same_files(run, trained.run, "metrics.jsonl", "answers.npz", "config.toml")
+    assert weights(run) == weights(trained.run)
+
+
 def test_a_run_keeps_what_all_that_was_tried_answered_on_validation(whole):
     run, result = whole
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
