@@ -76,6 +76,18 @@ def remove_parts(folder: Path, names: Sequence[str]) -> None:
             (folder / part_of(name)).unlink()
 
 
+def discard(folder: Path) -> None:
+    """Removes a folder, if it is there. Nobody sees half of it: first it gets another name.
+
+    What a killed process has left under that name is removed, too.
+    """
+    removed = folder.with_name(f".removed.{folder.name}")
+    shutil.rmtree(removed, ignore_errors=True)
+    with suppress(FileNotFoundError):
+        folder.rename(removed)
+    shutil.rmtree(removed, ignore_errors=True)
+
+
 def refuse_filled(folder: Path) -> None:
     """Refuses a folder to be made that is there already and not empty.
 

@@ -10,7 +10,7 @@ import pytest
 
 from kerasft.cli.options import default_run_path
 from kerasft.errors import UserError
-from kerasft.files import reason_of, replacing, write_atomic
+from kerasft.files import discard, reason_of, replacing, write_atomic
 from kerasft.metrics import Answers
 from kerasft.record import Device, RunRecord
 from kerasft.run import (
@@ -320,6 +320,14 @@ def test_ctrl_c_while_writing_leaves_the_old_file(tmp_path):
         raise KeyboardInterrupt
     assert path.read_bytes() == b"old"
     assert names_in(tmp_path) == ["model.keras"]
+
+
+def test_a_folder_is_discarded_with_what_a_killed_process_left_of_it(tmp_path):
+    for name in ("runs", ".removed.runs"):
+        (tmp_path / name / "a").mkdir(parents=True)
+    discard(tmp_path / "runs")
+    assert names_in(tmp_path) == []
+    discard(tmp_path / "runs")  # one that is not there
 
 
 def test_a_writer_gets_a_name_with_the_same_suffix_in_the_same_directory(tmp_path):

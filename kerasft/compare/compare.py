@@ -36,14 +36,21 @@ from kerasft.compare.request import (
     with_backbones,
 )
 from kerasft.compare.result import ComparisonResult, LeftOut, write_result
-from kerasft.compare.trials import Comparison, entry_of, entry_with_run, is_made, photos_of
+from kerasft.compare.trials import (
+    Comparison,
+    entry_of,
+    entry_with_run,
+    file_of,
+    is_made,
+    photos_of,
+)
 from kerasft.compare.verdict import WayResult
 from kerasft.compare.ways import AS_IS, WAYS, rates_of
 from kerasft.config.load import load_config, to_toml, unfreeze_defaults
 from kerasft.config.weights_names import file_for
 from kerasft.data.splits import bound_names, units_of_split
 from kerasft.errors import UserError, first_line
-from kerasft.files import write_atomic
+from kerasft.files import discard, write_atomic
 from kerasft.progress import Event, Progress, silent
 from kerasft.run import Run, lock, read_record, write_record
 from kerasft.training.plan import settled_views
@@ -52,6 +59,7 @@ from kerasft.untrusted import checked, read_json
 log = logging.getLogger("kerasft")
 
 REQUEST = "asked.json"
+ENTRY = "entry.json"  # in the winner's run: the entry that it was kept for
 # Version of what an entry holds: 2 has the validation answers of all that was tried; in 3 trained
 # heads begin solved, and the blocks of "unfreeze" are trained at another rate.
 ENTRIES = 3
@@ -138,7 +146,7 @@ def run_request(
         left_out = _add_costly_ways(comparison) if costly else ()
         result = _conclude(comparison, left_out, keep=keep)
         if not any(entry.stopped for entry in comparison.entries):
-            shutil.rmtree(out / "runs", ignore_errors=True)
+            discard(out / "runs")
         write_result(result)
     return result
 
@@ -399,22 +407,35 @@ def _units(comparison: Comparison, fraction: float) -> dict[int, np.ndarray]:
 
 
 def _keep(comparison: Comparison, winner: WayResult) -> Path | None:
-    """Moves the winner's run of the first seed to `out`/winner and records its test figures.
+    """Copies the winner's run of the first seed to `out`/winner and records its test figures.
+
+    The copy is there whole or not at all. It holds the trial's entry, so that it is not made again
+    as long as the entry is the same: not even when the run is gone.
 
     Returns:
         The run directory; None for as-is, which has no run.
     """
-    fraction = max(comparison.request.fractions)
-    entry = entry_with_run(comparison, Trial(0, fraction, winner.backbone, winner.way))
+    trial = Trial(0, max(comparison.request.fractions), winner.backbone, winner.way)
+    kept, entry_file = Run(comparison.out / "winner"), file_of(comparison, trial)
+    if _same(kept.path / ENTRY, entry_file):
+        return kept.path
+    entry = entry_with_run(comparison, trial)
     if not entry.run:
         return None
-    run, kept = Run(comparison.out / entry.run), Run(comparison.out / "winner")
-    config = load_config(run.config_path)  # before the move: its paths are relative to the run
-    shutil.rmtree(kept.path, ignore_errors=True)
-    run.path.replace(kept.path)
-    write_atomic(kept.config_path, to_toml(config, kept.path))
-    record = read_record(kept)
+    run, copy = Run(comparison.out / entry.run), Run(comparison.out / ".copy")
+    shutil.rmtree(copy.path, ignore_errors=True)
+    shutil.copytree(run.path, copy.path)
+    # Paths of the config are relative to the run.
+    write_atomic(copy.config_path, to_toml(load_config(run.config_path), kept.path))
+    record = read_record(copy)
     if entry.test is not None:
         record = record.with_test(entry.test.figures)
-    write_record(kept, record)
+    write_record(copy, record)
+    write_atomic(copy.path / ENTRY, entry_file.read_bytes())
+    discard(kept.path)
+    copy.path.rename(kept.path)
     return kept.path
+
+
+def _same(copy: Path, file: Path) -> bool:
+    return copy.is_file() and file.is_file() and copy.read_bytes() == file.read_bytes()

@@ -102,10 +102,11 @@ def photos_of(comparison: Comparison, trial: Trial) -> Source:
 
 def is_made(comparison: Comparison, trial: Trial) -> bool:
     """Returns whether the trial's entry is written down, so that it takes no more time."""
-    return _read_entry(_file_of(comparison, trial)) is not None
+    return _read_entry(file_of(comparison, trial)) is not None
 
 
-def _file_of(comparison: Comparison, trial: Trial) -> Path:
+def file_of(comparison: Comparison, trial: Trial) -> Path:
+    """Returns the path of a trial's entry, which need not exist."""
     return comparison.out / "entries" / f"{trial.name}.json"
 
 
@@ -113,7 +114,7 @@ def entry_with_run(comparison: Comparison, trial: Trial) -> Entry:
     """Returns the entry of a trial whose run is there, and makes it anew if the run is not."""
     entry = entry_of(comparison, trial)
     if entry.run and not Run(comparison.out / entry.run).record_path.is_file():
-        _file_of(comparison, trial).unlink()
+        file_of(comparison, trial).unlink()
         entry = entry_of(comparison, trial)
     return entry
 
@@ -123,7 +124,7 @@ def entry_of(comparison: Comparison, trial: Trial) -> Entry:
 
     Once the budget is used up the entry is `stopped`, and no file is written.
     """
-    path = _file_of(comparison, trial)
+    path = file_of(comparison, trial)
     found = _read_entry(path)
     if found:
         return found
@@ -138,6 +139,10 @@ def entry_of(comparison: Comparison, trial: Trial) -> Entry:
     if entry.answers:
         write_answers(path.with_suffix(".npz"), {trial.way: entry.answers})
     write_atomic(path, json.dumps(entry.to_json()) + "\n")
+    for one in entry.tried:  # now, as without an entry they would be trained again
+        run = _run_of(comparison, trial, one.settings.get("learning_rate"))
+        if run.path != comparison.out / str(entry.run):
+            shutil.rmtree(run.path, ignore_errors=True)
     bundle.forget()
     keras.backend.clear_session()
     return entry
@@ -169,9 +174,6 @@ def _trained(comparison: Comparison, trial: Trial) -> Entry:
     rates: Sequence[float | None] = rates_of(trial.way, config) if way.trained else [None]
     attempts = [_attempt(comparison, trial, rate, start) for rate in rates]
     best = min(attempts, key=lambda attempt: attempt.tried.val_loss)
-    for attempt in attempts:
-        if attempt is not best:
-            shutil.rmtree(attempt.run.path, ignore_errors=True)
     seconds = sum(attempt.tried.seconds for attempt in attempts)
     return replace(
         _measured(comparison, trial, bundle.opened(best.run.model_path)),
@@ -228,8 +230,7 @@ def _attempt(
         rate: the learning rate; None where the way solves a head.
         start: the entry whose run is continued by a phase; None starts a new run.
     """
-    name = trial.name if rate is None else f"{trial.name}-{rate:g}"
-    run = Run(comparison.out / "runs" / name)
+    run = _run_of(comparison, trial, rate)
     if start is None:
         result = train_run(
             _with_rate(config_of(comparison.request, trial), rate),
@@ -260,6 +261,12 @@ def _attempt(
     kept = read_answers(run.answers_path)
     answers = tuple(kept[phase.name] for phase in phases if phase.name in kept)
     return _Attempt(run, tried, _notes_of(last), answers)
+
+
+def _run_of(comparison: Comparison, trial: Trial, rate: float | None) -> Run:
+    """Returns the run of a trial with a learning rate; None where the way solves a head."""
+    name = trial.name if rate is None else f"{trial.name}-{rate:g}"
+    return Run(comparison.out / "runs" / name)
 
 
 def _notes_of(phase: PhaseResult) -> tuple[str, ...]:

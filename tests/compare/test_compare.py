@@ -138,6 +138,16 @@ def test_the_winner_stays_as_a_run_that_goes_on(compared):
         continue_run(copy, flags={"phases.-1.blocks": 1, "phases.-1.epochs": 1})
 
 
+def test_the_winner_that_is_kept_is_not_made_again(compared):
+    folder, _, result = compared
+    model = folder / "out" / "winner" / "model.keras"
+    before = model.stat().st_mtime_ns
+    again = run_request(request(folder / "photos", "knn", "linear"), folder / "out", keep=True)
+    assert again.kept == result.kept
+    assert model.stat().st_mtime_ns == before
+    assert not (folder / "out" / "runs").exists()
+
+
 def test_the_files_hold_what_was_returned(compared):
     folder, _, result = compared
     out = folder / "out"
