@@ -115,6 +115,7 @@ def test_a_damaged_image_is_pixels_or_a_reason(tmp_path, own_cache):
     prove(MANY, damaged(*ALL) | SIZES | st.binary(max_size=64), check, [b"", PHOTO[:2]])
 
 
+@pytest.mark.slow
 def test_what_is_drawn_is_an_image_but_for_its_size():
     for write in (png_of, jpeg_of, bmp_of, gif_of, tiff_of):
         assert Image.open(io.BytesIO(write(60, 40))).size == (60, 40)
