@@ -65,7 +65,7 @@ def test_what_float16_cannot_hold_is_found_on_the_device_as_on_the_cpu(found):
 def test_whole_epochs_train_what_batches_train(found, kind):
     trained = found["epochs"][kind]
     assert trained["curves"] < 1e-6
-    # Five steps of 0.01 in three epochs; sums in another order: 6e-8.
+    # Five steps in each of three epochs; sums in another order: 6e-8.
     assert trained["weights"] < 1e-6 < 0.01 < trained["learned"]
     assert trained["means"] < 1e-6
     assert trained["batches"] == [15, 15]

@@ -127,7 +127,9 @@ def train_epochs() -> dict[str, Any]:
                 model = LiveModel(None, suffix, mean)
                 feed, steps = stored_batches(views, labels, epochs, **how), 5
             loss = keras.losses.CategoricalCrossentropy(from_logits=True)
-            model.compile(keras.optimizers.Adam(0.01), loss, metrics=["accuracy"])
+            # A bias in front of a norm has no gradient but rounding, of which Adam makes steps.
+            optimizer = keras.optimizers.SGD(0.5) if norms else keras.optimizers.Adam(0.01)
+            model.compile(optimizer, loss, metrics=["accuracy"])
             fitted = model.fit(feed, epochs=3, steps_per_epoch=steps, shuffle=False, verbose=0)
             curves.append([fitted.history["loss"], fitted.history["accuracy"]])
             ends.append(suffix.get_weights())
