@@ -1,4 +1,5 @@
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from kerasft.confidence import (
     lower_bound,
 )
 from kerasft.metrics import log_loss
+from kerasft.record import Device, RunRecord
 
 
 def answers(n, *, sharper=1.0, classes=3, seed=0):
@@ -91,7 +93,8 @@ def test_fewer_units_than_folds_are_not_calibrated():
 
 def test_a_calibration_is_read_as_it_was_written():
     found = Calibration(1.25, 60, Quality(0.5, 0.1), Quality(0.4, 0.05))
-    assert Calibration.from_json(found.to_json()) == found
+    record = RunRecord("finished", {}, Device("tensorflow", "cpu", "", 2), 0, calibration=found)
+    assert RunRecord.from_json(record.to_json(), Path("run.json")).calibration == found
 
 
 def test_the_bound_is_that_of_clopper_and_pearson():

@@ -81,9 +81,10 @@ def test_the_numbers_of_an_image_do_not_depend_on_its_neighbours(prefix, engine,
     for start, count in ((0, 1), (5, 1), (3, 2), (7, 17), (1, 31)):
         part = compute(PIXELS[start : start + count])
         for output, all_of_it in zip(part, whole, strict=True):
-            np.testing.assert_array_equal(output, all_of_it[start : start + count])
+            # Equal on most processors; on some, another kernel takes a rest: the last bit differs.
+            np.testing.assert_allclose(output, all_of_it[start : start + count], rtol=1e-6)
     turned = compute(PIXELS[::-1])
-    np.testing.assert_array_equal(turned[1], whole[1][::-1])
+    np.testing.assert_allclose(turned[1], whole[1][::-1], rtol=1e-6)
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])

@@ -103,7 +103,8 @@ def test_the_process_of_the_export_imports_no_kerasft_that_knows_models(made, tm
         "['kerasft.errors', 'kerasft.export', 'kerasft.export.facts', 'kerasft.export.formats', "
         "'kerasft.export.parity', "
         "'kerasft.export.savedmodel', 'kerasft.export.scorer', 'kerasft.input_rule', "
-        "'kerasft.lazy_tensorflow', 'kerasft.processes', 'kerasft.progress', 'kerasft.results']\n"
+        "'kerasft.lazy_tensorflow', 'kerasft.processes', 'kerasft.progress', 'kerasft.results',"
+        " 'kerasft.untrusted']\n"
     )
     with np.load(tmp_path / "export.npz") as written:
         assert written["scores_files_1"].shape == (1, 3)

@@ -35,7 +35,9 @@ def put(path, wrong=(), *, splits=SPLITS, names=NAMES, flags=None, phases=1, **r
     for _ in range(phases - 1):
         config = append_phase(config)
     run.config_path.write_text(to_toml(config, run.path))
-    rows = [(f"{path}-{i}.jpg", i % 2, split, str(i), "", "", "") for i, split in enumerate(splits)]
+    rows = [
+        (f"{path}-{i}.jpg", i % 2, split, f"{i:032x}", "", "", "") for i, split in enumerate(splits)
+    ]
     write_rows(run.splits_path, rows)
     run.classes_path.write_text("".join(f"{name}\n" for name in names))
     tested = [i for i, split in enumerate(splits) if split == "test"]

@@ -135,7 +135,7 @@ def test_a_new_version_takes_over_under_load_and_no_request_is_lost(made, folder
     assert {status for _, status, *_ in got} == {200}
     assert before != after
     for _, _, *scores in got:  # each request was answered by one version, not by two
-        assert len(set(scores)) == 1
+        assert max(scores) - min(scores) < 1e-6  # batches of other sizes round differently
     assert {scores[0] for number, _, *scores in got if number % 2} == {before, after}
 
 
