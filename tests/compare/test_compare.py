@@ -477,6 +477,7 @@ def test_seconds_are_predicted_from_rates_epochs_images_and_what_scoring_one_tak
     assert predicted("full", 2.0, **small_net) == pytest.approx(8.64)
 
 
+@pytest.mark.slow
 def test_features_of_all_depths_are_compared_with_those_of_the_last_block(photos, tmp_path):
     # "linear" trains a head there, not a net from random weights.
     sets = (*SETS, "phases.0.blocks=0", "phases.0.epochs=2")
@@ -514,6 +515,7 @@ def test_neither_winner_nor_advice_know_the_test_labels(photos, tmp_path):
     assert one.settings == other.settings
 
 
+@pytest.mark.slow
 def test_two_nets_together_and_fractions_are_compared(photos, tmp_path):
     told = Told()
     what = request(photos, "lda", fractions=(0.5, 1.0), backbones=("Tiny+Tiny:alpha=1",))

@@ -204,6 +204,7 @@ def train(folder, name, mode, *sets):
     return [[row[key] for key in ("loss", "val_loss")] for row in map(json.loads, lines)]
 
 
+@pytest.mark.slow
 def test_a_run_trains_on_what_was_stored_in_a_row(tmp_path, cells_backbone):
     assert np.isfinite(train(tmp_path, "Cells", "on")).all()
 

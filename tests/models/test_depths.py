@@ -218,6 +218,7 @@ def test_they_are_standardised_by_the_training_images(trained):
     assert (seen.shape, count) == ((24, 12), 24)
 
 
+@pytest.mark.slow
 def test_what_is_exported_computes_the_same(trained):
     folder, _, _ = trained
     exported = export_run(folder / "run")

@@ -54,6 +54,7 @@ def icons(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_shapes_in_the_transparency_are_seen_by_training_and_by_the_export(icons):
     assert rule_in(icons / "run") == {"background": [255, 255, 255], "depth": 8}
     opened = bundle.opened(icons / "run/model.keras")
@@ -74,6 +75,7 @@ def test_with_drop_all_of_them_are_one_black_square(icons):
         train(icons / "icons", icons / "dropped", "data.background=drop")
 
 
+@pytest.mark.slow
 def test_a_run_of_an_older_version_goes_on_by_the_rule_it_began_with(tmp_path):
     run = tmp_path / "run"
     train(draw_photos(tmp_path / "photos"), run, "data.background=drop")

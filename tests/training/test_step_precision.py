@@ -66,6 +66,7 @@ def test_short_phases_are_in_float32_and_never_measured(photos, monkeypatch):
     assert precisions(typed.config.phases) == ["mixed_float16"]
 
 
+@pytest.mark.slow
 def test_a_run_that_was_measured_has_the_bits_of_one_that_was_not(photos, measuring, tmp_path):
     learning = {**SECOND, "phases.-1.batch_norm": "train", "phases.-1.ema": 0.9}
     config = append_phase(small(photos, "head.hidden=[8]"), flags=learning)
