@@ -109,10 +109,16 @@ def _of_run_alone(here: Path) -> Mapping[str, Any]:
 
 
 def _compare(here: Path) -> None:
-    """Compares two ways, one of which continues a third; each tries two learning rates."""
-    from kerasft.compare import trials, ways
+    """Compares two ways, one of which continues a third; each tries two rates, for an epoch."""
+    from kerasft.compare import request, trials, ways
     from kerasft.compare.compare import compare_ways
 
+    def with_one_epoch(asked: Any, trial: Any) -> Any:
+        config = request.config_of(asked, trial)
+        once = {"epochs": 1} if hasattr(config.phases[0], "epochs") else {}
+        return config.model_copy(update={"phases": (config.phases[0].model_copy(update=once),)})
+
+    trials.config_of = with_one_epoch
     trials.rates_of = lambda name, config: ways.rates_of(name, config)[1:]
     once = {"phases.-1.blocks": 1, "phases.-1.epochs": 1}
     ways.WAYS["unfreeze"] = replace(ways.WAYS["unfreeze"], flags=once)
@@ -122,7 +128,7 @@ def _compare(here: Path) -> None:
         "model.weights": str(here.parent / "pretrained.weights.h5"),
         "model.image_size": 32,
     }
-    sets = ["augment.views=1", "cache.mode=on", "cache.batch=8", "phases.0.epochs=1"]
+    sets = ["augment.views=1", "cache.mode=on", "cache.batch=8"]
     compare_ways(flags, here / "out", sets=sets, ways=["lda", "unfreeze"], keep=True)
 
 
