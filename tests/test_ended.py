@@ -19,7 +19,7 @@ POINTS = [  # work, what it is about to do to which file, the how manieth time
     ("train", "fsync", ".part.run.json", 1),
     ("unfreeze", "fsync", ".part.config.toml", 0),
     ("unfreeze", "half", ".part.state-1.npz", 0),
-    ("unfreeze", "rename", "model.keras", 0),
+    ("unfreeze", "fsync", ".part.run.json", 1),
     ("unfreeze", "half", ".part.report.html", 0),
     ("clear", "remove", ".npy", 0),
     ("clear", "remove", ".json", 0),
