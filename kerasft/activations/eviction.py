@@ -356,10 +356,8 @@ def _evict(
     """
     sizes = {digest: size for digest, size, _ in reversed(_files(folder))}
     total, number, freed = sum(sizes.values()), 0, 0
-    left = sorted(_digests(folder) - set(sizes))
-    for digest in [*left, *sizes]:
-        # A killed removal leaves a description, or half a store, though the limit is met by now.
-        if until(total) and not (digest in left and len(digest) > TENSOR):
+    for digest in [*sorted(_digests(folder) - set(sizes)), *sizes]:
+        if until(total):
             break
         removed = None if digest in keep else _remove(folder, digest, held)
         if removed is not None:

@@ -301,13 +301,6 @@ def test_the_limit_is_kept_in_the_cache_and_what_is_over_it_goes(three):
     assert set_limit(three, 10**12) == (0, 0)
 
 
-def test_setting_a_limit_again_removes_what_a_killed_one_left(three):
-    (three / f"{C.digest}.npy").unlink()  # killed between the two files of a store
-    assert set_limit(three, 2 * SIZE) == (0, 0)
-    assert held(three) == ["A", "B"]
-    assert not (three / f"{C.digest}.json").exists()
-
-
 def test_a_limit_can_be_set_before_there_is_a_cache(tmp_path):
     assert set_limit(tmp_path / "cache", 5) == (0, 0)
     assert limit_of(tmp_path / "cache") == 5
