@@ -133,10 +133,12 @@ def test_a_new_version_takes_over_under_load_and_no_request_is_lost(made, folder
             thread.join()
         after = score_of(server.url)
     assert {status for _, status, *_ in got} == {200}
+    # On some processors the last bit depends on how many images are computed at once.
+    before, after = round(before, 5), round(after, 5)
     assert before != after
-    for _, _, *scores in got:  # each request was answered by one version, not by two
-        assert max(scores) - min(scores) < 1e-6  # batches of other sizes round differently
-    assert {scores[0] for number, _, *scores in got if number % 2} == {before, after}
+    answers = [(number, {round(score, 5) for score in scores}) for number, _, *scores in got]
+    assert {len(scores) for _, scores in answers} == {1}  # by one version each, not by two
+    assert {scores.pop() for number, scores in answers if number % 2} == {before, after}
 
 
 def test_the_old_version_is_reached_by_its_number_until_it_is_unloaded(versions, folder):
