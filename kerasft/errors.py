@@ -30,11 +30,12 @@ def readable(text: str) -> str:
     """
     text = _ENDLESS.sub(r"\1...", text)
     lines = text.split("\n")
-    return "\n".join(UNWRITABLE.sub(_escaped, line) for line in lines)
+    return "\n".join(map(escaped, lines))
 
 
-def _escaped(found: re.Match[str]) -> str:
-    return found[0].encode("unicode_escape").decode()
+def escaped(text: str) -> str:
+    """Returns a text with the characters of `UNWRITABLE` escaped, line ends too."""
+    return UNWRITABLE.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
 def first_line(error: BaseException) -> str:

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sized
 
-from kerasft.errors import UNWRITABLE
+from kerasft.errors import UNWRITABLE, escaped
 
 
 def size_text(size: int) -> str:
@@ -24,7 +24,7 @@ def is_writable(name: str) -> bool:
 
 def printable(name: str) -> str:
     """Escapes a name for messages and reports: control characters become `\\x07` and the like."""
-    return UNWRITABLE.sub(lambda found: found[0].encode("unicode_escape").decode(), name)
+    return escaped(name)
 
 
 def count(things: Sized | int, noun: str, verb: str = "") -> str:
