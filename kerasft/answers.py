@@ -65,8 +65,8 @@ def split_csv(
     return answers_csv(photos, given, predicted, scores[np.arange(len(best)), best], abstain)
 
 
-def read_right(path: Path) -> list[bool]:
-    """Reads from a table with labels whether each photo was predicted to be what it is.
+def read_labels(path: Path) -> list[tuple[str, str]]:
+    """Reads label and predicted label of each photo from a table with labels.
 
     Raises:
         UserError: the file is missing, or no such table.
@@ -79,4 +79,4 @@ def read_right(path: Path) -> list[bool]:
         raise UserError(f"{path} is damaged: {error}.") from error
     if not rows or rows[0] != COLUMNS or any(len(row) != len(COLUMNS) for row in rows):
         raise UserError(f"{path} is damaged: expected rows of {','.join(COLUMNS)}.")
-    return [label == predicted for _, label, predicted, *_ in rows[1:]]
+    return [(label, predicted) for _, label, predicted, *_ in rows[1:]]

@@ -1,6 +1,6 @@
 """Text for people: sizes in bytes, counts, lists, and names out of files."""
 
-from collections.abc import Mapping, Sized
+from collections.abc import Collection, Mapping, Sequence, Sized
 
 from kerasft.errors import UNWRITABLE, escaped
 
@@ -64,6 +64,23 @@ def in_line(names: list[str], most: int) -> str:
     """Lists the first names in one line, and the number of further ones: "a, b and 3 more"."""
     more = f" and {len(names) - most:,} more" if len(names) > most else ""
     return ", ".join(map(printable, names[:most])) + more
+
+
+def columns(rows: Sequence[Sequence[str]], right: Collection[int] = ()) -> list[str]:
+    """Writes rows as lines of aligned columns.
+
+    Args:
+        rows: rows of equal length, the title first.
+        right: numbers of the columns that are aligned on the right, from 0.
+    """
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [
+        "  ".join(
+            text.rjust(width) if column in right else text.ljust(width)
+            for column, (text, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    ]
 
 
 MOST_CLASSES = 20

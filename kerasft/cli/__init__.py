@@ -2,8 +2,9 @@
 
     main          defines the group `kerasft`, exit codes and Ctrl-C
     train         defines train, unfreeze-and-continue and find-lr
+    update        defines update
     use           defines evaluate, predict and export
-    compare, imports, backbones, cache, photos      define the other commands
+    compare, nets, cache, photos      define the other commands
     pages         defines guide and fields, the built-in documentation
     options       defines shared options, prints results
     terminal      shows progress and the log on stderr

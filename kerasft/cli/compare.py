@@ -13,7 +13,7 @@ from kerasft.cli.terminal import duration_text, loading, showing
 from kerasft.cli.wording import as_typed, field_option, fields_typed, for_terminal
 from kerasft.errors import UserError
 from kerasft.heads.methods import METHODS
-from kerasft.text import agreeing, count, printable
+from kerasft.text import agreeing, columns, count, printable
 
 if TYPE_CHECKING:  # scikit-learn and pydantic would start with every command
     from kerasft.compare.result import ComparisonResult, LeftOut
@@ -178,7 +178,7 @@ def runs_text(listed: "Sequence[ListedRun]", folder: Path) -> str:
         )
         for one in listed
     ]
-    lines = _columns((title, *rows), right=(3, 4))
+    lines = columns((title, *rows), right=(3, 4))
     problems = [
         f"{printable(str(one.path))} is {one.state}"
         + (f". Go on: {for_terminal(one.problem)}" if one.state == "interrupted" else "")
@@ -191,18 +191,6 @@ def runs_text(listed: "Sequence[ListedRun]", folder: Path) -> str:
 
 def _accuracy_text(score: "Score | None") -> str:
     return "" if score is None else f"{score.accuracy:.3f} of {score.n:,}"
-
-
-def _columns(rows: Sequence[tuple[str, ...]], right: Sequence[int] = ()) -> list[str]:
-    """Writes rows as lines of aligned columns, some of them aligned on the right."""
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    return [
-        "  ".join(
-            text.rjust(width) if column in right else text.ljust(width)
-            for column, (text, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in rows
-    ]
 
 
 @click.command()
@@ -232,7 +220,7 @@ def diff_text(found: "RunDiff") -> str:
         for split in ("validation", "test")
     ]
     parts = [
-        "\n".join(_columns([("accuracy", *names), *figures], right=(1, 2))),
+        "\n".join(columns([("accuracy", *names), *figures], right=(1, 2))),
         _differences_text("Settings", found.config, names),
         _differences_text("Versions and device", found.versions, names),
         _photos_text(found.photos, names),
@@ -247,7 +235,7 @@ def _differences_text(what: str, found: "Sequence[Difference]", names: Sequence[
     if not found:
         return f"{what}: the same."
     rows = [(one.name, _value_text(one.one), _value_text(one.other)) for one in found]
-    return "\n".join(_columns([(what.lower(), *names), *rows]))
+    return "\n".join(columns([(what.lower(), *names), *rows]))
 
 
 def _value_text(value: object) -> str:

@@ -13,13 +13,13 @@ from typing import Any
 import click
 
 from kerasft import __version__
-from kerasft.cli.backbones import backbones, blocks
 from kerasft.cli.cache import cache
 from kerasft.cli.compare import compare, diff, runs
-from kerasft.cli.imports import import_caffe, import_torch
+from kerasft.cli.nets import backbones, blocks, import_caffe, import_torch
 from kerasft.cli.pages import fields, guide
 from kerasft.cli.photos import check, sample_data
 from kerasft.cli.train import find_lr, train, unfreeze_and_continue
+from kerasft.cli.update import update
 from kerasft.cli.use import calibrate, evaluate, explain, export, predict, report, serve
 from kerasft.cli.wording import error_text
 from kerasft.errors import UserError, is_out_of_memory
@@ -92,6 +92,7 @@ for command in (
     train,
     unfreeze_and_continue,
     find_lr,
+    update,
     evaluate,
     predict,
     explain,

@@ -146,7 +146,7 @@ def train(
             plan = plan_run(loaded, progress=progress)
         print_result(plan.to_json(), plan_text, as_json=as_json)
         return
-    _offer_again(run_dir, ["kerasft", "train", "--run", str(run_dir), "--resume"], resume=resume)
+    offer_again(run_dir, ["kerasft", "train", "--run", str(run_dir), "--resume"], resume=resume)
     with showing() as progress:
         result = train_run(loaded, run_dir, resume=resume, progress=progress)
     print_result(result.to_json(), summary_text, as_json=as_json)
@@ -257,7 +257,7 @@ def unfreeze_and_continue(
         from kerasft.training.train import continue_run
 
     again = ["kerasft", "unfreeze-and-continue", str(run_dir), "--resume"]
-    _offer_again(run_dir, again, resume=resume)
+    offer_again(run_dir, again, resume=resume)
     with showing() as progress:
         result = continue_run(
             run_dir,
@@ -341,7 +341,7 @@ def _blocks(blocks: object, all_blocks: bool) -> object:
     return "all" if all_blocks else blocks
 
 
-def _offer_again(run: Path, command: list[str], *, resume: bool) -> None:
+def offer_again(run: Path, command: list[str], *, resume: bool) -> None:
     """Makes Ctrl-C print the command that continues the run.
 
     If the run's config has not changed, there is nothing to continue: training writes it first,

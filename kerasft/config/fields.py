@@ -323,6 +323,13 @@ class Data(Section):
         'weeds = ""}: several may be one class, "" leaves one out, and what is not named is its '
         "own class. Classes stand in the order of this table, others behind them by name.",
     )
+    added: tuple[StrictStr, ...] = Field(
+        default=(),
+        description='More places of photos, e.g. ["new/"]: their photos are added to those of the '
+        "source. Each is a folder, table or archive; what is said of the layout, the columns and "
+        "the labels is said of the source alone. Photos of a place without splits are training "
+        "photos if the source has splits.",
+    )
     validation: StrictFloat = Field(
         default=0.15,
         gt=0,
@@ -408,6 +415,14 @@ class Data(Section):
             except UserError as error:
                 raise ValueError(str(error).removeprefix(f"{name}: ")) from None
         return str(name) if isinstance(name, Path) else name
+
+    @field_validator("added", mode="before")
+    @classmethod
+    def _are_places(cls, added: object) -> object:
+        places = added if isinstance(added, list | tuple) else (added,)
+        if "" in places:
+            raise ValueError("expected folders, got ''.")
+        return tuple(str(one) if isinstance(one, Path) else one for one in places)
 
     @field_validator("columns", mode="before")
     @classmethod

@@ -172,6 +172,23 @@ def _validated(
     return config
 
 
+def changed(config: Config, flags: Mapping[str, object]) -> Config:
+    """Returns a config with other values of some fields, checked like those of `load_config`.
+
+    Args:
+        config: config of a run.
+        flags: values by dotted key; `"phases"` alone replaces all phases.
+
+    Raises:
+        UserError: all problems of the values, in one message. Exit code 2.
+    """
+    raw = config.model_dump(exclude_unset=True)
+    given, problems = parse_options(flags, ())
+    origins, wrong = put_over(raw, given)
+    make_absolute(raw, Path())
+    return _validated(raw, origins, problems + wrong, None)
+
+
 def append_phase(
     config: Config, *, flags: Mapping[str, object] | None = None, sets: Sequence[str] = ()
 ) -> Config:
@@ -250,10 +267,13 @@ def to_toml(config: Config, folder: Path) -> str:
         value = tree[section].get(key)
         if key == "weights":
             tree[section][key] = with_files(value, lambda path: _relative(path, folder))
+        elif key == "added":
+            tree[section][key] = [_relative(one, folder) if is_path(one) else one for one in value]
         elif value is not None and value != NO_RUN and is_path(value):
             tree[section][key] = _relative(value, folder)
-    if not config.data.classes:
-        del tree["data"]["classes"]
+    for key in ("added", "classes"):
+        if not tree["data"][key]:
+            del tree["data"][key]
     for phase in tree["phases"]:
         for field, owner in OWNERS.items():
             if phase.get("optimizer", owner) != owner:

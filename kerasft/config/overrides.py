@@ -42,6 +42,7 @@ def read_toml(path: Path) -> dict[str, Any]:
 
 PATHS = (
     ("data", "source"),
+    ("data", "added"),
     ("data", "data_dir"),
     ("data", "splits_from"),
     ("model", "weights"),
@@ -62,6 +63,11 @@ def make_absolute(tree: dict[str, Any], folder: Path) -> None:
         if not isinstance(table, dict):
             continue
         value = table.get(key)
+        if key == "added" and isinstance(value, list | tuple):
+            table[key] = [
+                absolute(one, folder) if isinstance(one, str | Path) and str(one) else one
+                for one in value
+            ]
         if key == "weights" and isinstance(value, list):
             if not all(isinstance(one, str) for one in value):
                 continue  # reported by the validation

@@ -157,8 +157,9 @@ def find_files(
         progress: receiver of events of stage "images", as files are read.
 
     Returns:
-        Present paths, in the order of `paths`. A file that was moved is found anywhere below the
-        root, by its contents; of several copies, one in a folder of the old name is preferred.
+        Present paths, in the order of `paths`. A file that was moved is found anywhere in the
+        folders of the place, by its contents; of several copies, one in a folder of the old name
+        is preferred.
 
     Raises:
         UserError: files that are missing or have changed, all at once.
@@ -183,7 +184,9 @@ def _find_files(
     endings = {PurePosixPath(paths[i]).suffix.lower() for i in lost}
     others = [
         path
-        for path in walk(root)
+        for below in place.below
+        if (root / below).is_dir()
+        for path in walk(root, below)
         if path not in settled and PurePosixPath(path).suffix.lower() in endings
     ]
     found_at: dict[str, list[str]] = {}

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from kerasft import run
-from kerasft.answers import read_right
+from kerasft.answers import read_labels
 from kerasft.config.load import load_config
 from kerasft.config.overrides import flat
 from kerasft.data.source import UNUSED
@@ -188,15 +188,12 @@ def _test(
     for of_run, record, own in zip(runs, records, photos, strict=True):
         if record.test is None:
             return None, f"{of_run.path} has no figures on test."
-        answered = _answers_of(of_run, record)
+        answered = answers_on_test(of_run, record)
         tested = [(digest, photo.label) for digest, photo in own if photo.split == "test"]
         if answered is None or len(answered) != len(tested):
-            return None, (
-                f"the answers of {of_run.path} on its test photos are not in it, as in runs of "
-                f"older versions. `evaluate_run({str(of_run.path)!r})` writes them."
-            )
+            return None, how_to_answer(of_run)
         pairs = zip(tested, answered, strict=True)
-        right.append({digest: (label, hit) for (digest, label), hit in pairs})
+        right.append({digest: (label, said == was) for (digest, label), (was, said) in pairs})
     mine, theirs = right
     same = [d for d in mine if d in theirs and mine[d][0] == theirs[d][0]]
     if not same:
@@ -212,12 +209,29 @@ def _test(
     ), ""
 
 
-def _answers_of(of_run: Run, record: RunRecord) -> list[bool] | None:
-    """Reads test.csv; None if it is missing, damaged, or belongs to another model.keras."""
+def answers_on_test(of_run: Run, record: RunRecord) -> list[tuple[str, str]] | None:
+    """Reads label and predicted label of each test photo, in the order of splits.csv.
+
+    Args:
+        of_run: the run.
+        record: its record, with figures on test.
+
+    Returns:
+        The answers; None if test.csv is missing, damaged, or belongs to another model.keras.
+    """
     try:
-        right = read_right(of_run.test_path)
+        answers = read_labels(of_run.test_path)
     except UserError:
         return None
     figures = record.test
-    ours = figures and right and abs(sum(right) / len(right) - figures.accuracy) < 1e-6
-    return right if ours else None
+    right = sum(label == predicted for label, predicted in answers)
+    ours = figures and answers and abs(right / len(answers) - figures.accuracy) < 1e-6
+    return answers if ours else None
+
+
+def how_to_answer(of_run: Run) -> str:
+    """Says that the answers of a run are not there, and how to get them."""
+    return (
+        f"the answers of {of_run.path} on its test photos are not in it, as in runs of older "
+        f"versions. `evaluate_run({str(of_run.path)!r})` writes them."
+    )

@@ -5,9 +5,10 @@ from collections.abc import Callable
 from kerasft.config.fields import Data
 from kerasft.config.source_names import TABLES, kind_of
 from kerasft.errors import UserError
-from kerasft.progress import Progress
+from kerasft.progress import Progress, silent
 from kerasft.sources.archives import find_archive
 from kerasft.sources.classes import mapped, refuse_unknown, tell_classes, with_classes
+from kerasft.sources.joined import joined
 from kerasft.sources.layouts import find_folder
 from kerasft.sources.photos import Listing, PhotoFolder
 from kerasft.sources.tables import find_csv, find_list, find_parquet
@@ -52,7 +53,7 @@ def list_photos(data: Data, progress: Progress) -> tuple[PhotoFolder, Listing]:
             field="data.columns",
             exit_code=2,
         )
-    by_label = SOURCES[kind](data, progress)
+    by_label = _by_label(data, progress)
     place = with_classes(by_label, data.classes)
     listed = by_label.read()
     if not data.classes:
@@ -60,6 +61,16 @@ def list_photos(data: Data, progress: Progress) -> tuple[PhotoFolder, Listing]:
     refuse_unknown(place.name, listed, data.classes)
     tell_classes(place.name, listed, data.classes)
     return place, mapped(listed, data.classes)
+
+
+def labels_of(data: Data) -> list[str]:
+    """Lists the labels of the photos of a source, before `data.classes` gives them names.
+
+    Raises:
+        UserError: see `find_photos` and `PhotoFolder.read`.
+    """
+    listed = _by_label(data, silent).read()
+    return sorted({label for labels in listed.classes.values() for label in labels})
 
 
 def find_photos(data: Data, progress: Progress) -> PhotoFolder:
@@ -72,4 +83,10 @@ def find_photos(data: Data, progress: Progress) -> PhotoFolder:
     Raises:
         UserError: the source cannot be found, read or unpacked.
     """
-    return with_classes(SOURCES[kind_of(data.source)](data, progress), data.classes)
+    return with_classes(_by_label(data, progress), data.classes)
+
+
+def _by_label(data: Data, progress: Progress) -> PhotoFolder:
+    """Finds the photos of the source and of the places that are added to it."""
+    added = [Data(source=one) for one in data.added]
+    return joined([SOURCES[kind_of(one.source)](one, progress) for one in (data, *added)])

@@ -61,9 +61,11 @@ class PhotoFolder:
         read: function that lists the photos. It is not called for a run that has its splits.csv.
         held: lock on the unpacked photos, which are not removed while this object exists; None
             if nothing was unpacked.
+        below: folders below the root that hold the photos, posix paths; "" is the root itself.
     """
 
     name: str
     root: Path
     read: Callable[[], Listing]
     held: object = None
+    below: tuple[str, ...] = ("",)

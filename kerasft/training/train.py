@@ -223,18 +223,19 @@ def _phase_json(planned: PhasePlan, trainable: Trainable | None) -> Mapping[str,
     return {**facts, **vars(planned.storing)}
 
 
-def plan_run(config: Config, *, progress: Progress = silent) -> DryRun:
+def plan_run(config: Config, *, found: Source | None = None, progress: Progress = silent) -> DryRun:
     """Checks config, data and weights, and returns what `train_run` would do. Trains nothing.
 
     Args:
         config: the config, from `load_config`.
+        found: the photos, if they have already been read; None reads them.
         progress: the callback that receives each `progress.Event`.
 
     Raises:
         UserError: a problem with config, photos or weights.
     """
     device = devices.prepare(config.device)
-    source = _scan(config, progress)
+    source = found or _scan(config, progress)
     plan, net = plan_new(config, source, device)
     images = len(source.indices("train"))
     phases = tuple(

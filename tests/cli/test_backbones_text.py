@@ -7,7 +7,7 @@ from kerasft.backbones.imagenet_files import (
     Variant,
     list_backbones,
 )
-from kerasft.cli.backbones import backbones_text, blocks_text
+from kerasft.cli.nets import backbones_text, blocks_text
 from kerasft.models.blocks import Block
 
 PLAIN = ListedBackbone(

@@ -1,6 +1,6 @@
 from pathlib import Path
 
-from kerasft.cli.imports import import_text
+from kerasft.cli.nets import import_text
 from kerasft.importers.caffe import CaffeImported
 from kerasft.importers.weights_writer import FilledLayer, Imported
 

@@ -20,7 +20,7 @@ from PIL import Image
 
 from kerasft.backbones.compatibility import backbone_of
 from kerasft.backbones.imagenet_classes import labels
-from kerasft.cli.imports import import_text
+from kerasft.cli.nets import import_text
 from kerasft.errors import UserError
 from kerasft.evaluation.predict import predict
 from kerasft.importers.caffe import import_caffe

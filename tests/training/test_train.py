@@ -18,7 +18,7 @@ from tiny_run import (
     without_seconds,
 )
 
-from kerasft.answers import read_right
+from kerasft.answers import read_labels
 from kerasft.config.load import load_config
 from kerasft.errors import UserError
 from kerasft.evaluation.evaluate import evaluate_run
@@ -70,7 +70,8 @@ def test_a_run_leaves_what_the_design_says_and_counts_every_image(trained):
         "test",
     ]
     assert (result["validation"]["n"], result["test"]["n"]) == (6, 6)  # 2 of 12, three classes
-    assert sum(read_right(run / "test.csv")) == round(6 * result["test"]["accuracy"])
+    right = sum(label == predicted for label, predicted in read_labels(run / "test.csv"))
+    assert right == round(6 * result["test"]["accuracy"])
     head = result["phases"][0]
     assert (head["name"], head["epochs"], head["frozen_proof"]) == ("head", 2, "equal")
     assert head["trainable_parameters"] == 4 * 3 + 3

@@ -1,16 +1,24 @@
-"""`kerasft backbones` and `kerasft blocks`: the available nets, and their blocks."""
+"""Pretrained nets: `kerasft backbones`, `blocks`, `import-caffe` and `import-torch`."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from kerasft.cli.options import json_option, print_result
-from kerasft.cli.terminal import loading
+from kerasft.cli.terminal import loading, showing
+from kerasft.text import columns, quoted
 
 if TYPE_CHECKING:
     from kerasft.backbones.imagenet_files import BackboneList, ListedBackbone
+    from kerasft.importers.weights_writer import Imported
     from kerasft.models.blocks import Block
+
+_FILE = click.Path(path_type=Path)
+_TO = click.option(
+    "--to", type=_FILE, required=True, metavar="FILE", help="File to write; its name ends in .h5."
+)
 
 
 @click.command()
@@ -59,7 +67,7 @@ def backbones_text(report: "BackboneList") -> str:
     backbones = report.backbones
     return "\n".join(
         [
-            *_table([_TITLE, *(_row(backbone) for backbone in backbones)]),
+            *columns([_TITLE, *(_row(backbone) for backbone in backbones)], right=range(1, 7)),
             "",
             "Sides are in pixels. Weights are downloaded when a backbone is first used; "
             "'here' is yes",
@@ -73,16 +81,6 @@ def backbones_text(report: "BackboneList") -> str:
             "`kerasft blocks NAME` lists what can be unfrozen after that.",
         ]
     )
-
-
-def _table(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Writes a table; its first and last columns are left-aligned, the others right-aligned."""
-    width = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = []
-    for name, *numbers, last in rows:
-        cells = [f"{n:>{w}}" for n, w in zip(numbers, width[1:-1], strict=True)]
-        lines.append("  ".join([f"{name:<{width[0]}}", *cells, last]))
-    return lines
 
 
 def _row(backbone: "ListedBackbone") -> tuple[str, ...]:
@@ -116,7 +114,7 @@ def _options(backbones: "Sequence[ListedBackbone]") -> list[str]:
         ]
     return [
         "Options follow a colon, as in MobileNet:alpha=0.75. There are ImageNet weights for",
-        *(f"  {line}" for line in _table(rows)),
+        *(f"  {line}" for line in columns(rows)),
         f"Any other value, and {' and '.join(others)}, needs --weights none.",
     ]
 
@@ -133,3 +131,93 @@ def blocks_text(blocks: "Sequence[Block]") -> str:
             f"{len(layers)}: {first_to_last}"
         )
     return "\n".join(lines)
+
+
+def _backbone_option(*names: str):  # type: ignore[no-untyped-def]
+    return click.option(
+        "--backbone",
+        type=click.Choice(names, case_sensitive=False),
+        required=True,
+        help="Backbone whose weights the file holds.",
+    )
+
+
+@click.command()
+@click.argument("prototxt", type=_FILE)
+@click.argument("caffemodel", type=_FILE)
+@_backbone_option("alexnet", "caffenet", "vgg16", "vgg19")
+@_TO
+@click.option(
+    "--mean",
+    type=_FILE,
+    metavar="FILE",
+    help="Mean image with which the model was trained (.binaryproto). Default: ImageNet's mean.",
+)
+@json_option
+def import_caffe(
+    prototxt: Path, caffemodel: Path, backbone: str, to: Path, mean: Path | None, as_json: bool
+) -> None:
+    """Converts a Caffe model to a file for --weights.
+
+    PROTOTXT is the definition of the net, which must match the backbone; CAFFEMODEL holds the
+    weights. Lists everything that was not used or did not fit.
+
+    \b
+    Example:
+        kerasft import-caffe deploy.prototxt caffenet.caffemodel --backbone caffenet --to net.h5
+        kerasft train --data photos/ --weights net.h5
+    """
+    from kerasft.importers import caffe
+
+    with showing() as progress:
+        result = caffe.import_caffe(
+            prototxt, caffemodel, backbone, to, mean=mean, progress=progress
+        )
+    print_result(result, import_text, as_json=as_json)
+
+
+@click.command()
+@click.argument("file", type=_FILE)
+@_backbone_option("alexnet", "vgg16", "vgg19")
+@_TO
+@json_option
+def import_torch(file: Path, backbone: str, to: Path, as_json: bool) -> None:
+    """Converts a state dict of torchvision to a file for --weights.
+
+    FILE is a .safetensors file. PyTorch's AlexNet differs from Caffe's (its backbone is
+    AlexNetOWT), and its VGG scales pixels differently (VGG16:mode=torch); the file that is written
+    selects the right backbone.
+
+    \b
+    Example:
+        kerasft import-torch vgg16.safetensors --backbone vgg16 --to net.h5
+        kerasft train --data photos/ --weights net.h5
+    """
+    from kerasft.importers import torchvision
+
+    with showing() as progress:
+        result = torchvision.import_torch(file, backbone, to, progress=progress)
+    print_result(result, import_text, as_json=as_json)
+
+
+def import_text(result: "Imported") -> str:
+    """Writes what was written to the file, what was not used, and the next command."""
+    from kerasft.importers.caffe import CaffeImported
+
+    parts = [
+        f"Wrote {result.file} ({result.bytes / 1e6:,.0f} MB): {result.parameters:,} "
+        f"parameters of {result.backbone}, {len(result.layers)} layers."
+    ]
+    if isinstance(result, CaffeImported):
+        levels = ", ".join(f"{channel:.2f}" for channel in result.mean)
+        spread = ""
+        if result.mean_spread:
+            spread = f"; the mean image differs from it by {result.mean_spread:.1f} at most"
+        parts.append(f"Mean of blue, green, red: {levels}{spread}.")
+    if result.left_out:
+        parts.append("Left out, because they do not fit:")
+        parts += [f"  {sentence}" for sentence in result.left_out]
+    if result.unused:
+        parts.append(f"Not used: {', '.join(map(quoted, result.unused))}.")
+    parts += ["", f"Next: kerasft train --data PHOTOS/ --weights {result.file}"]
+    return "\n".join(parts)
