@@ -34,6 +34,7 @@ Packages; each imports only those below it, and its `__init__` describes its mod
 
     cli           the command line: commands, and what they print
     compare       all ways to use a backbone, compared on one set of photos
+    updating      a new run from one whose photos or classes have changed
     checking      photos checked before training: bad files, copies, doubtful labels
     serving       a server: two APIs for programs, and a page for people
     evaluation    predictions of a model on photos, and its figures
@@ -89,6 +90,7 @@ Glossary:
         "imagenet:" and a name.
     temperature: the number that logits are divided by, so that scores mean what they say.
     trial: one way, tried by `compare` on one backbone with one split of the photos.
+    update: a new run from an old one, on the photos and classes as they are now.
     view: one version of an image: the plain one, or one that a seed has augmented.
     way: a manner of using a pretrained net, such as "linear" or "unfreeze"; `compare` tries them.
 """

@@ -5,7 +5,7 @@ Shapes: N images, K classes.
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -71,6 +71,32 @@ def read_labels(path: Path) -> list[tuple[str, str]]:
     Raises:
         UserError: the file is missing, or no such table.
     """
+    return [(label, predicted) for _, label, predicted, *_ in _rows(path)]
+
+
+def with_names(path: Path, names: Mapping[str, str]) -> str:
+    """Returns the text of a table with labels, in which classes have other names.
+
+    Args:
+        path: the table.
+        names: name of each class -> its new name.
+
+    Raises:
+        UserError: the file is missing, no such table, or has other classes.
+    """
+    of_cell = {str(cell(name)): new for name, new in names.items()}
+    text = io.StringIO()
+    table = csv.writer(text, lineterminator="\n")
+    table.writerow(COLUMNS)
+    for photo, label, predicted, *rest in _rows(path):
+        if not {label, predicted} <= set(of_cell):
+            raise UserError(f"{path} is damaged: it has other classes than its run.")
+        table.writerow([photo, cell(of_cell[label]), cell(of_cell[predicted]), *rest])
+    return text.getvalue()
+
+
+def _rows(path: Path) -> list[list[str]]:
+    """Reads the rows of a table below its title; raises UserError as `read_labels` does."""
     try:
         rows = list(csv.reader(io.StringIO(path.read_text("utf-8"), newline=""), strict=True))
     except OSError as error:
@@ -79,4 +105,4 @@ def read_labels(path: Path) -> list[tuple[str, str]]:
         raise UserError(f"{path} is damaged: {error}.") from error
     if not rows or rows[0] != COLUMNS or any(len(row) != len(COLUMNS) for row in rows):
         raise UserError(f"{path} is damaged: expected rows of {','.join(COLUMNS)}.")
-    return [(label, predicted) for _, label, predicted, *_ in rows[1:]]
+    return rows[1:]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from kerasft.cli.options import json_option, print_result, verify_option
+from kerasft.cli.options import json_option, print_result, set_option, verify_option
 from kerasft.cli.terminal import loading, showing
 from kerasft.cli.train import offer_again, plan_text, summary_text
 from kerasft.cli.wording import for_terminal
@@ -53,6 +53,7 @@ if TYPE_CHECKING:
     metavar="DIR",
     help="Directory of the new run. Default: that of RUN with -2, -3, ... behind it.",
 )
+@set_option
 @click.option("--resume", is_flag=True, help="Continues the interrupted new run in --run.")
 @click.option(
     "--dry-run", is_flag=True, help="Prints what has changed and the plan, but trains nothing."
@@ -68,6 +69,7 @@ def update(
     divide: Sequence[str],
     drop: Sequence[str],
     new: Path | None,
+    sets: Sequence[str],
     resume: bool,
     dry_run: bool,
     as_json: bool,
@@ -99,7 +101,7 @@ def update(
     )
     if dry_run:
         with showing() as progress:
-            found, plan = plan_update(old, asked, progress=progress)
+            found, plan = plan_update(old, asked, sets=sets, progress=progress)
         planned = plan.to_json()
         text = f"{changes_text(found)}\n\n{plan_text(planned)}"
         print_result({**found.to_json(), "plan": planned}, lambda _: text, as_json=as_json)
@@ -107,7 +109,7 @@ def update(
     new = new or _next_to(old)
     offer_again(new, ["kerasft", "train", "--run", str(new), "--resume"], resume=resume)
     with showing() as progress:
-        done = update_run(old, new, asked, resume=resume, progress=progress)
+        done = update_run(old, new, asked, sets=sets, resume=resume, progress=progress)
     print_result(done.to_json(), lambda _: update_text(done), as_json=as_json)
 
 

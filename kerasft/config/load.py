@@ -172,18 +172,19 @@ def _validated(
     return config
 
 
-def changed(config: Config, flags: Mapping[str, object]) -> Config:
+def changed(config: Config, flags: Mapping[str, object], sets: Sequence[str] = ()) -> Config:
     """Returns a config with other values of some fields, checked like those of `load_config`.
 
     Args:
         config: config of a run.
         flags: values by dotted key; `"phases"` alone replaces all phases.
+        sets: texts "key=value", as in `load_config`.
 
     Raises:
         UserError: all problems of the values, in one message. Exit code 2.
     """
     raw = config.model_dump(exclude_unset=True)
-    given, problems = parse_options(flags, ())
+    given, problems = parse_options(flags, sets)
     origins, wrong = put_over(raw, given)
     make_absolute(raw, Path())
     return _validated(raw, origins, problems + wrong, None)

@@ -3,6 +3,7 @@
     asked       what the user says about classes: renamed, merged, divided, dropped
     changes     what has changed: photos kept, new, gone, with another label; classes
     effect      both models on the old test photos, and what was forgotten
+    renamed     the new run where nothing but names of classes has changed
     update      `update_run`: from the old run's config to the new run
 
 The old run stays as it is. The new one has a config of its own, `data.classes` and `data.added`

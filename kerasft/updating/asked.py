@@ -90,7 +90,7 @@ def _taken(asked: Asked, now: Mapping[str, str]) -> Iterator[str]:
             merge = f"{','.join(same)}={new}"
             yield (
                 f"rename: {in_line(same, 20)} would all be {printable(new)}. To make one class of "
-                f"them: merge {printable(repr(merge))}."
+                f"them: `merge={printable(merge)}`."
             )
     for new, parts in asked.merge.items():
         named = {same_form(part) for part in parts}
@@ -103,7 +103,7 @@ def _taken(asked: Asked, now: Mapping[str, str]) -> Iterator[str]:
             merge = f"{','.join([*parts, *more])}={new}"
             yield (
                 f"merge: {printable(new)} is the name of another class. If that is to be part of "
-                f"the new one: merge {printable(repr(merge))}."
+                f"the new one: `merge={printable(merge)}`."
             )
 
 
@@ -118,7 +118,7 @@ def table_of(
         labels: labels that the photos have now.
 
     Returns:
-        Label -> class, only of labels that there are; {} if nothing has another name or place.
+        Label -> class, only of labels that there are; {} if no class has ever been changed.
     """
     given = {same_form(label): same_form(name) for label, name in before.items()}
     labels = sorted({same_form(label) for label in labels})
@@ -129,5 +129,4 @@ def table_of(
             own = [same_form(new)]
         named |= {label: new for label in own if label not in named}
     named |= {label: "" for label in labels if given.get(label) == ""}
-    asked = any(label != name for label, name in named.items())
-    return named if asked or before else {}
+    return named if before or any(old != new for old, new in now.items()) else {}

@@ -1,15 +1,14 @@
 """A new run from an old one: the same settings on the photos and classes as they are now."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from kerasft.config.fields import Config, Solved
 from kerasft.config.load import changed, load_config
 from kerasft.config.photo_names import same_form
-from kerasft.data.scan import scan_source
+from kerasft.data.scan import open_source, scan_source
 from kerasft.data.source import Source
 from kerasft.errors import UserError
 from kerasft.progress import Progress, silent
@@ -17,13 +16,14 @@ from kerasft.record import RunRecord, RunResult
 from kerasft.results import Result
 from kerasft.run import Run, how_to_resume, open_run, read_record
 from kerasft.sources.find import labels_of
-from kerasft.text import in_line
+from kerasft.text import count, in_line
 from kerasft.training.plan import of_older_version
 from kerasft.training.reopen import is_finished
 from kerasft.training.train import DryRun, plan_run, train_run
 from kerasft.updating.asked import Asked, classes_of, table_of
 from kerasft.updating.changes import Changes, changes_of, class_names_of
 from kerasft.updating.effect import Effect, effect_of
+from kerasft.updating.renamed import write_renamed
 
 log = logging.getLogger("kerasft")
 
@@ -63,14 +63,14 @@ class _Prepared:
 
 
 def plan_update(
-    run_dir: str | Path, asked: Asked, *, progress: Progress = silent
+    run_dir: str | Path, asked: Asked, *, sets: Sequence[str] = (), progress: Progress = silent
 ) -> tuple[Update, DryRun]:
     """Checks everything, and returns what `update_run` would do. Trains nothing.
 
     Raises:
         UserError: see `update_run`.
     """
-    ready = _prepared(run_dir, asked, progress)
+    ready = _prepared(run_dir, asked, sets, progress)
     return ready.update, plan_run(ready.config, found=ready.found, progress=progress)
 
 
@@ -79,6 +79,7 @@ def update_run(
     new_dir: str | Path,
     asked: Asked,
     *,
+    sets: Sequence[str] = (),
     resume: bool = False,
     progress: Progress = silent,
 ) -> Update:
@@ -93,6 +94,7 @@ def update_run(
         run_dir: the old run, finished.
         new_dir: directory of the new one; absent or empty.
         asked: what has become of photos and classes.
+        sets: texts "key=value" that set fields of the new config, as in `load_config`.
         resume: whether the new run was interrupted and is continued.
         progress: the callback that receives each `progress.Event`.
 
@@ -101,13 +103,33 @@ def update_run(
             taken (exit code 2); photos as in `scan.scan_source`, such as a class with too few.
             Nothing is written then.
     """
-    ready = _prepared(run_dir, asked, progress)
-    result = train_run(ready.config, new_dir, resume=resume, found=ready.found, progress=progress)
+    ready = _prepared(run_dir, asked, sets, progress)
+    new = Run(Path(new_dir))
+    if ready.update.changes.names_alone and not sets and not new.record_path.is_file():
+        result = _renamed(ready, new, progress)
+    else:
+        result = train_run(
+            ready.config, new.path, resume=resume, found=ready.found, progress=progress
+        )
     effect, why = effect_of(ready.old, open_run(Path(new_dir)), ready.now)
     return replace(ready.update, run=result, effect=effect, why=why)
 
 
-def _prepared(run_dir: str | Path, asked: Asked, progress: Progress) -> _Prepared:
+def _renamed(ready: _Prepared, new: Run, progress: Progress) -> RunResult:
+    """Writes the new run where nothing has changed but names of classes."""
+    old = ready.old
+    data = ready.config.data.model_copy(
+        update={"splits_from": load_config(old.config_path).data.splits_from}
+    )
+    config = load_config(old.config_path).model_copy(update={"data": data})
+    found = open_source(old.splits_path, old.classes_path, data, progress=progress)
+    log.info("Only names of classes have changed: the model stays as it is.")
+    return write_renamed(old, new, config, found, ready.now)
+
+
+def _prepared(
+    run_dir: str | Path, asked: Asked, sets: Sequence[str], progress: Progress
+) -> _Prepared:
     old = open_run(Path(run_dir))
     record, config = read_record(old), of_older_version(load_config(old.config_path))
     if not is_finished(record, config):
@@ -117,12 +139,22 @@ def _prepared(run_dir: str | Path, asked: Asked, progress: Progress) -> _Prepare
         )
     now = classes_of(asked, class_names_of(old))
     config = changed(config, {**_start(old, config, record), "data.splits_from": str(old.path)})
-    config = _with_photos(config, asked, now)
-    found = scan_source(
-        config.data, seed=config.seed, weights=config.model.weights, progress=progress
-    )
+    config = changed(_with_photos(config, asked, now), {}, sets)
+    try:
+        found = scan_source(
+            config.data, seed=config.seed, weights=config.model.weights, progress=progress
+        )
+    except UserError as error:
+        if error.field != "data.splits_from":
+            raise
+        raise UserError(
+            f"{config.data.source} has none of the photos of {old.path}, which are to be kept. "
+            "Pass all photos as they are now, or further ones as `added=SRC`.",
+            field="data" if asked.data else "",
+            exit_code=2,
+        ) from error
     changes = changes_of(old, found, now)
-    _refuse_what_is_lost(old, changes, now)
+    _refuse_nothing_and_loss(old, changes, now, sets)
     if record.abstention:
         log.info(
             "The threshold of %.3f belongs to the old model: `kerasft calibrate` sets a new one.",
@@ -133,7 +165,7 @@ def _prepared(run_dir: str | Path, asked: Asked, progress: Progress) -> _Prepare
     return _Prepared(old, config, found, now, update)
 
 
-def _start(old: Run, config: Config, record: RunRecord) -> dict[str, Any]:
+def _start(old: Run, config: Config, record: RunRecord) -> Mapping[str, object]:
     """Returns settings of what the new run begins with, and of its phases."""
     first = config.phases[0]
     if not isinstance(first, Solved) and first.blocks != 0:
@@ -161,13 +193,22 @@ def _with_photos(config: Config, asked: Asked, now: Mapping[str, str]) -> Config
     return changed(config, {"data.classes": table_of(now, config.data.classes, labels)})
 
 
-def _refuse_what_is_lost(old: Run, changes: Changes, now: Mapping[str, str]) -> None:
-    """Refuses photos that cannot be those of the run, and classes that lose all photos."""
+def _refuse_nothing_and_loss(
+    old: Run, changes: Changes, now: Mapping[str, str], sets: Sequence[str]
+) -> None:
+    """Refuses classes that lose all photos, and an update that changes nothing."""
+    same = changes.names_alone and all(one.before == (one.name,) for one in changes.classes)
+    if same and not sets:
+        raise UserError(
+            f"Nothing has changed since {old.path} was made: {count(changes.kept, 'photo')}, with "
+            "the same labels."
+        )
     lost = [name for name in changes.gone_classes if now[name]]
     if lost:
         raise UserError(
             f"No photo is left of {in_line(lost, 10)}. If the run is to forget "
-            f"{'this class' if len(lost) == 1 else 'these classes'}, drop "
-            f"{'it' if len(lost) == 1 else 'them'}; if the photos are elsewhere, pass all places.",
+            f"{'this class' if len(lost) == 1 else 'these classes'}, pass "
+            f"{' '.join(f'`drop={name}`' for name in lost[:10])}; if the photos are elsewhere, "
+            "pass all places.",
             exit_code=2,
         )

@@ -23,6 +23,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 from drawing import draw_photos
+from run_records import RECORD
 from tiny import TINY, tiny_constructor
 
 from kerasft.backbones.table import BACKBONES
@@ -45,10 +46,15 @@ from kerasft.export.measure import Accuracy
 from kerasft.export.parity import Proof
 from kerasft.importers.weights_writer import Imported
 from kerasft.progress import Event
+from kerasft.record import RunResult
 from kerasft.reports.diff import PhotosDiff, RunDiff
 from kerasft.reports.runs import ListedRun
 from kerasft.sample.draw import Sample
 from kerasft.serving.serve import Started
+from kerasft.updating.asked import Asked
+from kerasft.updating.changes import Changes, ClassChange
+from kerasft.updating.effect import ClassEffect, Effect, NewClass
+from kerasft.updating.update import Update
 
 RESULT = {
     "run": "runs/photos",
@@ -880,6 +886,7 @@ COMMANDS = [
     "serve",
     "train",
     "unfreeze-and-continue",
+    "update",
 ]
 PAGE = RunReport(Path("runs/photos/report.html"), "validation", 0.95, 812_345, 12.3)
 CHECKED = Checked(1, (), (), (), (), (), (), {"bee": 1}, (), (), (), "", "")
@@ -900,6 +907,36 @@ COMPARISON = ComparisonResult(
 LISTED = ListedRun(Path("a"), "MobileNetV2", "photos", "head", None, None, "", "finished")
 DIFFERENT = RunDiff(
     (LISTED, LISTED), (), (), PhotosDiff(1, 1, 1, 0, 0, (0, 0)), None, "a has no figures on test."
+)
+UPDATED = Update(
+    old=Path("runs/a"),
+    changes=Changes(
+        kept=36,
+        new=16,
+        gone=1,
+        dropped=0,
+        relabelled=2,
+        classes=(
+            ClassChange("pet", ("cat", "dog"), {"train": 20, "validation": 4, "test": 4}, 6),
+            ClassChange("owl", (), {"train": 8, "validation": 1, "test": 1}, 10),
+            ClassChange("hen", ("chicken",), {"train": 8, "validation": 3, "test": 3}, 0),
+        ),
+        gone_classes=("fly",),
+    ),
+    start="imagenet",
+    phases=("head",),
+    run=RunResult.of(Path("runs/a-2"), RECORD),
+    effect=Effect(
+        n=7,
+        before=5,
+        after=6,
+        only_before=0,
+        only_after=1,
+        p=1.0,
+        relabelled=1,
+        classes=(ClassEffect("pet", 4, 2, 4), ClassEffect("hen", 3, 3, 2)),
+        new_classes=(NewClass("owl", 1, 1, (0.2065, 1.0)),),
+    ),
 )
 IMPORTED = Imported("CaffeNet", Path("net.h5"), 1, 1, True, (), ())
 GROUPS = ["cache"]  # its commands are tested in test_cli_tables.py
@@ -944,6 +981,59 @@ def test_diff_prints_what_differs_or_json(replace):
     answer = json.loads(kerasft("diff runs/a runs/b --json").stdout)
     assert list(answer) == ["runs", "config", "versions", "photos", "test", "why"]
     assert answer["photos"]["test_trained_on"] == [0, 0]
+
+
+def test_update_says_what_has_changed_and_what_was_forgotten_first(replace):
+    calls = replace("updating.update.update_run", UPDATED)
+    options = "--data photos --add new --rename 'a=b=c' --merge '\"x, y\",dog=pet' --divide d=parts"
+    done = kerasft(f"update runs/a {options} --drop fly --set seed=1")
+    assert (done.exit_code, done.stdout) == (
+        0,
+        "36 photos of runs/a kept, 2 of them with another label, 16 new, 1 gone.\n"
+        "pet is made of cat, dog.\n"
+        "owl is a new class of 10 photos.\n"
+        "hen was called chicken.\n"
+        "fly is no class any more.\n\n"
+        "Test accuracy 0.900 (95% interval 0.769 to 0.960, 40 images)\n"
+        "Kept: phase head, epoch 1 of 6 (validation 0.950); frozen weights unchanged\n"
+        "Run: runs/a-2, 0:00. Next: kerasft unfreeze-and-continue runs/a-2\n\n"
+        "On 7 old test photos the old model has 5 right (0 alone), the new one 6 (1 alone): the "
+        "difference may well be chance (p = 1, McNemar).\n"
+        "1 old test photo has another label now and is not counted.\n\n"
+        "class  photos  before    now\n"
+        "hen         3   1.000  0.667\n"
+        "pet         4   0.500  1.000\n\n"
+        "new class  photos  right  95% interval\n"
+        "owl             1  1.000  0.206 to 1.000\n",
+    )
+    assert calls.arguments == (
+        Path("runs/a"),
+        Path("runs/a-2"),
+        Asked(
+            data="photos",
+            added=("new",),
+            rename={"a=b": "c"},
+            merge={"pet": ["x, y", "dog"]},
+            divide={"d": "parts"},
+            drop=("fly",),
+        ),
+    )
+    assert (calls.options["sets"], calls.options["resume"]) == (("seed=1",), False)
+    answer = json.loads(kerasft("update runs/a --json --run b").stdout)
+    assert list(answer) == ["old", "changes", "start", "phases", "run", "effect", "why"]
+    assert calls.arguments[1] == Path("b")
+
+
+def test_update_refuses_what_it_cannot_read():
+    for line, message in {
+        "--rename a": "--rename: expected A=B, got 'a'.",
+        "--merge a,b=": "--merge: expected A,B=C, got 'a,b='.",
+        "--divide =x": "--divide: expected A=SRC, got '=x'.",
+        "--resume": "--resume needs --run DIR, the run to continue.",
+        "": "runs/a: no such directory.",
+    }.items():
+        done = kerasft(f"update runs/a {line}")
+        assert (done.exit_code, done.stderr) == (2, f"Error: {message}\n")
 
 
 def test_there_are_these_commands():
@@ -991,6 +1081,7 @@ def test_the_examples_of_the_help_run(command, replace):
     replace("checking.check.check_photos", CHECKED)
     replace("compare.compare.compare_ways", COMPARISON)
     replace("reports.diff.diff_runs", DIFFERENT)
+    replace("updating.update.update_run", UPDATED)
     replace("importers.caffe.import_caffe", IMPORTED)
     replace("importers.torchvision.import_torch", IMPORTED)
     replace("sample.draw.draw_sample", Sample(Path("flowers"), 0, 5, {"lily": 5}))
