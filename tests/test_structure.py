@@ -437,7 +437,7 @@ SETTINGS = {
     "data.source": ["data.source=elsewhere"],
     "data.data_dir": ["data.data_dir=sets", "data.source=tfds:mnist"],
     "data.layout": ["data.layout=splits"],
-    "data.added": ["data.added=['more']"],
+    "data.added": ["data.added=['/more']"],
     "data.classes": ["data.classes={'weeds' = ''}"],
     "data.columns": ["data.columns=['label=breed']"],
     "data.label_from": ["data.label_from=([a-z]+)_"],
