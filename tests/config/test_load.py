@@ -69,6 +69,7 @@ def test_data_alone_is_a_whole_config(tmp_path, monkeypatch):
             "columns": (),
             "label_from": None,
             "data_dir": None,
+            "added": (),
             "classes": {},
             "validation": 0.15,
             "test": 0.15,
