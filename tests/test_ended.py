@@ -64,8 +64,8 @@ def test_a_process_that_ends_leaves_what_was_copied_at_that_moment(forker):
 @pytest.mark.parametrize(("work", "times"), [("train", 10), ("unfreeze", 10), ("compare", 10)])
 def test_random_moments_go_on_to_the_same_bits(forker, work, times):
     ended, chosen = forker.work(work), random.Random(0)
-    killed = 0
+    seconds, killed = ended.ask("seconds"), 0
     for _ in range(times):
-        killed += ended.ask("kill", chosen.uniform(0, ended.seconds))
+        killed += ended.ask("kill", chosen.uniform(0, seconds))
         assert ended.goes_on(None) == {}
     assert killed >= times / 2  # the control

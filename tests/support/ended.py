@@ -183,9 +183,7 @@ class Place:
 
         def go() -> Mapping[str, Any]:
             watch.start()
-            began = time.monotonic()
             counts = _counted(self.work.go, self.here)
-            seconds = time.monotonic() - began
             watch.finish()
             unplaced = [
                 str(path.relative_to(self.here))
@@ -197,7 +195,7 @@ class Place:
             if self.work.after:
                 self.work.after(self.here)
             found = {"boundaries": watch.boundaries, "unplaced": unplaced}
-            return {**found, "counts": counts, "seconds": seconds}
+            return {**found, "counts": counts}
 
         return {**self._child(go), "facts": self._facts()}
 
@@ -229,6 +227,13 @@ class Place:
         time.sleep(seconds)
         os.kill(child, signal.SIGKILL)
         return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
+
+    def seconds(self) -> float:
+        """Returns how long a child takes for the work when nothing is copied."""
+        self._begin()
+        began = time.monotonic()
+        self._child(lambda: self.work.go(self.here))
+        return time.monotonic() - began
 
     def digest(self, state: int) -> str:
         """Returns the digest of a state."""
@@ -355,7 +360,6 @@ class Ended:
         boundaries: boundaries of the whole work.
         unplaced: new files that were not renamed into their place when all is done.
         facts, counts: facts of the whole work, and what it has counted.
-        seconds: time that the whole work took.
     """
 
     def __init__(self, forker: Forker, name: str) -> None:
@@ -363,7 +367,7 @@ class Ended:
         whole = self.ask("whole")
         self.boundaries = [Boundary(*one) for one in whole["boundaries"]]
         self.unplaced, self.facts = whole["unplaced"], whole["facts"]
-        self.counts, self.seconds = whole["counts"], whole["seconds"]
+        self.counts = whole["counts"]
 
     @property
     def states(self) -> Mapping[int, Boundary]:

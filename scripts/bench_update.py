@@ -1,0 +1,145 @@
+"""`kerasft update` beside training on everything at once: accuracy, rows computed, time, forgetting.
+
+For each seed, on a folder of five classes:
+
+    first     a run on the first three classes
+    update    two classes are added, one is renamed, two are merged: `kerasft update`
+    at once   a new run on all photos and the new classes, with the splits of "update" and, as
+              whoever trains anew elsewhere, without a cache
+
+Both end with the same classes, splits and test photos. Rows are photos in a view that go through
+the pretrained net for the head. Seconds are those of whole processes. All of it is printed as a
+Markdown table, with the means and 95% intervals (Student's t) over the seeds.
+
+    python scripts/bench_update.py --data flowers5/ --seeds 5 --work work/
+"""
+
+import argparse
+import json
+import os
+import re
+import shutil
+import subprocess
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from bench_accuracy import interval
+from bench_two_phase import PROGRAM, machine
+
+STORED = re.compile(
+    r"computing frozen features once: ([\d,]+) images x (\d+) views \+ ([\d,]+) validation"
+    r"|computing frozen features of ([\d,]+) images"
+)
+
+
+class Done(NamedTuple):
+    """A command that has run: its JSON, its seconds, and the rows that it computed."""
+
+    answer: Any
+    seconds: float
+    rows: int
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--data", type=Path, required=True, help="folder with five class folders")
+    parser.add_argument("--backbone", default="MobileNetV2")
+    parser.add_argument("--seeds", type=int, default=5, help="how many")
+    parser.add_argument("--work", type=Path, required=True, help="folder for runs and the cache")
+    arguments = parser.parse_args()
+    names = sorted(path.name for path in arguments.data.iterdir() if path.is_dir())
+    if len(names) != 5:
+        parser.error(f"{arguments.data} holds {len(names)} classes; expected five.")
+    work = arguments.work.absolute()
+    work.mkdir(parents=True, exist_ok=True)
+    for part, some in {"first": names[:3], "second": names[3:]}.items():
+        (work / part).mkdir(exist_ok=True)
+        for name in some:
+            if not (work / part / name).exists():
+                (work / part / name).symlink_to((arguments.data / name).absolute())
+    rows = [bench(arguments, names, work, seed) for seed in range(arguments.seeds)]
+    print(f"{arguments.data.name}, {arguments.backbone}: {', '.join(names[:3])} first, then")
+    print(f"{names[3]} and {names[4]}; {names[0]} renamed, {names[1]} and {names[3]} merged.")
+    print(f"{json.dumps(machine())}\n")
+    print(table(rows))
+
+
+def bench(arguments: argparse.Namespace, names: list[str], work: Path, seed: int) -> dict[str, Any]:
+    """Runs all three programs with one seed; returns their figures."""
+    for run in ("a", "b", "c"):
+        shutil.rmtree(work / run, ignore_errors=True)
+    merged = f"{names[1]},{names[3]}=both"
+    classes = {names[0]: "renamed", names[1]: "both", names[3]: "both"}
+    mapped = ", ".join(f'"{label}" = "{name}"' for label, name in classes.items())
+    common = ["--backbone", arguments.backbone, "--seed", str(seed), "--set", "report=false"]
+    first = run(
+        "train", str(work / "first"), *common, "--run", str(work / "a"), cache=work / "cache"
+    )
+    update = run(
+        *("update", str(work / "a"), "--add", str(work / "second"), "--run", str(work / "b")),
+        *("--rename", f"{names[0]}=renamed", "--merge", merged),
+        cache=work / "cache",
+    )
+    shutil.rmtree(work / "empty", ignore_errors=True)
+    at_once = run(
+        *("train", str(work / "first"), *common, "--run", str(work / "c")),
+        *("--set", f'data.added=["{work}/second"]', "--set", f"data.classes={{{mapped}}}"),
+        *("--set", f"data.splits_from={work}/b"),
+        cache=work / "empty",
+    )
+    effect = update.answer["effect"]
+    return {
+        "update": update.answer["run"]["test"]["accuracy"],
+        "at once": at_once.answer["test"]["accuracy"],
+        "old before": effect["before"] / effect["n"],
+        "old after": effect["after"] / effect["n"],
+        "rows, first": first.rows,
+        "rows, update": update.rows,
+        "rows, at once": at_once.rows,
+        "s, first": first.seconds,
+        "s, update": update.seconds,
+        "s, at once": at_once.seconds,
+    }
+
+
+def run(*arguments: str, cache: Path) -> Done:
+    """Runs a command of kerasft in a process of its own."""
+    began = time.perf_counter()
+    done = subprocess.run(
+        [*PROGRAM, *arguments, "--json"],
+        env={**os.environ, "KERASFT_CACHE": str(cache)},
+        capture_output=True,
+        text=True,
+    )
+    seconds = time.perf_counter() - began
+    if done.returncode:
+        raise SystemExit(done.stderr)
+    rows = 0
+    for images, views, validation, some in STORED.findall(done.stderr):
+        whole = _number(images) * _number(views) + _number(validation)
+        rows += _number(some) if some else whole
+    return Done(json.loads(done.stdout), seconds, rows)
+
+
+def _number(text: str) -> int:
+    return int(text.replace(",", "") or 0)
+
+
+def table(rows: Sequence[dict[str, Any]]) -> str:
+    """Writes a line for each seed, and the means with their intervals."""
+    names = list(rows[0])
+    lines = [f"| seed | {' | '.join(names)} |", f"| --- |{' ---: |' * len(names)}"]
+    for seed, row in enumerate(rows):
+        cells = [f"{row[n]:.3f}" if row[n] <= 1 else f"{row[n]:,.0f}" for n in names]
+        lines.append(f"| {seed} | {' | '.join(cells)} |")
+    if len(rows) > 1:
+        for mine, other in (("update", "at once"), ("old after", "old before")):
+            points = interval([100 * (row[mine] - row[other]) for row in rows])
+            lines.append(f"\n{mine} - {other}: {points} points.")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()
