@@ -1,4 +1,4 @@
-"""`kerasft update` beside training on everything at once: accuracy, rows computed, time, forgetting.
+"""`kerasft update` beside training on everything at once: accuracy, rows, time, forgetting.
 
 For each seed, on a folder of five classes:
 
@@ -68,8 +68,8 @@ def main() -> None:
 
 def bench(arguments: argparse.Namespace, names: list[str], work: Path, seed: int) -> dict[str, Any]:
     """Runs all three programs with one seed; returns their figures."""
-    for run in ("a", "b", "c"):
-        shutil.rmtree(work / run, ignore_errors=True)
+    for name in ("a", "b", "c"):
+        shutil.rmtree(work / name, ignore_errors=True)
     merged = f"{names[1]},{names[3]}=both"
     classes = {names[0]: "renamed", names[1]: "both", names[3]: "both"}
     mapped = ", ".join(f'"{label}" = "{name}"' for label, name in classes.items())

@@ -33,30 +33,33 @@ class Asked:
     drop: Sequence[str] = ()
 
 
-def classes_of(asked: Asked, class_names: Sequence[str]) -> dict[str, str]:
+def classes_of(asked: Asked, class_names: Sequence[str], new: Sequence[str] = ()) -> dict[str, str]:
     """Returns what each class of a run is called now, in their order; "" for one that is gone.
 
     Args:
         asked: what is to become of them.
         class_names: K names.
+        new: labels of photos that are no classes of the run; they follow in what is returned, and
+            can be merged, renamed and dropped like classes.
 
     Raises:
         UserError: all that is wrong, at once: unknown classes, one that is named twice, and names
             that are taken. Exit code 2.
     """
-    known = {same_form(name): name for name in class_names}
+    names = [*class_names, *new]
+    known = {same_form(name): name for name in names}
     given = [
         *((old, new, "rename") for old, new in asked.rename.items()),
         *((old, new, "merge") for new, parts in asked.merge.items() for old in parts),
         *((old, "", "divide") for old in asked.divide),
         *((old, "", "drop") for old in asked.drop),
     ]
-    now = {name: name for name in class_names}
+    now = {name: name for name in names}
     now |= {known[same_form(old)]: new for old, new, _ in given if same_form(old) in known}
     times = Counter(known.get(same_form(old)) for old, *_ in given)
     problems = [
         *(
-            f"{how}: the run has no class {printable(repr(old))}.{did_you_mean(old, class_names)}"
+            f"{how}: the run has no class {printable(repr(old))}.{did_you_mean(old, names)}"
             for old, _, how in given
             if same_form(old) not in known
         ),
@@ -72,7 +75,8 @@ def classes_of(asked: Asked, class_names: Sequence[str]) -> dict[str, str]:
         raise UserError(
             "The classes can't be changed so:"
             + listing(problems, 20)
-            + f"\n  Classes of the run: {in_line(list(class_names), 20)}.",
+            + f"\n  Classes of the run: {in_line(list(class_names), 20)}."
+            + (f" New: {in_line(list(new), 20)}." if new else ""),
             exit_code=2,
         )
     return now
@@ -107,13 +111,37 @@ def _taken(asked: Asked, now: Mapping[str, str]) -> Iterator[str]:
             )
 
 
+def new_labels(
+    asked: Asked, class_names: Sequence[str], before: Mapping[str, str], labels: Sequence[str]
+) -> list[str]:
+    """Returns the labels of photos that belong to no class of a run.
+
+    Args:
+        asked: what is to become of the classes. The new name of one whose photos have no other
+            label any more is that class.
+        class_names: names of the run's classes.
+        before: `data.classes` of the run.
+        labels: labels that the photos have now.
+    """
+    given = {same_form(label): same_form(name) for label, name in before.items()}
+    classes = {same_form(name) for name in class_names}
+    of_label = {label: given.get(same_form(label), same_form(label)) for label in labels}
+    there = set(of_label.values())
+    moved = {new for old, new in asked.rename.items() if same_form(old) not in there}
+    return [
+        label
+        for label, name in of_label.items()
+        if name and name not in classes and label not in moved
+    ]
+
+
 def table_of(
     now: Mapping[str, str], before: Mapping[str, str], labels: Sequence[str]
 ) -> dict[str, str]:
     """Returns `data.classes` for the new run: the classes stay in the order of the old run.
 
     Args:
-        now: what each class of the old run is called now, see `classes_of`.
+        now: what each class of the old run, and each new label, is called now, see `classes_of`.
         before: `data.classes` of the old run.
         labels: labels that the photos have now.
 

@@ -90,6 +90,7 @@ def changes_of(run: Run, found: Source, now: Mapping[str, str]) -> Changes:
         found: photos of the new one.
         now: what each class of the old run is called now, "" for one that is left out.
     """
+    now = {name: now[name] for name in class_names_of(run)}  # no new labels
     old = photos_of(run)
     rows = read_rows(run.splits_path, len(now))
     pixels = found.pixels or found.digests

@@ -86,6 +86,7 @@ def effect_of(old: Run, new: Run, now: Mapping[str, str]) -> tuple[Effect | None
     Returns:
         The comparison and "", or None and the reason.
     """
+    now = {name: now[name] for name in class_names_of(old)}  # no new labels
     before, why = _answered(old)
     after, why_new = _answered(new)
     if before is None or after is None:

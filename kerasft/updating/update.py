@@ -20,7 +20,7 @@ from kerasft.text import count, in_line
 from kerasft.training.plan import of_older_version
 from kerasft.training.reopen import is_finished
 from kerasft.training.train import DryRun, plan_run, train_run
-from kerasft.updating.asked import Asked, classes_of, table_of
+from kerasft.updating.asked import Asked, classes_of, new_labels, table_of
 from kerasft.updating.changes import Changes, changes_of, class_names_of
 from kerasft.updating.effect import Effect, effect_of
 from kerasft.updating.renamed import write_renamed
@@ -137,9 +137,9 @@ def _prepared(
             f"{old.path} was interrupted before it was finished. Finish it first: "
             f"`{how_to_resume(old)}`"
         )
-    now = classes_of(asked, class_names_of(old))
     config = changed(config, {**_start(old, config, record), "data.splits_from": str(old.path)})
-    config = changed(_with_photos(config, asked, now), {}, sets)
+    config, now = _with_photos(config, asked, class_names_of(old))
+    config = changed(config, {}, sets)
     try:
         found = scan_source(
             config.data, seed=config.seed, weights=config.model.weights, progress=progress
@@ -175,13 +175,19 @@ def _start(old: Run, config: Config, record: RunRecord) -> Mapping[str, object]:
     return {**start, "phases": [first.model_dump(exclude_unset=True)]}
 
 
-def _with_photos(config: Config, asked: Asked, now: Mapping[str, str]) -> Config:
-    """Returns the config with the places of the photos, and with the table of classes."""
+def _with_photos(
+    config: Config, asked: Asked, class_names: Sequence[str]
+) -> tuple[Config, Mapping[str, str]]:
+    """Puts the places of the photos and the table of classes into a config.
+
+    Returns:
+        The config, and what each class of the old run and each new label is called now.
+    """
     source = {} if asked.data is None else {"data.source": asked.data, "data.data_dir": None}
-    before = () if asked.data else config.data.added  # SRC is the whole new set
+    kept = () if asked.data else config.data.added  # SRC is the whole new set
     divided = tuple(asked.divide.values())
-    config = changed(config, {**source, "data.added": [*before, *asked.added, *divided]})
-    labels = labels_of(config.data)
+    config = changed(config, {**source, "data.added": [*kept, *asked.added, *divided]})
+    labels, before = labels_of(config.data), config.data.classes
     for name, place in asked.divide.items():
         parts = labels_of(config.data.model_copy(update={"source": place, "added": ()}))
         if same_form(name) in map(same_form, parts):
@@ -190,7 +196,8 @@ def _with_photos(config: Config, asked: Asked, now: Mapping[str, str]) -> Config
                 "photos there the name of a new class.",
                 exit_code=2,
             )
-    return changed(config, {"data.classes": table_of(now, config.data.classes, labels)})
+    now = classes_of(asked, class_names, new_labels(asked, class_names, before, labels))
+    return changed(config, {"data.classes": table_of(now, before, labels)}), now
 
 
 def _refuse_nothing_and_loss(

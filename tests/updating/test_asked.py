@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from kerasft.errors import UserError
 from kerasft.sources.classes import mapped
 from kerasft.sources.photos import Listing, Photo
-from kerasft.updating.asked import Asked, classes_of, table_of
+from kerasft.updating.asked import Asked, classes_of, new_labels, table_of
 
 NAMES = ("ant", "bee", "cat")
 
@@ -47,6 +47,36 @@ def test_all_that_is_wrong_is_said_at_once():
         "`merge=ant,bee,cat=cat`.\n"
         "  Classes of the run: ant, bee, cat."
     )
+
+
+def test_new_labels_are_merged_with_classes_and_get_other_names():
+    asked = Asked(merge={"ant": ["ant", "ants"]}, rename={"cow": "cattle"}, drop=["fog"])
+    new = new_labels(
+        asked, NAMES, {"stone": "", "hive": "bee"}, ["ants", "cow", "fog", "stone", "hive"]
+    )
+    assert new == ["ants", "cow", "fog"]
+    now = classes_of(asked, NAMES, new)
+    assert now == {
+        "ant": "ant",
+        "bee": "bee",
+        "cat": "cat",
+        "ants": "ant",
+        "cow": "cattle",
+        "fog": "",
+    }
+    table = table_of(now, {}, ["ant", "ants", "bee", "cat", "cow", "fog"])
+    assert table == {
+        "ant": "ant",
+        "bee": "bee",
+        "cat": "cat",
+        "ants": "ant",
+        "cow": "cattle",
+        "fog": "",
+    }
+    # The folder was renamed, too: not a new class of that name.
+    assert new_labels(Asked(rename={"bee": "hornet"}), NAMES, {}, ["ant", "cat", "hornet"]) == []
+    with pytest.raises(UserError, match="rename: bee, hornet would all be hornet"):
+        classes_of(Asked(rename={"bee": "hornet"}), NAMES, ["hornet"])
 
 
 def test_a_rename_onto_another_class_is_a_merge_and_says_so():
