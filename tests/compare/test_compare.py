@@ -19,6 +19,7 @@ from kerasft.compare.entry import Entry
 from kerasft.compare.request import Request, Trial
 from kerasft.compare.result import LeftOut
 from kerasft.compare.trials import Comparison, photos_of
+from kerasft.compare.ways import WAYS
 from kerasft.config.load import load_config
 from kerasft.errors import UserError
 from kerasft.models import bundle
@@ -26,7 +27,8 @@ from kerasft.progress import silent
 from kerasft.run import Run, read_answers, read_record
 from kerasft.training.train import continue_run, train_run
 
-pytestmark = pytest.mark.usefixtures("tiny_backbone")
+pytestmark = pytest.mark.usefixtures("tiny_backbone", "few_epochs")
+EPOCHS = 12
 FLAGS = {"model.weights": "none", "model.image_size": 32}
 SETS = ("augment.views=2",)
 
@@ -51,7 +53,16 @@ def names(result):
 
 
 @pytest.fixture(scope="module")
-def compared(tiny_backbone, tmp_path_factory):
+def few_epochs():
+    """Lets the way "linear" train 12 epochs: from random weights it would train all blocks 100."""
+    with pytest.MonkeyPatch.context() as patch:
+        row = replace(WAYS["linear"], flags={"phases.0.epochs": EPOCHS})
+        patch.setitem(WAYS, "linear", row)
+        yield
+
+
+@pytest.fixture(scope="module")
+def compared(tiny_backbone, few_epochs, tmp_path_factory):
     folder = tmp_path_factory.mktemp("compare")
     photos = draw_photos(folder / "photos")
     told = Told()
@@ -89,8 +100,8 @@ def test_the_validation_answers_of_all_that_was_tried_are_kept(compared):
     entries = folder / "out" / "entries"
     kept = read_answers(entries / "Tiny-linear-seed0-1.npz")["linear"]
     entry = json.loads((entries / "Tiny-linear-seed0-1.json").read_text())
-    # 3 rates, at most 100 epochs of each, 6 images.
-    assert 3 * 10 < len(kept.losses) <= 3 * 100
+    # 3 rates, 12 epochs of each, 6 images.
+    assert len(kept.losses) == 3 * EPOCHS
     assert kept.losses.shape == kept.right.shape == (entry["chosen_among"], 6)
     # The lowest mean loss is that of the chosen epoch of the chosen rate.
     best = kept.losses.mean(axis=1).argmin()
