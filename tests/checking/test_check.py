@@ -22,14 +22,19 @@ def photos(tmp_path):
     return draw_photos(tmp_path / "photos", per_class=12)
 
 
-def check(photos, *options):
-    done = CliRunner().invoke(main, ["check", str(photos), "--weights", "sample", *options])
+pytestmark = pytest.mark.usefixtures("tiny_backbone")
+TINY = ("--backbone", "Tiny", "--weights", "none", "--image-size", "32")
+SAMPLE = ("--weights", "sample")  # for tests of suspects; the others need no features
+
+
+def check(photos, *options, net=TINY):
+    done = CliRunner().invoke(main, ["check", str(photos), *net, *options])
     return done.exit_code, done.stdout
 
 
 def test_photos_that_train_takes_give_0_and_a_label_that_is_wrong_is_suspected(photos):
     (photos / "circle/circle-003.jpg").rename(photos / "stripes/wrong.jpg")
-    status, text = check(photos, "--json")
+    status, text = check(photos, "--json", net=SAMPLE)
     found = json.loads(text)
     assert (status, found["refused"], found["left_out"]) == (0, "", "")
     assert (found["files"], found["unreadable"], found["converted"]) == (36, [], [])
@@ -42,7 +47,7 @@ def test_photos_that_train_takes_give_0_and_a_label_that_is_wrong_is_suspected(p
 def test_what_train_refuses_gives_1_and_is_said(photos):
     (photos / "cross/broken.jpg").write_bytes(b"\xff\xd8\xff")
     (photos / "circle/circle-003.jpg").rename(photos / "stripes/wrong.jpg")
-    status, text = check(photos)
+    status, text = check(photos, net=SAMPLE)
     assert status == 1
     assert "  stripes/wrong.jpg: stripes, or rather circle?" in text  # labels of the good photos
     assert "Cannot be used (1):\n  cross/broken.jpg: is truncated" in text
@@ -64,7 +69,8 @@ def test_what_is_plain_depends_on_the_background(photos):
     Image.fromarray(icon).save(photos / "cross/icon.png")
     for background, plain in (("white", ()), ("black", ("cross/icon.png",))):
         flags = {"data.source": str(photos), "data.background": background}
-        assert check_photos({**flags, "model.weights": "sample"}).plain == plain
+        net = {"model.backbone": "Tiny", "model.weights": "none", "model.image_size": 32}
+        assert check_photos({**flags, **net}).plain == plain
 
 
 def test_an_entry_that_is_too_long_takes_two_lines(photos):
@@ -178,7 +184,7 @@ def test_an_option_that_is_wrong_gives_2(photos, option):
 
 
 def test_a_line_that_all_looks_at_the_photos_would_show_is_shown_once(photos):
-    done = CliRunner().invoke(main, ["check", str(photos), "--weights", "sample"])
+    done = CliRunner().invoke(main, ["check", str(photos), *TINY])
     assert done.stderr.count("36 images read") == 1
 
 
@@ -226,7 +232,7 @@ def test_a_page_shows_what_was_found_with_pictures(photos, tmp_path):
     (photos / "circle/circle-003.jpg").rename(photos / "stripes/wrong.jpg")
     shutil.copy(photos / "cross/cross-000.png", photos / "cross/again.png")
     to = tmp_path / "photos.html"
-    status, text = check(photos, "--html", str(to))
+    status, text = check(photos, "--html", str(to), net=SAMPLE)
     assert (status, text.splitlines()[-1]) == (0, f"With pictures: {to}")
     page = Page(to)
     assert page.unclosed == [] and page.from_elsewhere() == []

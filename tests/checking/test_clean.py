@@ -17,6 +17,9 @@ from kerasft.progress import silent
 from kerasft.sources.find import list_photos
 from kerasft.sources.photos import Photo
 
+pytestmark = pytest.mark.usefixtures("tiny_backbone")
+TINY = ("--backbone", "Tiny", "--weights", "none", "--image-size", "32")
+
 
 @pytest.fixture
 def photos(tmp_path):
@@ -24,7 +27,7 @@ def photos(tmp_path):
 
 
 def fix(photos, to, *options):
-    command = ["check", str(photos), "--weights", "sample", "--fix-to", str(to), *options]
+    command = ["check", str(photos), *TINY, "--fix-to", str(to), *options]
     return CliRunner().invoke(main, command)
 
 
