@@ -4,53 +4,20 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
-from run_records import RECORD
+from run_records import RECORD, SPLITS, put
 
-from kerasft.answers import split_csv
 from kerasft.cli.compare import diff_text
-from kerasft.config.load import append_phase, load_config, to_toml
-from kerasft.data.splits import write_rows
 from kerasft.errors import UserError
-from kerasft.files import write_atomic
 from kerasft.metrics import Figures
 from kerasft.record import Device
 from kerasft.reports.diff import AnswersDiff, PhotosDiff, diff_runs
-from kerasft.run import create_run, write_record
-
-NAMES = ("ant", "bee")
-SPLITS = ["train"] * 4 + ["validation"] * 2 + ["test"] * 8
+from kerasft.run import write_record
 
 
 @pytest.fixture(autouse=True)
 def in_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-
-
-def put(path, wrong=(), *, splits=SPLITS, names=NAMES, flags=None, phases=1, **record):
-    """Makes a run of 14 photos, whose digests are their numbers; `wrong` names test photos."""
-    run = create_run(Path(path), resume=False)
-    config = load_config(None, flags={"data.source": "photos", **(flags or {})})
-    for _ in range(phases - 1):
-        config = append_phase(config)
-    run.config_path.write_text(to_toml(config, run.path))
-    rows = [
-        (f"{path}-{i}.jpg", i % 2, split, f"{i:032x}", "", "", "") for i, split in enumerate(splits)
-    ]
-    write_rows(run.splits_path, rows)
-    run.classes_path.write_text("".join(f"{name}\n" for name in names))
-    tested = [i for i, split in enumerate(splits) if split == "test"]
-    labels = np.array([i % 2 for i in tested])
-    logits = np.eye(2)[[1 - k if i in wrong else k for i, k in zip(tested, labels, strict=True)]]
-    write_atomic(
-        run.test_path,
-        split_csv([rows[i][0] for i in tested], labels, names, logits, logits),
-    )
-    right = len(tested) - len(wrong)
-    made = replace(RECORD, test=Figures(right / len(tested), 0.2, len(tested)), **record)
-    write_record(run, made)
-    return run
 
 
 def test_answers_are_compared_on_the_test_photos_that_both_have():
