@@ -148,8 +148,12 @@ def _of_comparison(here: Path) -> Mapping[str, Any]:
 
 
 def _without_measured(record: Any) -> Any:
-    """Returns JSON of a comparison without its times."""
-    hidden = ("ms_per_image", "pass_seconds", "train_seconds")
+    """Returns JSON of a comparison without its times, and without the size of model.keras.
+
+    That depends on the names that Keras gives the layers, and so on how many models a process has
+    built before.
+    """
+    hidden = ("ms_per_image", "pass_seconds", "train_seconds", "size_mb")
     if isinstance(record, dict):
         kept = {key: value for key, value in record.items() if key not in hidden}
         return without_times({key: _without_measured(value) for key, value in kept.items()})

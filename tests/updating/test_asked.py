@@ -102,6 +102,10 @@ def test_the_table_has_the_labels_that_there_are_in_the_order_of_the_classes():
     ]
 
 
+def test_the_table_of_the_old_run_stays_where_nothing_is_asked():
+    assert table_of({"pet": "pet"}, {"cat": "pet"}, ["cat", "owl"]) == {"cat": "pet"}
+
+
 def test_a_folder_that_has_the_new_name_already_keeps_the_place_of_the_class():
     table = table_of({"ant": "zebra", "bee": "bee"}, {}, ["bee", "zebra"])
     assert list(table.items()) == [("zebra", "zebra"), ("bee", "bee")]
