@@ -1,6 +1,6 @@
 """The photos of a source, found: a function for each kind of `source_names.KINDS`."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from kerasft.config.fields import Data
 from kerasft.config.source_names import TABLES, kind_of
@@ -63,14 +63,16 @@ def list_photos(data: Data, progress: Progress) -> tuple[PhotoFolder, Listing]:
     return place, mapped(listed, data.classes)
 
 
-def labels_of(data: Data) -> list[str]:
+def list_labels(data: Data) -> Mapping[str, tuple[str, ...]]:
     """Lists the labels of the photos of a source, before `data.classes` gives them names.
+
+    Returns:
+        Split -> its labels, sorted; the only key is "" if there are no splits.
 
     Raises:
         UserError: see `find_photos` and `PhotoFolder.read`.
     """
-    listed = _by_label(data, silent).read()
-    return sorted({label for labels in listed.classes.values() for label in labels})
+    return _by_label(data, silent).read().classes
 
 
 def find_photos(data: Data, progress: Progress) -> PhotoFolder:

@@ -5,23 +5,23 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from kerasft.config.fields import Config, Solved
+from kerasft.config.fields import Config, Data, Solved
 from kerasft.config.load import changed, load_config
 from kerasft.config.photo_names import same_form
 from kerasft.data.scan import open_source, scan_source
-from kerasft.data.source import Source
+from kerasft.data.source import UNUSED, Source
 from kerasft.errors import UserError
 from kerasft.progress import Progress, silent
 from kerasft.record import RunRecord, RunResult
 from kerasft.results import Result
 from kerasft.run import Run, how_to_resume, open_run, read_record
-from kerasft.sources.find import labels_of
-from kerasft.text import count, in_line
+from kerasft.sources.find import list_labels
+from kerasft.text import count, in_line, listing, printable
 from kerasft.training.plan import of_older_version
 from kerasft.training.reopen import is_finished
 from kerasft.training.train import DryRun, plan_run, train_run
 from kerasft.updating.asked import Asked, classes_of, new_labels, table_of
-from kerasft.updating.changes import Changes, changes_of, class_names_of
+from kerasft.updating.changes import Changes, changes_of, class_names_of, photos_of
 from kerasft.updating.effect import Effect, effect_of
 from kerasft.updating.renamed import write_renamed
 
@@ -105,8 +105,11 @@ def update_run(
     """
     ready = _prepared(run_dir, asked, sets, progress)
     new = Run(Path(new_dir))
-    if ready.update.changes.names_alone and not sets and not new.record_path.is_file():
-        result = _renamed(ready, new, progress)
+    if ready.update.changes.names_alone and not sets:
+        whole = resume and new.record_path.is_file()  # it is written at once
+        result = (
+            RunResult.of(new.path, read_record(new)) if whole else _renamed(ready, new, progress)
+        )
     else:
         result = train_run(
             ready.config, new.path, resume=resume, found=ready.found, progress=progress
@@ -137,8 +140,8 @@ def _prepared(
             f"{old.path} was interrupted before it was finished. Finish it first: "
             f"`{how_to_resume(old)}`"
         )
-    config = changed(config, {**_start(old, config, record), "data.splits_from": str(old.path)})
-    config, now = _with_photos(config, asked, class_names_of(old))
+    config = changed(config, _start(old, config, record))
+    config, now = _with_photos(config, asked, old)
     config = changed(config, {}, sets)
     try:
         found = scan_source(
@@ -153,6 +156,8 @@ def _prepared(
             field="data" if asked.data else "",
             exit_code=2,
         ) from error
+    if config.data.splits_from is None:
+        _refuse_other_sides(old, found)
     changes = changes_of(old, found, now)
     _refuse_nothing_and_loss(old, changes, now, sets)
     if record.abstention:
@@ -175,10 +180,8 @@ def _start(old: Run, config: Config, record: RunRecord) -> Mapping[str, object]:
     return {**start, "phases": [first.model_dump(exclude_unset=True)]}
 
 
-def _with_photos(
-    config: Config, asked: Asked, class_names: Sequence[str]
-) -> tuple[Config, Mapping[str, str]]:
-    """Puts the places of the photos and the table of classes into a config.
+def _with_photos(config: Config, asked: Asked, old: Run) -> tuple[Config, Mapping[str, str]]:
+    """Puts the places of the photos, the table of classes and the splits into a config.
 
     Returns:
         The config, and what each class of the old run and each new label is called now.
@@ -187,17 +190,36 @@ def _with_photos(
     kept = () if asked.data else config.data.added  # SRC is the whole new set
     divided = tuple(asked.divide.values())
     config = changed(config, {**source, "data.added": [*kept, *asked.added, *divided]})
-    labels, before = labels_of(config.data), config.data.classes
+    listed, before = list_labels(config.data), config.data.classes
+    labels = sorted({label for of_split in listed.values() for label in of_split})
+    splits = {"data.splits_from": str(old.path) if set(listed) == {""} else None}
     for name, place in asked.divide.items():
-        parts = labels_of(config.data.model_copy(update={"source": place, "added": ()}))
-        if same_form(name) in map(same_form, parts):
+        parts = list_labels(Data(source=place)).values()
+        if same_form(name) in {same_form(label) for of_split in parts for label in of_split}:
             raise UserError(
                 f"{place} holds a folder or label {name}, the class that is divided. Give its "
                 "photos there the name of a new class.",
                 exit_code=2,
             )
-    now = classes_of(asked, class_names, new_labels(asked, class_names, before, labels))
-    return changed(config, {"data.classes": table_of(now, before, labels)}), now
+    names = class_names_of(old)
+    now = classes_of(asked, names, new_labels(asked, names, before, labels))
+    return changed(config, {**splits, "data.classes": table_of(now, before, labels)}), now
+
+
+def _refuse_other_sides(old: Run, found: Source) -> None:
+    """Refuses photos whose source has put them into another split than that of the old run."""
+    known = photos_of(old)
+    moved = [
+        f"{printable(path)} ({known[digest].split}, now {split})"
+        for path, digest, split in zip(found.paths, found.digests, found.splits, strict=True)
+        if digest in known and split not in (known[digest].split, UNUSED)
+    ]
+    if moved:
+        raise UserError(
+            f"{count(moved, 'photo', 'are')} in another split than in {old.path}:"
+            + listing(moved, 5)
+            + "\n  What a model was trained on proves nothing on test. Move them back."
+        )
 
 
 def _refuse_nothing_and_loss(

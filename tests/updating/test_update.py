@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from drawing import draw_photos
 from photo_files import message_of
-from tiny_run import FLAGS, ONE_MORE, weights
+from tiny_run import FLAGS, ONE_MORE, presplit, weights
 
 from kerasft.config.load import load_config
 from kerasft.evaluation.predict import predict
@@ -110,6 +110,8 @@ def test_a_rename_keeps_the_weights_and_all_figures_and_back_again_gives_the_sam
     assert [(names[k], s) for k, s in top(before)] == top(after)
     record, old = read_record(Run(tmp_path / "there")), read_record(Run(made / "old"))
     assert record.test.recall == {names[k]: v for k, v in old.test.recall.items()}
+    again = update_run(made / "old", tmp_path / "there", there, resume=True)
+    assert again.effect == effect
     back = Asked(rename={"zebra": "circle", "circle": "stripes"})
     update_run(tmp_path / "there", tmp_path / "back", back)
     for name in ("run.json", "test.csv", "classes.txt", "metrics.jsonl", "answers.npz"):
@@ -173,6 +175,25 @@ def test_the_base_of_a_later_phase_that_improved_is_kept(made, tmp_path):
     assert done.phases == ("lda",)
     base = {one for one in digests(run)}
     assert len(base & set(digests(tmp_path / "next"))) >= len(base) - 2  # all but the head
+
+
+def test_photos_with_splits_of_their_own_stay_on_their_side(made, new, tmp_path):
+    divided = presplit(made / "photos", tmp_path / "divided", swap_test=False)
+    flags = {key: value for key, value in FLAGS.items() if not key.startswith("phases")}
+    solved = {"data.source": str(divided), "phases.0.method": "lda", "cache.mode": "on"}
+    train_run(load_config(None, flags={**flags, **solved}), tmp_path / "old")
+    asked = Asked(added=[str(new)], merge={"circle": ["circle", "zebra"]})
+    done = update_run(tmp_path / "old", tmp_path / "run", asked)
+    assert done.changes.classes[0].images == {"train": 22, "validation": 3, "test": 3}
+    assert done.effect.n == 9
+    (divided / "test" / "circle" / "circle-000.png").rename(
+        divided / "train" / "circle" / "circle-000.png"
+    )
+    assert message_of(update_run, tmp_path / "old", tmp_path / "next", asked) == (
+        f"1 photo is in another split than in {tmp_path}/old:\n"
+        "  divided/train/circle/circle-000.png (test, now train)\n"
+        "  What a model was trained on proves nothing on test. Move them back."
+    )
 
 
 def test_what_cannot_be_done_is_refused_and_nothing_is_left(made, new, tmp_path):
