@@ -21,6 +21,7 @@ POINTS = [  # work, what it is about to do to which file, the how manieth time
     ("unfreeze", "half", ".part.state-1.npz", 0),
     ("unfreeze", "fsync", ".part.run.json", 1),
     ("unfreeze", "half", ".part.report.html", 0),
+    ("pass", "half", ".npy", -1),  # a merged segment, when all rows are there
     ("clear", "remove", ".npy", 0),
     ("clear", "remove", ".json", 0),
 ]

@@ -292,6 +292,17 @@ def tidy(folder: Path) -> None:
         )
 
 
+def tidy_after_kill(folder: Path) -> None:
+    """Tidies the folder if killed processes have left something, and it takes writes.
+
+    A pass tidies in any case; this is for what a killed one has left when all rows were there, as
+    segments were merged.
+    """
+    with suppress(UserError):  # a cache that can only be read
+        if any(len(digest) > TENSOR for digest in _digests(folder) - digests_in(folder)):
+            tidy(folder)
+
+
 def _names_rows(folder: Path, digest: str) -> bool:
     """Returns whether a store's description names its rows; it is not parsed, as it is long."""
     try:

@@ -70,6 +70,7 @@ def activations_at(context: RunContext, index: int, net: Net, cut: Cut) -> Store
         found = find(context, phase, net, blocks, dtype)
         if found:
             _tell(context, index, found.bytes, 0)
+            eviction.tidy_after_kill(cache.cache_folder())
             return found
     return _filled(context, index, net, blocks)
 
