@@ -1,7 +1,7 @@
 """The group `kerasft` with all its commands, errors, exit codes and Ctrl-C.
 
 Exit codes: 0 success; 1 a file or a run has a problem; 2 the command line or the config has a
-problem; 130 interrupted by Ctrl-C, 143 by SIGTERM.
+problem; 3 new photos have shifted (`drift`); 130 interrupted by Ctrl-C, 143 by SIGTERM.
 """
 
 import signal
@@ -17,7 +17,7 @@ from kerasft.cli.cache import cache
 from kerasft.cli.compare import compare, diff, runs
 from kerasft.cli.nets import backbones, blocks, import_caffe, import_torch
 from kerasft.cli.pages import fields, guide
-from kerasft.cli.photos import check, sample_data
+from kerasft.cli.photos import check, drift, sample_data
 from kerasft.cli.train import find_lr, train, unfreeze_and_continue
 from kerasft.cli.update import update
 from kerasft.cli.use import calibrate, evaluate, explain, export, predict, report, serve
@@ -95,6 +95,7 @@ for command in (
     update,
     evaluate,
     predict,
+    drift,
     explain,
     report,
     calibrate,

@@ -1,4 +1,4 @@
-"""`kerasft check` and `kerasft sample-data`, with the texts that they print."""
+"""`kerasft check`, `drift` and `sample-data`, with the texts that they print."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,10 +16,14 @@ if TYPE_CHECKING:
     from kerasft.checking.check import Checked
     from kerasft.checking.clean import Clean
     from kerasft.checking.copies import Copies
+    from kerasft.evaluation.drift import ClassDrift, Drift
     from kerasft.sample.draw import Sample
 
 MOST = 10
 """Largest number of entries of each list; JSON has all of them."""
+
+SHIFTED = 3
+"""Exit code of `drift` where the photos have shifted."""
 
 WIDTH = 80
 """Largest number of characters of a line that has room for less."""
@@ -119,11 +123,7 @@ def check_text(found: "Checked") -> str:
         ("Unlike all others", [one.path for one in found.outliers]),
     )
     for title, entries in lists:
-        if entries:
-            lines += ["", f"{title} ({len(entries):,}):"]
-            lines += [f"  {entry}" for entry in entries[:MOST]]
-            if len(entries) > MOST:
-                lines.append(f"  and {len(entries) - MOST:,} more (all with --json)")
+        lines += _list_lines(title, entries)
     if found.left_out:
         lines += ["", for_terminal(found.left_out, train)]
     end = "`kerasft train` takes these photos."
@@ -156,6 +156,117 @@ def _clean_lines(clean: "Clean") -> list[str]:
         ]
     table = as_typed(str(clean.folder / "photos.csv"))
     return [*lines, "", "Next:", f"  kerasft train --data {table}"]
+
+
+@click.command()
+@click.argument("run", type=click.Path(path_type=Path))
+@click.argument("inbox", type=click.Path(path_type=Path))
+@json_option
+@click.pass_context
+def drift(ctx: click.Context, run: Path, inbox: Path, as_json: bool) -> None:
+    """Tells whether new photos still look like those that a run was trained on.
+
+    INBOX is a folder of photos, at least 10, without labels. Their pretrained features are compared
+    with those of the training photos (MMD, permutations, level 0.01): all together, their looks
+    within classes, the shares of the classes, and each class. Files that cannot be read and copies
+    are named and do not count. The exit code is 3 if the photos have shifted.
+
+    \b
+    Example:
+        kerasft drift runs/photos inbox
+    """
+    with loading():
+        from kerasft.evaluation.drift import drift_run
+
+    with showing() as progress:
+        result = drift_run(run, inbox, progress=progress)
+    print_result(result, drift_text, as_json=as_json)
+    if result.shifted:
+        ctx.exit(SHIFTED)
+
+
+def drift_text(result: "Drift") -> str:
+    """Writes whether photos have shifted and in what, a line per class, and lists of photos."""
+    some = "" if result.tested == result.n else f" ({result.tested:,} of them drawn for the tests)"
+    against = f"{count(result.known, 'training photo')} of {result.run}"
+    lines = [
+        f"{count(result.n, 'new photo')}{some}, compared with {against}",
+        "",
+        *_shift_lines(result),
+        *([result.lacking] if result.lacking else []),
+        "",
+        *_class_drift_lines(result.classes),
+    ]
+    shown = [] if result.shares.shifted and not _looks_shifted(result) else result.photos
+    lists: tuple[tuple[str, Sequence[str]], ...] = (
+        (
+            "Differ most, by how much more they are like the new photos than like training ones",
+            [_line(f"{one.file}:", f"{one.witness:.3f} {one.label}") for one in shown]
+            if result.shifted
+            else [],
+        ),
+        (
+            "Unlike all training photos, by the distance to the nearest",
+            [
+                _line(f"{one.file}:", f"{one.distance:.2f}")
+                for one in sorted(result.photos, key=lambda one: -one.distance)
+                if one.novel
+            ],
+        ),
+        ("Copies of training photos or of other new ones, not counted", result.copies),
+        ("Cannot be read", [_line(f"{one.file}:", one.error) for one in result.errors]),
+    )
+    for title, entries in lists:
+        lines += _list_lines(title, entries)
+    return "\n".join(lines)
+
+
+def _looks_shifted(result: "Drift") -> bool:
+    return result.looks is not None and result.looks.shifted
+
+
+def _shift_lines(result: "Drift") -> list[str]:
+    """Writes what the tests of all photos say."""
+    p = f"p {result.overall.p:.4f}"
+    if not result.shifted:
+        return [f"No shift is shown: {p}, and only p up to {result.level} counts as one."]
+    looks = "Too few training photos are of these classes to tell whether looks differ."
+    if result.looks:
+        sure = "They look different within their classes"
+        unsure = "That they look different within their classes is not shown"
+        looks = f"{sure if result.looks.shifted else unsure} (p {result.looks.p:.4f})."
+    other = "Their classes have other shares"
+    same = "That their classes have other shares is not shown"
+    return [
+        f"The photos have shifted: {p}, and p up to {result.level} counts.",
+        f"  {looks}",
+        f"  {other if result.shares.shifted else same} (p {result.shares.p:.4f}).",
+    ]
+
+
+def _class_drift_lines(rows: "Sequence[ClassDrift]") -> list[str]:
+    """Writes a table of the classes; p is adjusted for their number."""
+    rows = [row for row in rows if row.new or row.shifted or row.share or len(rows) <= MOST]
+    width = max(len("class"), *(len(row.label) for row in rows))
+    return [f"{'class':<{width}}  photos  share  in training  p of looks"] + [
+        f"{row.label:<{width}}  {row.new:6,}  {row.share:5.2f}  {row.known:11.2f}  "
+        + ("   too few" if row.adjusted is None else f"{row.adjusted:10.4f}")
+        + ("  shifted" if row.shifted else "")
+        for row in rows
+    ]
+
+
+def _list_lines(title: str, entries: Sequence[str]) -> list[str]:
+    """Writes a list under its title, its first entries alone; nothing for an empty one."""
+    if not entries:
+        return []
+    more = len(entries) - MOST
+    return [
+        "",
+        f"{title} ({len(entries):,}):",
+        *(f"  {entry}" for entry in entries[:MOST]),
+        *([f"  and {more:,} more (all with --json)"] if more > 0 else []),
+    ]
 
 
 def _copies_line(one: "Copies") -> str:

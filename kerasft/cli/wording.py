@@ -82,7 +82,11 @@ def error_text(error: UserError, command: click.Command | None) -> str:
 _FROM_A_FLAG = re.compile(r"^(?P<indent> *)(?P<place>\S+) \(`flags`\):", re.MULTILINE)
 _CALL = re.compile(r"`(?P<call>\w+\([^`]*\))`")
 _SETTING = re.compile(r"`(?P<name>[a-z_]+(?:\.(?:[a-z_]+|-?\d+))*)(?:=(?P<value>[^`]*))?`")
-_COMMANDS = {"continue_run": "train --run {} --resume", "evaluate_run": "evaluate {}"}
+_COMMANDS = {
+    "continue_run": "train --run {} --resume",
+    "evaluate_run": "evaluate {}",
+    "calibrate_run": "calibrate {}",
+}
 
 
 def for_terminal(text: str, command: click.Command | None = None) -> str:

@@ -9,6 +9,7 @@
     photo_files photos that somebody names as files and folders, found and checked
     report      `report_run` writes the page of a run
     answers     a table of answers, a row for each photo, as CSV
+    drift       `drift_run` compares a folder of new photos with the training photos
     calibrate   `calibrate_run` fits the temperature and the threshold of a finished run
 
 Pixels are scored in float32 by model.keras, or by an export in its runtime, never from stored

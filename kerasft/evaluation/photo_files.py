@@ -11,6 +11,7 @@ from kerasft.data.files import examine, for_each_file
 from kerasft.errors import UserError
 from kerasft.pixels.convert import MULTI_PAGE
 from kerasft.pixels.images import is_image_content
+from kerasft.pixels.measure import Picture
 from kerasft.progress import Progress
 from kerasft.results import Result
 from kerasft.sources.folders import is_image_name, walk
@@ -43,13 +44,25 @@ def find_photos(files: str | Path | Sequence[str | Path], progress: Progress) ->
     Returns:
         The files in the order of `files`, sorted within a folder.
     """
+    return [photo for photo, _ in examine_photos(files, progress)]
+
+
+def examine_photos(
+    files: str | Path | Sequence[str | Path], progress: Progress
+) -> list[tuple[PhotoFile, Picture]]:
+    """Finds photos as `find_photos` does; returns each with its facts, which have its digests."""
     names = [files] if isinstance(files, str | Path) else files
     found = [photo for name in names for photo in _search(Path(name))]
     paths = [photo.file for photo in found if not photo.error]
     facts = for_each_file(examine, Path(), paths, progress)
     tell_pages("photos", sum(fact.kind == MULTI_PAGE for fact in facts if not fact.reason))
-    reasons = {path: fact.reason for path, fact in zip(paths, facts, strict=True)}
-    return [PhotoFile(one.file, one.error or reasons[one.file]) for one in found]
+    of_path = dict(zip(paths, facts, strict=True))
+    return [
+        (one, Picture(one.error))
+        if one.error
+        else (PhotoFile(one.file, of_path[one.file].reason), of_path[one.file])
+        for one in found
+    ]
 
 
 def _search(path: Path) -> list[PhotoFile]:

@@ -1,6 +1,9 @@
 """Photos unlike all that a run was trained on, whatever their scores are.
 
-    known    features of the training photos in the pretrained base, and the distance to them
+    known       features of the training photos in the pretrained base, and the distance to them
+    shift       whether new photos differ from them as a group, and in what
+    class_mix   classes of new photos by the known ones, and the shares of the classes
+    two_sample  tests of two samples of features (MMD) and of two samples of counts
 
 A net gives every photo one of its classes, a shoe among flowers too. The features of the base *as
 it was pretrained* tell them apart better than those of a net that was fine-tuned on a few classes

@@ -128,11 +128,18 @@ def complete(known: Known, training: Any, validation: Any) -> Known:
     """
     if known.features is not None:
         return known
-    total = len(training)
-    rows = np.linspace(0, total - 1, min(MOST, total)).round().astype(int)
-    kept = unit(_features(known, training, rows)).astype(np.float16)
+    kept = unit(_features(known, training, kept_rows(len(training)))).astype(np.float16)
     own = _features(known, validation, np.arange(len(validation)))
     return replace(known, features=kept, threshold=threshold(distances(kept, own)), n=len(own))
+
+
+def kept_rows(total: int) -> np.ndarray:
+    """Returns which of a run's training photos, in the order of its splits.csv, are kept: int [M].
+
+    Args:
+        total: number of the training photos.
+    """
+    return np.linspace(0, total - 1, min(MOST, total)).round().astype(int)
 
 
 def _features(known: Known, activations: Any, rows: np.ndarray) -> np.ndarray:

@@ -1,0 +1,320 @@
+"""Drift: whether a folder of new photos still looks like those that a run was trained on.
+
+Photos need no labels. What is compared, and how sure it is, says `novelty/shift.py`.
+
+Shapes: N new photos that count, M known photos, F features, K classes.
+"""
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from kerasft import run
+from kerasft.backbones.compatibility import weights_of
+from kerasft.config.load import load_config
+from kerasft.data.batches import image_batches
+from kerasft.data.scan import refuse_edited_classes
+from kerasft.data.splits import read_rows
+from kerasft.errors import UserError
+from kerasft.evaluation.photo_files import PhotoFile, examine_photos
+from kerasft.models.bundle import Bundle, load, score_with
+from kerasft.models.target import prepare_for
+from kerasft.novelty import known
+from kerasft.novelty.known import Known
+from kerasft.novelty.shift import LEAST, LEVEL, PERMUTATIONS, OfClass, Reference, Shift, find_shift
+from kerasft.novelty.two_sample import Tested
+from kerasft.pixels.measure import Picture
+from kerasft.progress import Progress, silent
+from kerasft.results import Result
+from kerasft.run import Run
+from kerasft.text import count, printable
+
+log = logging.getLogger("kerasft")
+
+BATCH = 32
+SEED = 0
+FEW = 30  # photos below which only large shifts are found (`scripts/results/bench_drift.md`)
+
+
+@dataclass(frozen=True)
+class ClassDrift(Result):
+    """What is said of one class.
+
+    Attributes:
+        label: its name.
+        new: number of new photos that are predicted as this class, by the known photos.
+        share: estimated share of the new photos that are of this class, 0 to 1: predictions, with
+            the mistakes that they make on known photos taken out.
+        known: share of the known photos that are of this class.
+        p: p-value of its looks, as if it were the only class; None if too few photos are of it.
+        adjusted: the same by Holm, for all classes together.
+        shifted: whether its photos look different.
+    """
+
+    label: str
+    new: int
+    share: float
+    known: float
+    p: float | None
+    adjusted: float | None
+    shifted: bool
+
+
+@dataclass(frozen=True)
+class DriftPhoto(Result):
+    """A new photo.
+
+    Attributes:
+        file: its path.
+        label: its class, by the known photos; the model may predict another one.
+        witness: how much more it is like the other new photos than like known ones, -1 to 1. If
+            looks have shifted, the largest show how.
+        distance: distance to the nearest known photo, 0 to 2.
+        novel: whether this is larger than almost all validation photos have, as in `predict`.
+    """
+
+    file: str
+    label: str
+    witness: float
+    distance: float
+    novel: bool
+
+
+@dataclass(frozen=True)
+class Drift(Result):
+    """What is said of a folder of new photos.
+
+    Attributes:
+        run: the run directory.
+        inbox: the folder.
+        shifted: whether the new photos differ from the known ones, in whatever.
+        level: probability, at most, that any shift is called where there is none.
+        overall: test of the features of all photos; the statistic is the squared MMD.
+        looks: test of the looks within classes: known photos are drawn in the class shares of the
+            new ones. None if there are too few of these classes.
+        shares: test of the class shares.
+        classes: what is said of each class, in the order of the run.
+        photos: the new photos, those with the largest witness first.
+        n: number of new photos that count.
+        tested: number of them in the tests of looks: the seed chooses some of very many.
+        known: number of known photos.
+        drawn: number of these that were drawn for `looks`.
+        novel: number of new photos that are unlike all known ones.
+        copies: photos with the pixels of a training photo or of another new one; they don't count.
+        errors: files that cannot be read.
+        lacking: sentence that says what so few photos can't show; "" if there are enough.
+        permutations: number of random divisions behind the p-values of all photos.
+        seed: seed of all choices.
+    """
+
+    run: Path
+    inbox: Path
+    shifted: bool
+    level: float
+    overall: Tested
+    looks: Tested | None
+    shares: Tested
+    classes: tuple[ClassDrift, ...]
+    photos: tuple[DriftPhoto, ...]
+    n: int
+    tested: int
+    known: int
+    drawn: int
+    novel: int
+    copies: tuple[str, ...]
+    errors: tuple[PhotoFile, ...]
+    lacking: str
+    permutations: int
+    seed: int
+
+
+def drift_run(path: str | Path, inbox: str | Path, *, progress: Progress = silent) -> Drift:
+    """Compares a folder of new photos with the training photos of a run.
+
+    The photos of the run need not be there: it keeps the features of its training photos.
+
+    Args:
+        path: run directory.
+        inbox: folder of photos, including nested folders.
+        progress: receiver of events, as files are read ("images") and computed ("check").
+
+    Raises:
+        UserError: no such folder, or a file (exit code 2); no photos, or fewer than 10 that are no
+            copies; not a run, one without a model or without known photos, or with fewer than 10.
+    """
+    of_run, folder = run.open_run(Path(path)), Path(inbox)
+    if not folder.is_dir():
+        what = "is a file" if folder.exists() else "no such folder"
+        raise UserError(f"{folder}: {what}. Expected a folder of photos.", exit_code=2)
+    model = run.model_file(of_run)
+    prepare_for(path)
+    opened = load(model)
+    refuse_edited_classes(of_run, opened.class_names)
+    seen = known.load_beside(of_run.known_path, opened)
+    reference, training = _reference(of_run, seen, len(opened.class_names))
+    assert seen is not None
+    _warn_of_fitted_base(of_run)
+
+    found = examine_photos(folder, progress)
+    errors = tuple(PhotoFile(printable(p.file), p.error) for p, _ in found if p.error)
+    good = [(photo.file, fact) for photo, fact in found if not photo.error]
+    if not good:
+        listed = "".join(f"\n  {one.file}: {one.error}" for one in errors[:10])
+        raise UserError(f"{folder}: no photo in it can be read. Expected images.{listed}")
+    fresh, copies = _without_copies(good, training)
+    if len(fresh) < LEAST:
+        raise UserError(_too_few(folder, len(fresh), len(copies), len(errors)))
+    shift = find_shift(reference, _features(opened, seen, fresh, progress), SEED)
+    novel = shift.distances > seen.threshold
+    return Drift(
+        run=of_run.path,
+        inbox=folder,
+        shifted=shift.overall.shifted,
+        level=LEVEL,
+        overall=shift.overall,
+        looks=shift.looks,
+        shares=shift.shares,
+        classes=_classes(shift, reference, opened.class_names),
+        photos=_photos(shift, fresh, novel, opened.class_names),
+        n=len(fresh),
+        tested=shift.tested,
+        known=len(reference.labels),
+        drawn=shift.drawn,
+        novel=int(novel.sum()),
+        copies=tuple(sorted(map(printable, copies))),
+        errors=errors,
+        lacking=_lacking(len(fresh), shift),
+        permutations=PERMUTATIONS,
+        seed=SEED,
+    )
+
+
+def _reference(
+    of_run: Run, seen: Known | None, num_classes: int
+) -> tuple[Reference, frozenset[str]]:
+    """Returns the known photos with their labels, and the digests of all training photos.
+
+    Raises:
+        UserError: the run keeps no known photos, or too few; splits.csv lists others.
+    """
+    if seen is None or seen.features is None:
+        raise UserError(
+            f"{of_run.path}: keeps no features of its training photos ({of_run.known_path.name}), "
+            "which new photos are compared with. Expected a run of a pretrained net. "
+            f"`calibrate_run({str(of_run.path)!r})` adds them if the head alone was trained; if "
+            "blocks were, train again."
+        )
+    rows = [row for row in read_rows(of_run.splits_path, num_classes) if row[2] == "train"]
+    kept = known.kept_rows(len(rows)) if rows else np.zeros(0, int)
+    if len(kept) != len(seen.features):
+        raise UserError(
+            f"{of_run.path}: {of_run.splits_path.name} lists {count(rows, 'training photo')}, but "
+            f"{of_run.known_path.name} has features of {len(seen.features):,}. Expected "
+            f"{len(kept):,}; one of the files was changed since the run. Train again."
+        )
+    if len(kept) < LEAST:
+        raise UserError(
+            f"{of_run.path}: was trained on {count(kept, 'photo')}. Expected at least {LEAST} to "
+            "compare new ones with."
+        )
+    labels = np.array([int(row[1]) for row in rows])[kept]
+    digests = frozenset(one for row in rows for one in (row[3], row[5]) if one)
+    return Reference(seen.features, labels, num_classes), digests
+
+
+def _warn_of_fitted_base(of_run: Run) -> None:
+    """Warns where the base may have been fitted on the training photos, by another run."""
+    for one in weights_of(load_config(of_run.config_path).model.weights):
+        earlier = Run(Path(one).parent)
+        if earlier.splits_path.is_file() and earlier.record_path.is_file():
+            log.warning(
+                "%s: its base comes from %s. If that run has trained blocks on the same photos, "
+                "new photos look shifted even if they are not.",
+                of_run.path,
+                earlier.path,
+            )
+
+
+def _without_copies(
+    good: list[tuple[str, Picture]], training: frozenset[str]
+) -> tuple[list[str], list[str]]:
+    """Divides new photos by their digests into those that count, and copies.
+
+    Copies are photos of training, and all but the first of equal new ones. Photos that were
+    compressed again count as new: by features, neighbours in a series can't be told from them, and
+    without neighbours any photos look shifted.
+    """
+    fresh, copies, before = [], [], set(training)
+    for file, fact in good:
+        same = before & {fact.digest, fact.pixels}
+        (copies if same else fresh).append(file)
+        before |= {fact.digest, fact.pixels}
+    return fresh, copies
+
+
+def _features(opened: Bundle, seen: Known, files: list[str], progress: Progress) -> np.ndarray:
+    """Computes the pretrained features of photos, [N,F]."""
+    batches = image_batches(files, rule=opened.rule, batch_size=BATCH)
+    model = seen.beside(opened)
+    return np.asarray(score_with(model, batches, total=len(files), progress=progress)[2])
+
+
+def _too_few(folder: Path, fresh: int, copies: int, errors: int) -> str:
+    others = [
+        text
+        for number, text in (
+            (copies, f"{count(copies, 'copy', 'are')} of training photos or of other new ones"),
+            (errors, f"{count(errors, 'file')} cannot be read"),
+        )
+        if number
+    ]
+    why = f" ({'; '.join(others)})" if others else ""
+    return (
+        f"{folder}: holds {count(fresh, 'new photo')}{why}. Expected at least {LEAST}, because "
+        "fewer show nothing about the next ones."
+    )
+
+
+def _lacking(n: int, shift: Shift) -> str:
+    if n < FEW and not shift.overall.shifted:
+        return (
+            f"With {count(n, 'photo')}, only a large shift is found; {FEW} or more show smaller "
+            "ones, too."
+        )
+    return ""
+
+
+def _classes(
+    shift: Shift, reference: Reference, names: tuple[str, ...]
+) -> tuple[ClassDrift, ...]:
+    known_shares = np.bincount(reference.labels, minlength=len(names)) / len(reference.labels)
+
+    def named(one: OfClass) -> ClassDrift:
+        return ClassDrift(
+            names[one.label],
+            one.new,
+            round(float(shift.mix[one.label]), 4),
+            round(float(known_shares[one.label]), 4),
+            one.test.p if one.test else None,
+            one.adjusted,
+            one.test.shifted if one.test else False,
+        )
+
+    return tuple(map(named, shift.classes))
+
+
+def _photos(
+    shift: Shift, files: list[str], novel: np.ndarray, names: tuple[str, ...]
+) -> tuple[DriftPhoto, ...]:
+    return tuple(
+        DriftPhoto(
+            printable(files[i]),
+            names[shift.predicted[i]],
+            round(float(shift.witness[i]), 6),
+            round(float(shift.distances[i]), 6),
+            bool(novel[i]),
+        )
+        for i in np.argsort(-shift.witness, kind="stable").tolist()
+    )
