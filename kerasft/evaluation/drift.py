@@ -23,7 +23,16 @@ from kerasft.models.bundle import Bundle, load, score_with
 from kerasft.models.target import prepare_for
 from kerasft.novelty import known
 from kerasft.novelty.known import Known
-from kerasft.novelty.shift import LEAST, LEVEL, PERMUTATIONS, OfClass, Reference, Shift, find_shift
+from kerasft.novelty.shift import (
+    LEAST,
+    LEVEL,
+    PERMUTATIONS,
+    OfClass,
+    Reference,
+    Shift,
+    find_shift,
+    refer_to,
+)
 from kerasft.novelty.two_sample import Tested
 from kerasft.pixels.measure import Picture
 from kerasft.progress import Progress, silent
@@ -221,7 +230,7 @@ def _reference(
         )
     labels = np.array([int(row[1]) for row in rows])[kept]
     digests = frozenset(one for row in rows for one in (row[3], row[5]) if one)
-    return Reference(seen.features, labels, num_classes), digests
+    return refer_to(seen.features, labels, num_classes), digests
 
 
 def _warn_of_fitted_base(of_run: Run) -> None:
@@ -246,7 +255,9 @@ def _without_copies(
     compressed again count as new: by features, neighbours in a series can't be told from them, and
     without neighbours any photos look shifted.
     """
-    fresh, copies, before = [], [], set(training)
+    fresh: list[str] = []
+    copies: list[str] = []
+    before = set(training)
     for file, fact in good:
         same = before & {fact.digest, fact.pixels}
         (copies if same else fresh).append(file)
@@ -286,9 +297,7 @@ def _lacking(n: int, shift: Shift) -> str:
     return ""
 
 
-def _classes(
-    shift: Shift, reference: Reference, names: tuple[str, ...]
-) -> tuple[ClassDrift, ...]:
+def _classes(shift: Shift, reference: Reference, names: tuple[str, ...]) -> tuple[ClassDrift, ...]:
     known_shares = np.bincount(reference.labels, minlength=len(names)) / len(reference.labels)
 
     def named(one: OfClass) -> ClassDrift:

@@ -57,9 +57,7 @@ def fit_classes(features: np.ndarray, labels: np.ndarray, num_classes: int) -> C
     inverse = np.linalg.inv(gram + variance + RIDGE * variance * np.eye(len(gram)))
     of_row = inverse @ targets
     left_out = targets - of_row / np.diag(inverse)[:, None]
-    return Classes(
-        left_out.argmax(axis=1), mean, rows.T @ of_row, variance * of_row.sum(axis=0)
-    )
+    return Classes(left_out.argmax(axis=1), mean, rows.T @ of_row, variance * of_row.sum(axis=0))
 
 
 def estimate_mix(new: np.ndarray, known: np.ndarray, labels: np.ndarray) -> np.ndarray:

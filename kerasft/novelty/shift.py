@@ -22,15 +22,14 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from kerasft.novelty.class_mix import draw_with_mix, estimate_mix, fit_classes
+from kerasft.novelty.class_mix import Classes, draw_with_mix, estimate_mix, fit_classes
 from kerasft.novelty.known import distances, unit
 from kerasft.novelty.two_sample import (
     Tested,
     counts_test,
     holm,
-    kernel,
+    kernel_of,
     permutation_test,
-    width_of,
     witness,
 )
 from kerasft.seeds import derive_seed
@@ -47,17 +46,19 @@ FOR_EACH_CLASS = 1000  # divisions for each class that is tested, so that Holm's
 
 @dataclass(frozen=True, eq=False)
 class Reference:
-    """The photos that new ones are compared with.
+    """The photos that new ones are compared with, see `refer_to`.
 
     Attributes:
-        features: features of the known photos, [M,F], in any scale.
+        features: features of the known photos, scaled to length 1, float32 [M,F].
         labels: their classes, int [M].
         num_classes: K.
+        classes: the classes of photos by these.
     """
 
     features: np.ndarray
     labels: np.ndarray
     num_classes: int
+    classes: Classes
 
 
 @dataclass(frozen=True)
@@ -111,6 +112,18 @@ class Shift:
     drawn: int
 
 
+def refer_to(features: np.ndarray, labels: np.ndarray, num_classes: int) -> Reference:
+    """Prepares known photos for comparisons.
+
+    Args:
+        features: features of the known photos, [M,F], in any scale.
+        labels: their classes, int [M].
+        num_classes: K.
+    """
+    known = unit(features)
+    return Reference(known, labels, num_classes, fit_classes(known, labels, num_classes))
+
+
 def find_shift(reference: Reference, features: np.ndarray, seed: int = 0) -> Shift:
     """Compares new photos with the known ones.
 
@@ -122,10 +135,10 @@ def find_shift(reference: Reference, features: np.ndarray, seed: int = 0) -> Shi
         features: features of the new photos, [N,F], in any scale; N is at least `LEAST`.
         seed: seed of all choices and divisions.
     """
-    given, known = unit(features), unit(reference.features)
+    given, known = unit(features), reference.features
     order = np.argsort(_bytes_of(given), kind="stable")
     new = given[order]
-    classes = fit_classes(known, reference.labels, reference.num_classes)
+    classes = reference.classes
     predicted = classes.of(new)
     counts = np.bincount(predicted, minlength=reference.num_classes)
     of_known = np.bincount(classes.known, minlength=reference.num_classes)
@@ -134,9 +147,7 @@ def find_shift(reference: Reference, features: np.ndarray, seed: int = 0) -> Shi
     drawn = draw_with_mix(reference.labels, mix, derive_seed(seed, "drift", "mix"))
 
     def test(old: np.ndarray, name: str, level: float) -> tuple[Tested, np.ndarray, float]:
-        both = np.concatenate([new[chosen], old])
-        width = width_of(both)
-        alike = kernel(both, both, width)
+        alike, width = kernel_of(np.concatenate([new[chosen], old]))
         tested = permutation_test(
             alike,
             len(chosen),
@@ -161,7 +172,12 @@ def find_shift(reference: Reference, features: np.ndarray, seed: int = 0) -> Shi
         looks = _only_if(overall.shifted, looks)
         labels = np.concatenate([predicted[chosen], classes.known[drawn]])
         of_classes = _test_classes(
-            of_classes, alike, labels, len(chosen), looks.shifted, derive_seed(seed, "drift", "class")
+            of_classes,
+            alike,
+            labels,
+            len(chosen),
+            looks.shifted,
+            derive_seed(seed, "drift", "class"),
         )
     own = np.isin(np.arange(len(new)), chosen)
     back = np.argsort(order)
