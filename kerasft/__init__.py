@@ -82,6 +82,7 @@ Glossary:
     prefix: the part of a model below the cut, from the pixels on; it is frozen.
     record: run.json: what a run used, and the results of its phases.
     run: a directory with all about one training: config, splits, record, metrics, model.keras.
+    shift: a difference between new photos, as a group, and the known photos.
     source: the place that photos come from: a folder, a table, an archive or a TensorFlow dataset.
     split: one of the three parts of the photos: train, validation or test.
     store: a file in the cache with the activations of one split, in one view, at one cut.

@@ -1,5 +1,6 @@
 """`kerasft check`, `drift` and `sample-data`, with the texts that they print."""
 
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -190,7 +191,12 @@ def drift_text(result: "Drift") -> str:
     some = "" if result.tested == result.n else f" ({result.tested:,} of them drawn for the tests)"
     against = f"{count(result.known, 'training photo')} of {result.run}"
     lines = [
-        f"{count(result.n, 'new photo')}{some}, compared with {against}",
+        textwrap.fill(
+            f"{count(result.n, 'new photo')}{some}, compared with {against}",
+            WIDTH,
+            break_long_words=False,
+            break_on_hyphens=False,
+        ),
         "",
         *_shift_lines(result),
         *([result.lacking] if result.lacking else []),
@@ -200,8 +206,8 @@ def drift_text(result: "Drift") -> str:
     shown = [] if result.shares.shifted and not _looks_shifted(result) else result.photos
     lists: tuple[tuple[str, Sequence[str]], ...] = (
         (
-            "Differ most, by how much more they are like the new photos than like training ones",
-            [_line(f"{one.file}:", f"{one.witness:.3f} {one.label}") for one in shown]
+            "Most like the new photos and least like training ones",
+            [_line(f"{one.file}:", f"{one.label}, by {one.witness:.3f}") for one in shown]
             if result.shifted
             else [],
         ),
@@ -214,7 +220,10 @@ def drift_text(result: "Drift") -> str:
             ],
         ),
         ("Copies of training photos or of other new ones, not counted", result.copies),
-        ("Cannot be read", [_line(f"{one.file}:", one.error) for one in result.errors]),
+        (
+            "Cannot be read, not counted",
+            [_line(f"{one.file}:", one.error) for one in result.errors],
+        ),
     )
     for title, entries in lists:
         lines += _list_lines(title, entries)

@@ -33,7 +33,7 @@ from kerasft.novelty.shift import (
     find_shift,
     refer_to,
 )
-from kerasft.novelty.two_sample import Tested
+from kerasft.novelty.two_sample import Outcome
 from kerasft.pixels.measure import Picture
 from kerasft.progress import Progress, silent
 from kerasft.results import Result
@@ -122,9 +122,9 @@ class Drift(Result):
     inbox: Path
     shifted: bool
     level: float
-    overall: Tested
-    looks: Tested | None
-    shares: Tested
+    overall: Outcome
+    looks: Outcome | None
+    shares: Outcome
     classes: tuple[ClassDrift, ...]
     photos: tuple[DriftPhoto, ...]
     n: int
@@ -175,8 +175,9 @@ def drift_run(path: str | Path, inbox: str | Path, *, progress: Progress = silen
     fresh, copies = _without_copies(good, training)
     if len(fresh) < LEAST:
         raise UserError(_too_few(folder, len(fresh), len(copies), len(errors)))
-    shift = find_shift(reference, _features(opened, seen, fresh, progress), SEED)
-    novel = shift.distances > seen.threshold
+    features = _features(opened, seen, fresh, progress)
+    shift, distances = find_shift(reference, features, SEED), seen.distances(features)
+    novel = distances > seen.threshold
     return Drift(
         run=of_run.path,
         inbox=folder,
@@ -186,7 +187,7 @@ def drift_run(path: str | Path, inbox: str | Path, *, progress: Progress = silen
         looks=shift.looks,
         shares=shift.shares,
         classes=_classes(shift, reference, opened.class_names),
-        photos=_photos(shift, fresh, novel, opened.class_names),
+        photos=_photos(shift, fresh, distances, novel, opened.class_names),
         n=len(fresh),
         tested=shift.tested,
         known=len(reference.labels),
@@ -315,14 +316,18 @@ def _classes(shift: Shift, reference: Reference, names: tuple[str, ...]) -> tupl
 
 
 def _photos(
-    shift: Shift, files: list[str], novel: np.ndarray, names: tuple[str, ...]
+    shift: Shift,
+    files: list[str],
+    distances: np.ndarray,
+    novel: np.ndarray,
+    names: tuple[str, ...],
 ) -> tuple[DriftPhoto, ...]:
     return tuple(
         DriftPhoto(
             printable(files[i]),
             names[shift.predicted[i]],
             round(float(shift.witness[i]), 6),
-            round(float(shift.distances[i]), 6),
+            round(float(distances[i]), 6),
             bool(novel[i]),
         )
         for i in np.argsort(-shift.witness, kind="stable").tolist()

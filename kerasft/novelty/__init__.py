@@ -1,4 +1,4 @@
-"""Photos unlike all that a run was trained on, whatever their scores are.
+"""Photos unlike those that a run was trained on, singly or as a group, whatever their scores are.
 
     known       features of the training photos in the pretrained base, and the distance to them
     shift       whether new photos differ from them as a group, and in what

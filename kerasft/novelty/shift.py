@@ -23,9 +23,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from kerasft.novelty.class_mix import Classes, draw_with_mix, estimate_mix, fit_classes
-from kerasft.novelty.known import distances, unit
+from kerasft.novelty.known import unit
 from kerasft.novelty.two_sample import (
-    Tested,
+    Outcome,
     counts_test,
     holm,
     kernel_of,
@@ -75,7 +75,7 @@ class OfClass:
     """
 
     label: int
-    test: Tested | None
+    test: Outcome | None
     adjusted: float | None
     new: int
     known: int
@@ -95,19 +95,17 @@ class Shift:
         mix: estimated shares of the classes among the new photos, [K].
         witness: how much more each new photo is like the others than like the known photos of its
             mix of classes, [N]; the largest show what has shifted.
-        distances: distance of each to the nearest known photo, 0 to 2, [N].
         tested: number of new photos in the tests of looks.
         drawn: number of known photos that were drawn for `looks`.
     """
 
-    overall: Tested
-    looks: Tested | None
-    shares: Tested
+    overall: Outcome
+    looks: Outcome | None
+    shares: Outcome
     classes: tuple[OfClass, ...]
     predicted: np.ndarray
     mix: np.ndarray
     witness: np.ndarray
-    distances: np.ndarray
     tested: int
     drawn: int
 
@@ -128,7 +126,7 @@ def find_shift(reference: Reference, features: np.ndarray, seed: int = 0) -> Shi
     """Compares new photos with the known ones.
 
     The order of the new photos does not matter. 1,024 of more new photos, chosen by the seed, are
-    tested; all get distances and a witness.
+    tested; all get a class and a witness.
 
     Args:
         reference: the known photos, at least `LEAST`.
@@ -146,7 +144,7 @@ def find_shift(reference: Reference, features: np.ndarray, seed: int = 0) -> Shi
     chosen = _sample(len(new), MOST, derive_seed(seed, "drift", "new"))
     drawn = draw_with_mix(reference.labels, mix, derive_seed(seed, "drift", "mix"))
 
-    def test(old: np.ndarray, name: str, level: float) -> tuple[Tested, np.ndarray, float]:
+    def test(old: np.ndarray, name: str, level: float) -> tuple[Outcome, np.ndarray, float]:
         alike, width = kernel_of(np.concatenate([new[chosen], old]))
         tested = permutation_test(
             alike,
@@ -189,7 +187,6 @@ def find_shift(reference: Reference, features: np.ndarray, seed: int = 0) -> Shi
         predicted[back],
         mix,
         witness(new, new[chosen], old, width, own)[back],
-        distances(known, given),
         len(chosen),
         len(drawn),
     )
@@ -208,7 +205,7 @@ def _sample(total: int, most: int, seed: int) -> np.ndarray:
     return np.sort(np.random.default_rng(seed).choice(total, most, replace=False))
 
 
-def _only_if(condition: bool, tested: Tested) -> Tested:
+def _only_if(condition: bool, tested: Outcome) -> Outcome:
     """Returns a test that calls a shift only if another has called one before."""
     return replace(tested, shifted=tested.shifted and condition)
 

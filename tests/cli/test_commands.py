@@ -35,6 +35,7 @@ from kerasft.confidence import Abstention, Calibration, Quality
 from kerasft.config.load import load_config
 from kerasft.errors import UserError
 from kerasft.evaluation.calibrate import Calibrated
+from kerasft.evaluation.drift import ClassDrift, Drift, DriftPhoto
 from kerasft.evaluation.evaluate import Answered, ClassReport, Report
 from kerasft.evaluation.explain import Explanation
 from kerasft.evaluation.nearest import Neighbour
@@ -45,6 +46,7 @@ from kerasft.export.export import ExportResult
 from kerasft.export.measure import Accuracy
 from kerasft.export.parity import Proof
 from kerasft.importers.weights_writer import Imported
+from kerasft.novelty.two_sample import Outcome
 from kerasft.progress import Event
 from kerasft.record import RunResult
 from kerasft.reports.diff import PhotosDiff, RunDiff
@@ -870,6 +872,7 @@ COMMANDS = [
     "check",
     "compare",
     "diff",
+    "drift",
     "evaluate",
     "explain",
     "export",
@@ -939,6 +942,33 @@ UPDATED = Update(
     ),
 )
 IMPORTED = Imported("CaffeNet", Path("net.h5"), 1, 1, True, (), ())
+DRIFT = Drift(
+    run=Path("runs/photos"),
+    inbox=Path("inbox"),
+    shifted=True,
+    level=0.01,
+    overall=Outcome(0.02, 0.0005, True),
+    looks=Outcome(0.02, 0.001, True),
+    shares=Outcome(1.5, 0.25, False),
+    classes=(
+        ClassDrift("bee", 57, 0.94, 0.5, 0.0002, 0.0004, True),
+        ClassDrift("dragonfly", 3, 0.06, 0.5, None, None, False),
+    ),
+    photos=(
+        DriftPhoto("inbox/a.jpg", "bee", 0.068, 0.2, False),
+        DriftPhoto("inbox/b.jpg", "bee", 0.01, 0.61, True),
+    ),
+    n=60,
+    tested=60,
+    known=277,
+    drawn=200,
+    novel=1,
+    copies=("inbox/c.jpg",),
+    errors=(PhotoFile("inbox/d.jpg", "is empty"),),
+    lacking="",
+    permutations=1999,
+    seed=0,
+)
 GROUPS = ["cache"]  # its commands are tested in test_cli_tables.py
 
 
@@ -1034,6 +1064,60 @@ def test_update_refuses_what_it_cannot_read():
     }.items():
         done = kerasft(f"update runs/a {line}")
         assert (done.exit_code, done.stderr) == (2, f"Error: {message}\n")
+
+
+def test_drift_says_what_has_shifted_and_exits_with_3(replace):
+    calls = replace("evaluation.drift.drift_run", DRIFT)
+    done = kerasft("drift runs/photos inbox")
+    assert (done.exit_code, done.stdout) == (
+        3,
+        "60 new photos, compared with 277 training photos of runs/photos\n\n"
+        "The photos have shifted: p 0.0005, and p up to 0.01 counts.\n"
+        "  They look different within their classes (p 0.0010).\n"
+        "  That their classes have other shares is not shown (p 0.2500).\n\n"
+        "class      photos  share  in training  p of looks\n"
+        "bee            57   0.94         0.50      0.0004  shifted\n"
+        "dragonfly       3   0.06         0.50     too few\n\n"
+        "Most like the new photos and least like training ones (2):\n"
+        "  inbox/a.jpg: bee, by 0.068\n"
+        "  inbox/b.jpg: bee, by 0.010\n\n"
+        "Unlike all training photos, by the distance to the nearest (1):\n"
+        "  inbox/b.jpg: 0.61\n\n"
+        "Copies of training photos or of other new ones, not counted (1):\n"
+        "  inbox/c.jpg\n\n"
+        "Cannot be read, not counted (1):\n"
+        "  inbox/d.jpg: is empty\n",
+    )
+    assert calls.arguments == (Path("runs/photos"), Path("inbox"))
+    done = kerasft("drift runs/photos inbox --json")
+    assert done.exit_code == 3
+    assert json.loads(done.stdout)["classes"][1]["p"] is None
+
+
+def test_drift_without_a_shift_exits_with_0_and_lists_no_photos_that_differ(replace):
+    same = dataclasses.replace(
+        DRIFT,
+        shifted=False,
+        overall=Outcome(0.0, 0.4, False),
+        classes=DRIFT.classes[1:],
+        tested=40,
+        copies=(),
+        errors=(),
+        lacking="With 12 photos, only a large shift is found.",
+    )
+    replace("evaluation.drift.drift_run", same)
+    done = kerasft("drift runs/photos inbox")
+    assert (done.exit_code, done.stdout) == (
+        0,
+        "60 new photos (40 of them drawn for the tests), compared with 277 training\n"
+        "photos of runs/photos\n\n"
+        "No shift is shown: p 0.4000, and only p up to 0.01 counts as one.\n"
+        "With 12 photos, only a large shift is found.\n\n"
+        "class      photos  share  in training  p of looks\n"
+        "dragonfly       3   0.06         0.50     too few\n\n"
+        "Unlike all training photos, by the distance to the nearest (1):\n"
+        "  inbox/b.jpg: 0.61\n",
+    )
 
 
 def test_there_are_these_commands():

@@ -86,7 +86,7 @@ def test_of_very_many_photos_some_are_tested_and_all_are_judged(reference, monke
     rows = drawn(labels_of(50, 50, 50), 3, moved=(2,))
     found = find_shift(reference, rows)
     assert found.tested == 40
-    assert len(found.witness) == len(found.distances) == 150
+    assert len(found.witness) == len(found.predicted) == 150
     shown = np.argsort(-found.witness)[:50]
     assert np.isin(shown, np.arange(100, 150)).mean() >= 0.9  # they are those that were moved
     assert sum(one.new for one in found.classes) == 150
