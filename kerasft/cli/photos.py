@@ -168,9 +168,9 @@ def drift(ctx: click.Context, run: Path, inbox: Path, as_json: bool) -> None:
     """Tells whether new photos still look like those that a run was trained on.
 
     INBOX is a folder of photos, at least 10, without labels. Their pretrained features are compared
-    with those of the training photos (MMD, permutations, level 0.01): all together, their looks
-    within classes, the shares of the classes, and each class. Files that cannot be read and copies
-    are named and do not count. The exit code is 3 if the photos have shifted.
+    with those of the training photos (MMD, permutations, level 0.01): all together, and each class.
+    Other looks are told from other shares of the classes. Files that cannot be read and copies are
+    named and do not count. The exit code is 3 if the photos, or those of a class, have shifted.
 
     \b
     Example:
@@ -236,9 +236,11 @@ def _looks_shifted(result: "Drift") -> bool:
 
 def _shift_lines(result: "Drift") -> list[str]:
     """Writes what the tests of all photos say."""
-    p = f"p {result.overall.p:.4f}"
+    p, counts = f"p {result.overall.p:.4f}", f"p up to {result.level / 2:g} counts"
     if not result.shifted:
-        return [f"No shift is shown: {p}, and only p up to {result.level} counts as one."]
+        return [f"No shift is shown: {p}; only {counts} as one."]
+    if not result.overall.shifted:
+        return [f"Some classes have shifted (below). All photos: {p}; {counts}."]
     looks = "Too few training photos are of these classes to tell whether looks differ."
     if result.looks:
         sure = "They look different within their classes"
@@ -247,7 +249,7 @@ def _shift_lines(result: "Drift") -> list[str]:
     other = "Their classes have other shares"
     same = "That their classes have other shares is not shown"
     return [
-        f"The photos have shifted: {p}, and p up to {result.level} counts.",
+        f"The photos have shifted: {p}; {counts}.",
         f"  {looks}",
         f"  {other if result.shares.shifted else same} (p {result.shares.p:.4f}).",
     ]

@@ -98,7 +98,7 @@ class Drift(Result):
     Attributes:
         run: the run directory.
         inbox: the folder.
-        shifted: whether the new photos differ from the known ones, in whatever.
+        shifted: whether all new photos together or those of a class differ from the known ones.
         level: probability, at most, that any shift is called where there is none.
         overall: test of the features of all photos; the statistic is the squared MMD.
         looks: test of the looks within classes: known photos are drawn in the class shares of the
@@ -181,7 +181,7 @@ def drift_run(path: str | Path, inbox: str | Path, *, progress: Progress = silen
     return Drift(
         run=of_run.path,
         inbox=folder,
-        shifted=shift.overall.shifted,
+        shifted=shift.shifted,
         level=LEVEL,
         overall=shift.overall,
         looks=shift.looks,
@@ -290,7 +290,7 @@ def _too_few(folder: Path, fresh: int, copies: int, errors: int) -> str:
 
 
 def _lacking(n: int, shift: Shift) -> str:
-    if n < FEW and not shift.overall.shifted:
+    if n < FEW and not shift.shifted:
         return (
             f"With {count(n, 'photo')}, only a large shift is found; {FEW} or more show smaller "
             "ones, too."

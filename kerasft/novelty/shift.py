@@ -10,10 +10,10 @@ The known photos are those of training. That is fair, because the *pretrained* f
 fitted on them; what was fitted, the head, has no say (`class_mix.py`).
 
 Of all statements together at most one in a hundred (`LEVEL`) calls a shift where there is none. The
-overall test has the whole level, and the others speak only if it says that there is a shift: looks
-and class shares with half of the level each, and the classes, by Holm, with the half of looks, and
-only if looks differ. So the overall test, and the exit code, lose nothing to the number of classes;
-in return a shift of one rare class may be too small a part of all photos to be seen.
+overall test has one half of it, the classes have the other half together, by Holm: a shift of one
+class is too small a part of all photos for the overall test, and one of all photos may be too small
+in each class. Looks and class shares explain a shift that the overall test has found: each has half
+of its level, and they speak only then.
 
 Shapes: N new photos, M known photos, F features, K classes.
 """
@@ -109,6 +109,11 @@ class Shift:
     tested: int
     drawn: int
 
+    @property
+    def shifted(self) -> bool:
+        """Whether anything has shifted: all photos together, or a class."""
+        return self.overall.shifted or any(one.test and one.test.shifted for one in self.classes)
+
 
 def refer_to(features: np.ndarray, labels: np.ndarray, num_classes: int) -> Reference:
     """Prepares known photos for comparisons.
@@ -155,27 +160,22 @@ def find_shift(reference: Reference, features: np.ndarray, seed: int = 0) -> Shi
         )
         return tested, alike, width
 
-    overall, _, width = test(known, "overall", LEVEL)
+    overall, _, width = test(known, "overall", LEVEL / 2)
     shares = counts_test(
         counts,
         of_known,
-        level=LEVEL / 2,
+        level=LEVEL / 4,
         permutations=PERMUTATIONS,
         seed=derive_seed(seed, "drift", "shares"),
     )
     looks, of_classes, old = None, _untested(counts, of_known), known
     if len(drawn) >= LEAST:
         old = known[drawn]
-        looks, alike, width = test(old, "looks", LEVEL / 2)
+        looks, alike, width = test(old, "looks", LEVEL / 4)
         looks = _only_if(overall.shifted, looks)
         labels = np.concatenate([predicted[chosen], classes.known[drawn]])
         of_classes = _test_classes(
-            of_classes,
-            alike,
-            labels,
-            len(chosen),
-            looks.shifted,
-            derive_seed(seed, "drift", "class"),
+            of_classes, alike, labels, len(chosen), derive_seed(seed, "drift", "class")
         )
     own = np.isin(np.arange(len(new)), chosen)
     back = np.argsort(order)
@@ -220,7 +220,6 @@ def _test_classes(
     alike: np.ndarray,
     labels: np.ndarray,
     n: int,
-    looks_shifted: bool,
     seed: int,
 ) -> tuple[OfClass, ...]:
     """Tests the looks of each class that has enough photos.
@@ -230,7 +229,6 @@ def _test_classes(
         alike: kernel of n new and the drawn known photos.
         labels: predicted class of each of these.
         n: number of new ones.
-        looks_shifted: whether looks differ at all.
         seed: seed of the divisions and of what is left out of large classes.
     """
     rows = {}
@@ -260,7 +258,7 @@ def _test_classes(
             one,
             test=replace(
                 tested[one.label],
-                shifted=looks_shifted and adjusted[one.label] <= LEVEL / 2,
+                shifted=adjusted[one.label] <= LEVEL / 2,
             ),
             adjusted=adjusted[one.label],
         )

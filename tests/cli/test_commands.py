@@ -1072,7 +1072,7 @@ def test_drift_says_what_has_shifted_and_exits_with_3(replace):
     assert (done.exit_code, done.stdout) == (
         3,
         "60 new photos, compared with 277 training photos of runs/photos\n\n"
-        "The photos have shifted: p 0.0005, and p up to 0.01 counts.\n"
+        "The photos have shifted: p 0.0005; p up to 0.005 counts.\n"
         "  They look different within their classes (p 0.0010).\n"
         "  That their classes have other shares is not shown (p 0.2500).\n\n"
         "class      photos  share  in training  p of looks\n"
@@ -1094,6 +1094,16 @@ def test_drift_says_what_has_shifted_and_exits_with_3(replace):
     assert json.loads(done.stdout)["classes"][1]["p"] is None
 
 
+def test_drift_says_that_one_class_alone_has_shifted(replace):
+    few = dataclasses.replace(DRIFT, overall=Outcome(0.0, 0.24, False))
+    replace("evaluation.drift.drift_run", few)
+    done = kerasft("drift runs/photos inbox")
+    assert (done.exit_code, done.stdout.splitlines()[2]) == (
+        3,
+        "Some classes have shifted (below). All photos: p 0.2400; p up to 0.005 counts.",
+    )
+
+
 def test_drift_without_a_shift_exits_with_0_and_lists_no_photos_that_differ(replace):
     same = dataclasses.replace(
         DRIFT,
@@ -1111,7 +1121,7 @@ def test_drift_without_a_shift_exits_with_0_and_lists_no_photos_that_differ(repl
         0,
         "60 new photos (40 of them drawn for the tests), compared with 277 training\n"
         "photos of runs/photos\n\n"
-        "No shift is shown: p 0.4000, and only p up to 0.01 counts as one.\n"
+        "No shift is shown: p 0.4000; only p up to 0.005 counts as one.\n"
         "With 12 photos, only a large shift is found.\n\n"
         "class      photos  share  in training  p of looks\n"
         "dragonfly       3   0.06         0.50     too few\n\n"
@@ -1155,6 +1165,7 @@ def test_the_examples_of_the_help_run(command, replace):
     replace("training.train.continue_run", RESULT)
     replace("evaluation.evaluate.evaluate_run", REPORT)
     replace("evaluation.predict.predict", PREDICTIONS[:1])
+    replace("evaluation.drift.drift_run", dataclasses.replace(DRIFT, shifted=False))
     replace("evaluation.explain.explain", EXPLANATIONS[:1])
     replace("evaluation.report.report_run", PAGE)
     replace("evaluation.calibrate.calibrate_run", CALIBRATED)

@@ -64,11 +64,19 @@ def test_a_class_of_few_photos_is_not_tested(reference):
     assert [one.adjusted is None for one in found.classes] == [False, False, True]
 
 
-def test_nothing_else_is_called_where_the_overall_test_calls_no_shift(reference, monkeypatch):
-    monkeypatch.setattr(shift, "LEVEL", 0.0004)  # below the smallest p of 2,000 divisions
-    found = find_shift(reference, drawn(labels_of(20, 20, 20), 1, moved=(0, 1, 2)))
-    assert found.looks.p == found.classes[0].test.p * 1.5 == 1 / 2000  # 3,000 for three classes
+def test_a_class_too_small_for_the_overall_test_is_found_by_its_own(reference):
+    found = find_shift(reference, drawn(labels_of(30, 30, 10), 2, moved=(2,)))
+    assert said(found) == (False, False, False, [2])
+    assert found.shifted
+    assert found.overall.p > shift.LEVEL / 2 >= found.classes[2].adjusted
+
+
+def test_shares_alone_call_no_shift_that_the_overall_test_does_not(reference, monkeypatch):
+    monkeypatch.setattr(shift, "LEVEL", 0.013)
+    found = find_shift(reference, drawn(labels_of(16, 3, 3), 3))
+    assert found.shares.p <= shift.LEVEL / 4 and found.overall.p > shift.LEVEL / 2  # the control
     assert said(found) == (False, False, False, [])
+    assert not found.shifted
 
 
 def test_the_order_of_new_photos_does_not_matter(reference):
