@@ -121,7 +121,7 @@ def test_copies_and_files_that_cannot_be_read_are_named_and_do_not_count(trained
         image.save(inbox / "same-pixels.png", compress_level=1)
     assert (inbox / "same-pixels.png").read_bytes() != (photos / png).read_bytes()
     shutil.copy(inbox / "cross-002.png", inbox / "zz-again.png")
-    (inbox / "broken.jpg").write_bytes(b"nothing")
+    (inbox / "broken.jpg").write_bytes(b"")
     found = drift_run(trained.path, inbox)
     assert found.copies == tuple(
         str(inbox / name) for name in ("of-training.jpg", "same-pixels.png", "zz-again.png")
@@ -163,7 +163,7 @@ def test_the_training_photos_themselves_are_refused(trained, inbox):
         path.unlink()
     for number, row in enumerate(training(trained)):
         shutil.copy(photos / row[0], inbox / f"{number}.png")
-    (inbox / "broken.jpg").write_bytes(b"nothing")
+    (inbox / "broken.jpg").write_bytes(b"")
     assert str(refused(trained.path, inbox)) == (
         f"{inbox}: holds 0 new photos (24 copies are of training photos or of other new ones; "
         "1 file cannot be read). Expected at least 10, because fewer show nothing about the next "
