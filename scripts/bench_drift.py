@@ -128,11 +128,7 @@ def collect(
 
     features = {"test": stored("test", photos)}
     for radius in (1, 2, 3, 4):
-        features[f"blur{radius}"] = stored(
-            f"blur{radius}",
-            photos,
-            lambda image, r=radius: image.filter(ImageFilter.GaussianBlur(r)),
-        )
+        features[f"blur{radius}"] = stored(f"blur{radius}", photos, blurring(radius))
     for share in (0.7, 0.5, 0.3):
         features[f"dark{share}"] = stored(f"dark{share}", photos, darkening(share))
     strangers = sorted(path for path in other.rglob("*.*") if path.is_file())
