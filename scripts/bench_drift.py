@@ -75,7 +75,7 @@ def measure(data: str, other: Path, draws: int, work: Path) -> None:
         )
         print(line(name, found, float(unlike)), flush=True)
     print(
-        f"\n| p up to 0.01, of {draws} draws | " + " | ".join(f"{n} photos" for n in SIZES) + " |"
+        f"\n| p up to 0.005, of {draws} draws | " + " | ".join(f"{n} photos" for n in SIZES) + " |"
     )
     print("| --- " * (1 + len(SIZES)) + "|")
     for name in ("test", "blur1", "blur2", "dark0.5"):
@@ -84,7 +84,7 @@ def measure(data: str, other: Path, draws: int, work: Path) -> None:
             f"| {name} | " + " | ".join(f"{cell['median']:.0%}" for cell in cells) + " |",
             flush=True,
         )
-    print(f"\n| p up to 0.01, of {draws} draws of {N} | " + " | ".join(WIDTHS) + " |")
+    print(f"\n| p up to 0.005, of {draws} draws of {N} | " + " | ".join(WIDTHS) + " |")
     print("| --- " * (1 + len(WIDTHS)) + "|")
     for name in ("test", "blur1", "dark0.7", "dark0.5"):
         by_width = called(reference, plain(features[name], N), draws)
@@ -260,7 +260,7 @@ def called(
         for name in widths:
             mixed = np.mean([alike ** (1 / factor) for factor in WIDTHS[name]], axis=0)
             shifted[name] += permutation_test(
-                mixed, len(new), level=LEVEL, permutations=499, seed=seed
+                mixed, len(new), level=LEVEL / 2, permutations=499, seed=seed
             ).shifted
     return {name: number / draws for name, number in shifted.items()}
 
