@@ -36,6 +36,7 @@ from kerasft.lazy_tensorflow import is_installed, tf
 from kerasft.pixels import images
 from kerasft.pixels.augment import augment_crop, augment_pixels
 from kerasft.pixels.convert import as_readable
+from kerasft.pixels.decode import decode_file_by, square_of_file
 
 # Where there is a GPU, TensorFlow would put the steps of reading there.
 _CPU = "/device:CPU:0"
@@ -91,10 +92,9 @@ def image_batches(
         digests: digests that the files had when they were examined; None compares none. Iterating
             raises UserError for a file that has another one.
     """
-    load = _loader(rule)
 
     def read(item: tuple[str, str]) -> np.ndarray:
-        return np.asarray(load(read_unchanged(*item)))[None]
+        return square_of_file(read_unchanged(*item), rule)[None]
 
     known = [""] * len(paths) if digests is None else digests
     items = list(zip([os.fspath(path) for path in paths], known, strict=True))
@@ -224,7 +224,7 @@ def training_batches(
     ]
     if made[0].shares is not None:
         columns.append(np.stack([np.asarray(e.shares) for e in made]))
-    batches = tf.data.Dataset.from_tensor_slices(tuple(columns)).flat_map(epoch)
+    batches = tf.data.Dataset.from_tensor_slices(tuple(columns)).flat_map(as_written(epoch))
     return read_ahead(
         with_mixed_targets(batches, made[0]), len(made) * math.ceil(len(made[0].rows) / batch_size)
     )
@@ -309,7 +309,7 @@ def with_mixed_targets(batches: tf.data.Dataset, first: Epoch) -> tf.data.Datase
         both = with_the_one_before(weight)
         return inputs, with_the_one_before(weight * y) / both, both[:, 0]
 
-    return batches.map(mix)
+    return batches.map(as_written(mix))
 
 
 def view_batches(
@@ -334,11 +334,16 @@ def view_batches(
     Returns:
         Batches: all views of the first image, then of the second, ...
     """
-    load = _views_loader(rule, augment)
+    show = _shower(rule, augment)
+    crop = augment.crop or 1.0
+    same = rule.least(crop) == rule.least()  # else parts are cut out of a larger image
 
     def read(item: tuple[str, str, np.int32, np.ndarray]) -> np.ndarray:
         file, digest, number, shown = item
-        return np.asarray(load(read_unchanged(file, digest), number, shown))
+        encoded = read_unchanged(file, digest)
+        parts = {crop} if same else {1.0 if view == 0 else crop for view in shown[:, 0]}
+        decoded = [decode_file_by(rule, encoded, part) for part in sorted(parts, reverse=True)]
+        return np.asarray(show(decoded[0], decoded[-1], number, shown))
 
     items = list(
         zip(
@@ -362,11 +367,9 @@ def _training_loader(rule: InputRule, augment: fields.Augment) -> Any:
             _compared, [path, digest, tf.io.read_file(path)], tf.string, stateful=False
         )
         encoded = tf.ensure_shape(encoded, [])
-
-        def decode(crop: float) -> tf.Tensor:
-            return images.decode_by(rule, encoded, crop)
-
-        return _shown(decode, view, seed, rule, augment)
+        least = tf.where(tf.equal(view, 0), rule.least(), rule.least(augment.crop or 1.0))
+        image = images.decode_image(encoded, rule.background, rule.depth, least)
+        return _shown(image, image, view, seed, rule, augment)
 
     signature = [
         tf.TensorSpec([], tf.string),
@@ -374,7 +377,7 @@ def _training_loader(rule: InputRule, augment: fields.Augment) -> Any:
         tf.TensorSpec([2], tf.int32),
         tf.TensorSpec([], tf.int32),
     ]
-    return tf.function(load, input_signature=signature)
+    return tf.function(load, input_signature=signature, autograph=False)
 
 
 def _compared(path: bytes, digest: bytes, encoded: bytes) -> bytes:
@@ -392,39 +395,35 @@ def _readable(path: str, encoded: bytes) -> bytes:
 
 
 @functools.cache
-def _views_loader(rule: InputRule, augment: fields.Augment) -> Any:
-    """Makes a graph function: bytes, number, int32 [V,2] numbers and seeds -> [V,S,S,3]."""
-    crop = augment.crop or 1.0
+def _shower(rule: InputRule, augment: fields.Augment) -> Any:
+    """Makes a graph function: two images, number, int32 [V,2] numbers and seeds -> [V,S,S,3].
 
-    def load(encoded: tf.Tensor, number: tf.Tensor, views: tf.Tensor) -> tf.Tensor:
+    View 0 shows the first image, the others parts of the second one.
+    """
+
+    def show_all(
+        whole: tf.Tensor, larger: tf.Tensor, number: tf.Tensor, views: tf.Tensor
+    ) -> tf.Tensor:
+        def show(number_and_seed: tf.Tensor) -> tf.Tensor:
+            seed = tf.stack([number_and_seed[1], number])
+            return _shown(whole, larger, number_and_seed[0], seed, rule, augment)
+
         with tf.device(_CPU):
-            same = rule.least(crop) == rule.least()  # else parts are cut out of a larger image
-            larger = tf.cond(
-                tf.reduce_all(views[:, 0] == 0) & (not same),
-                lambda: tf.zeros([1, 1, 3], tf.uint8),  # which no view needs
-                lambda: images.decode_by(rule, encoded, crop),
-            )
-
-            def decode(crop: float) -> tf.Tensor:
-                return larger if same or crop < 1 else images.decode_by(rule, encoded)
-
-            def show(number_and_seed: tf.Tensor) -> tf.Tensor:
-                seed = tf.stack([number_and_seed[1], number])
-                return _shown(decode, number_and_seed[0], seed, rule, augment)
-
             spec = tf.TensorSpec([rule.image_size, rule.image_size, 3], tf.float32)
             return tf.map_fn(show, views, fn_output_signature=spec)
 
     signature = [
-        tf.TensorSpec([], tf.string),
+        tf.TensorSpec([None, None, 3], tf.uint8),
+        tf.TensorSpec([None, None, 3], tf.uint8),
         tf.TensorSpec([], tf.int32),
         tf.TensorSpec([None, 2], tf.int32),
     ]
-    return tf.function(load, input_signature=signature)
+    return tf.function(show_all, input_signature=signature, autograph=False)
 
 
 def _shown(
-    decode: Callable[[float], tf.Tensor],
+    whole: tf.Tensor,
+    larger: tf.Tensor,
     view: tf.Tensor,
     seed: tf.Tensor,
     rule: InputRule,
@@ -433,19 +432,18 @@ def _shown(
     """Makes one view of an image. View 0 is plain, the image that is scored.
 
     Args:
-        decode: function from the smallest share of the area that is shown to the image, uint8
-            [h,w,3].
+        whole: the image, uint8 [h,w,3], for view 0 or if views are not cropped.
+        larger: the image, uint8 [h,w,3], as large as parts of it need.
         view, seed: number and seed of the view, see `augment.py`.
         rule: rule by which a file becomes the input of the model.
         augment: augmentation of the views.
     """
     plain = tf.equal(view, 0)
     crop = augment.crop
+    image = whole
     if crop:
-        image = tf.cond(plain, lambda: decode(1.0), lambda: augment_crop(decode(crop), crop, seed))
+        image = tf.cond(plain, lambda: whole, lambda: augment_crop(larger, crop, seed))
         image.set_shape([None, None, 3])
-    else:
-        image = decode(1.0)
     pixels = images.resize_image(image, rule.image_size, rule.resize)
     if augment.flip or augment.color:
         pixels = tf.cond(
@@ -454,17 +452,6 @@ def _shown(
             lambda: augment_pixels(pixels, augment.flip, augment.color, seed, view),
         )
     return pixels
-
-
-@functools.cache
-def _loader(rule: InputRule) -> Any:
-    """Makes a graph function: bytes -> float32 [S,S,3]."""
-
-    def load(encoded: tf.Tensor) -> tf.Tensor:
-        with tf.device(_CPU):
-            return images.square_of(encoded, rule)
-
-    return tf.function(load, input_signature=[tf.TensorSpec([], tf.string)])
 
 
 def _files(source: Source, positions: Iterable[int]) -> list[str]:
@@ -490,7 +477,15 @@ def _strings(paths: Sequence[Path | str]) -> tf.Tensor:
 
 
 def _batched(items: tf.data.Dataset, read: Callable[..., Any], batch_size: int) -> tf.data.Dataset:
-    return items.map(read, num_parallel_calls=devices.processors()).batch(batch_size)
+    return items.map(as_written(read), num_parallel_calls=devices.processors()).batch(batch_size)
+
+
+def as_written(function: Callable[..., Any]) -> Any:
+    """Keeps AutoGraph away from a function of a pipeline that has no `if` or loop on tensors.
+
+    Parsing and rewriting its source would take half a second in each process.
+    """
+    return tf.autograph.experimental.do_not_convert(function)
 
 
 def read_ahead(batches: tf.data.Dataset, count: int) -> tf.data.Dataset:

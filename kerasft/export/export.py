@@ -38,7 +38,7 @@ from kerasft.files import digest_of_file, reason_of
 from kerasft.lazy_tensorflow import require_tensorflow, tf
 from kerasft.models import bundle, target
 from kerasft.models.bundle import Bundle
-from kerasft.pixels import images
+from kerasft.pixels.decode import read_squares
 from kerasft.processes import run_fresh
 from kerasft.progress import Progress, silent
 from kerasft.results import Result
@@ -206,9 +206,7 @@ def _refuse_mixture(to: Path, row: Exporter) -> None:
 def _calibration(found: Source, facts: ExportFacts, work: Path) -> Path:
     """Writes pixels of training photos, for int8."""
     paths = _spread(found, "train", CALIBRATION)
-    squares, errors = images.read_squares(
-        [read_unchanged(str(path), "") for path in paths], facts.rule
-    )
+    squares, errors = read_squares([read_unchanged(str(path), "") for path in paths], facts.rule)
     for path, error in zip(paths, errors, strict=True):
         if error:
             raise UserError(f"{path}: {error}. It is a photo of the run, needed for int8.")

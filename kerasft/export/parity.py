@@ -103,8 +103,8 @@ def prove(
             are not the classes in order; a process that failed.
     """
     # Imported here, so that the process of the export loads nothing of it.
-    from kerasft.pixels import images
     from kerasft.pixels.convert import as_readable, kind_of
+    from kerasft.pixels.decode import read_squares
 
     inputs = []
     for number, path in enumerate(photos):
@@ -118,7 +118,7 @@ def prove(
         inputs.append(work / name)
     takes = EXPORTERS[facts.format].takes
     if takes == "pixels":
-        squares, errors = images.read_squares([path.read_bytes() for path in inputs], facts.rule)
+        squares, errors = read_squares([path.read_bytes() for path in inputs], facts.rule)
         if any(errors):
             bad = next(path for path, error in zip(inputs, errors, strict=True) if error)
             raise UserError(f"{bad}: can't be read any more. Nothing was exported.")

@@ -106,9 +106,9 @@ def of_pixels(
     def files(encoded: Sequence[bytes]) -> Answer:
         import numpy as np
 
-        from kerasft.pixels import images  # loads TensorFlow, which the model needs not
+        from kerasft.pixels.decode import read_squares  # loads TensorFlow; the model does not
 
-        squares, errors = images.read_squares(encoded, facts.rule)
+        squares, errors = read_squares(encoded, facts.rule)
         good = np.array([not error for error in errors])
         scores = np.zeros((len(squares), len(facts.class_names)), np.float32)
         if good.any():

@@ -1,6 +1,7 @@
 """One image, from encoded bytes to model input. All decoding and resizing is here.
 
     images      decodes an image upright, resizes it to the model's square
+    decode      decodes one file outside of a graph, the most common kinds sooner
     headers     reads format, size and orientation from the bytes, inside the graph
     convert     converts images that TensorFlow cannot read, by Pillow
     augment     makes a view of an image, a function of image, view number and seed

@@ -99,20 +99,33 @@ def read_header(content: Content) -> tuple[tf.Tensor, Header]:
     return kind, Header(height, width, frame, exif, exif_end, problem)
 
 
+# The first bytes of each format, in the order of FORMATS. -1 matches any byte.
+_SIGNATURES = (
+    (0xFF, 0xD8, 0xFF, *9 * [-1]),
+    (0x89, *b"PNG\r\n\x1a\n", *4 * [-1]),
+    (*b"GIF8", *8 * [-1]),
+    (*b"BM", *10 * [-1]),
+    (*b"RIFF", -1, -1, -1, -1, *b"WEBP"),
+    (*12 * [-1],),
+)
+
+
 def _kind_of(content: Content) -> tf.Tensor:
     """Recognizes the format by the first bytes, regardless of the file's name."""
-    # Byte by byte; -1 matches any byte.
-    signatures = [
-        [0xFF, 0xD8, 0xFF] + 9 * [-1],
-        [0x89, *b"PNG\r\n\x1a\n"] + 4 * [-1],
-        [*b"GIF8"] + 8 * [-1],
-        [*b"BM"] + 10 * [-1],
-        [*b"RIFF", -1, -1, -1, -1, *b"WEBP"],
-        12 * [-1],
-    ]
-    expected = tf.constant(signatures, tf.int64)
+    expected = tf.constant(_SIGNATURES, tf.int64)
     fits = tf.reduce_all((_bytes(content, 0, 12) == expected) | (expected < 0), axis=1)
     return tf.argmax(tf.cast(fits, tf.uint8), output_type=tf.int32)
+
+
+def format_of(start: bytes) -> str:
+    """Recognizes the format as `read_header` does, one of FORMATS, outside of a graph.
+
+    Args:
+        start: first 12 bytes of any file, or more, or all of a shorter one.
+    """
+    first = np.frombuffer(start[:12].ljust(12, b"\0"), np.uint8)
+    expected = np.array(_SIGNATURES)
+    return FORMATS[((first == expected) | (expected < 0)).all(axis=1).argmax()]
 
 
 def orientation_of(content: Content, header: Header) -> tf.Tensor:

@@ -10,7 +10,7 @@ Shapes: h, w image height and width; S side of the model's square input, pixels.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -29,24 +29,25 @@ FORMATS = "JPEG, PNG, GIF, BMP, WebP, TIFF, JPEG 2000, AVIF and HEIC"
 RESIZE_MODES = ("stretch", "crop", "pad")
 
 
-def _in_graph(function: Callable[[tf.Tensor], Any]) -> Any:
-    """Turns a function of a file's bytes into one graph that runs on the CPU.
+def _in_graph(function: Callable[..., Any], *more: tf.TensorSpec) -> Any:
+    """Turns a function of a file's bytes, and of `more`, into one graph that runs on the CPU.
 
     TensorFlow would run the many small steps of reading a header on a GPU if there is one. The
     graph is made at the first call, because TensorFlow may not be installed.
     """
 
-    def on_cpu(encoded: tf.Tensor) -> Any:
+    def on_cpu(*inputs: tf.Tensor) -> Any:
         with tf.device("/device:CPU:0"):
-            return function(encoded)
+            return function(*inputs)
 
     @functools.cache
     def graph() -> Any:
-        return tf.function(on_cpu, input_signature=[tf.TensorSpec([], tf.string)], autograph=False)
+        signature = [tf.TensorSpec([], tf.string), *more]
+        return tf.function(on_cpu, input_signature=signature, autograph=False)
 
     @functools.wraps(function)
-    def call(encoded: tf.Tensor) -> Any:
-        return graph()(encoded)
+    def call(*inputs: tf.Tensor) -> Any:
+        return graph()(*inputs)
 
     return call
 
@@ -90,7 +91,7 @@ def decode_image(
     encoded: tf.Tensor,
     background: tuple[int, ...] | None = None,
     depth: int = 16,
-    least: int = 0,
+    least: int | tf.Tensor = 0,
 ) -> tf.Tensor:
     """Decodes one image file to upright RGB.
 
@@ -104,8 +105,8 @@ def decode_image(
             the upper 8 bits count.
         depth: number of bits in use in files that have 16 for each channel, 8 to 16: the largest
             number of that many bits becomes 255. Larger numbers become 255, too.
-        least: side in pixels, 0 for the full size. A JPEG is decoded at a half, a quarter or an
-            eighth of its size if its shorter side keeps at least that many pixels.
+        least: side in pixels, int32, 0 for the full size. A JPEG is decoded at a half, a quarter
+            or an eighth of its size if its shorter side keeps at least that many pixels.
 
     Returns:
         uint8 [h, w, 3], values 0 to 255, turned upright by the EXIF orientation.
@@ -115,14 +116,14 @@ def decode_image(
             the header tells before memory is allocated). `reason_of` gives the reason in
             words.
     """
-    return _decoder(background, depth, least)(encoded)
+    return _decoder(background)(encoded, depth, least)
 
 
-@functools.cache  # a graph for each rule
-def _decoder(background: tuple[int, ...] | None, depth: int, least: int) -> Any:
-    """Makes `decode_image` for the other arguments of it."""
+@functools.cache  # tracing takes seconds, so one graph serves all sizes and depths
+def _decoder(background: tuple[int, ...] | None) -> Any:
+    """Makes `decode_image` for a background."""
 
-    def decode(encoded: tf.Tensor) -> tf.Tensor:
+    def decode(encoded: tf.Tensor, depth: tf.Tensor, least: tf.Tensor) -> tf.Tensor:
         content = headers.bytes_of(encoded)
         kind, found = headers.read_header(content)
         reason = tf.gather(headers.PROBLEMS, found.problem)
@@ -144,7 +145,7 @@ def _decoder(background: tuple[int, ...] | None, depth: int, least: int) -> Any:
         image.set_shape([None, None, 3])
         return image
 
-    return _in_graph(decode)
+    return _in_graph(decode, tf.TensorSpec([], tf.int32), tf.TensorSpec([], tf.int32))
 
 
 class _File(NamedTuple):
@@ -154,23 +155,24 @@ class _File(NamedTuple):
     content: headers.Content
     header: headers.Header
     background: tuple[int, ...] | None
-    depth: int
-    least: int
+    depth: tf.Tensor
+    least: tf.Tensor
 
 
 def _decode_any(file: _File) -> tf.Tensor:
     return tf.io.decode_image(file.encoded, channels=3, expand_animations=False)
 
 
+RATIOS = (1, 2, 4, 8)  # in which libjpeg decodes
+
+
 def _decode_jpeg(file: _File) -> tf.Tensor:
-    if not file.least:
-        return _decode_any(file)
-    ratios = [1, 2, 4, 8]
     shorter = tf.minimum(file.header.height, file.header.width)
-    fitting = tf.cast(shorter >= file.least * np.array(ratios[1:]), tf.int32)
+    least = tf.cast(file.least, tf.int64)
+    fitting = tf.cast(shorter >= least * np.array(RATIOS[1:]), tf.int32)
+    parts = [functools.partial(tf.io.decode_jpeg, file.encoded, 3, ratio) for ratio in RATIOS]
     return tf.switch_case(
-        tf.reduce_sum(fitting),
-        [functools.partial(tf.io.decode_jpeg, file.encoded, 3, ratio) for ratio in ratios],
+        tf.where(file.least > 0, 1 + tf.reduce_sum(fitting), 0), [lambda: _decode_any(file), *parts]
     )
 
 
@@ -179,10 +181,12 @@ def _decode_png(file: _File) -> tf.Tensor:
     if background is None:
         return _decode_any(file)
     deep, channels = headers.png_pixels(file.content, file.header)
-    largest = 2**file.depth - 1
+    numbers = [2**bits - 1 for bits in range(17)]  # the largest of each depth
+    largest = tf.gather(tf.constant(numbers, tf.uint16), file.depth)
+    scale = tf.gather([255 / max(1, number) for number in numbers], file.depth)
 
     def in_8_bits(pixels: tf.Tensor) -> tf.Tensor:
-        color = tf.cast(tf.minimum(pixels[..., :3], largest), tf.float32) * (255 / largest)
+        color = tf.cast(tf.minimum(pixels[..., :3], largest), tf.float32) * scale
         color = tf.cast(tf.round(color), tf.uint8)
         if pixels.shape[2] == 4:
             opacity = tf.cast(pixels[..., 3:] // 257, tf.uint8)
@@ -375,17 +379,6 @@ def resize_image(image: tf.Tensor, image_size: int, mode: str) -> tf.Tensor:
     return tf.clip_by_value(resized, 0.0, 255.0)
 
 
-def decode_by(rule: InputRule, encoded: tf.Tensor, crop: float = 1.0) -> tf.Tensor:
-    """Decodes one image file by a model's rule, see `decode_image`.
-
-    Args:
-        rule: rule of the model.
-        encoded: scalar string, the bytes of the file.
-        crop: smallest share of the area that will be shown.
-    """
-    return decode_image(encoded, rule.background, rule.depth, rule.least(crop))
-
-
 def square_of(encoded: tf.Tensor, rule: InputRule) -> tf.Tensor:
     """Converts one image file to model input: float32 [S, S, 3], values 0 to 255.
 
@@ -396,7 +389,8 @@ def square_of(encoded: tf.Tensor, rule: InputRule) -> tf.Tensor:
     Raises:
         tf.errors.InvalidArgumentError: as in `decode_image`.
     """
-    return resize_image(decode_by(rule, encoded), rule.image_size, rule.resize)
+    image = decode_image(encoded, rule.background, rule.depth, rule.least())
+    return resize_image(image, rule.image_size, rule.resize)
 
 
 def squares_of(encoded: tf.Tensor, rule: InputRule) -> tuple[tf.Tensor, tf.Tensor]:
@@ -446,22 +440,6 @@ def _problem_of(encoded: tf.Tensor) -> tf.Tensor:
     return tf.where(found.problem == headers.FINE, "is truncated or damaged", problem)
 
 
-def read_squares(encoded: Sequence[bytes], rule: InputRule) -> tuple[np.ndarray, list[str]]:
-    """Converts image files to model input, see `squares_of`, outside a graph.
-
-    Args:
-        encoded: contents of the files, N.
-        rule: rule of the model.
-
-    Returns:
-        Pixels float32 [N,S,S,3], and N errors, in the words of `reason_of`.
-    """
-    squares, problems = squares_of(tf.constant(list(encoded), tf.string), rule)
-    unread = problems.numpy() != b""
-    pairs = zip(encoded, unread, strict=True)
-    return squares.numpy(), [reason_of(one) if bad else "" for one, bad in pairs]
-
-
 def reason_of(encoded: bytes) -> str:
     """Says why a file does not decode, in words that follow its name: "is truncated"."""
     kind, height, width, problem = (int(number) for number in _inspect(encoded))
@@ -508,7 +486,7 @@ def is_image_content(start: bytes) -> bool:
         start: first 64 bytes of the file, or all of a shorter one.
     """
     no_image = ("a PDF", "a zip", "a video", None)
-    return bool(header(start)[0] != "") or kind_of(start) != "" or name_of(start) not in no_image
+    return headers.format_of(start) != "" or kind_of(start) != "" or name_of(start) not in no_image
 
 
 def _ends_early(kind: str, encoded: bytes) -> bool:

@@ -18,7 +18,8 @@ import numpy as np
 from kerasft.errors import Unreadable
 from kerasft.input_rule import WHITE, Color, depth_of
 from kerasft.lazy_tensorflow import tf
-from kerasft.pixels import convert, headers, images, likeness
+from kerasft.pixels import convert, images, likeness
+from kerasft.pixels.decode import decode_file
 
 SIDE = 64  # of the gray picture; cleanvision judges blur at this size, too
 FINEST = 2 * SIDE  # columns to which a wide image is averaged before the areas are exact
@@ -90,7 +91,8 @@ def sketch(encoded: bytes, background: Color | None = WHITE) -> Sketch:
         return Sketch(Picture(str(error), kind=kind), None)
     try:
         peak, digest = _of_deep(encoded)
-        image = _decode(encoded, background, depth_of(peak))
+        decoded: Any = decode_file(encoded, background, depth_of(peak))
+        image = np.asarray(memoryview(decoded))  # without a copy
     except tf.errors.InvalidArgumentError:
         return Sketch(Picture(images.reason_of(encoded), kind=kind), None)
     height, width, _ = image.shape
@@ -133,71 +135,6 @@ def finish(sketches: Sequence[Sketch]) -> list[Picture]:
 def measure_image(encoded: bytes) -> Picture:
     """Returns the facts of one file, whose bytes are given."""
     return finish([sketch(encoded)])[0]
-
-
-def _decode(encoded: bytes, background: Color | None, depth: int) -> np.ndarray:
-    """Decodes an image as `images.decode_image` does, sooner for the most common files."""
-    if _is_upright_jpeg(encoded) or _is_opaque_png(encoded):
-        image: Any = tf.raw_ops.DecodeImage(contents=encoded, channels=3, expand_animations=False)
-    else:
-        image = images.decode_image(encoded, background, depth)
-    return np.asarray(memoryview(image))  # without a copy
-
-
-_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
-_SEGMENTS = frozenset([*range(0xE0, 0xF0), 0xC4, 0xDB, 0xDD, 0xFE])
-_ORIENTATIONS = (b"\x01\x12\0\3\0\0\0\1", b"\x12\x01\3\0\1\0\0\0")  # both orders of the bytes
-_UPRIGHT = (b"\0\1", b"\1\0")
-
-
-def _is_upright_jpeg(encoded: bytes) -> bool:
-    """Returns whether a file is a common JPEG, which is decoded and no more.
-
-    It walks the segments as `headers` does; whatever is unusual is left to `headers`, which takes
-    longer than the decoding of a small photo.
-    """
-    if not encoded.startswith(b"\xff\xd8\xff"):
-        return False
-    at = 2
-    for _ in range(100):
-        start = encoded[at : at + 10]
-        if len(start) < 10 or start[0] != 0xFF:
-            return False
-        if start[1] in _FRAMES:
-            pixels = int.from_bytes(start[5:7]) * int.from_bytes(start[7:9])
-            return 0 < pixels <= headers.MAX_PIXELS and start[9] in (1, 3)  # 4 channels: CMYK
-        if start[1] not in _SEGMENTS:
-            return False
-        end = at + 2 + int.from_bytes(start[2:4])
-        if start[4:] == b"Exif\0\0" and start[1] == 0xE1 and not _is_upright(encoded[at:end]):
-            return False
-        at = end
-    return False
-
-
-def _is_upright(exif: bytes) -> bool:
-    """Returns whether an EXIF block holds no orientation but the upright one."""
-    for tag, upright in zip(_ORIENTATIONS, _UPRIGHT, strict=True):
-        at = exif.find(tag)
-        while at >= 0:
-            if exif[at + 8 : at + 10] != upright:
-                return False
-            at = exif.find(tag, at + 1)
-    return True
-
-
-def _is_opaque_png(encoded: bytes) -> bool:
-    """Returns whether a file is a PNG in gray or RGB of 8 bits, without a transparent colour."""
-    if not encoded.startswith(b"\x89PNG\r\n\x1a\n") or encoded[12:16] != b"IHDR":
-        return False
-    pixels = int.from_bytes(encoded[16:20]) * int.from_bytes(encoded[20:24])
-    fits = 0 < pixels <= headers.MAX_PIXELS
-    return (
-        fits
-        and encoded[24:26] in (b"\x08\0", b"\x08\2")
-        and b"tRNS" not in encoded
-        and b"eXIf" not in encoded
-    )
 
 
 def _of_deep(encoded: bytes) -> tuple[int, str]:

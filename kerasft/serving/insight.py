@@ -156,13 +156,12 @@ class _Opened:
         return halves_of(self._bundle.model)
 
     def _pixels(self, encoded: bytes) -> Any:
-        import numpy as np
-
         from kerasft.lazy_tensorflow import tf
         from kerasft.pixels import images
+        from kerasft.pixels.decode import square_of_file
 
         try:
-            return np.asarray(images.square_of(tf.constant(encoded), self._bundle.rule))[None]
+            return square_of_file(encoded, self._bundle.rule)[None]
         except tf.errors.InvalidArgumentError:
             raise HTTPException(400, f"The file {images.reason_of(encoded)}.") from None
 

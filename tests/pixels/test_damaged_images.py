@@ -84,7 +84,7 @@ SIZES = st.builds(
 @pytest.mark.slow
 def test_a_damaged_image_is_pixels_or_a_reason(tmp_path, own_cache):
     place = Place.of(tmp_path, "photo", own_cache)  # what Pillow has converted is kept there
-    # Traced once, as in an export; `read_squares` traces anew whenever it is called.
+    # Traced once, as in an export.
     squares = tf.function(lambda encoded: squares_of(encoded, RULE))
     for encoded in (b"", PHOTO[:200]):  # traces what looks for a reason
         assert measure_image(encoded).reason

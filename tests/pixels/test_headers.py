@@ -22,6 +22,7 @@ NO_DEADLINE = settings(
 
 def read(encoded: bytes) -> tuple[str, int, int]:
     file_format, height, width = images.header(encoded)
+    assert headers.format_of(encoded[:64]) == file_format
     return file_format.numpy().decode(), int(height), int(width)
 
 

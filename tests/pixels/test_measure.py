@@ -1,15 +1,12 @@
-"""Facts of an image: right by hand, and the quick way of decoding gives what the long one does."""
+"""Facts of an image, right by hand."""
 
 import numpy as np
 import pytest
 import tensorflow as tf
-from encoded import FILES, PHOTO, blocks, encode, exif
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
+from encoded import FILES, PHOTO, blocks, encode
 from PIL import Image, ImageFilter
 
-from kerasft.input_rule import WHITE
-from kerasft.pixels import images, measure
+from kerasft.pixels import measure
 from kerasft.pixels.measure import Picture, measure_image, shrink
 
 
@@ -128,54 +125,3 @@ def test_a_copy_of_another_size_and_quality_looks_alike_and_another_picture_does
 
 def test_a_file_that_is_no_image_has_its_reason_alone():
     assert measure_image(b"hello") == Picture("is not a JPEG, PNG, GIF, BMP or WebP image")
-
-
-def test_common_files_are_decoded_the_quick_way():
-    jpeg, upright = encode(blocks(), "JPEG"), encode(blocks(), "JPEG", exif=exif(1))
-    assert [measure._is_upright_jpeg(one) for one in (jpeg, upright, PHOTO)] == [True, True, False]
-    grays = blocks().convert("L")
-    pngs = (FILES["png"], encode(grays, "PNG"), encode(blocks().convert("RGBA"), "PNG"),
-            encode(blocks(), "PNG", transparency=(250, 20, 30)))  # fmt: skip
-    assert [measure._is_opaque_png(one) for one in pngs] == [True, True, False, False]
-    cmyk = encode(blocks().convert("CMYK"), "JPEG")
-    assert not measure._is_upright_jpeg(cmyk)
-
-
-MORE = FILES | {
-    "upright": encode(blocks(), "JPEG", exif=exif(1)),
-    "big-endian": encode(blocks(), "JPEG", exif=exif(1, ">")),
-    "gray": encode(blocks().convert("L"), "JPEG"),
-    "gray png": encode(blocks().convert("L"), "PNG"),
-}
-
-
-def in_short(encoded: bytes) -> np.ndarray:
-    return measure._decode(encoded, WHITE, 8)
-
-
-def at_length(encoded: bytes) -> np.ndarray:
-    return images.decode_image(encoded, WHITE, 8)
-
-
-def outcome(decode, encoded: bytes) -> list:
-    """The pixels, or nothing if the file does not decode."""
-    try:
-        return np.asarray(decode(encoded)).tolist()
-    except tf.errors.InvalidArgumentError:
-        return []
-
-
-@settings(
-    deadline=None, max_examples=150, suppress_health_check=list(HealthCheck), derandomize=True
-)
-@given(
-    st.sampled_from(sorted(name for name in MORE if "p" in name or "gr" in name)),
-    st.lists(st.tuples(st.integers(0, 200), st.integers(0, 255)), max_size=4),
-    st.integers(0, 1) | st.integers(0, 300),
-)
-def test_the_quick_way_of_decoding_gives_what_the_long_one_does(name, changes, cut):
-    encoded = bytearray(MORE[name])
-    for position, value in changes:
-        encoded[position % len(encoded)] = value
-    encoded = bytes(encoded[: max(0, len(encoded) - cut)])
-    assert outcome(in_short, encoded) == outcome(at_length, encoded)
