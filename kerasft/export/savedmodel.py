@@ -55,7 +55,12 @@ def write(
     image_bytes = tf.TensorSpec([None], tf.string, name="image_bytes")
     pixels = tf.TensorSpec([None, size, size, 3], tf.float32, name="pixels")
 
-    @tf.function(input_signature=[pixels])
+    # Nothing here is for AutoGraph, which would parse the code of Keras, too.
+    of_bytes, of_pixels = (
+        tf.function(input_signature=[spec], autograph=False) for spec in (image_bytes, pixels)
+    )
+
+    @of_pixels
     def serve_pixels(pixels: tf.Tensor) -> dict[str, tf.Tensor]:
         count = tf.shape(pixels)[0]
         # Some kernels of TensorFlow fail on an empty batch, so it is padded with one image.
@@ -65,14 +70,14 @@ def write(
         scores, logits = model(pixels, training=False)
         return {"scores": scores[:count], "logits": logits[:count]}
 
-    @tf.function(input_signature=[image_bytes])  # traced once for both signatures that call it
+    @of_bytes  # traced once for both signatures that call it
     def compute(image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
         squares, error = images.squares_of(image_bytes, opened.rule)
         fine = tf.cast(error == "", tf.float32)[:, tf.newaxis]
         computed = serve_pixels(squares)
         return {name: fine * values for name, values in computed.items()} | {"error": error}
 
-    @tf.function(input_signature=[image_bytes])
+    @of_bytes
     def serve(image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
         computed = compute(image_bytes)
         scores, logits, error = computed["scores"], computed["logits"], computed["error"]
@@ -90,7 +95,7 @@ def write(
             **unsure,
         }
 
-    @tf.function(input_signature=[image_bytes])
+    @of_bytes
     def serve_logits(image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
         computed = compute(image_bytes)
         return {"logits": computed["logits"], "error": computed["error"]}

@@ -20,7 +20,14 @@ from kerasft.activations.keys import views_of
 from kerasft.activations.reading import numpy_batches, read_slices
 from kerasft.activations.store import Rows, Stored
 from kerasft.config.fields import Phase
-from kerasft.data.batches import Epoch, read_ahead, targets_of, training_batches, with_mixed_targets
+from kerasft.data.batches import (
+    Epoch,
+    as_written,
+    read_ahead,
+    targets_of,
+    training_batches,
+    with_mixed_targets,
+)
 from kerasft.lazy_tensorflow import tf
 from kerasft.seeds import derive_seed
 
@@ -200,14 +207,16 @@ def stored_batches(
 
     def batched(rows: tf.Tensor, x: tf.Tensor, *shares: tf.Tensor) -> tf.data.Dataset:
         parts = tf.data.Dataset.from_tensor_slices((rows, x, *shares)).batch(batch_size)
-        return parts.map(lambda rows, x, *shares: ((x, *shares) if shares else x, *target(rows)))
+        return parts.map(
+            as_written(lambda rows, x, *shares: ((x, *shares) if shares else x, *target(rows)))
+        )
 
     first = epochs[0]
     signature = [tf.TensorSpec([None], tf.int64), tf.TensorSpec([None, *shape], dtype)]
     if first.shares is not None:
         signature.append(tf.TensorSpec([None], tf.float32))
     read = tf.data.Dataset.from_generator(slices, output_signature=tuple(signature))
-    batches = read.prefetch(1).flat_map(batched)
+    batches = read.prefetch(1).flat_map(as_written(batched))
     return read_ahead(
         with_mixed_targets(batches, first), len(epochs) * math.ceil(len(first.rows) / batch_size)
     )
