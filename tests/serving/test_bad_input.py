@@ -14,8 +14,8 @@ import httpx
 import pytest
 from encoded import PHOTO, blocks, encode
 from PIL import Image
-from served import ask, base64_of, exported, serving
-from small_run import NAMES, small_run
+from served import ask, base64_of, exported_run, serving
+from small_run import NAMES
 
 from kerasft.serving.limits import Limits
 
@@ -32,7 +32,7 @@ TIGHT = Limits(
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
-    version = exported(small_run(tmp_path_factory.mktemp("served")))
+    version = exported_run(tmp_path_factory.mktemp("served")) / "export" / "1"
     with serving(version.parent, limits=TIGHT) as server:
         yield server
 

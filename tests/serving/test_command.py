@@ -13,8 +13,7 @@ from pathlib import Path
 import httpx
 import pytest
 from encoded import PHOTO
-from served import ask, exported, serving
-from small_run import small_run
+from served import ask, exported, exported_run, serving
 
 from kerasft.errors import UserError
 from kerasft.export import export
@@ -25,9 +24,7 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    run = small_run(tmp_path_factory.mktemp("served"))
-    exported(run)
-    return run
+    return exported_run(tmp_path_factory.mktemp("served"))
 
 
 def told(caplog):

@@ -6,15 +6,14 @@ import json
 import httpx
 import pytest
 from encoded import PHOTO
-from served import ask, exported, serving
-from small_run import small_run
+from served import ask, exported_run, serving
 
 TOKEN = "correct-horse-battery"
 
 
 @pytest.fixture(scope="module")
 def versions(tmp_path_factory):
-    return exported(small_run(tmp_path_factory.mktemp("served"))).parent
+    return exported_run(tmp_path_factory.mktemp("served")) / "export"
 
 
 @pytest.fixture(scope="module")

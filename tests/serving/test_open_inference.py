@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from encoded import PHOTO, blocks, encode
-from served import base64_of, exported, serving
-from small_run import NAMES, small_run
+from served import base64_of, exported_run, serving
+from small_run import NAMES
 
 import kerasft
 
@@ -20,7 +20,7 @@ SIZE = 32 * 32 * 3
 
 @pytest.fixture(scope="module")
 def version(tmp_path_factory):
-    return exported(small_run(tmp_path_factory.mktemp("served")), 7)
+    return exported_run(tmp_path_factory.mktemp("served"), 7) / "export" / "7"
 
 
 @pytest.fixture(scope="module")

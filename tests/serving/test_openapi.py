@@ -5,14 +5,12 @@ import json
 import httpx
 import pytest
 from encoded import PHOTO
-from served import base64_of, exported, serving
-from small_run import small_run
+from served import base64_of, exported_run, serving
 
 
 @pytest.fixture(scope="module")
 def url(tmp_path_factory):
-    run = small_run(tmp_path_factory.mktemp("served"))
-    exported(run)
+    run = exported_run(tmp_path_factory.mktemp("served"))
     with serving(run) as server:
         yield server.url
 

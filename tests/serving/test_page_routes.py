@@ -11,7 +11,7 @@ import httpx
 import pytest
 from encoded import PHOTO, blocks, encode
 from PIL import Image
-from served import ask, exported, serving
+from served import ask, exported, exported_run, serving
 from small_run import NAMES, small_bundle, small_run
 
 from kerasft.models import bundle
@@ -21,9 +21,7 @@ from kerasft.serving import insight
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    run = small_run(tmp_path_factory.mktemp("served"))
-    exported(run)
-    return run
+    return exported_run(tmp_path_factory.mktemp("served"))
 
 
 @pytest.fixture(scope="module")

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from encoded import PHOTO, blocks, encode
-from served import ask, base64_of, exported, serving
-from small_run import NAMES, small_run
+from served import ask, base64_of, exported_run, serving
+from small_run import NAMES
 
 OTHER = encode(blocks(), "PNG")
 NO_IMAGE = "The file is not a JPEG, PNG, GIF, BMP or WebP image."
@@ -16,7 +16,7 @@ NO_IMAGE = "The file is not a JPEG, PNG, GIF, BMP or WebP image."
 
 @pytest.fixture(scope="module")
 def version(tmp_path_factory):
-    return exported(small_run(tmp_path_factory.mktemp("served")), 7)
+    return exported_run(tmp_path_factory.mktemp("served"), 7) / "export" / "7"
 
 
 @pytest.fixture(scope="module")

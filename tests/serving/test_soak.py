@@ -1,8 +1,7 @@
 """A short soak: hundreds of requests, a tenth of them malformed, each answer compared."""
 
 import pytest
-from served import exported
-from small_run import small_run
+from served import exported_run
 from soak_serve import GOOD, files_of, known_answers, soak
 
 KINDS = 26
@@ -10,7 +9,7 @@ KINDS = 26
 
 @pytest.fixture(scope="module")
 def export(tmp_path_factory):
-    return exported(small_run(tmp_path_factory.mktemp("soak"))).parent
+    return exported_run(tmp_path_factory.mktemp("soak")) / "export"
 
 
 @pytest.fixture(scope="module")

@@ -10,8 +10,7 @@ import pytest
 import tensorflow as tf
 from encoded import PHOTO, blocks, encode
 from google.protobuf import json_format
-from served import base64_of, exported, serving
-from small_run import small_run
+from served import base64_of, exported_run, serving
 
 from kerasft.export.savedmodel import WARM_UP
 
@@ -29,7 +28,7 @@ from tensorflow_serving.apis import (  # noqa: E402
 
 @pytest.fixture(scope="module")
 def version(tmp_path_factory):
-    return exported(small_run(tmp_path_factory.mktemp("served")))
+    return exported_run(tmp_path_factory.mktemp("served")) / "export" / "1"
 
 
 @pytest.fixture(scope="module")

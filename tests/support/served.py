@@ -1,8 +1,11 @@
 """A server on a loopback port, in a thread of the test's process."""
 
+import atexit
 import base64
+import functools
 import json
 import shutil
+import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -10,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+from small_run import small_run
 
 from kerasft.export.facts import ExportFacts, write_facts
 from kerasft.export.savedmodel import write as write_savedmodel
@@ -66,6 +70,28 @@ def exported(run: Path, number: int = 1) -> Path:
     write_savedmodel(opened, part)
     (run / "export").mkdir(exist_ok=True)
     return Path(shutil.move(part, run / "export" / str(number)))
+
+
+def exported_run(folder: Path, number: int = 1) -> Path:
+    """Copies a small run that has an export, and its photos, into a folder; returns the run.
+
+    The first call in a process makes it, which takes seconds.
+    """
+    made = _exported_run()
+    shutil.copytree(made.parent, folder, dirs_exist_ok=True)
+    run = folder / made.name
+    if number != 1:
+        (run / "export" / "1").rename(run / "export" / str(number))
+    return run
+
+
+@functools.cache
+def _exported_run() -> Path:
+    folder = Path(tempfile.mkdtemp(prefix="kerasft-served-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    run = small_run(folder)
+    exported(run)
+    return run
 
 
 def base64_of(encoded: bytes) -> dict[str, str]:
