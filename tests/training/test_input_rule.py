@@ -8,6 +8,7 @@ import pytest
 from drawing import draw_photos
 from PIL import Image
 from small_run import NAMES, small_model
+from tiny_run import small
 
 from kerasft.config.fields import Data
 from kerasft.config.load import load_config
@@ -43,19 +44,18 @@ def icon(kind: str, number: int) -> Image.Image:
     return Image.fromarray(pixels)
 
 
-@pytest.fixture(scope="module")
-def icons(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("rule")
+@pytest.fixture
+def icons(tmp_path):
     for kind in ("circle", "square"):
-        (folder / "icons" / kind).mkdir(parents=True)
+        (tmp_path / "icons" / kind).mkdir(parents=True)
         for number in range(12):
-            icon(kind, number).save(folder / "icons" / kind / f"{number}.png")
-    train(folder / "icons", folder / "run")
-    return folder
+            icon(kind, number).save(tmp_path / "icons" / kind / f"{number}.png")
+    return tmp_path
 
 
 @pytest.mark.slow
 def test_shapes_in_the_transparency_are_seen_by_training_and_by_the_export(icons):
+    train(icons / "icons", icons / "run")
     assert rule_in(icons / "run") == {"background": [255, 255, 255], "depth": 8}
     opened = bundle.opened(icons / "run/model.keras")
     assert opened.rule[1:] == ("stretch", (255, 255, 255), 8)
@@ -89,7 +89,7 @@ def test_a_run_of_an_older_version_goes_on_by_the_rule_it_began_with(tmp_path):
 
 
 @pytest.mark.parametrize("format", ["png", pytest.param("tif", marks=pytest.mark.slow)])
-def test_12_bits_are_found_told_and_kept(tmp_path, caplog, format):
+def test_12_bits_are_found_told_and_kept(tiny_backbone, tmp_path, caplog, format):
     caplog.set_level("INFO")
     draw = np.random.default_rng(0)
     for kind, level in (("dim", 700), ("bright", 3000)):
@@ -98,7 +98,8 @@ def test_12_bits_are_found_told_and_kept(tmp_path, caplog, format):
             values = draw.normal(level, 300, (40, 40)).clip(0, 4095).astype(np.uint16)
             values[0, 0] = 4095
             Image.fromarray(values).save(tmp_path / f"cells/{kind}/{number}.{format}")
-    train(tmp_path / "cells", tmp_path / "run")
+    config = small(tmp_path / "cells", "phases.0.epochs=1", "data.near_copies=ignore")
+    train_run(config, tmp_path / "run")
     assert rule_in(tmp_path / "run") == {"background": [255, 255, 255], "depth": 12}
     assert "the largest number is 4,095, so that 12 bits are taken to be in use" in caplog.text
     assert ("16 files are converted to PNG in the cache: 16 TIFF" in caplog.text) == (
