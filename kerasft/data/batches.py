@@ -4,9 +4,9 @@ All files are read through `pixels/images.py`. No pipeline shuffles: the caller 
 and the same call gives the same batches for any number of threads. The last batch may be
 smaller; it is never dropped.
 
-Building a tf.data pipeline takes about a second, because TensorFlow optimizes the graph that
-decodes, every time. So one pipeline feeds all epochs of a phase. Images to be scored or stored,
-often a few, are read by threads that call one graph function, optimized once per process.
+Building a tf.data pipeline takes a second or more, because TensorFlow optimizes its graph every
+time. So one pipeline feeds all epochs of a phase, and Python decodes the common kinds of file for
+it. Images to be scored or stored, often a few, are read by threads without a pipeline.
 
 Shapes: N images, B batch, S side of the model's square input, K classes, E epochs, V views.
 """
@@ -36,7 +36,12 @@ from kerasft.lazy_tensorflow import is_installed, tf
 from kerasft.pixels import images
 from kerasft.pixels.augment import augment_crop, augment_pixels
 from kerasft.pixels.convert import as_readable
-from kerasft.pixels.decode import decode_file_by, square_of_file
+from kerasft.pixels.decode import (
+    decode_file_by,
+    decode_in_pipeline,
+    is_common,
+    square_of_file,
+)
 
 # Where there is a GPU, TensorFlow would put the steps of reading there.
 _CPU = "/device:CPU:0"
@@ -198,9 +203,10 @@ def training_batches(
             image; see `explaining`.
     """
     train = source.indices("train")
-    files, digests = _strings(_files(source, train)), _strings(_digests(source, train))
+    paths = _files(source, train)
+    files, digests = _strings(paths), _strings(_digests(source, train))
     numbers = _numbers(source, train)
-    load = _training_loader(rule, augment)
+    load = _training_loader(rule, augment, _are_common(paths))
     target = targets_of(source.labels[train], len(source.class_names), sample_weights)
 
     def read(
@@ -358,17 +364,39 @@ def view_batches(
     return ImageBatches(items, read, count, batch_size)
 
 
+def _are_common(files: Sequence[str]) -> bool:
+    """Returns whether a hundred of the files or so, spread over all, are of the common kinds."""
+    for path in files[:: max(1, len(files) // 100)]:
+        try:
+            if not is_common(Path(path).read_bytes()):
+                return False
+        except OSError:
+            continue  # whoever reads it says so
+    return True
+
+
 @functools.cache  # traced once for all pipelines with the same settings
-def _training_loader(rule: InputRule, augment: fields.Augment) -> Any:
-    """Makes a graph function: path, digest, int32 [2] seed, view -> float32 [S,S,3]."""
+def _training_loader(rule: InputRule, augment: fields.Augment, common: bool) -> Any:
+    """Makes a graph function: path, digest, int32 [2] seed, view -> float32 [S,S,3].
+
+    Args:
+        rule: rule by which a file becomes the input of the model.
+        augment: augmentation of the views.
+        common: whether Python decodes the files, so that no pipeline has to optimize the graph that
+            decodes every kind of file, for many seconds.
+    """
 
     def load(path: tf.Tensor, digest: tf.Tensor, seed: tf.Tensor, view: tf.Tensor) -> tf.Tensor:
-        encoded = tf.numpy_function(
-            _compared, [path, digest, tf.io.read_file(path)], tf.string, stateful=False
-        )
-        encoded = tf.ensure_shape(encoded, [])
         least = tf.where(tf.equal(view, 0), rule.least(), rule.least(augment.crop or 1.0))
-        image = images.decode_image(encoded, rule.background, rule.depth, least)
+        file = [path, digest, tf.io.read_file(path)]
+        if common:
+            decode = functools.partial(_decoded, rule)
+            image = tf.numpy_function(decode, [*file, least], tf.uint8, stateful=False)
+            image.set_shape([None, None, 3])
+        else:
+            encoded = tf.numpy_function(_compared, file, tf.string, stateful=False)
+            encoded = tf.ensure_shape(encoded, [])
+            image = images.decode_image(encoded, rule.background, rule.depth, least)
         return _shown(image, image, view, seed, rule, augment)
 
     signature = [
@@ -378,6 +406,17 @@ def _training_loader(rule: InputRule, augment: fields.Augment) -> Any:
         tf.TensorSpec([], tf.int32),
     ]
     return tf.function(load, input_signature=signature, autograph=False)
+
+
+def _decoded(
+    rule: InputRule, path: bytes, digest: bytes, encoded: bytes, least: np.int32
+) -> np.ndarray:
+    """Returns an image, uint8 [h,w,3]; TensorFlow raises InvalidArgumentError for a ValueError."""
+    readable = _compared(path, digest, encoded)
+    try:
+        return decode_in_pipeline(readable, rule.background, rule.depth, int(least))
+    except tf.errors.InvalidArgumentError:
+        raise ValueError(f"{os.fsdecode(path)}: {_IN_USE}: it is truncated or damaged") from None
 
 
 def _compared(path: bytes, digest: bytes, encoded: bytes) -> bytes:

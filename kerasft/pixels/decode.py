@@ -41,13 +41,40 @@ def decode_file(
     Raises:
         tf.errors.InvalidArgumentError: as in `images.decode_image`.
     """
+    image = _decode_at_once(encoded, least)
+    return images.decode_image(encoded, background, depth, least) if image is None else image
+
+
+def decode_in_pipeline(
+    encoded: bytes, background: Color | None, depth: int, least: int
+) -> np.ndarray:
+    """Decodes an image as `decode_file` does, in a function that TensorFlow calls.
+
+    Such a call holds a thread of TensorFlow, and a graph would wait for a free one, perhaps
+    forever. So what is uncommon is decoded step by step, which takes some milliseconds longer.
+    """
+    with tf.device("/device:CPU:0"):
+        image: Any = _decode_at_once(encoded, least)
+        if image is None:
+            given = tf.constant(encoded), tf.constant(depth), tf.constant(least)
+            image = images.decode_by_steps(background, *given)
+    return np.asarray(memoryview(image))  # without a copy
+
+
+def _decode_at_once(encoded: bytes, least: int) -> tf.Tensor | None:
+    """Decodes a common file; returns None for another one."""
     size = _size_of_upright_jpeg(encoded)
     if size and least:
         ratio = 2 ** sum(min(size) >= least * part for part in images.RATIOS[1:])
         return tf.raw_ops.DecodeJpeg(contents=encoded, channels=3, ratio=ratio)
     if size or _is_opaque_png(encoded):
         return tf.raw_ops.DecodeImage(contents=encoded, channels=3, expand_animations=False)
-    return images.decode_image(encoded, background, depth, least)
+    return None
+
+
+def is_common(encoded: bytes) -> bool:
+    """Returns whether a file is one of the kinds that are decoded by a single operation."""
+    return _size_of_upright_jpeg(encoded) is not None or _is_opaque_png(encoded)
 
 
 _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}

@@ -122,30 +122,34 @@ def decode_image(
 @functools.cache  # tracing takes seconds, so one graph serves all sizes and depths
 def _decoder(background: tuple[int, ...] | None) -> Any:
     """Makes `decode_image` for a background."""
+    more = tf.TensorSpec([], tf.int32), tf.TensorSpec([], tf.int32)
+    return _in_graph(functools.partial(decode_by_steps, background), *more)
 
-    def decode(encoded: tf.Tensor, depth: tf.Tensor, least: tf.Tensor) -> tf.Tensor:
-        content = headers.bytes_of(encoded)
-        kind, found = headers.read_header(content)
-        reason = tf.gather(headers.PROBLEMS, found.problem)
-        size = ["width:", found.width, "height:", found.height]
-        check = tf.debugging.Assert(found.problem == headers.FINE, ["the image", reason, *size])
-        # Decoding has to wait for the check; otherwise both would start together.
-        with tf.control_dependencies([check]):
-            checked = tf.identity(encoded)
-        branches = [
-            functools.partial(decoder, _File(checked, content, found, background, depth, least))
-            for decoder in DECODERS
-        ]
-        image = tf.switch_case(kind, branches)
-        image = tf.cond(
-            found.exif > 0,
-            lambda: _turn_upright(image, headers.orientation_of(content, found)),
-            lambda: image,
-        )
-        image.set_shape([None, None, 3])
-        return image
 
-    return _in_graph(decode, tf.TensorSpec([], tf.int32), tf.TensorSpec([], tf.int32))
+def decode_by_steps(
+    background: tuple[int, ...] | None, encoded: tf.Tensor, depth: tf.Tensor, least: tf.Tensor
+) -> tf.Tensor:
+    """Decodes as `decode_image` does, in the graph that is being made, or else step by step."""
+    content = headers.bytes_of(encoded)
+    kind, found = headers.read_header(content)
+    reason = tf.gather(headers.PROBLEMS, found.problem)
+    size = ["width:", found.width, "height:", found.height]
+    check = tf.debugging.Assert(found.problem == headers.FINE, ["the image", reason, *size])
+    # Decoding has to wait for the check; otherwise both would start together.
+    with tf.control_dependencies([check]):
+        checked = tf.identity(encoded)
+    branches = [
+        functools.partial(decoder, _File(checked, content, found, background, depth, least))
+        for decoder in DECODERS
+    ]
+    image = tf.switch_case(kind, branches)
+    image = tf.cond(
+        found.exif > 0,
+        lambda: _turn_upright(image, headers.orientation_of(content, found)),
+        lambda: image,
+    )
+    image.set_shape([None, None, 3])
+    return image
 
 
 class _File(NamedTuple):

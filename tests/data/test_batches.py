@@ -11,6 +11,8 @@ from kerasft.activations import reading
 from kerasft.config.fields import Augment
 from kerasft.data.batches import (
     Epoch,
+    _are_common,
+    _training_loader,
     explaining,
     image_batches,
     split_batches,
@@ -79,6 +81,19 @@ def epoch(rows, views=-1, seed=0, shares=None):
 def feed(source, rows, augment=None, seed=0, **changes):
     arguments = FEED | {"augment": augment or PLAIN} | changes
     return list(training_batches(source, [epoch(rows, seed=seed)], **arguments))
+
+
+def test_a_view_is_the_same_whether_python_decodes_for_a_pipeline_or_its_graph(noisy):
+    files = [str(noisy.root / path) for path in noisy.paths[:3]]
+    assert _are_common([*files, str(noisy.root / "absent.png")])
+    Image.open(files[1]).save(files[1], "GIF")
+    assert not _are_common(files)
+    rule = InputRule(8, "crop", (255, 255, 255), 8)
+    shown = []
+    for common in (True, False):
+        load = _training_loader(rule, Augment(flip=True, crop=0.5), common)
+        shown.append([load(path, "", [3, 4], view) for path in files for view in (0, 1, -1)])
+    np.testing.assert_array_equal(*shown)
 
 
 def test_every_image_is_counted_and_the_order_is_kept(source):

@@ -13,6 +13,8 @@ from kerasft.pixels.decode import (
     _is_opaque_png,
     _size_of_upright_jpeg,
     decode_file,
+    decode_in_pipeline,
+    is_common,
     read_squares,
     square_of_file,
 )
@@ -71,6 +73,13 @@ def test_the_quick_way_of_decoding_gives_what_the_long_one_does(name, changes, c
 )
 def test_a_jpeg_is_decoded_at_the_part_of_its_size_that_is_asked_for(least, height):
     assert decode_file(encode(blocks(), "JPEG"), WHITE, 8, least).shape[0] == height
+
+
+def test_what_is_uncommon_is_the_same_step_by_step_and_in_the_graph():
+    files = [*FILES.values(), encode(blocks().convert("RGBA"), "PNG"), b"hello"]
+    assert [is_common(one) for one in files] == [False, True, True, *9 * [False]]
+    for encoded in files:
+        assert outcome(decode_in_pipeline, encoded, 10) == outcome(images.decode_image, encoded, 10)
 
 
 def test_squares_are_those_of_the_graph_and_a_file_that_is_none_says_why():
