@@ -276,6 +276,6 @@ def test_what_was_read_of_a_segment_is_released(tmp_path, monkeypatch):
     for part in segments._parts(array):
         assert part.sum() == 0
         most = max(most, mapped_bytes(path))
-    assert 1 << 20 <= most <= 3 << 20
+    assert 1 << 20 <= most <= 4 << 20  # Linux may map more than is read
     assert segments._checksum(array) == segments.zlib.crc32(bytes(16 << 20))
     assert mapped_bytes(path) <= 1 << 20
