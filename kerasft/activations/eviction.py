@@ -276,12 +276,21 @@ def make_room(
         raise UserError(no_room(lack))
 
 
-def tidy(folder: Path) -> None:
-    """Removes what killed processes left, and stores of versions that knew no photos of rows."""
-    there = digests_in(folder)
-    for digest in _digests(folder) - there:
+def remove_rests(folder: Path) -> None:
+    """Removes what killed processes have left of stores, in a pass or while segments were merged.
+
+    Raises:
+        UserError: the folder can't be written.
+    """
+    for digest in _digests(folder) - digests_in(folder):
         if len(digest) > TENSOR:
             _remove(folder, digest)
+
+
+def tidy(folder: Path) -> None:
+    """Removes what killed processes left, and stores of versions that knew no photos of rows."""
+    remove_rests(folder)
+    there = digests_in(folder)
     earlier = [digest for digest in there if not _names_rows(folder, digest)]
     freed = sum(size for digest in earlier if (size := _remove(folder, digest)))
     if freed:
@@ -290,17 +299,6 @@ def tidy(folder: Path) -> None:
             count(earlier, "store"),
             size_text(freed),
         )
-
-
-def tidy_after_kill(folder: Path) -> None:
-    """Tidies the folder if killed processes have left something, and it takes writes.
-
-    A pass tidies in any case; this is for what a killed one has left when all rows were there, as
-    segments were merged.
-    """
-    with suppress(UserError):  # a cache that can only be read
-        if any(len(digest) > TENSOR for digest in _digests(folder) - digests_in(folder)):
-            tidy(folder)
 
 
 def _names_rows(folder: Path, digest: str) -> bool:

@@ -12,7 +12,7 @@ Shapes: N images, V views of each training image.
 import logging
 import time
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import AbstractContextManager, ExitStack, suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -70,7 +70,8 @@ def activations_at(context: RunContext, index: int, net: Net, cut: Cut) -> Store
         found = find(context, phase, net, blocks, dtype)
         if found:
             _tell(context, index, found.bytes, 0)
-            eviction.tidy_after_kill(cache.cache_folder())
+            with suppress(UserError):  # a cache that can only be read
+                eviction.remove_rests(cache.cache_folder())
             return found
     return _filled(context, index, net, blocks)
 

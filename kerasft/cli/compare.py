@@ -10,7 +10,7 @@ import click
 
 from kerasft.cli.options import json_option, print_result, reading_options, set_option
 from kerasft.cli.terminal import duration_text, loading, showing
-from kerasft.cli.wording import as_typed, field_option, fields_typed, for_terminal
+from kerasft.cli.wording import as_typed, difference_text, field_option, fields_typed, for_terminal
 from kerasft.errors import UserError
 from kerasft.heads.methods import METHODS
 from kerasft.text import agreeing, columns, count, printable
@@ -263,11 +263,8 @@ def _photos_text(photos: "PhotosDiff", names: Sequence[str]) -> str:
 
 
 def _test_text(test: "AnswersDiff", names: Sequence[str]) -> str:
-    may = "may well be chance" if test.p >= 0.05 else "is hardly chance"
     verdict = (
-        f"the difference {may} (p = {test.p:.2g}, McNemar)."
-        if test.one != test.other
-        else "they are equally good there."
+        f"{difference_text(test.p)}." if test.one != test.other else "they are equally good there."
     )
     return (
         f"On the {count(test.n, 'photo')} that both have as test photos, {names[0]} has "

@@ -11,7 +11,7 @@ from kerasft.cli.options import json_option, print_result, reading_options
 from kerasft.cli.terminal import loading, showing
 from kerasft.cli.train import train
 from kerasft.cli.wording import as_typed, field_option, fields_typed, for_terminal
-from kerasft.text import count
+from kerasft.text import columns, count
 
 if TYPE_CHECKING:
     from kerasft.checking.check import Checked
@@ -258,13 +258,19 @@ def _shift_lines(result: "Drift") -> list[str]:
 def _class_drift_lines(rows: "Sequence[ClassDrift]") -> list[str]:
     """Writes a table of the classes; p is adjusted for their number."""
     rows = [row for row in rows if row.new or row.shifted or row.share or len(rows) <= MOST]
-    width = max(len("class"), *(len(row.label) for row in rows))
-    return [f"{'class':<{width}}  photos  share  in training  p of looks"] + [
-        f"{row.label:<{width}}  {row.new:6,}  {row.share:5.2f}  {row.known:11.2f}  "
-        + ("   too few" if row.adjusted is None else f"{row.adjusted:10.4f}")
-        + ("  shifted" if row.shifted else "")
+    title = ("class", "photos", "share", "in training", "p of looks", "")
+    cells = [
+        (
+            row.label,
+            f"{row.new:,}",
+            f"{row.share:.2f}",
+            f"{row.known:.2f}",
+            "too few" if row.adjusted is None else f"{row.adjusted:.4f}",
+            "shifted" if row.shifted else "",
+        )
         for row in rows
     ]
+    return columns([title, *cells], right=range(1, 5))
 
 
 def _list_lines(title: str, entries: Sequence[str]) -> list[str]:

@@ -10,7 +10,7 @@ import click
 from kerasft.cli.options import json_option, print_result, set_option, verify_option
 from kerasft.cli.terminal import loading, showing
 from kerasft.cli.train import offer_again, plan_text, summary_text
-from kerasft.cli.wording import for_terminal
+from kerasft.cli.wording import difference_text, for_terminal
 from kerasft.errors import UserError
 from kerasft.text import MOST_CLASSES, agreeing, columns, count, in_line, printable
 
@@ -177,12 +177,8 @@ def update_text(done: "Update") -> str:
 
 
 def _effect_text(effect: "Effect") -> str:
-    may = "may well be chance" if effect.p >= 0.05 else "is hardly chance"
-    verdict = (
-        "as many"
-        if effect.before == effect.after
-        else f"the difference {may} (p = {effect.p:.2g}, McNemar)"
-    )
+    equal = effect.before == effect.after
+    verdict = "as many" if equal else difference_text(effect.p)
     lines = [
         f"On {count(effect.n, 'old test photo')} the old model has {effect.before:,} right "
         f"({effect.only_before:,} alone), the new one {effect.after:,} "

@@ -67,6 +67,12 @@ def as_typed(*words: str) -> str:
     return shlex.join(words)
 
 
+def difference_text(p: float) -> str:
+    """Says whether a difference between two models may be chance, by McNemar's test."""
+    may = "may well be chance" if p >= 0.05 else "is hardly chance"
+    return f"the difference {may} (p = {p:.2g}, McNemar)"
+
+
 def error_text(error: UserError, command: click.Command | None) -> str:
     """Returns the message of an error as the command's user can follow it.
 

@@ -27,7 +27,7 @@ from kerasft.config.load import load_config
 from kerasft.config.overrides import NO_RUN
 from kerasft.config.photo_names import same_form
 from kerasft.data.source import UNUSED, Source
-from kerasft.data.splits import read_rows, read_text, units_of
+from kerasft.data.splits import read_class_names, read_rows, units_of
 from kerasft.errors import UserError
 from kerasft.run import Run, open_run
 from kerasft.sources.photos import SPLITS
@@ -216,7 +216,7 @@ def _read_splits(run: Run) -> dict[str, str]:
         Digest of a file or of its pixels -> split. If copies are in several splits, the first of
         `SPLITS` counts.
     """
-    rows = read_rows(run.splits_path, read_text(run.classes_path).count("\n"))
+    rows = read_rows(run.splits_path, len(read_class_names(run.classes_path)))
     found: dict[str, str] = {}
     for split in reversed(SPLITS):
         found |= {one: split for row in rows if row[2] == split for one in (row[3], row[5]) if one}

@@ -26,8 +26,8 @@ from kerasft.data.near_splits import (
 from kerasft.data.source import UNUSED, Source
 from kerasft.data.splits import (
     bound_names,
+    read_class_names,
     read_rows,
-    read_text,
     stratified_split,
     subsample,
     without_copies,
@@ -299,7 +299,7 @@ def open_source(
         UserError: no such source (exit code 2); images that are missing or have changed, all at
             once; files of the run that are unreadable or invalid.
     """
-    class_names = tuple(read_text(classes_txt).split("\n")[:-1])
+    class_names = tuple(read_class_names(classes_txt))
     rows = read_rows(splits_csv, len(class_names))
     place = find_photos(data, progress)
     if not place.root.is_dir():
@@ -358,7 +358,7 @@ def refuse_edited_classes(of_run: Run, class_names: Sequence[str]) -> None:
         class_names: class names of its model.
     """
     if of_run.classes_path.is_file():
-        names = tuple(read_text(of_run.classes_path).split("\n")[:-1])
+        names = tuple(read_class_names(of_run.classes_path))
         _refuse_other_names(of_run, names, class_names)
 
 

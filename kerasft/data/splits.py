@@ -453,6 +453,11 @@ def _problem_of(row: Sequence[str]) -> str:
     return ""
 
 
+def read_class_names(classes_txt: Path) -> list[str]:
+    """Reads the names of a run's classes, in the order of its labels; raises as `read_text`."""
+    return read_text(classes_txt).split("\n")[:-1]
+
+
 def read_text(path: Path) -> str:
     """Reads a UTF-8 text file of a run, without changing line ends."""
     try:

@@ -49,7 +49,7 @@ FEW = 30  # photos below which only large shifts are found (`scripts/results/ben
 
 @dataclass(frozen=True)
 class ClassDrift(Result):
-    """What is said of one class.
+    """The result for one class.
 
     Attributes:
         label: its name.
@@ -93,7 +93,7 @@ class DriftPhoto(Result):
 
 @dataclass(frozen=True)
 class Drift(Result):
-    """What is said of a folder of new photos.
+    """The result for a folder of new photos.
 
     Attributes:
         run: the run directory.
@@ -104,7 +104,7 @@ class Drift(Result):
         looks: test of the looks within classes: known photos are drawn in the class shares of the
             new ones. None if there are too few of these classes.
         shares: test of the class shares.
-        classes: what is said of each class, in the order of the run.
+        classes: result for each class, in the order of the run.
         photos: the new photos, those with the largest witness first.
         n: number of new photos that count.
         tested: number of them in the tests of looks: the seed chooses some of very many.

@@ -63,7 +63,7 @@ class Reference:
 
 @dataclass(frozen=True)
 class OfClass:
-    """What is said of one class.
+    """The result for one class.
 
     Attributes:
         label: number of the class.

@@ -8,14 +8,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 from kerasft import run
 from kerasft.answers import read_labels
 from kerasft.config.load import load_config
 from kerasft.config.overrides import flat
 from kerasft.data.source import UNUSED
-from kerasft.data.splits import read_rows, read_text
+from kerasft.data.splits import read_class_names, read_rows
 from kerasft.errors import UserError
 from kerasft.metrics import mcnemar
 from kerasft.record import RunRecord
@@ -72,6 +70,19 @@ class AnswersDiff(Result):
     only_one: int
     only_other: int
     p: float
+
+    @classmethod
+    def of(cls, one: Sequence[bool], other: Sequence[bool]) -> "AnswersDiff":
+        """Compares two models by whether each has a photo right, for the same photos in order."""
+        pairs = list(zip(one, other, strict=True))
+        return cls(
+            n=len(pairs),
+            one=sum(one),
+            other=sum(other),
+            only_one=sum(mine and not theirs for mine, theirs in pairs),
+            only_other=sum(theirs and not mine for mine, theirs in pairs),
+            p=mcnemar(one, other),
+        )
 
 
 @dataclass(frozen=True)
@@ -152,7 +163,7 @@ class _Photo:
 
 def _photos_of(of_run: Run) -> list[tuple[str, _Photo]]:
     """Reads the photos that a run uses, with their digests, in the order of splits.csv."""
-    names = read_text(of_run.classes_path).split("\n")[:-1]
+    names = read_class_names(of_run.classes_path)
     rows = read_rows(of_run.splits_path, len(names))
     return [
         (digest, _Photo(names[int(label)], split))
@@ -198,15 +209,7 @@ def _test(
     same = [d for d in mine if d in theirs and mine[d][0] == theirs[d][0]]
     if not same:
         return None, "no photo is a test photo of both, with the same label."
-    ours, others = (np.array([some[d][1] for d in same]) for some in right)
-    return AnswersDiff(
-        n=len(same),
-        one=int(ours.sum()),
-        other=int(others.sum()),
-        only_one=int((ours & ~others).sum()),
-        only_other=int((~ours & others).sum()),
-        p=mcnemar(ours.tolist(), others.tolist()),
-    ), ""
+    return AnswersDiff.of([mine[d][1] for d in same], [theirs[d][1] for d in same]), ""
 
 
 def answers_on_test(of_run: Run, record: RunRecord) -> list[tuple[str, str]] | None:

@@ -14,7 +14,7 @@ from kerasft.text import in_line, listing, printable
 
 @dataclass(frozen=True)
 class Asked:
-    """What is to become of the photos and classes of a run.
+    """The changes that the user asks for, to the photos and classes of a run.
 
     Attributes:
         data: place of all photos now; None: where the run has them.

@@ -3,11 +3,11 @@
 Photos are the same if their files or their decoded pixels are, whatever they are called now.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from kerasft.data.source import UNUSED, Source
-from kerasft.data.splits import read_rows, read_text
+from kerasft.data.splits import read_class_names, read_rows
 from kerasft.results import Result
 from kerasft.run import Run
 
@@ -68,18 +68,20 @@ class OldPhoto:
 
 def photos_of(run: Run) -> dict[str, OldPhoto]:
     """Reads the photos that a run uses, by the digests of their files and of their pixels."""
-    names = class_names_of(run)
-    found: dict[str, OldPhoto] = {}
-    for _, label, split, digest, _, pixels, *_ in read_rows(run.splits_path, len(names)):
-        if split != UNUSED:
-            photo = OldPhoto(names[int(label)], split)
-            found |= {one: photo for one in (pixels, digest) if one}
-    return found
+    return _by_digest(_used_in(run, read_class_names(run.classes_path)))
 
 
-def class_names_of(run: Run) -> list[str]:
-    """Reads the names of a run's classes, in the order of its labels."""
-    return read_text(run.classes_path).split("\n")[:-1]
+def _used_in(run: Run, names: Sequence[str]) -> list[tuple[set[str], OldPhoto]]:
+    """Reads the photos that a run uses, each with the digests of its file and of its pixels."""
+    return [
+        ({row[3], row[5]} - {""}, OldPhoto(names[int(row[1])], row[2]))
+        for row in read_rows(run.splits_path, len(names))
+        if row[2] != UNUSED
+    ]
+
+
+def _by_digest(photos: Sequence[tuple[set[str], OldPhoto]]) -> dict[str, OldPhoto]:
+    return {digest: photo for digests, photo in photos for digest in digests}
 
 
 def changes_of(run: Run, found: Source, now: Mapping[str, str]) -> Changes:
@@ -90,42 +92,36 @@ def changes_of(run: Run, found: Source, now: Mapping[str, str]) -> Changes:
         found: photos of the new one.
         now: what each class of the old run is called now, "" for one that is left out.
     """
-    now = {name: now[name] for name in class_names_of(run)}  # no new labels
-    old = photos_of(run)
-    rows = read_rows(run.splits_path, len(now))
+    names = read_class_names(run.classes_path)
+    now = {name: now[name] for name in names}  # no new labels
+    used = _used_in(run, names)
+    old = _by_digest(used)
     pixels = found.pixels or found.digests
     before = [
         old.get(digest) or old.get(same) for digest, same in zip(found.digests, pixels, strict=True)
     ]
     labels = [found.class_names[label] for label in found.labels.tolist()]
     there = {*found.digests, *pixels}
-    names = class_names_of(run)
-    missing = [
-        names[int(row[1])]
-        for row in rows
-        if row[2] != UNUSED and row[3] not in there and (not row[5] or row[5] not in there)
-    ]
+    missing = [photo.label for digests, photo in used if there.isdisjoint(digests)]
     dropped = sum(not now[name] for name in missing)
-    new_of = [label for label, photo in zip(labels, before, strict=True) if photo is None]
-    parts = {
-        name: tuple(old_name for old_name, new in now.items() if new == name)
-        for name in found.class_names
-    }
-    kept = [
-        (label, photo.label)
-        for label, photo in zip(labels, before, strict=True)
-        if photo is not None
-    ]
+    pairs = list(zip(labels, before, strict=True))
+    new = [label for label, photo in pairs if photo is None]
+    kept = [(label, photo.label) for label, photo in pairs if photo is not None]
     counts = found.counts()
     return Changes(
         kept=len(kept),
-        new=len(new_of),
+        new=len(new),
         gone=len(missing) - dropped,
         dropped=dropped,
         relabelled=sum(now[was] != label for label, was in kept if now[was]),
         classes=tuple(
-            ClassChange(name, parts[name], counts[name], new_of.count(name))
+            ClassChange(
+                name,
+                tuple(before for before, after in now.items() if after == name),
+                counts[name],
+                new.count(name),
+            )
             for name in found.class_names
         ),
-        gone_classes=tuple(name for name in now if name not in sum(parts.values(), ())),
+        gone_classes=tuple(name for name in names if now[name] not in found.class_names),
     )

@@ -8,13 +8,12 @@ An answer of the old model counts by what its class is called now: after a merge
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from kerasft.data.splits import read_rows
-from kerasft.metrics import mcnemar, wilson
-from kerasft.reports.diff import answers_on_test, how_to_answer
+from kerasft.data.splits import read_class_names, read_rows
+from kerasft.metrics import wilson
+from kerasft.reports.diff import AnswersDiff, answers_on_test, how_to_answer
 from kerasft.results import Result
 from kerasft.run import Run, read_record
 from kerasft.text import cell
-from kerasft.updating.changes import class_names_of
 
 
 @dataclass(frozen=True)
@@ -86,7 +85,7 @@ def effect_of(old: Run, new: Run, now: Mapping[str, str]) -> tuple[Effect | None
     Returns:
         The comparison and "", or None and the reason.
     """
-    now = {name: now[name] for name in class_names_of(old)}  # no new labels
+    now = {name: now[name] for name in read_class_names(old.classes_path)}  # no new labels
     before, why = _answered(old)
     after, why_new = _answered(new)
     if before is None or after is None:
@@ -104,21 +103,21 @@ def effect_of(old: Run, new: Run, now: Mapping[str, str]) -> tuple[Effect | None
         if (own := [(hit, later) for label, hit, later in same if label == name])
     ]
     new_classes = []
-    for name in class_names_of(new):
+    for name in read_class_names(new.classes_path):
         answered = [said == label for label, said in after.values() if label == name]
         if name not in of_old and answered:
             right, n = sum(answered), len(answered)
             new_classes.append(NewClass(name, n, right, wilson(right, n)))
     if not same:
         return None, "no old test photo has kept its label."
-    ours, theirs = [hit for _, hit, _ in same], [hit for _, _, hit in same]
+    answers = AnswersDiff.of([hit for _, hit, _ in same], [hit for _, _, hit in same])
     return Effect(
-        n=len(same),
-        before=sum(ours),
-        after=sum(theirs),
-        only_before=sum(one and not other for one, other in zip(ours, theirs, strict=True)),
-        only_after=sum(other and not one for one, other in zip(ours, theirs, strict=True)),
-        p=mcnemar(ours, theirs),
+        n=answers.n,
+        before=answers.one,
+        after=answers.other,
+        only_before=answers.only_one,
+        only_after=answers.only_other,
+        p=answers.p,
         relabelled=sum(now[was] != label for (was, _), (label, _) in both),
         classes=tuple(classes),
         new_classes=tuple(new_classes),
@@ -130,7 +129,7 @@ def _answered(run: Run) -> tuple[dict[str, tuple[str, str]] | None, str]:
     record = read_record(run)
     if record.test is None:
         return None, f"{run.path} has no figures on test."
-    names = class_names_of(run)
+    names = read_class_names(run.classes_path)
     written = {str(cell(name)): name for name in names}
     tested = [
         row[5] or row[3] for row in read_rows(run.splits_path, len(names)) if row[2] == "test"

@@ -10,6 +10,7 @@ from kerasft.config.load import changed, load_config
 from kerasft.config.photo_names import same_form
 from kerasft.data.scan import open_source, scan_source
 from kerasft.data.source import UNUSED, Source
+from kerasft.data.splits import read_class_names
 from kerasft.errors import UserError
 from kerasft.progress import Progress, silent
 from kerasft.record import RunRecord, RunResult
@@ -21,7 +22,7 @@ from kerasft.training.plan import of_older_version
 from kerasft.training.reopen import is_finished
 from kerasft.training.train import DryRun, plan_run, train_run
 from kerasft.updating.asked import Asked, classes_of, new_labels, table_of
-from kerasft.updating.changes import Changes, changes_of, class_names_of, photos_of
+from kerasft.updating.changes import Changes, changes_of, photos_of
 from kerasft.updating.effect import Effect, effect_of
 from kerasft.updating.renamed import write_renamed
 
@@ -30,7 +31,7 @@ log = logging.getLogger("kerasft")
 
 @dataclass(frozen=True)
 class Update(Result):
-    """What an update does, or has done.
+    """The plan of an update, or its result.
 
     Attributes:
         old: directory of the old run.
@@ -121,10 +122,9 @@ def update_run(
 def _renamed(ready: _Prepared, new: Run, progress: Progress) -> RunResult:
     """Writes the new run where nothing has changed but names of classes."""
     old = ready.old
-    data = ready.config.data.model_copy(
-        update={"splits_from": load_config(old.config_path).data.splits_from}
-    )
-    config = load_config(old.config_path).model_copy(update={"data": data})
+    before = load_config(old.config_path)
+    data = ready.config.data.model_copy(update={"splits_from": before.data.splits_from})
+    config = before.model_copy(update={"data": data})
     found = open_source(old.splits_path, old.classes_path, data, progress=progress)
     log.info("Only names of classes have changed: the model stays as it is.")
     return write_renamed(old, new, config, found, ready.now)
@@ -201,7 +201,7 @@ def _with_photos(config: Config, asked: Asked, old: Run) -> tuple[Config, Mappin
                 "photos there the name of a new class.",
                 exit_code=2,
             )
-    names = class_names_of(old)
+    names = read_class_names(old.classes_path)
     now = classes_of(asked, names, new_labels(asked, names, before, labels))
     return changed(config, {**splits, "data.classes": table_of(now, before, labels)}), now
 

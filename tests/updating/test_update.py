@@ -20,14 +20,19 @@ from kerasft.updating.update import plan_update, update_run
 pytestmark = pytest.mark.usefixtures("tiny_backbone")
 
 
+def solved(photos):
+    """Returns the config of a head that is solved."""
+    flags = {key: value for key, value in FLAGS.items() if not key.startswith("phases")}
+    lda = {"data.source": str(photos), "phases.0.method": "lda", "cache.mode": "on"}
+    return load_config(None, flags={**flags, **lda})
+
+
 @pytest.fixture(scope="module")
 def made(tmp_path_factory, tiny_backbone):
     """A folder with photos of three classes, and a run of a solved head on them."""
     folder = tmp_path_factory.mktemp("update")
     draw_photos(folder / "photos")
-    flags = {key: value for key, value in FLAGS.items() if not key.startswith("phases")}
-    solved = {"data.source": str(folder / "photos"), "phases.0.method": "lda", "cache.mode": "on"}
-    train_run(load_config(None, flags={**flags, **solved}), folder / "old")
+    train_run(solved(folder / "photos"), folder / "old")
     return folder
 
 
@@ -179,9 +184,7 @@ def test_the_base_of_a_later_phase_that_improved_is_kept(made, tmp_path):
 
 def test_photos_with_splits_of_their_own_stay_on_their_side(made, new, tmp_path):
     divided = presplit(made / "photos", tmp_path / "divided", swap_test=False)
-    flags = {key: value for key, value in FLAGS.items() if not key.startswith("phases")}
-    solved = {"data.source": str(divided), "phases.0.method": "lda", "cache.mode": "on"}
-    train_run(load_config(None, flags={**flags, **solved}), tmp_path / "old")
+    train_run(solved(divided), tmp_path / "old")
     asked = Asked(added=[str(new)], merge={"circle": ["circle", "zebra"]})
     done = update_run(tmp_path / "old", tmp_path / "run", asked)
     assert done.changes.classes[0].images == {"train": 22, "validation": 3, "test": 3}
