@@ -5,6 +5,7 @@ TensorFlow, on the CPU; what reads none works where it is not installed.
 """
 
 import atexit
+import ctypes
 import functools
 import logging
 import os
@@ -12,6 +13,7 @@ import platform
 import re
 import shutil
 import subprocess
+import sys
 
 import keras
 
@@ -37,7 +39,8 @@ def prepare(device: str, *, threads: int | None = None) -> Device:
     """Chooses the device and makes its results repeatable. Call it before the first tensor.
 
     TensorFlow's operations are made deterministic. The number of threads is fixed, because it
-    changes the weights even then (a sum is split among threads); JAX takes all processors.
+    changes the weights even then (a sum is split among threads); JAX takes all processors. On
+    Linux the process keeps memory that it has freed, see `_keep_freed_memory`.
 
     Args:
         device: "auto" (the first GPU if there is one), "cpu" or "gpu:N".
@@ -49,6 +52,7 @@ def prepare(device: str, *, threads: int | None = None) -> Device:
             or this process has already computed on another device, or with another number of
             threads than the run began with.
     """
+    _keep_freed_memory()
     backend = _backend()
     names = _gpu_names(backend)
     wanted = _gpu_number(device, backend, len(names))
@@ -70,6 +74,29 @@ def prepare(device: str, *, threads: int | None = None) -> Device:
         name="" if wanted is None else names[wanted],
         threads=_set_threads(threads or processors(), backend),
     )
+
+
+# The numbers of glibc's malloc.h.
+_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
+
+
+@functools.cache
+def _keep_freed_memory() -> None:
+    """Lets glibc keep up to 256 MB of freed memory for the next tensors.
+
+    It gives larger blocks back to the system as soon as a batch is done, and the next batch waits
+    until the system has filled each of its pages with zeros: a third of a pass's computing
+    (`scripts/results/speed.md`). Other C libraries have no such call, and what the environment says
+    stays.
+    """
+    if not sys.platform.startswith("linux") or "MALLOC_TRIM_THRESHOLD_" in os.environ:
+        return
+    set_option = getattr(ctypes.CDLL(None), "mallopt", None)
+    if set_option is None:  # musl
+        return
+    # glibc before 2.35 takes no more than half of its heaps' size.
+    _ = set_option(_MMAP_THRESHOLD, 64 << 20) or set_option(_MMAP_THRESHOLD, 32 << 20)
+    set_option(_TRIM_THRESHOLD, 256 << 20)
 
 
 def is_here(device: str) -> bool:

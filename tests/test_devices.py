@@ -1,3 +1,4 @@
+import ctypes
 import json
 import logging
 import os
@@ -47,6 +48,28 @@ def test_another_number_of_threads_than_the_process_computes_with_is_refused():
         "This process uses 1 threads, but the run began with 2, and the number changes the "
         "weights. Continue in a new process."
     )
+
+
+KEPT = """
+import ctypes
+class Mallinfo(ctypes.Structure):  # of glibc's malloc.h
+    _fields_ = [(name, ctypes.c_size_t) for name in "arena o s h mapped u f used free k".split()]
+libc = ctypes.CDLL(None)
+libc.mallinfo2.restype, libc.malloc.restype = Mallinfo, ctypes.c_void_p
+libc.malloc.argtypes, libc.free.argtypes = [ctypes.c_size_t], [ctypes.c_void_p]
+prepare('cpu')
+libc.free(libc.malloc(50 << 20))
+print(libc.mallinfo2().free > 50 << 20)
+"""
+
+
+@pytest.mark.skipif(
+    sys.platform != "linux" or not hasattr(ctypes.CDLL(None), "mallinfo2"),
+    reason="glibc 2.33 or later says what it keeps",
+)
+def test_memory_that_is_freed_is_kept_for_the_next_batch_unless_the_environment_says_otherwise():
+    assert prepared(KEPT) == "True"
+    assert prepared(KEPT, MALLOC_TRIM_THRESHOLD_="131072") == "False"
 
 
 def test_a_gpu_that_is_not_there_is_refused():
