@@ -81,6 +81,7 @@ Glossary:
     plan: a config in which everything is settled that the user may leave open.
     prefix: the part of a model below the cut, from the pixels on; it is frozen.
     record: run.json: what a run used, and the results of its phases.
+    review: new photos that were chosen for a person to label, as a table and a page.
     run: a directory with all about one training: config, splits, record, metrics, model.keras.
     shift: a difference between new photos, as a group, and the known photos.
     source: the place that photos come from: a folder, a table, an archive or a TensorFlow dataset.

@@ -1,5 +1,7 @@
 """Tables of answers as CSV: a row for each photo, with its label and what a model says of it.
 
+A review table holds photos that a person is to label.
+
 Shapes: N images, K classes.
 """
 
@@ -63,6 +65,43 @@ def split_csv(
     best = logits.argmax(axis=1)
     given, predicted = ([class_names[k] for k in some] for some in (labels, best))
     return answers_csv(photos, given, predicted, scores[np.arange(len(best)), best], abstain)
+
+
+REVIEW = ["path", "guess", "score", "why", "label"]
+"""Columns of a table for a person who labels photos: rows without a label are not labelled yet."""
+
+
+def review_rows(photos: Sequence[tuple[str, str, float, str]]) -> list[list[str]]:
+    """Returns the rows of a table of photos to be labelled, without the column label.
+
+    Args:
+        photos: path of each photo below the table's folder, its predicted label, the score of that,
+            and why it is worth a look.
+    """
+    return [
+        # The path is read again: `./` keeps it from being a formula, and is no change to it.
+        [path if cell(path) == path else f"./{path}", str(cell(guess)), f"{score:.6f}", why]
+        for path, guess, score, why in photos
+    ]
+
+
+def review_csv(rows: Sequence[Sequence[str]]) -> str:
+    """Returns the text of a table of photos to be labelled, with an empty column label."""
+    text = io.StringIO()
+    table = csv.writer(text, lineterminator="\n")
+    table.writerows([REVIEW, *([*row, ""] for row in rows)])
+    return text.getvalue()
+
+
+def is_unlabelled(table: Path) -> bool:
+    """Returns whether a file is a table of photos to be labelled, and nobody has labelled one."""
+    try:
+        with table.open(encoding="utf-8", newline="") as file:
+            rows = list(csv.reader(file))
+    except (OSError, UnicodeDecodeError, csv.Error):
+        return False
+    own = rows[:1] == [REVIEW]
+    return own and all(len(row) == len(REVIEW) and not row[-1] for row in rows[1:])
 
 
 def read_labels(path: Path) -> list[tuple[str, str]]:

@@ -17,7 +17,7 @@ from kerasft.cli.cache import cache
 from kerasft.cli.compare import compare, diff, runs
 from kerasft.cli.nets import backbones, blocks, import_caffe, import_torch
 from kerasft.cli.pages import fields, guide
-from kerasft.cli.photos import check, drift, sample_data
+from kerasft.cli.photos import check, drift, review, sample_data
 from kerasft.cli.train import find_lr, train, unfreeze_and_continue
 from kerasft.cli.update import update
 from kerasft.cli.use import calibrate, evaluate, explain, export, predict, report, serve
@@ -95,6 +95,7 @@ for command in (
     update,
     evaluate,
     predict,
+    review,
     drift,
     explain,
     report,

@@ -1,4 +1,4 @@
-"""`kerasft check`, `drift` and `sample-data`, with the texts that they print."""
+"""`kerasft check`, `review`, `drift` and `sample-data`, with the texts that they print."""
 
 import textwrap
 from collections.abc import Sequence
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from kerasft.checking.check import Checked
     from kerasft.checking.clean import Clean
     from kerasft.checking.copies import Copies
+    from kerasft.checking.features import LabelSuspect
+    from kerasft.checking.review import Review
     from kerasft.evaluation.drift import ClassDrift, Drift
     from kerasft.sample.draw import Sample
 
@@ -111,16 +113,7 @@ def check_text(found: "Checked") -> str:
         ("Odd size", [f"{one.path}: {one.width}x{one.height}" for one in found.odd_sizes]),
         ("Equal pictures", exact),
         ("Near copies", near),
-        (
-            "Suspicious labels",
-            [
-                _line(
-                    f"{one.path}:",
-                    f"{one.label}, or rather {one.suggested}? (quality {one.score:.2f})",
-                )
-                for one in found.label_suspects
-            ],
-        ),
+        ("Suspicious labels", _suspect_lines(found.label_suspects)),
         ("Unlike all others", [one.path for one in found.outliers]),
     )
     for title, entries in lists:
@@ -157,6 +150,67 @@ def _clean_lines(clean: "Clean") -> list[str]:
         ]
     table = as_typed(str(clean.folder / "photos.csv"))
     return [*lines, "", "Next:", f"  kerasft train --data {table}"]
+
+
+@click.command()
+@click.argument("run", type=click.Path(path_type=Path))
+@click.argument("inbox", type=click.Path(path_type=Path))
+@click.option(
+    "--n", type=int, default=60, metavar="N", help="Number of photos, up to 500. Default: 60."
+)
+@json_option
+def review(run: Path, inbox: Path, n: int, as_json: bool) -> None:
+    """Chooses photos of INBOX for a person to label, and makes a page for it.
+
+    INBOX is a folder of new photos without labels. Chosen are those from which the model learns
+    most: it is unsure of them, and they are unlike each other, or unlike all training photos.
+    review.csv and review.html are written into INBOX. The page shows a photo at a time, with a key
+    for each class, and gives the table filled, which `update --add` takes.
+
+    \b
+    Example:
+        kerasft review runs/photos inbox
+        kerasft update runs/photos --add inbox/review.csv
+    """
+    with loading():
+        from kerasft.checking.review import review_run
+
+    with showing() as progress:
+        result = review_run(run, inbox, n=n, progress=progress)
+    print_result(result, review_text, as_json=as_json)
+
+
+def review_text(result: "Review") -> str:
+    """Writes how many photos were chosen, the first of them, what was left out, and what next."""
+    chosen = len(result.photos)
+    lines = [f"{chosen:,} of {count(result.n, 'new photo')} chosen for {result.run}"]
+    lists: tuple[tuple[str, Sequence[str]], ...] = (
+        ("Worth a look", [_line(f"{one.path}:", one.why) for one in result.photos]),
+        ("Copies of the run's photos or of other new ones, left out", result.copies),
+        ("Cannot be read", [_line(f"{one.file}:", one.error) for one in result.errors]),
+        ("Labels of the run's own photos that may be wrong", _suspect_lines(result.suspects)),
+    )
+    for title, entries in lists:
+        lines += _list_lines(title, entries)
+    if result.unchecked:
+        lines += ["", for_terminal(result.unchecked)]
+    update = as_typed("kerasft", "update", str(result.run), "--add", str(result.table))
+    lines += [
+        "",
+        f"Label them in a browser:        {result.page}",
+        f"Save what it gives in place of: {result.table}",
+        "",
+        "Next:",
+        f"  {update}",
+    ]
+    return "\n".join(lines)
+
+
+def _suspect_lines(suspects: "Sequence[LabelSuspect]") -> list[str]:
+    return [
+        _line(f"{one.path}:", f"{one.label}, or rather {one.suggested}? (quality {one.score:.2f})")
+        for one in suspects
+    ]
 
 
 @click.command()

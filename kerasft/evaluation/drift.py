@@ -6,6 +6,7 @@ Shapes: N new photos that count, M known photos, F features, K classes.
 """
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from kerasft.data.batches import image_batches
 from kerasft.data.scan import refuse_edited_classes
 from kerasft.data.splits import read_rows
 from kerasft.errors import UserError
-from kerasft.evaluation.photo_files import PhotoFile, examine_photos
+from kerasft.evaluation.photo_files import Inbox, PhotoFile, open_inbox, refuse_no_folder
 from kerasft.models.bundle import Bundle, load, score_with
 from kerasft.models.target import prepare_for
 from kerasft.novelty import known
@@ -34,7 +35,6 @@ from kerasft.novelty.shift import (
     refer_to,
 )
 from kerasft.novelty.two_sample import Outcome
-from kerasft.pixels.measure import Picture
 from kerasft.progress import Progress, silent
 from kerasft.results import Result
 from kerasft.run import Run
@@ -154,9 +154,7 @@ def drift_run(path: str | Path, inbox: str | Path, *, progress: Progress = silen
             copies; not a run, one without a model or without known photos, or with fewer than 10.
     """
     of_run, folder = run.open_run(Path(path)), Path(inbox)
-    if not folder.is_dir():
-        what = "is a file" if folder.exists() else "no such folder"
-        raise UserError(f"{folder}: {what}. Expected a folder of photos.", exit_code=2)
+    refuse_no_folder(folder)
     model = run.model_file(of_run)
     prepare_for(path)
     opened = load(model)
@@ -166,15 +164,10 @@ def drift_run(path: str | Path, inbox: str | Path, *, progress: Progress = silen
     assert seen is not None
     _warn_of_fitted_base(of_run)
 
-    found = examine_photos(folder, progress)
-    errors = tuple(PhotoFile(printable(p.file), p.error) for p, _ in found if p.error)
-    good = [(photo.file, fact) for photo, fact in found if not photo.error]
-    if not good:
-        listed = "".join(f"\n  {one.file}: {one.error}" for one in errors[:10])
-        raise UserError(f"{folder}: no photo in it can be read. Expected images.{listed}")
-    fresh, copies = _without_copies(good, training)
+    found = open_inbox(folder, training, progress)
+    fresh = found.fresh
     if len(fresh) < LEAST:
-        raise UserError(_too_few(folder, len(fresh), len(copies), len(errors)))
+        raise UserError(_too_few(folder, found))
     features = _features(opened, seen, fresh, progress)
     shift, distances = find_shift(reference, features, SEED), seen.distances(features)
     novel = distances > seen.threshold
@@ -193,8 +186,8 @@ def drift_run(path: str | Path, inbox: str | Path, *, progress: Progress = silen
         known=len(reference.labels),
         drawn=shift.drawn,
         novel=int(novel.sum()),
-        copies=tuple(sorted(map(printable, copies))),
-        errors=errors,
+        copies=tuple(sorted(map(printable, found.copies))),
+        errors=found.errors,
         lacking=_lacking(len(fresh), shift),
         permutations=PERMUTATIONS,
         seed=SEED,
@@ -247,33 +240,15 @@ def _warn_of_fitted_base(of_run: Run) -> None:
             )
 
 
-def _without_copies(
-    good: list[tuple[str, Picture]], training: frozenset[str]
-) -> tuple[list[str], list[str]]:
-    """Divides new photos by their digests into those that count, and copies.
-
-    Copies are photos of training, and all but the first of equal new ones. Photos that were
-    compressed again count as new: by features, neighbours in a series can't be told from them, and
-    without neighbours any photos look shifted.
-    """
-    fresh: list[str] = []
-    copies: list[str] = []
-    before = set(training)
-    for file, fact in good:
-        same = before & {fact.digest, fact.pixels}
-        (copies if same else fresh).append(file)
-        before |= {fact.digest, fact.pixels}
-    return fresh, copies
-
-
-def _features(opened: Bundle, seen: Known, files: list[str], progress: Progress) -> np.ndarray:
+def _features(opened: Bundle, seen: Known, files: Sequence[str], progress: Progress) -> np.ndarray:
     """Computes the pretrained features of photos, [N,F]."""
     batches = image_batches(files, rule=opened.rule, batch_size=BATCH)
     model = seen.beside(opened)
     return np.asarray(score_with(model, batches, total=len(files), progress=progress)[2])
 
 
-def _too_few(folder: Path, fresh: int, copies: int, errors: int) -> str:
+def _too_few(folder: Path, found: Inbox) -> str:
+    copies, errors = len(found.copies), len(found.errors)
     others = [
         text
         for number, text in (
@@ -284,8 +259,8 @@ def _too_few(folder: Path, fresh: int, copies: int, errors: int) -> str:
     ]
     why = f" ({'; '.join(others)})" if others else ""
     return (
-        f"{folder}: holds {count(fresh, 'new photo')}{why}. Expected at least {LEAST}, because "
-        "fewer show nothing about the next ones."
+        f"{folder}: holds {count(found.fresh, 'new photo')}{why}. Expected at least {LEAST}, "
+        "because fewer show nothing about the next ones."
     )
 
 
@@ -317,7 +292,7 @@ def _classes(shift: Shift, reference: Reference, names: tuple[str, ...]) -> tupl
 
 def _photos(
     shift: Shift,
-    files: list[str],
+    files: Sequence[str],
     distances: np.ndarray,
     novel: np.ndarray,
     names: tuple[str, ...],

@@ -2,7 +2,7 @@
 
 import logging
 import stat
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,6 +31,60 @@ class PhotoFile(Result):
 
     file: str
     error: str
+
+
+@dataclass(frozen=True)
+class Inbox:
+    """A folder of new photos, without labels.
+
+    Attributes:
+        fresh: paths of the photos that count, sorted.
+        copies: paths of photos with the pixels of a known photo, or of another new one.
+        errors: files that cannot be read.
+    """
+
+    fresh: tuple[str, ...]
+    copies: tuple[str, ...]
+    errors: tuple[PhotoFile, ...]
+
+
+def open_inbox(folder: Path, known: Collection[str], progress: Progress) -> Inbox:
+    """Searches a folder of new photos, and divides them into those that count and others.
+
+    Copies are known photos, and all but the first of equal new ones. Photos that were compressed
+    again count as new: by features, neighbours in a series can't be told from them, and without
+    neighbours any photos look shifted.
+
+    Args:
+        folder: the folder; those in it are searched, too.
+        known: digests of files and pixels of the photos that are known.
+        progress: receiver of events of stage "images", as files are read.
+
+    Raises:
+        UserError: no such folder, or a file (exit code 2); no photo in it can be read.
+    """
+    refuse_no_folder(folder)
+    found = examine_photos(folder, progress)
+    errors = tuple(PhotoFile(printable(p.file), p.error) for p, _ in found if p.error)
+    good = [(photo.file, fact) for photo, fact in found if not photo.error]
+    if not good:
+        listed = "".join(f"\n  {one.file}: {one.error}" for one in errors[:10])
+        raise UserError(f"{folder}: no photo in it can be read. Expected images.{listed}")
+    fresh: list[str] = []
+    copies: list[str] = []
+    before = set(known)
+    for file, fact in good:
+        same = before & {fact.digest, fact.pixels}
+        (copies if same else fresh).append(file)
+        before |= {fact.digest, fact.pixels}
+    return Inbox(tuple(fresh), tuple(copies), errors)
+
+
+def refuse_no_folder(folder: Path) -> None:
+    """Refuses what is no folder of photos; raises UserError with exit code 2."""
+    if not folder.is_dir():
+        what = "is a file" if folder.exists() else "no such folder"
+        raise UserError(f"{folder}: {what}. Expected a folder of photos.", exit_code=2)
 
 
 def find_photos(files: str | Path | Sequence[str | Path], progress: Progress) -> list[PhotoFile]:

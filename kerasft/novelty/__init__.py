@@ -1,8 +1,9 @@
-"""Photos unlike those that a run was trained on, singly or as a group, whatever their scores are.
+"""New photos beside those that a run was trained on: which are unlike them, singly or as a group.
 
     known       features of the training photos in the pretrained base, and the distance to them
     shift       whether new photos differ from them as a group, and in what
     class_mix   classes of new photos by the known ones, and the shares of the classes
+    choice      which new photos are worth a person's minute, to be labelled
     two_sample  tests of two samples of features (MMD) and of two samples of counts
 
 A net gives every photo one of its classes, a shoe among flowers too. The features of the base *as

@@ -6,6 +6,7 @@
     measured    what the pages say of scored photos: by class, mistakes, calibration
     run_page    the page of a run: `kerasft report`, and a light one at the end of training
     check_page  the page of photos before training: `kerasft check`
+    review_page  the page to label new photos: `kerasft review`
     compare_page  the page of a comparison: `kerasft compare`
     runs        the runs in a folder, listed: `kerasft runs`
     diff        what differs between two runs: `kerasft diff`

@@ -19,13 +19,14 @@ if TYPE_CHECKING:
     import jinja2
 
 
-def write_page(path: Path, template: str, values: Mapping[str, Any]) -> int:
+def write_page(path: Path, template: str, values: Mapping[str, Any], script: str = "") -> int:
     """Fills a template and writes the page, whole or not at all.
 
     Args:
         path: path of the HTML file, in a folder that exists; an older one is replaced.
         template: name of the template, such as "run.html".
         values: what the template shows, by name.
+        script: name of a script of this page, such as "review.js"; "" for none.
 
     Returns:
         Size of the page in bytes.
@@ -34,7 +35,7 @@ def write_page(path: Path, template: str, values: Mapping[str, Any]) -> int:
         UserError: the file can't be written.
     """
     # Control characters and the bytes of names that are not UTF-8 have no place in HTML.
-    text = _environment().get_template(template).render(values)
+    text = _environment().get_template(template).render({**values, **_script(script)})
     encoded = text.encode("utf-8", "replace")
     write_atomic(path, encoded)
     return len(encoded)
@@ -53,15 +54,8 @@ def _environment() -> "jinja2.Environment":
         lstrip_blocks=True,
     )
     assert environment.loader is not None
-    script = environment.loader.get_source(environment, "page.js")[0]
     style = environment.loader.get_source(environment, "page.css")[0]
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    environment.globals |= {
-        "script": Markup(script),
-        "style": Markup(style),
-        "script_digest": f"sha256-{digest}",
-        "count": count,
-    }
+    environment.globals |= {"style": Markup(style), "count": count}
     environment.filters |= {
         "share": share_text,
         "interval": interval_text,
@@ -70,6 +64,19 @@ def _environment() -> "jinja2.Environment":
         "shown": printable,
     }
     return environment
+
+
+@cache
+def _script(own: str) -> Mapping[str, str]:
+    """Returns the script of a page, and the digest by which its policy knows it."""
+    from markupsafe import Markup
+
+    loader = _environment().loader
+    assert loader is not None
+    names = ("page.js", own) if own else ("page.js",)
+    script = "".join(loader.get_source(_environment(), name)[0] for name in names)
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    return {"script": Markup(script), "script_digest": f"sha256-{digest}"}
 
 
 def share_text(share: float | None, digits: int = 3) -> str:

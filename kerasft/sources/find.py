@@ -1,5 +1,6 @@
 """The photos of a source, found: a function for each kind of `source_names.KINDS`."""
 
+import logging
 from collections.abc import Callable, Mapping
 
 from kerasft.config.fields import Data
@@ -66,13 +67,21 @@ def list_photos(data: Data, progress: Progress) -> tuple[PhotoFolder, Listing]:
 def list_labels(data: Data) -> Mapping[str, tuple[str, ...]]:
     """Lists the labels of the photos of a source, before `data.classes` gives them names.
 
+    Quietly: what is to be said of the source is said when its photos are listed.
+
     Returns:
         Split -> its labels, sorted; the only key is "" if there are no splits.
 
     Raises:
         UserError: see `find_photos` and `PhotoFolder.read`.
     """
-    return _by_label(data, silent).read().classes
+    ours = logging.getLogger("kerasft")
+    level = ours.level
+    ours.setLevel(logging.ERROR)
+    try:
+        return _by_label(data, silent).read().classes
+    finally:
+        ours.setLevel(level)
 
 
 def find_photos(data: Data, progress: Progress) -> PhotoFolder:

@@ -21,6 +21,7 @@ from functools import cached_property, partial
 from itertools import islice
 from pathlib import Path, PurePath
 
+from kerasft.answers import REVIEW
 from kerasft.config.fields import Data
 from kerasft.config.photo_names import UNLABELLED, WORDS, label_in, same_form, split_of
 from kerasft.config.source_names import KINDS, ending_of
@@ -725,6 +726,7 @@ class _Rows:
         self._without_label: dict[str, list[tuple[int, str]]] = {}
         self._position: dict[str, int] = {}
         self._same: dict[str, str] = {}
+        self._is_review = [column.key for column in profile.columns] == REVIEW
 
     def add(self, number: int, row: Mapping[int, object]) -> None:
         """Adds the photo of a row, or the row's problem."""
@@ -812,7 +814,14 @@ class _Rows:
         self.problems.append((number, printable(text)))
 
     def refuse_unlabelled(self, *, quiet: bool) -> None:
-        """Adds a problem for each row without label, but leaves out a test split without any."""
+        """Adds a problem for each row without label; some may lack it.
+
+        A test split without any labels is left out, and so is what is not labelled yet in a table
+        of `kerasft review`.
+        """
+        if self._is_review and self._without_label:
+            self._leave_out_unseen(quiet)
+            return
         labelled = {photo.split for photo in self.photos}
         for split, rows in self._without_label.items():
             if split in ("test", UNLABELLED) and split not in labelled and "train" in labelled:
@@ -826,6 +835,20 @@ class _Rows:
                 continue
             for number, _ in rows:
                 self._problem(number, "has no label")
+
+    def _leave_out_unseen(self, quiet: bool) -> None:
+        left = sum(map(len, self._without_label.values()))
+        if not self.photos and not self.problems:
+            raise UserError(
+                f"{self.table}: none of its {count(left, 'photo')} has a label yet. Label them in "
+                "the page beside it, or write names of classes into the column label."
+            )
+        log.log(
+            logging.DEBUG if quiet else logging.INFO,
+            "%s: left out %s without a label.",
+            self.table,
+            count(left, "photo"),
+        )
 
     def without_split(self) -> list[str]:
         """Returns a problem for each row without a split, if other rows have one."""

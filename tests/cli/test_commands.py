@@ -28,6 +28,8 @@ from tiny import TINY, tiny_constructor
 
 from kerasft.backbones.table import BACKBONES
 from kerasft.checking.check import Checked
+from kerasft.checking.features import LabelSuspect
+from kerasft.checking.review import Review, ReviewPhoto
 from kerasft.cli.main import main
 from kerasft.compare import compare  # noqa: F401  imported before its functions are replaced
 from kerasft.compare.result import ComparisonResult
@@ -884,6 +886,7 @@ COMMANDS = [
     "import-torch",
     "predict",
     "report",
+    "review",
     "runs",
     "sample-data",
     "serve",
@@ -891,6 +894,22 @@ COMMANDS = [
     "unfreeze-and-continue",
     "update",
 ]
+REVIEW = Review(
+    run=Path("runs/photos"),
+    inbox=Path("inbox"),
+    table=Path("inbox/review.csv"),
+    page=Path("inbox/review.html"),
+    classes=("bee", "wasp"),
+    photos=(
+        ReviewPhoto("a.jpg", "bee", 0.9, "looks like none of the training photos", True),
+        ReviewPhoto("more/b.jpg", "bee", 0.5, "bee or wasp, 0.03 apart", False),
+    ),
+    n=9,
+    copies=("inbox/c.jpg",),
+    errors=(PhotoFile("inbox/d.jpg", "is empty"),),
+    suspects=(LabelSuspect("wasp/1.jpg", "wasp", "bee", 0.08),),
+    unchecked="",
+)
 PAGE = RunReport(Path("runs/photos/report.html"), "validation", 0.95, 812_345, 12.3)
 CHECKED = Checked(1, (), (), (), (), (), (), {"bee": 1}, (), (), (), "", "")
 COMPARISON = ComparisonResult(
@@ -1066,6 +1085,39 @@ def test_update_refuses_what_it_cannot_read():
         assert (done.exit_code, done.stderr) == (2, f"Error: {message}\n")
 
 
+def test_review_names_the_photos_the_page_and_the_next_command(replace):
+    calls = replace("checking.review.review_run", REVIEW)
+    done = kerasft("review runs/photos inbox --n 2")
+    assert (done.exit_code, done.stdout) == (
+        0,
+        "2 of 9 new photos chosen for runs/photos\n\n"
+        "Worth a look (2):\n"
+        "  a.jpg: looks like none of the training photos\n"
+        "  more/b.jpg: bee or wasp, 0.03 apart\n\n"
+        "Copies of the run's photos or of other new ones, left out (1):\n"
+        "  inbox/c.jpg\n\n"
+        "Cannot be read (1):\n"
+        "  inbox/d.jpg: is empty\n\n"
+        "Labels of the run's own photos that may be wrong (1):\n"
+        "  wasp/1.jpg: wasp, or rather bee? (quality 0.08)\n\n"
+        "Label them in a browser:        inbox/review.html\n"
+        "Save what it gives in place of: inbox/review.csv\n\n"
+        "Next:\n"
+        "  kerasft update runs/photos --add inbox/review.csv\n",
+    )
+    assert calls.arguments == (Path("runs/photos"), Path("inbox"))
+    assert calls.options["n"] == 2
+    done = kerasft("review runs/photos inbox --json")
+    assert json.loads(done.stdout)["photos"][1] == {
+        "path": "more/b.jpg",
+        "guess": "bee",
+        "score": 0.5,
+        "why": "bee or wasp, 0.03 apart",
+        "novel": False,
+    }
+    assert calls.options["n"] == 60
+
+
 def test_drift_says_what_has_shifted_and_exits_with_3(replace):
     calls = replace("evaluation.drift.drift_run", DRIFT)
     done = kerasft("drift runs/photos inbox")
@@ -1166,6 +1218,7 @@ def test_the_examples_of_the_help_run(command, replace):
     replace("evaluation.evaluate.evaluate_run", REPORT)
     replace("evaluation.predict.predict", PREDICTIONS[:1])
     replace("evaluation.drift.drift_run", dataclasses.replace(DRIFT, shifted=False))
+    replace("checking.review.review_run", REVIEW)
     replace("evaluation.explain.explain", EXPLANATIONS[:1])
     replace("evaluation.report.report_run", PAGE)
     replace("evaluation.calibrate.calibrate_run", CALIBRATED)

@@ -1,0 +1,224 @@
+"""New photos without labels: those worth a person's minute, as a table and a page to label them.
+
+    review.csv   path, guess, score, why and an empty label, a row for each photo
+    review.html  the same photos, with a key for each class, which gives the table filled
+
+Shapes: N new photos, M known training photos, F features, K classes.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from kerasft.answers import is_unlabelled, review_csv, review_rows
+from kerasft.checking.features import LabelSuspect, suspects_of
+from kerasft.config.load import load_config
+from kerasft.data.batches import image_batches
+from kerasft.data.scan import refuse_edited_classes
+from kerasft.data.splits import read_rows
+from kerasft.errors import UserError
+from kerasft.evaluation.photo_files import PhotoFile, open_inbox, refuse_no_folder
+from kerasft.files import write_atomic
+from kerasft.models import bundle
+from kerasft.models.bundle import Bundle, score_with
+from kerasft.models.target import prepare_for
+from kerasft.novelty import known
+from kerasft.novelty.choice import choose, margins
+from kerasft.novelty.known import Known
+from kerasft.progress import Progress, silent
+from kerasft.reports.review_page import write_review
+from kerasft.results import Result
+from kerasft.run import Run, model_file, open_run
+from kerasft.sources.find import find_photos
+from kerasft.text import count, is_writable, printable
+
+BATCH = 32
+NOVEL = 4  # one of so many chosen photos, at most, is there because it is unlike all known ones
+MOST = 500  # photos of a page
+
+
+@dataclass(frozen=True)
+class ReviewPhoto(Result):
+    """A photo that is worth a look.
+
+    Attributes:
+        path: its path below the inbox, with forward slashes.
+        guess: its predicted label.
+        score: score of that, 0 to 1.
+        why: why it was chosen, for people.
+        novel: whether it is unlike all training photos, as in `predict`.
+    """
+
+    path: str
+    guess: str
+    score: float
+    why: str
+    novel: bool
+
+
+@dataclass(frozen=True)
+class Review(Result):
+    """The photos that a person is to label, and where they are written.
+
+    Attributes:
+        run: the run directory.
+        inbox: the folder of new photos.
+        table: the table, in the inbox, with an empty column label.
+        page: the page to label them, beside it.
+        classes: classes of the run.
+        photos: the chosen photos: those unlike all known ones first, then the most unsure.
+        n: number of new photos that they were chosen from.
+        copies: photos with the pixels of a photo of the run or of another new one; left out.
+        errors: files that cannot be read.
+        suspects: training photos of the run whose own label may be wrong, the worst first.
+        unchecked: why there are no suspects; "" if the labels were checked.
+    """
+
+    run: Path
+    inbox: Path
+    table: Path
+    page: Path
+    classes: tuple[str, ...]
+    photos: tuple[ReviewPhoto, ...]
+    n: int
+    copies: tuple[str, ...]
+    errors: tuple[PhotoFile, ...]
+    suspects: tuple[LabelSuspect, ...]
+    unchecked: str
+
+
+def review_run(
+    path: str | Path, inbox: str | Path, *, n: int = 60, progress: Progress = silent
+) -> Review:
+    """Chooses new photos for a person to label, and writes a table and a page of them.
+
+    Both lie in the inbox: review.csv and review.html, or review-2, -3, ... where a table with that
+    name has labels already. A table without any is replaced.
+
+    Args:
+        path: run directory.
+        inbox: folder of photos, including nested folders.
+        n: number of photos to choose, 1 to 500; fewer are chosen where there are not as many.
+        progress: receiver of events, as files are read ("images") and computed ("check").
+
+    Raises:
+        UserError: n out of range, no such folder, or a file (exit code 2); no photo can be read,
+            or all are photos of the run; not a run, or one without a model; the inbox can't be
+            written to.
+    """
+    if not 1 <= n <= MOST:
+        raise UserError(f"n: expected 1 to {MOST}, got {n}.", exit_code=2)
+    of_run, folder = open_run(Path(path)), Path(inbox)
+    refuse_no_folder(folder)
+    model = model_file(of_run)
+    prepare_for(path)
+    opened = bundle.load(model)
+    refuse_edited_classes(of_run, opened.class_names)
+    seen = known.load_beside(of_run.known_path, opened)
+    photos = read_rows(of_run.splits_path, len(opened.class_names))
+    of_the_run = {one for row in photos for one in (row[3], row[5]) if one}
+
+    found = open_inbox(folder, of_the_run, progress)
+    copies = tuple(sorted(map(printable, found.copies)))
+    fresh = [file for file in found.fresh if is_writable(_below(file, folder))]
+    if not fresh:
+        raise UserError(
+            f"{folder}: nothing to label: {count(copies, 'photo', 'are')} of {of_run.path} or "
+            "copies. Expected new ones."
+        )
+    chosen = _chosen(opened, seen, fresh, folder, n, progress)
+    suspects, unchecked = _suspects(opened, seen, photos)
+    table = _free_table(folder)
+    page = table.with_suffix(".html")
+    rows = review_rows([(one.path, one.guess, one.score, one.why) for one in chosen])
+    write_atomic(table, review_csv(rows))
+    names = opened.class_names
+    write_review(page, folder, table, rows, of_run.path, names, (_root(of_run), suspects))
+    return Review(
+        run=of_run.path,
+        inbox=folder,
+        table=table,
+        page=page,
+        classes=opened.class_names,
+        photos=chosen,
+        n=len(fresh),
+        copies=copies,
+        errors=found.errors,
+        suspects=suspects,
+        unchecked=unchecked,
+    )
+
+
+def _root(of_run: Run) -> Path:
+    """Returns the folder of the run's photos, for pictures; one that is gone gives none."""
+    try:
+        return find_photos(load_config(of_run.config_path).data, silent).root
+    except UserError:
+        return of_run.path
+
+
+def _below(file: str, folder: Path) -> str:
+    return Path(file).relative_to(folder).as_posix()
+
+
+def _chosen(
+    opened: Bundle,
+    seen: Known | None,
+    files: Sequence[str],
+    folder: Path,
+    n: int,
+    progress: Progress,
+) -> tuple[ReviewPhoto, ...]:
+    """Scores new photos and chooses from them."""
+    batches = image_batches(files, rule=opened.rule, batch_size=BATCH)
+    model = seen.beside(opened) if seen else opened.scores_and_logits
+    scores, logits, *more = score_with(model, batches, total=len(files), progress=progress)
+    features = more[0] if more else logits
+    novel = np.zeros(len(files), bool)
+    strange = np.zeros(0, int)
+    if seen:
+        distances = seen.distances(features)
+        novel = distances > seen.threshold
+        strange = np.argsort(-distances, kind="stable")[: min(int(novel.sum()), -(-n // NOVEL))]
+    others = np.setdiff1d(np.arange(len(files)), strange)
+    picked = choose(scores[others], features[others], n - len(strange)) if len(others) else others
+    names, sure = opened.class_names, margins(scores)
+
+    def told(i: int) -> ReviewPhoto:
+        first, second = np.argsort(-logits[i], kind="stable")[:2]
+        unsure = f"{names[first]} or {names[second]}, {sure[i]:.2f} apart"
+        return ReviewPhoto(
+            path=_below(files[i], folder),
+            guess=names[first],
+            score=round(float(scores[i, first]), 6),
+            why="looks like none of the training photos" if novel[i] else unsure,
+            novel=bool(novel[i]),
+        )
+
+    return tuple(told(i) for i in [*strange.tolist(), *others[picked].tolist()])
+
+
+def _suspects(
+    opened: Bundle, seen: Known | None, rows: Sequence[Sequence[str]]
+) -> tuple[tuple[LabelSuspect, ...], str]:
+    """Finds training photos whose label may be wrong, by the features that the run keeps."""
+    training = [row for row in rows if row[2] == "train"]
+    kept = known.kept_rows(len(training)) if training else np.zeros(0, int)
+    if seen is None or seen.features is None or len(kept) != len(seen.features):
+        return (), "The run keeps no features of its training photos, so labels were not checked."
+    photos = [training[i] for i in kept]
+    labels = np.array([int(row[1]) for row in photos])
+    features = np.asarray(seen.features, np.float32)
+    return suspects_of(features, labels, [printable(row[0]) for row in photos], opened.class_names)
+
+
+def _free_table(folder: Path) -> Path:
+    """Returns the first of review.csv, review-2.csv, ... that is free, or has no labels yet."""
+    number = 1
+    while True:
+        table = folder / ("review.csv" if number == 1 else f"review-{number}.csv")
+        if not table.exists() or is_unlabelled(table):
+            return table
+        number += 1
