@@ -125,10 +125,13 @@ def new_folder(folder: Path) -> Iterator[Path]:
 
     Raises:
         UserError: the folder is not empty, or an OSError in the block (exit code 2). After this or
-            any other exception nothing is left behind.
+            any other exception nothing is left behind, and what a process that was killed has left
+            is removed.
     """
     refuse_filled(folder)
-    part = folder.absolute().parent / f".{folder.name}.part-{os.getpid()}"
+    beginning = f".{folder.name}.part-"
+    part = folder.absolute().parent / f"{beginning}{os.getpid()}"
+    _remove_left(part.parent, beginning)
     try:
         part.mkdir(parents=True)
         yield part
@@ -139,6 +142,22 @@ def new_folder(folder: Path) -> Iterator[Path]:
         raise UserError(f"{folder} can't be written: {reason_of(error)}.", exit_code=2) from error
     finally:
         shutil.rmtree(part, ignore_errors=True)
+
+
+def _remove_left(parent: Path, beginning: str) -> None:
+    """Removes folders of `new_folder` whose process has ended."""
+    if os.name == "nt" or not parent.is_dir():  # on Windows, `os.kill` would end the process
+        return
+    for left in parent.iterdir():
+        number = left.name.removeprefix(beginning)
+        if left.name == number or not number.isdecimal():
+            continue
+        try:
+            os.kill(int(number), 0)
+        except ProcessLookupError:
+            shutil.rmtree(left, ignore_errors=True)
+        except (PermissionError, OverflowError):
+            continue  # of somebody else, who may still write it
 
 
 def reason_of(error: OSError) -> str:

@@ -100,6 +100,34 @@ def _calibrate(here: Path) -> None:
     report_run(here / "run", split="validation")
 
 
+def _with_more(here: Path) -> None:
+    _finished(here)
+    draw_photos(here.parent / "more", per_class=2, size=(24, 20), seed=9)
+
+
+def _update(here: Path) -> None:
+    from kerasft.updating.asked import Asked
+
+    _updated(here, Asked(added=[str(here.parent / "more")]))
+
+
+def _rename(here: Path) -> None:
+    from kerasft.updating.asked import Asked
+
+    _updated(here, Asked(rename={"circle": "ring"}))
+
+
+def _updated(here: Path, asked: Any) -> None:
+    from kerasft.updating.update import update_run
+
+    new = here / "run-2"
+    update_run(here / "run", new, asked, resume=new.exists())
+
+
+def _of_update(here: Path) -> Mapping[str, Any]:
+    return {**run_facts(here / "run-2"), **left(here), "old": run_facts(here / "run")}
+
+
 def _of_run(here: Path) -> Mapping[str, Any]:
     return {**run_facts(here / "run"), **left(here)}
 
@@ -327,7 +355,7 @@ def left(here: Path) -> Mapping[str, Any]:
     """Returns what may be left of files that were being written, and descriptions of nothing."""
     paths = sorted(here.rglob("*"))
     names = {path.name for path in paths}
-    hints = (".part", ".copy", ".unproven", ".removed")
+    hints = (".part", ".copy", ".unproven", ".removed", ".run-2")
     alone = [
         path.name
         for path in here.glob("cache/*.json")
@@ -367,6 +395,8 @@ WORKS: dict[str, Work] = {
     "solve": Work(_solve, _of_run, _photos),
     "unfreeze": Work(_unfreeze, _of_run, _finished),
     "calibrate": Work(_calibrate, _of_run, _finished),
+    "update": Work(_update, _of_update, _with_more),
+    "rename": Work(_rename, _of_update, _finished),
     "compare": Work(_compare, _of_comparison, _finished),
     "export": Work(_export, _of_exports, _small, is_whole=_served_whole),
     "SavedModel": Work(_export_saved_model, left, _small, _tidy, _served_whole),
