@@ -253,7 +253,7 @@ def drift_text(result: "Drift") -> str:
         ),
         "",
         *_shift_lines(result),
-        *([result.lacking] if result.lacking else []),
+        *textwrap.wrap(result.lacking, WIDTH),
         "",
         *_class_drift_lines(result.classes),
     ]

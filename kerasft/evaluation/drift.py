@@ -26,7 +26,9 @@ from kerasft.novelty import known
 from kerasft.novelty.known import Known
 from kerasft.novelty.shift import (
     LEAST,
+    LEAST_OF_CLASS,
     LEVEL,
+    MOST_CLASSES,
     PERMUTATIONS,
     OfClass,
     Reference,
@@ -113,7 +115,7 @@ class Drift(Result):
         novel: number of new photos that are unlike all known ones.
         copies: photos with the pixels of a training photo or of another new one; they don't count.
         errors: files that cannot be read.
-        lacking: sentence that says what so few photos can't show; "" if there are enough.
+        lacking: what so few photos, or the tests of so many classes, can't show; "" if nothing.
         permutations: number of random divisions behind the p-values of all photos.
         seed: seed of all choices.
     """
@@ -265,12 +267,22 @@ def _too_few(folder: Path, found: Inbox) -> str:
 
 
 def _lacking(n: int, shift: Shift) -> str:
+    sentences = []
     if n < FEW and not shift.shifted:
-        return (
+        sentences.append(
             f"With {count(n, 'photo')}, only a large shift is found; {FEW} or more show smaller "
             "ones, too."
         )
-    return ""
+    tested = sum(one.test is not None for one in shift.classes)
+    left = sum(
+        one.test is None and min(one.new, one.known) >= LEAST_OF_CLASS for one in shift.classes
+    )
+    if tested == MOST_CLASSES and left > 0:
+        sentences.append(
+            f"The {tested} classes with the most new photos were tested by themselves, "
+            f"{left:,} more {'was' if left == 1 else 'were'} not."
+        )
+    return " ".join(sentences)
 
 
 def _classes(shift: Shift, reference: Reference, names: tuple[str, ...]) -> tuple[ClassDrift, ...]:

@@ -36,7 +36,7 @@ from kerasft.seeds import derive_seed
 
 LEVEL = 0.01
 LEAST = 10  # photos of either side with which anything can be said
-FEW = 5  # photos of a class, of either side, with which something can be said of it
+LEAST_OF_CLASS = 5  # photos of a class, of either side, with which something can be said of it
 MOST = 1024  # new photos that are tested; with more, p-values hardly change and memory grows
 MOST_CLASSES = 20  # those with most new photos; more would take more divisions than time
 MOST_OF_CLASS = 256  # photos of a class of either side
@@ -235,7 +235,7 @@ def _test_classes(
     for label in range(len(classes)):
         own = np.flatnonzero(labels == label)
         sides = own[own < n], own[own >= n]
-        if min(map(len, sides)) >= FEW:
+        if min(map(len, sides)) >= LEAST_OF_CLASS:
             seeds = [derive_seed(seed, label, side) for side in (0, 1)]
             rows[label] = [
                 side[_sample(len(side), MOST_OF_CLASS, one)]

@@ -14,11 +14,13 @@ from small_run import small_run
 from kerasft.data.batches import image_batches
 from kerasft.data.splits import read_rows
 from kerasft.errors import UserError
-from kerasft.evaluation.drift import drift_run
+from kerasft.evaluation.drift import _lacking, drift_run
 from kerasft.evaluation.predict import predict
 from kerasft.models import bundle
 from kerasft.novelty import known
 from kerasft.novelty.known import Known
+from kerasft.novelty.shift import OfClass, Shift
+from kerasft.novelty.two_sample import Outcome
 from kerasft.results import plain
 from kerasft.run import Run
 
@@ -214,3 +216,14 @@ def test_a_base_that_another_run_has_trained_is_warned_of(trained, inbox, caplog
         f"{run.path}: its base comes from {trained.path}. If that run has trained blocks on the "
         "same photos, new photos look shifted even if they are not."
     ]
+
+
+def test_classes_that_are_left_out_of_the_tests_are_counted():
+    tested = Outcome(0.0, 0.5, False)
+    classes = tuple(OfClass(k, tested if k < 20 else None, None, 12 - k % 2, 40) for k in range(23))
+    few = replace(classes[-1], new=1)
+    shift = Shift(tested, None, tested, (*classes, few), *[np.zeros(1)] * 3, 60, 40)
+    assert _lacking(60, shift) == (
+        "The 20 classes with the most new photos were tested by themselves, 3 more were not."
+    )
+    assert _lacking(60, replace(shift, classes=classes[:20])) == ""
