@@ -93,15 +93,20 @@ def review_csv(rows: Sequence[Sequence[str]]) -> str:
     return text.getvalue()
 
 
-def is_unlabelled(table: Path) -> bool:
-    """Returns whether a file is a table of photos to be labelled, and nobody has labelled one."""
+def read_review(table: Path) -> dict[str, str] | None:
+    """Reads the label of each photo, "" for none, from a table of photos to be labelled.
+
+    Returns:
+        Path below the table's folder -> label; None if the file is no such table.
+    """
     try:
-        with table.open(encoding="utf-8", newline="") as file:
+        with table.open(encoding="utf-8-sig", newline="") as file:
             rows = list(csv.reader(file))
     except (OSError, UnicodeDecodeError, csv.Error):
-        return False
-    own = rows[:1] == [REVIEW]
-    return own and all(len(row) == len(REVIEW) and not row[-1] for row in rows[1:])
+        return None
+    if rows[:1] != [REVIEW] or any(len(row) != len(REVIEW) for row in rows):
+        return None
+    return {row[0].removeprefix("./"): row[-1].strip() for row in rows[1:]}
 
 
 def read_labels(path: Path) -> list[tuple[str, str]]:

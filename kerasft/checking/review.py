@@ -6,13 +6,14 @@
 Shapes: N new photos, M known training photos, F features, K classes.
 """
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from kerasft.answers import is_unlabelled, review_csv, review_rows
+from kerasft.answers import read_review, review_csv, review_rows
 from kerasft.checking.features import LabelSuspect, suspects_of
 from kerasft.config.load import load_config
 from kerasft.data.batches import image_batches
@@ -32,7 +33,7 @@ from kerasft.reports.review_page import write_review
 from kerasft.results import Result
 from kerasft.run import Run, model_file, open_run
 from kerasft.sources.find import find_photos
-from kerasft.text import count, is_writable, printable
+from kerasft.text import count, printable
 
 BATCH = 32
 NOVEL = 4  # one of so many chosen photos, at most, is there because it is unlike all known ones
@@ -70,6 +71,7 @@ class Review(Result):
         classes: classes of the run.
         photos: the chosen photos: those unlike all known ones first, then the most unsure.
         n: number of new photos that they were chosen from.
+        labelled: number of photos that have a label in an earlier table of the inbox; left out.
         copies: photos with the pixels of a photo of the run or of another new one; left out.
         errors: files that cannot be read.
         suspects: training photos of the run whose own label may be wrong, the worst first.
@@ -83,6 +85,7 @@ class Review(Result):
     classes: tuple[str, ...]
     photos: tuple[ReviewPhoto, ...]
     n: int
+    labelled: int
     copies: tuple[str, ...]
     errors: tuple[PhotoFile, ...]
     suspects: tuple[LabelSuspect, ...]
@@ -121,16 +124,16 @@ def review_run(
     of_the_run = {one for row in photos for one in (row[3], row[5]) if one}
 
     found = open_inbox(folder, of_the_run, progress)
-    copies = tuple(sorted(map(printable, found.copies)))
-    fresh = [file for file in found.fresh if is_writable(_below(file, folder))]
+    table, labelled = _tables(folder)
+    fresh = [file for file in found.fresh if _below(file, folder) not in labelled]
     if not fresh:
+        also = f", {count(labelled, 'photo', 'have')} a label in a table here" if labelled else ""
         raise UserError(
-            f"{folder}: nothing to label: {count(copies, 'photo', 'are')} of {of_run.path} or "
-            "copies. Expected new ones."
+            f"{folder}: nothing to label: {count(found.copies, 'photo', 'are')} of {of_run.path} "
+            f"or copies{also}. Expected new ones."
         )
     chosen = _chosen(opened, seen, fresh, folder, n, progress)
     suspects, unchecked = _suspects(opened, seen, photos)
-    table = _free_table(folder)
     page = table.with_suffix(".html")
     rows = review_rows([(one.path, one.guess, one.score, one.why) for one in chosen])
     write_atomic(table, review_csv(rows))
@@ -144,7 +147,8 @@ def review_run(
         classes=opened.class_names,
         photos=chosen,
         n=len(fresh),
-        copies=copies,
+        labelled=len(labelled),
+        copies=tuple(sorted(map(printable, found.copies))),
         errors=found.errors,
         suspects=suspects,
         unchecked=unchecked,
@@ -214,11 +218,18 @@ def _suspects(
     return suspects_of(features, labels, [printable(row[0]) for row in photos], opened.class_names)
 
 
-def _free_table(folder: Path) -> Path:
-    """Returns the first of review.csv, review-2.csv, ... that is free, or has no labels yet."""
-    number = 1
-    while True:
+def _tables(folder: Path) -> tuple[Path, set[str]]:
+    """Looks at review.csv, review-2.csv, ... in a folder.
+
+    Returns:
+        The first of them that is free, or has no labels yet; and the photos that the ones before it
+        have labels of.
+    """
+    labelled: set[str] = set()
+    for number in itertools.count(1):
         table = folder / ("review.csv" if number == 1 else f"review-{number}.csv")
-        if not table.exists() or is_unlabelled(table):
-            return table
-        number += 1
+        known = read_review(table) if table.exists() else {}
+        if known is not None and not any(known.values()):
+            return table, labelled
+        labelled |= {path for path, label in (known or {}).items() if label}
+    raise AssertionError

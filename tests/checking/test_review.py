@@ -137,6 +137,8 @@ def test_a_table_with_labels_is_never_replaced(run, inbox):
     again = review_run(run, inbox, n=5)
     assert (again.table.name, again.page.name) == ("review-2.csv", "review-2.html")
     assert (inbox / "review.csv").read_bytes() == before
+    assert (again.labelled, again.n) == (1, 35)  # nobody is asked twice
+    assert rows_of(inbox / "review.csv")[1][0] not in [one.path for one in again.photos]
     (inbox / "review-2.csv").write_text("my own table")
     assert review_run(run, inbox, n=5).table.name == "review-3.csv"
 
@@ -178,6 +180,33 @@ def test_a_name_that_a_spreadsheet_would_compute_is_still_found(run, inbox):
 
 
 EMPTY, NEW = "no photo in it can be read. Expected images.", "Expected new ones."
+
+
+def test_a_photo_whose_name_no_table_can_hold_is_told(run, inbox):
+    first = min(path for path in inbox.iterdir() if path.is_file())
+    first.rename(inbox / "two\nlines.png")
+    found = review_run(run, inbox, n=3)
+    assert (found.n, [(one.file, one.error) for one in found.errors]) == (
+        35,
+        [
+            (
+                f"{inbox}/two\\nlines.png",
+                "has a name with control characters, or one that is not UTF-8; rename it",
+            )
+        ],
+    )
+
+
+def test_an_inbox_whose_photos_all_have_labels_is_refused(run, inbox):
+    for path in sorted(inbox.rglob("*.*"))[3:]:
+        path.unlink()
+    label(review_run(run, inbox).table, ["circle"] * 3)
+    with pytest.raises(UserError) as error:
+        review_run(run, inbox)
+    assert str(error.value) == (
+        f"{inbox}: nothing to label: 0 photos are of {run} or copies, 3 photos have a label in a "
+        "table here. Expected new ones."
+    )
 
 
 @pytest.mark.parametrize(

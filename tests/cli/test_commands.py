@@ -905,6 +905,7 @@ REVIEW = Review(
         ReviewPhoto("more/b.jpg", "bee", 0.5, "bee or wasp, 0.03 apart", False),
     ),
     n=9,
+    labelled=1,
     copies=("inbox/c.jpg",),
     errors=(PhotoFile("inbox/d.jpg", "is empty"),),
     suspects=(LabelSuspect("wasp/1.jpg", "wasp", "bee", 0.08),),
@@ -1090,7 +1091,8 @@ def test_review_names_the_photos_the_page_and_the_next_command(replace):
     done = kerasft("review runs/photos inbox --n 2")
     assert (done.exit_code, done.stdout) == (
         0,
-        "2 of 9 new photos chosen for runs/photos\n\n"
+        "2 of 9 new photos chosen for runs/photos\n"
+        "1 photo has a label in an earlier table.\n\n"
         "Worth a look (2):\n"
         "  a.jpg: looks like none of the training photos\n"
         "  more/b.jpg: bee or wasp, 0.03 apart\n\n"
