@@ -7,13 +7,14 @@ Shapes: N images, K classes.
 
 import csv
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from kerasft.errors import UserError
 from kerasft.files import reason_of
+from kerasft.rows import open_csv
 from kerasft.text import cell
 
 COLUMNS = ["path", "label", "predicted", "score", "abstain"]
@@ -79,8 +80,13 @@ def review_rows(photos: Sequence[tuple[str, str, float, str]]) -> list[list[str]
             and why it is worth a look.
     """
     return [
-        # The path is read again: `./` keeps it from being a formula, and is no change to it.
-        [path if cell(path) == path else f"./{path}", str(cell(guess)), f"{score:.6f}", why]
+        # The path is read again: `./` keeps it from being a formula, or from losing a blank.
+        [
+            path if cell(path) == path == path.strip() else f"./{path}",
+            str(cell(guess)),
+            f"{score:.6f}",
+            str(cell(why)),
+        ]
         for path, guess, score, why in photos
     ]
 
@@ -93,20 +99,30 @@ def review_csv(rows: Sequence[Sequence[str]]) -> str:
     return text.getvalue()
 
 
+def is_review(names: Iterable[str]) -> bool:
+    """Returns whether columns are those of a table of photos to be labelled, in any order.
+
+    A spreadsheet may have moved them, or others beside them.
+    """
+    return {"path", "guess", "why", "label"} <= {name.strip().lower() for name in names}
+
+
 def read_review(table: Path) -> dict[str, str] | None:
     """Reads the label of each photo, "" for none, from a table of photos to be labelled.
 
     Returns:
-        Path below the table's folder -> label; None if the file is no such table.
+        Path below the table's folder -> label, in the order of the table; None if the file is no
+        such table.
+
+    Raises:
+        UserError: it is no CSV file.
     """
-    try:
-        with table.open(encoding="utf-8-sig", newline="") as file:
-            rows = list(csv.reader(file))
-    except (OSError, UnicodeDecodeError, csv.Error):
-        return None
-    if rows[:1] != [REVIEW] or any(len(row) != len(REVIEW) for row in rows):
-        return None
-    return {row[0].removeprefix("./"): row[-1].strip() for row in rows[1:]}
+    with open_csv(table) as opened:
+        if not is_review(opened.header):
+            return None
+        names = [name.strip().lower() for name in opened.header]
+        rows = [row for _, row in opened.rows([names.index("path"), names.index("label")]) if row]
+    return {path.removeprefix("./"): label.strip() for path, label in rows}
 
 
 def read_labels(path: Path) -> list[tuple[str, str]]:

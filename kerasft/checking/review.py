@@ -7,6 +7,8 @@ Shapes: N new photos, M known training photos, F features, K classes.
 """
 
 import itertools
+import logging
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +18,7 @@ import numpy as np
 from kerasft.answers import read_review, review_csv, review_rows
 from kerasft.checking.features import LabelSuspect, suspects_of
 from kerasft.config.load import load_config
+from kerasft.config.source_names import kind_of
 from kerasft.data.batches import image_batches
 from kerasft.data.scan import refuse_edited_classes
 from kerasft.data.splits import read_rows
@@ -26,7 +29,7 @@ from kerasft.models import bundle
 from kerasft.models.bundle import Bundle, score_with
 from kerasft.models.target import prepare_for
 from kerasft.novelty import known
-from kerasft.novelty.choice import choose, margins
+from kerasft.novelty.choice import choose, farthest
 from kerasft.novelty.known import Known
 from kerasft.progress import Progress, silent
 from kerasft.reports.review_page import write_review
@@ -34,6 +37,8 @@ from kerasft.results import Result
 from kerasft.run import Run, model_file, open_run
 from kerasft.sources.find import find_photos
 from kerasft.text import count, printable
+
+log = logging.getLogger("kerasft")
 
 BATCH = 32
 NOVEL = 4  # one of so many chosen photos, at most, is there because it is unlike all known ones
@@ -69,9 +74,10 @@ class Review(Result):
         table: the table, in the inbox, with an empty column label.
         page: the page to label them, beside it.
         classes: classes of the run.
-        photos: the chosen photos: those unlike all known ones first, then the most unsure.
+        photos: the chosen photos: some that are unlike all training photos, then the most unsure.
         n: number of new photos that they were chosen from.
-        labelled: number of photos that have a label in an earlier table of the inbox; left out.
+        asked_before: number of photos that a person has labelled, or passed over, in an earlier
+            table of the inbox; left out.
         copies: photos with the pixels of a photo of the run or of another new one; left out.
         errors: files that cannot be read.
         suspects: training photos of the run whose own label may be wrong, the worst first.
@@ -85,7 +91,7 @@ class Review(Result):
     classes: tuple[str, ...]
     photos: tuple[ReviewPhoto, ...]
     n: int
-    labelled: int
+    asked_before: int
     copies: tuple[str, ...]
     errors: tuple[PhotoFile, ...]
     suspects: tuple[LabelSuspect, ...]
@@ -98,7 +104,8 @@ def review_run(
     """Chooses new photos for a person to label, and writes a table and a page of them.
 
     Both lie in the inbox: review.csv and review.html, or review-2, -3, ... where a table with that
-    name has labels already. A table without any is replaced.
+    name has labels already, or a file with the page's name is there. A table without any is
+    replaced.
 
     Args:
         path: run directory.
@@ -115,6 +122,8 @@ def review_run(
         raise UserError(f"n: expected 1 to {MOST}, got {n}.", exit_code=2)
     of_run, folder = open_run(Path(path)), Path(inbox)
     refuse_no_folder(folder)
+    if not os.access(folder, os.W_OK):
+        raise UserError(f"{folder} can't be written to. A table and a page have to be.")
     model = model_file(of_run)
     prepare_for(path)
     opened = bundle.load(model)
@@ -124,21 +133,34 @@ def review_run(
     of_the_run = {one for row in photos for one in (row[3], row[5]) if one}
 
     found = open_inbox(folder, of_the_run, progress)
-    table, labelled = _tables(folder)
-    fresh = [file for file in found.fresh if _below(file, folder) not in labelled]
+    table, asked = _tables(folder)
+    fresh = [file for file in found.fresh if _below(file, folder) not in asked]
+    known_already = len(found.fresh) - len(fresh)
     if not fresh:
-        also = f", {count(labelled, 'photo', 'have')} a label in a table here" if labelled else ""
+        before = (
+            f", {count(known_already, 'photo', 'have')} been labelled or left out in tables here"
+        )
         raise UserError(
             f"{folder}: nothing to label: {count(found.copies, 'photo', 'are')} of {of_run.path} "
-            f"or copies{also}. Expected new ones."
+            f"or copies{before if known_already else ''}. Expected new ones."
         )
     chosen = _chosen(opened, seen, fresh, folder, n, progress)
     suspects, unchecked = _suspects(opened, seen, photos)
     page = table.with_suffix(".html")
     rows = review_rows([(one.path, one.guess, one.score, one.why) for one in chosen])
+    # The page first: if it can't be written, the older table still fits the older page.
+    write_review(
+        page,
+        inbox=folder,
+        table=table,
+        photos=chosen,
+        rows=rows,
+        run=of_run.path,
+        class_names=opened.class_names,
+        root=_root(of_run),
+        suspects=suspects,
+    )
     write_atomic(table, review_csv(rows))
-    names = opened.class_names
-    write_review(page, folder, table, rows, of_run.path, names, (_root(of_run), suspects))
     return Review(
         run=of_run.path,
         inbox=folder,
@@ -147,7 +169,7 @@ def review_run(
         classes=opened.class_names,
         photos=chosen,
         n=len(fresh),
-        labelled=len(labelled),
+        asked_before=known_already,
         copies=tuple(sorted(map(printable, found.copies))),
         errors=found.errors,
         suspects=suspects,
@@ -155,12 +177,15 @@ def review_run(
     )
 
 
-def _root(of_run: Run) -> Path:
-    """Returns the folder of the run's photos, for pictures; one that is gone gives none."""
+def _root(of_run: Run) -> Path | None:
+    """Returns the folder of the run's photos, for pictures; None if it isn't there."""
+    data = load_config(of_run.config_path).data
+    if kind_of(data.source) in ("archive", "tfds"):
+        return None  # they would be unpacked
     try:
-        return find_photos(load_config(of_run.config_path).data, silent).root
+        return find_photos(data, silent).root
     except UserError:
-        return of_run.path
+        return None
 
 
 def _below(file: str, folder: Path) -> str:
@@ -180,28 +205,29 @@ def _chosen(
     model = seen.beside(opened) if seen else opened.scores_and_logits
     scores, logits, *more = score_with(model, batches, total=len(files), progress=progress)
     features = more[0] if more else logits
-    novel = np.zeros(len(files), bool)
-    strange = np.zeros(0, int)
+    novel, strange = np.zeros(len(files), bool), np.zeros(0, int)
     if seen:
         distances = seen.distances(features)
         novel = distances > seen.threshold
-        strange = np.argsort(-distances, kind="stable")[: min(int(novel.sum()), -(-n // NOVEL))]
+        places = np.flatnonzero(novel)
+        strange = places[farthest(distances[places], features[places], n // NOVEL)]
     others = np.setdiff1d(np.arange(len(files)), strange)
-    picked = choose(scores[others], features[others], n - len(strange)) if len(others) else others
-    names, sure = opened.class_names, margins(scores)
+    picked = choose(scores[others], features[others], n - len(strange))
+    names = opened.class_names
 
-    def told(i: int) -> ReviewPhoto:
+    def told(i: int, why: str) -> ReviewPhoto:
         first, second = np.argsort(-logits[i], kind="stable")[:2]
-        unsure = f"{names[first]} or {names[second]}, {sure[i]:.2f} apart"
+        best, next_best = (f"{names[k]} {scores[i, k]:.2f}" for k in (first, second))
         return ReviewPhoto(
             path=_below(files[i], folder),
             guess=names[first],
             score=round(float(scores[i, first]), 6),
-            why="looks like none of the training photos" if novel[i] else unsure,
+            why=f"{why}: {best}, {next_best}",
             novel=bool(novel[i]),
         )
 
-    return tuple(told(i) for i in [*strange.tolist(), *others[picked].tolist()])
+    unlike = [told(i, "looks like none of the training photos") for i in strange.tolist()]
+    return (*unlike, *(told(i, "unsure") for i in others[picked].tolist()))
 
 
 def _suspects(
@@ -211,7 +237,10 @@ def _suspects(
     training = [row for row in rows if row[2] == "train"]
     kept = known.kept_rows(len(training)) if training else np.zeros(0, int)
     if seen is None or seen.features is None or len(kept) != len(seen.features):
-        return (), "The run keeps no features of its training photos, so labels were not checked."
+        return (), (
+            "The run keeps no features of its training photos. So its labels were not checked, and "
+            "photos unlike them are not known."
+        )
     photos = [training[i] for i in kept]
     labels = np.array([int(row[1]) for row in photos])
     features = np.asarray(seen.features, np.float32)
@@ -219,17 +248,36 @@ def _suspects(
 
 
 def _tables(folder: Path) -> tuple[Path, set[str]]:
-    """Looks at review.csv, review-2.csv, ... in a folder.
+    """Looks at the tables of earlier reviews in a folder: review.csv, review-2.csv, ...
 
     Returns:
-        The first of them that is free, or has no labels yet; and the photos that the ones before it
-        have labels of.
+        The first of them that is free, or has no labels yet; and the photos of which a person has
+        seen: they have a label, or stand above one that has.
     """
-    labelled: set[str] = set()
-    for number in itertools.count(1):
-        table = folder / ("review.csv" if number == 1 else f"review-{number}.csv")
-        known = read_review(table) if table.exists() else {}
-        if known is not None and not any(known.values()):
-            return table, labelled
-        labelled |= {path for path, label in (known or {}).items() if label}
-    raise AssertionError
+    seen: set[str] = set()
+    for table in sorted(folder.glob("review*.csv")):
+        labels = _labels_in(table)
+        last = max((i for i, label in enumerate(labels.values()) if label), default=-1)
+        seen |= set(list(labels)[: last + 1])
+    names = ("review" if number == 1 else f"review-{number}" for number in itertools.count(1))
+    return next(
+        table
+        for name in names
+        if _is_free(table := folder / f"{name}.csv", table.with_suffix(".html"))
+    ), seen
+
+
+def _is_free(table: Path, page: Path) -> bool:
+    if not table.exists():
+        return not page.exists()
+    labels = _labels_in(table)
+    return bool(labels) and not any(labels.values()) and not page.is_dir()
+
+
+def _labels_in(table: Path) -> dict[str, str]:
+    """Reads the labels of a table; {} for one of something else."""
+    try:
+        return read_review(table) or {}
+    except UserError as error:
+        log.warning("%s So its photos may be asked for again.", error)
+        return {}

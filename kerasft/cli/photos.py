@@ -184,8 +184,9 @@ def review_text(result: "Review") -> str:
     """Writes how many photos were chosen, the first of them, what was left out, and what next."""
     chosen = len(result.photos)
     lines = [f"{chosen:,} of {count(result.n, 'new photo')} chosen for {result.run}"]
-    if result.labelled:
-        lines.append(f"{count(result.labelled, 'photo', 'have')} a label in an earlier table.")
+    if result.asked_before:
+        before = count(result.asked_before, "photo", "have")
+        lines.append(f"{before} been labelled or left out in an earlier table.")
     lists: tuple[tuple[str, Sequence[str]], ...] = (
         ("Worth a look", [_line(f"{one.path}:", one.why) for one in result.photos]),
         ("Copies of the run's photos or of other new ones, left out", result.copies),

@@ -33,7 +33,7 @@ def choose(scores: np.ndarray, features: np.ndarray, n: int) -> np.ndarray:
     Args:
         scores: scores of the model, [N,K].
         features: features that say what is alike, [N,F].
-        n: number of photos to choose.
+        n: number of photos to choose; 0 chooses none.
 
     Returns:
         Positions of min(n, N) photos, the most unsure first, int.
@@ -41,6 +41,8 @@ def choose(scores: np.ndarray, features: np.ndarray, n: int) -> np.ndarray:
     from sklearn.cluster import KMeans
     from threadpoolctl import threadpool_limits
 
+    if not n:
+        return np.zeros(0, int)
     sure = margins(scores)
     order = np.argsort(sure, kind="stable")
     if n >= len(order):
@@ -56,3 +58,24 @@ def choose(scores: np.ndarray, features: np.ndarray, n: int) -> np.ndarray:
     _, first = np.unique(clusters, return_index=True)  # each cluster's most unsure one
     rest = np.setdiff1d(np.arange(len(asked)), first)[: n - len(first)]
     return np.asarray(asked[np.sort(np.concatenate([first, rest]))])
+
+
+def farthest(distances: np.ndarray, features: np.ndarray, n: int) -> np.ndarray:
+    """Chooses photos far from all known ones and from each other: always the farthest one left.
+
+    Args:
+        distances: distance of each photo to the nearest known one, [N], see `known.distances`.
+        features: their features, [N,F].
+        n: number of photos to choose.
+
+    Returns:
+        Positions of min(n, N) photos, in the order in which they were chosen, int.
+    """
+    rows, away = unit(features), np.array(distances, np.float64)
+    chosen: list[int] = []
+    for _ in range(min(n, len(away))):
+        at = int(away.argmax())
+        chosen.append(at)
+        away = np.minimum(away, 1 - rows @ rows[at])
+        away[chosen] = -np.inf
+    return np.array(chosen, int)

@@ -9,7 +9,7 @@ from typing import Any
 from markupsafe import Markup
 
 from kerasft import __version__
-from kerasft.files import digest_of
+from kerasft.answers import REVIEW
 from kerasft.reports.page import write_page
 from kerasft.reports.pictures import LARGE, ROOM, pictures_of
 from kerasft.text import printable
@@ -22,12 +22,15 @@ SUSPECTS = 40
 
 def write_review(
     path: Path,
+    *,
     inbox: Path,
     table: Path,
+    photos: Sequence[Any],
     rows: Sequence[Sequence[str]],
     run: Path,
     class_names: Sequence[str],
-    suspects: tuple[Path, Sequence[Any]],
+    root: Path | None,
+    suspects: Sequence[Any],
 ) -> int:
     """Writes the page of photos to be labelled.
 
@@ -35,10 +38,12 @@ def write_review(
         path: path of the HTML file, beside the table.
         inbox: folder that the paths are relative to.
         table: the table that the page fills.
-        rows: its rows, without the label: path, guess, score and why.
+        photos: the photos, with path, guess and why.
+        rows: the rows of the table, without the label.
         run: the run directory.
         class_names: names of the classes that have a key.
-        suspects: folder of the run's photos, and those whose label may be wrong.
+        root: folder of the run's photos; None shows no pictures of suspects.
+        suspects: photos of the run whose label may be wrong, with path, label, suggested, score.
 
     Returns:
         Size of the page in bytes.
@@ -46,31 +51,38 @@ def write_review(
     Raises:
         UserError: the file can't be written.
     """
-    side = round(SIDE * min(1.0, (100 / max(1, len(rows))) ** 0.5))
-    pictures = pictures_of(inbox, [row[0] for row in rows], side=side, room=4 * ROOM)
-    root, doubtful = suspects
-    shown = doubtful[:SUSPECTS]
-    small = pictures_of(root, [one.path for one in shown], side=LARGE, room=ROOM // 2)
+    names = [one.path for one in photos]
+    side, room = round(SIDE * min(1.0, (100 / len(names)) ** 0.5)), 4 * ROOM
+    pictures = pictures_of(inbox, names, side=side, room=room)
+    missing = [name for name in names if name not in pictures]
+    if missing:  # of much detail: all of them smaller
+        pictures = pictures_of(inbox, names, side=side // 3, room=room)
+    shown = suspects[:SUSPECTS]
+    small = {}
+    if root:
+        small = pictures_of(root, [one.path for one in shown], side=LARGE, room=ROOM // 2)
     data = {
-        "id": digest_of(json.dumps([str(table), rows]).encode()),
+        "key": f"kerasft review {table.resolve()}",
         "table": table.name,
-        "classes": [{"name": name, "shown": printable(name)} for name in class_names],
+        "columns": REVIEW,
+        "classes": list(class_names),
         "photos": [
             {
+                "path": one.path,
                 "cells": row,
-                "shown": printable(row[0].removeprefix("./")),
-                "guess": row[1],
-                "why": f"The model says {row[1]} ({float(row[2]):.2f}): {row[3]}.",
-                "picture": pictures.get(row[0], ""),
+                "shown": printable(one.path),
+                "guess": one.guess,
+                "why": f"{one.why[:1].upper()}{one.why[1:]}.",
+                "picture": pictures.get(one.path, ""),
             }
-            for row in rows
+            for one, row in zip(photos, rows, strict=True)
         ],
     }
     values = {
         "version": __version__,
         "inbox": str(inbox),
         "table": table.name,
-        "n": len(rows),
+        "n": len(photos),
         # `<` is escaped, so that no name ends the element. It is data: the policy does not run it.
         "data": Markup(json.dumps(data).replace("<", "\\u003c")),
         "run": shlex.quote(str(run)),
@@ -83,6 +95,6 @@ def write_review(
             }
             for one in shown
         ],
-        "more": len(doubtful) - len(shown),
+        "more": len(suspects) - len(shown),
     }
     return write_page(path, "review.html", values, "review.js")

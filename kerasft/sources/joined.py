@@ -5,12 +5,11 @@ The folder of all photos is the one that all places lie in, so that paths still 
 
 import logging
 import os
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
 from kerasft.errors import UserError
-from kerasft.sources.photos import Listing, PhotoFolder
+from kerasft.sources.photos import Listing, Photo, PhotoFolder
 from kerasft.text import count, listing, printable
 
 log = logging.getLogger(__name__)
@@ -59,7 +58,8 @@ def _joined(names: Sequence[str], starts: Sequence[str], listed: Sequence[Listin
         listed: their photos.
 
     Raises:
-        UserError: a place has splits and the source has none; a file that two of them list.
+        UserError: a place has splits and the source has none; a file that two of them list with
+            different labels.
     """
     divided = set(listed[0].classes) != {""}
     photos, classes = [], {split: set(names) for split, names in listed[0].classes.items()}
@@ -82,13 +82,30 @@ def _joined(names: Sequence[str], starts: Sequence[str], listed: Sequence[Listin
         ]
         for its, found in one.classes.items():
             classes.setdefault(its or split, set()).update(found)
-    twice = [path for path, number in Counter(p.path for p in photos).items() if number > 1]
+    photos, twice = _once(photos)
     if twice:
         raise UserError(
             f"{count(len(twice), 'photo')} of {printable(' + '.join(names))} "
-            f"{'is' if len(twice) == 1 else 'are'} in two of these places:"
-            + listing([printable(path) for path in sorted(twice)], 5)
-            + "\n  Name places that do not hold each other.",
+            f"{'is' if len(twice) == 1 else 'are'} in two of these places, with other labels:"
+            + listing(sorted(twice), 5)
+            + "\n  Name places that do not hold each other, or give each photo one label.",
             field="data.added",
         )
     return Listing(photos, {split: tuple(sorted(found)) for split, found in classes.items()})
+
+
+def _once(photos: Sequence[Photo]) -> tuple[list[Photo], list[str]]:
+    """Lists each photo once that several places list alike, as two tables of a folder may.
+
+    Returns:
+        The photos; and, for people, those that have different labels, splits or groups.
+    """
+    found: dict[str, Photo] = {}
+    problems: dict[str, str] = {}
+    for photo in photos:
+        first = found.setdefault(photo.path, photo)
+        if first != photo:
+            labels = f"{printable(first.class_name)} and {printable(photo.class_name)}"
+            what = labels if first.class_name != photo.class_name else "splits or groups differ"
+            problems[photo.path] = f"{printable(photo.path)}: {what}"
+    return list(found.values()), list(problems.values())

@@ -21,7 +21,7 @@ from functools import cached_property, partial
 from itertools import islice
 from pathlib import Path, PurePath
 
-from kerasft.answers import REVIEW
+from kerasft.answers import is_review
 from kerasft.config.fields import Data
 from kerasft.config.photo_names import UNLABELLED, WORDS, label_in, same_form, split_of
 from kerasft.config.source_names import KINDS, ending_of
@@ -726,7 +726,7 @@ class _Rows:
         self._without_label: dict[str, list[tuple[int, str]]] = {}
         self._position: dict[str, int] = {}
         self._same: dict[str, str] = {}
-        self._is_review = [column.key for column in profile.columns] == REVIEW
+        self._is_review = is_review(column.key for column in profile.columns)
 
     def add(self, number: int, row: Mapping[int, object]) -> None:
         """Adds the photo of a row, or the row's problem."""

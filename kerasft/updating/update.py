@@ -1,6 +1,7 @@
 """A new run from an old one: the same settings on the photos and classes as they are now."""
 
 import logging
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -189,7 +190,10 @@ def _with_photos(config: Config, asked: Asked, old: Run) -> tuple[Config, Mappin
     source = {} if asked.data is None else {"data.source": asked.data, "data.data_dir": None}
     kept = () if asked.data else config.data.added  # SRC is the whole new set
     divided = tuple(asked.divide.values())
-    config = changed(config, {**source, "data.added": [*kept, *asked.added, *divided]})
+    # A table that the run has already may hold more by now.
+    places = [*kept, *asked.added, *divided]
+    added = list({os.path.realpath(one): one for one in reversed(places)}.values())[::-1]
+    config = changed(config, {**source, "data.added": added})
     listed, before = list_labels(config.data), config.data.classes
     labels = sorted({label for of_split in listed.values() for label in of_split})
     splits = {"data.splits_from": str(old.path) if set(listed) == {""} else None}

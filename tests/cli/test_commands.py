@@ -902,10 +902,10 @@ REVIEW = Review(
     classes=("bee", "wasp"),
     photos=(
         ReviewPhoto("a.jpg", "bee", 0.9, "looks like none of the training photos", True),
-        ReviewPhoto("more/b.jpg", "bee", 0.5, "bee or wasp, 0.03 apart", False),
+        ReviewPhoto("more/b.jpg", "bee", 0.5, "unsure: bee 0.50, wasp 0.47", False),
     ),
     n=9,
-    labelled=1,
+    asked_before=1,
     copies=("inbox/c.jpg",),
     errors=(PhotoFile("inbox/d.jpg", "is empty"),),
     suspects=(LabelSuspect("wasp/1.jpg", "wasp", "bee", 0.08),),
@@ -1092,10 +1092,10 @@ def test_review_names_the_photos_the_page_and_the_next_command(replace):
     assert (done.exit_code, done.stdout) == (
         0,
         "2 of 9 new photos chosen for runs/photos\n"
-        "1 photo has a label in an earlier table.\n\n"
+        "1 photo has been labelled or left out in an earlier table.\n\n"
         "Worth a look (2):\n"
         "  a.jpg: looks like none of the training photos\n"
-        "  more/b.jpg: bee or wasp, 0.03 apart\n\n"
+        "  more/b.jpg: unsure: bee 0.50, wasp 0.47\n\n"
         "Copies of the run's photos or of other new ones, left out (1):\n"
         "  inbox/c.jpg\n\n"
         "Cannot be read (1):\n"
@@ -1114,7 +1114,7 @@ def test_review_names_the_photos_the_page_and_the_next_command(replace):
         "path": "more/b.jpg",
         "guess": "bee",
         "score": 0.5,
-        "why": "bee or wasp, 0.03 apart",
+        "why": "unsure: bee 0.50, wasp 0.47",
         "novel": False,
     }
     assert calls.options["n"] == 60

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from kerasft.novelty.choice import BETA, choose, margins
+from kerasft.novelty.choice import BETA, choose, farthest, margins
 
 AXES = np.eye(4, dtype=np.float32)
 
@@ -51,3 +51,14 @@ def test_the_order_of_the_photos_does_not_matter():
     one = choose(scores_of(sure), features, 12)
     other = choose(scores_of(sure)[order], features[order], 12)
     assert order[other].tolist() == one.tolist()
+
+
+def test_no_photo_is_chosen_where_none_is_wanted():
+    assert choose(scores_of([0.5, 0.1]), np.ones((2, 4)), 0).tolist() == []
+
+
+def test_of_far_photos_those_that_look_alike_are_chosen_last():
+    features = np.array([AXES[0], AXES[0], AXES[1], AXES[0] + 0.1 * AXES[2]])
+    assert farthest(np.array([0.5, 0.6, 0.4, 0.55]), features, 3).tolist() == [1, 2, 3]
+    assert farthest(np.array([0.5]), AXES[:1], 3).tolist() == [0]
+    assert farthest(np.zeros(0), np.zeros((0, 4)), 3).tolist() == []

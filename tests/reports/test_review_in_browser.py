@@ -10,6 +10,7 @@ from drawing import draw_photos
 
 from kerasft.answers import review_csv, review_rows
 from kerasft.checking.features import LabelSuspect
+from kerasft.checking.review import ReviewPhoto
 from kerasft.reports.review_page import write_review
 
 pytestmark = pytest.mark.skipif(browser() is None, reason="needs Chromium: apt install chromium")
@@ -29,13 +30,30 @@ def inbox(tmp_path_factory):
     """Five photos, one of which is missing, a table and its page."""
     folder = draw_photos(tmp_path_factory.mktemp("page") / "inbox", per_class=4)
     paths = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*.*"))[:4]
-    photos = [(path, NAMES[i % 3], 0.5, "why so") for i, path in enumerate([*paths, "no.jpg"])]
-    rows = review_rows(photos)
-    (folder / "review.csv").write_text(review_csv(rows))
-    doubtful = (folder, [LabelSuspect(paths[0], BAD, "circle", 0.12)])
-    table, page = folder / "review.csv", folder / "review.html"
-    write_review(page, folder, table, rows, folder.parent / "a run", NAMES, doubtful)
+    names = [*paths, "no.jpg"]
+    photos = [ReviewPhoto(one, NAMES[i % 3], 0.5, "why so", False) for i, one in enumerate(names)]
+    write(folder, photos)
+    (folder / "review.csv").write_text(review_csv(review_rows([facts(one) for one in photos])))
     return folder
+
+
+def facts(photo):
+    return photo.path, photo.guess, photo.score, photo.why
+
+
+def write(folder, photos):
+    write_review(
+        folder / "review.html",
+        inbox=folder,
+        table=folder / "review.csv",
+        photos=photos,
+        rows=review_rows([facts(one) for one in photos]),
+        run=folder.parent / "a run",
+        class_names=NAMES,
+        root=folder,
+        suspects=[LabelSuspect(photos[0].path, BAD, "circle", 0.12)],
+    )
+    return photos
 
 
 @pytest.fixture
@@ -67,7 +85,8 @@ def text(tab, selector):
 
 def test_a_key_labels_a_photo_and_shows_the_next_one(tab):
     assert text(tab, "#place") == "Photo 1 of 5"
-    assert text(tab, "#why") == "The model says circle (0.50): why so."
+    assert text(tab, "#why") == "Why so."
+    assert text(tab, "#classes .guess") == "1 circle"
     keys(tab, "13")
     assert (text(tab, "#place"), text(tab, "#done")) == ("Photo 3 of 5", "2 of 5 labelled")
     assert filled(tab) == ["circle", BAD, "", "", ""]
@@ -114,6 +133,44 @@ def test_a_page_that_was_closed_goes_on_where_it_was(tab, inbox):
     tab.open((inbox / "review.html").as_uri() + "?again")
     tab.wait("document.getElementById('place')?.textContent === 'Photo 3 of 5'")
     assert filled(tab) == ["circle", "a, b", "", "", ""]
+
+
+def test_labels_are_known_to_a_page_that_is_made_again_with_other_photos(tab, inbox):
+    keys(tab, "12")
+    before = (inbox / "review.html").read_bytes()
+    paths = [photo["path"] for photo in tab.evaluate("photos")]
+    try:
+        write(inbox, [ReviewPhoto(one, "circle", 0.5, "", False) for one in reversed(paths)])
+        tab.open((inbox / "review.html").as_uri() + "?other")
+        tab.wait("document.getElementById('done')?.textContent === '2 of 5 labelled'")
+        assert filled(tab) == ["", "", "", "a, b", "circle"]
+    finally:
+        (inbox / "review.html").write_bytes(before)
+
+
+def test_space_presses_a_button_that_has_the_focus_and_nothing_else(tab):
+    keys(tab, "11111")
+    tab.evaluate("document.getElementById('again').focus()")
+    tab.press(" ")
+    assert text(tab, "#place") == "Photo 1 of 5"
+    assert filled(tab) == ["circle"] * 5
+
+
+def test_a_key_that_is_held_labels_one_photo(tab):
+    tab.evaluate(
+        "for (const repeat of [false, true, true]) document.body.dispatchEvent("
+        "new KeyboardEvent('keydown', {key: '1', bubbles: true, repeat}))"
+    )
+    assert filled(tab) == ["circle", "", "", "", ""]
+
+
+def test_a_class_that_was_typed_gets_a_button_and_one_in_another_case_is_the_same(tab):
+    for name in ("Moss", "moss", "CIRCLE"):
+        tab.evaluate("document.getElementById('name').focus()")
+        tab.type(name)
+        tab.press("Enter")
+    assert filled(tab) == ["Moss", "Moss", "circle", "", ""]
+    assert text(tab, "#classes button:last-child") == "Moss"
 
 
 def test_a_photo_without_a_picture_says_so(tab):

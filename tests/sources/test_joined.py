@@ -60,13 +60,22 @@ def test_what_cannot_be_joined_is_refused(photos, new, tmp_path):
     )
     shutil.copytree(new, photos / "cross" / "more")
     assert message_of(scan, photos, photos / "cross" / "more") == (
-        f"data.added: 16 photos of {photos} + {photos}/cross/more are in two of these places:\n"
-        "  cross/more/circle/circle-000.png\n  cross/more/circle/circle-001.jpg\n"
-        "  cross/more/circle/circle-002.png\n  cross/more/circle/circle-003.jpg\n"
-        "  cross/more/circle/circle-004.png\n  and 11 more\n"
-        "  Name places that do not hold each other."
+        f"data.added: 16 photos of {photos} + {photos}/cross/more are in two of these places, "
+        "with other labels:\n"
+        "  cross/more/circle/circle-000.png: cross and circle\n"
+        "  cross/more/circle/circle-001.jpg: cross and circle\n"
+        "  cross/more/circle/circle-002.png: cross and circle\n"
+        "  cross/more/circle/circle-003.jpg: cross and circle\n"
+        "  cross/more/circle/circle-004.png: cross and circle\n  and 11 more\n"
+        "  Name places that do not hold each other, or give each photo one label."
     )
     assert message_of(scan, photos, tmp_path / "nowhere").startswith(f"{tmp_path}/nowhere: no such")
+
+
+def test_a_photo_that_two_places_list_alike_is_taken_once(photos, new, tmp_path):
+    once = scan(photos, new)
+    again = scan(photos, new, new)
+    assert (again.paths, again.labels.tolist()) == (once.paths, once.labels.tolist())
 
 
 def test_the_config_of_a_run_names_the_places_from_its_folder(photos, new, tmp_path, monkeypatch):
