@@ -251,8 +251,8 @@ def _tables(folder: Path) -> tuple[Path, set[str]]:
     """Looks at the tables of earlier reviews in a folder: review.csv, review-2.csv, ...
 
     Returns:
-        The first of them that is free, or has no labels yet; and the photos of which a person has
-        seen: they have a label, or stand above one that has.
+        The first of them that is free, or has no labels yet; and the photos that a person has seen:
+        those that have a label, or stand above one that has.
     """
     seen: set[str] = set()
     for table in sorted(folder.glob("review*.csv")):

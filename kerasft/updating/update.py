@@ -191,9 +191,8 @@ def _with_photos(config: Config, asked: Asked, old: Run) -> tuple[Config, Mappin
     kept = () if asked.data else config.data.added  # SRC is the whole new set
     divided = tuple(asked.divide.values())
     # A table that the run has already may hold more by now.
-    places = [*kept, *asked.added, *divided]
-    added = list({os.path.realpath(one): one for one in reversed(places)}.values())[::-1]
-    config = changed(config, {**source, "data.added": added})
+    added = {os.path.realpath(one): one for one in (*kept, *asked.added, *divided)}
+    config = changed(config, {**source, "data.added": list(added.values())})
     listed, before = list_labels(config.data), config.data.classes
     labels = sorted({label for of_split in listed.values() for label in of_split})
     splits = {"data.splits_from": str(old.path) if set(listed) == {""} else None}
