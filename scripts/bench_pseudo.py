@@ -149,7 +149,7 @@ def train_arm(
             logits = model(x, training=False)[0]
             losses = tf.nn.softmax_cross_entropy_with_logits(y, logits)
             labelled_loss = tf.reduce_mean(losses[:BATCH])
-            other = tf.reduce_sum(w * losses[BATCH:]) / max(1, UNLABELLED) if pseudo else 0.0
+            other = tf.reduce_sum(w * losses[BATCH:]) / UNLABELLED if pseudo else 0.0
             near = tf.add_n([tf.nn.l2_loss(v - s) for v, s in zip(weights, start, strict=True)])
             loss = labelled_loss + other + 1e-2 * near
         optimizer.apply(tape.gradient(loss, weights), weights)

@@ -130,14 +130,14 @@ def _suspects(suspects: Sequence[Mapping[str, Any]], large: Mapping[str, str]) -
         "0 (surely wrong) and 1. Many are right and only look unusual, so look before you move one."
     )
     photos = tuple(
-        Entry(
-            one["path"],
-            large.get(one["path"], ""),
-            f"{one['label']}, or rather {one['suggested']}? Quality {one['score']:.2f}",
-        )
-        for one in suspects[:SUSPECTS]
+        suspect_entry(**one, picture=large.get(one["path"], "")) for one in suspects[:SUSPECTS]
     )
     yield Section("labels", "Suspicious labels", about, len(suspects), photos)
+
+
+def suspect_entry(path: str, label: str, suggested: str, score: float, picture: str) -> Entry:
+    """Says of a photo which label it has, and which one it may have instead."""
+    return Entry(path, picture, f"{label}, or rather {suggested}? Quality {score:.2f}")
 
 
 Kind = tuple[str, str, str, list[tuple[str, str]]]

@@ -10,14 +10,13 @@ from markupsafe import Markup
 
 from kerasft import __version__
 from kerasft.answers import REVIEW
+from kerasft.reports.check_page import SUSPECTS, suspect_entry
 from kerasft.reports.page import write_page
 from kerasft.reports.pictures import LARGE, ROOM, pictures_of
 from kerasft.text import printable
 
 SIDE = 448
 """Longer side of a picture in pixels, on a page of up to 100 photos."""
-
-SUSPECTS = 40
 
 
 def write_review(
@@ -88,11 +87,7 @@ def write_review(
         "run": shlex.quote(str(run)),
         "path": shlex.quote(str(table)),
         "suspects": [
-            {
-                "path": one.path,
-                "picture": small.get(one.path, ""),
-                "text": f"{one.label}, or rather {one.suggested}? Quality {one.score:.2f}",
-            }
+            suspect_entry(one.path, one.label, one.suggested, one.score, small.get(one.path, ""))
             for one in shown
         ],
         "more": len(suspects) - len(shown),

@@ -86,17 +86,12 @@ function button(name, i) {
     key.textContent = KEYS[i];
     made.append(key, " ");
   }
-  made.append(printable(name));
+  made.append(name); // no control characters: a run refuses them, and the field takes none
   made.addEventListener("click", () => set(name));
   $("classes").append(made);
   const option = document.createElement("option");
   option.value = name;
   $("names").append(option);
-}
-
-/** Shows control characters as Python writes them. */
-function printable(name) {
-  return name.replace(/[\x00-\x1f\x7f]/g, (c) => `\\x${c.charCodeAt(0).toString(16).padStart(2, "0")}`);
 }
 
 classes.forEach(button);
