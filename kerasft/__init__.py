@@ -88,6 +88,7 @@ Glossary:
     split: one of the three parts of the photos: train, validation or test.
     store: a file in the cache with the activations of one split, in one view, at one cut.
     suffix: the part of a model above the cut, up to the scores; it is trained or solved.
+    sums: what a run keeps of its photos, by which classes are learned when the photos are gone.
     target: the model that evaluate, predict and explain are given: a run, a model file, or
         "imagenet:" and a name.
     temperature: the number that logits are divided by, so that scores mean what they say.

@@ -28,11 +28,12 @@ METRICS = "metrics.jsonl"
 ANSWERS = "answers.npz"
 TEST = "test.csv"
 KNOWN = "known.keras"
+SUMS = "sums.npz"
 CHECKPOINTS = "checkpoints"
 MODEL = "model.keras"
 REPORT = "report.html"
 LOCK = ".lock"
-WRITTEN = (CONFIG, RECORD, CLASSES, SPLITS, METRICS, ANSWERS, TEST, KNOWN, MODEL, REPORT)
+WRITTEN = (CONFIG, RECORD, CLASSES, SPLITS, METRICS, ANSWERS, TEST, KNOWN, SUMS, MODEL, REPORT)
 """Files that are written by whoever holds the lock."""
 
 
@@ -85,6 +86,11 @@ class Run:
     def known_path(self) -> Path:
         """The features of the training photos (`novelty/known.py`), if they are kept."""
         return self.path / KNOWN
+
+    @property
+    def sums_path(self) -> Path:
+        """What is kept of photos for the time when they are gone (`heads/sums.py`), if it is."""
+        return self.path / SUMS
 
     @property
     def checkpoints(self) -> Path:

@@ -4,6 +4,7 @@ For each seed, on a folder of five classes:
 
     first     a run on the first three classes
     update    two classes are added, one is renamed, two are merged: `kerasft update`
+    gone      the same update where the photos of the first run are gone (`--photos-gone`)
     at once   a new run on all photos and the new classes, with the splits of "update" and, as
               whoever trains anew elsewhere, without a cache
 
@@ -68,7 +69,7 @@ def main() -> None:
 
 def bench(arguments: argparse.Namespace, names: list[str], work: Path, seed: int) -> dict[str, Any]:
     """Runs all three programs with one seed; returns their figures."""
-    for name in ("a", "b", "c", "cache", "empty"):  # a seed finds nothing of another one
+    for name in ("a", "b", "c", "g", "cache", "empty"):  # a seed finds nothing of another one
         shutil.rmtree(work / name, ignore_errors=True)
     merged = f"{names[1]},{names[3]}=both"
     classes = {names[0]: "renamed", names[1]: "both", names[3]: "both"}
@@ -77,10 +78,10 @@ def bench(arguments: argparse.Namespace, names: list[str], work: Path, seed: int
     first = run(
         "train", str(work / "first"), *common, "--run", str(work / "a"), cache=work / "cache"
     )
-    update = run(
-        *("update", str(work / "a"), "--add", str(work / "second"), "--run", str(work / "b")),
-        *("--rename", f"{names[0]}=renamed", "--merge", merged),
-        cache=work / "cache",
+    asked = ("--add", str(work / "second"), "--rename", f"{names[0]}=renamed", "--merge", merged)
+    update, gone = (
+        run("update", str(work / "a"), *asked, *how, cache=work / "cache")
+        for how in (("--run", str(work / "b")), ("--run", str(work / "g"), "--photos-gone"))
     )
     at_once = run(
         *("train", str(work / "first"), *common, "--run", str(work / "c")),
@@ -91,14 +92,17 @@ def bench(arguments: argparse.Namespace, names: list[str], work: Path, seed: int
     effect = update.answer["effect"]
     return {
         "update": update.answer["run"]["test"]["accuracy"],
+        "gone": gone.answer["run"]["test"]["accuracy"],
         "at once": at_once.answer["test"]["accuracy"],
         "old before": effect["before"] / effect["n"],
         "old after": effect["after"] / effect["n"],
+        "old, gone": gone.answer["effect"]["after"] / gone.answer["effect"]["n"],
         "rows, first": first.rows,
         "rows, update": update.rows,
         "rows, at once": at_once.rows,
         "s, first": first.seconds,
         "s, update": update.seconds,
+        "s, gone": gone.seconds,
         "s, at once": at_once.seconds,
     }
 
@@ -134,7 +138,12 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
         cells = [f"{row[n]:.3f}" if row[n] <= 1 else f"{row[n]:,.0f}" for n in names]
         lines.append(f"| {seed} | {' | '.join(cells)} |")
     if len(rows) > 1:
-        for mine, other in (("update", "at once"), ("old after", "old before")):
+        for mine, other in (
+            ("update", "at once"),
+            ("gone", "update"),
+            ("old after", "old before"),
+            ("old, gone", "old after"),
+        ):
             points = interval([100 * (row[mine] - row[other]) for row in rows])
             lines.append(f"\n{mine} - {other}: {points} points.")
     return "\n".join(lines)

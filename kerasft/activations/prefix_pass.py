@@ -76,6 +76,20 @@ def activations_at(context: RunContext, index: int, net: Net, cut: Cut) -> Store
     return _filled(context, index, net, blocks)
 
 
+def find_again(context: RunContext, index: int, net: Net, blocks: int) -> Stored | None:
+    """Opens the activations that a phase has trained on; None if they are gone.
+
+    Args:
+        context: the run.
+        index: position of the phase in the run, from 0.
+        net: the whole net, whose prefix is that of the phase.
+        blocks: number of blocks above the cut.
+    """
+    phase = context.config.phases[index]
+    found = (find(context, phase, net, blocks, dtype) for dtype in _dtypes(context.config))
+    return next((one for one in found if one), None)
+
+
 def _needs(context: RunContext, phase: AnyPhase, net: Net, blocks: int, dtype: str) -> list[Need]:
     return needs_at(context.config, context.source, context.machine, phase, net, blocks, dtype)
 

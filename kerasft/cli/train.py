@@ -420,7 +420,7 @@ def _storing_text(phase: Mapping[str, Any]) -> str:
     return f"activations are not stored: {phase['why']}"
 
 
-def summary_text(result: Mapping[str, Any]) -> str:
+def summary_text(result: Mapping[str, Any], *, again: bool = True) -> str:
     """Writes the summary of a training command: what was reached, what was kept, where it lies.
 
     Remarks on the phases stand above. run.json has everything else, and `kerasft evaluate` the
@@ -428,6 +428,7 @@ def summary_text(result: Mapping[str, Any]) -> str:
 
     Args:
         result: JSON value that `train --json` and `unfreeze-and-continue --json` print.
+        again: whether the run can be trained further.
     """
     phases = result["phases"]
     kept = [phase for phase in phases if phase.get("improved", True)][-1]
@@ -437,7 +438,9 @@ def summary_text(result: Mapping[str, Any]) -> str:
             f"Phase {phases[-1]['name']} did not improve validation: loss "
             f"{phases[-1]['val_loss']:.4f}, before {kept['val_loss']:.4f}."
         )
-    return "\n".join([*lines, _reached_line(result), _kept_line(kept, result), _where_line(result)])
+    return "\n".join(
+        [*lines, _reached_line(result), _kept_line(kept, result), _where_line(result, again)]
+    )
 
 
 def _reached_line(result: Mapping[str, Any]) -> str:
@@ -479,12 +482,13 @@ def _kept_line(phase: Mapping[str, Any], result: Mapping[str, Any]) -> str:
     )
 
 
-def _where_line(result: Mapping[str, Any]) -> str:
+def _where_line(result: Mapping[str, Any], again: bool) -> str:
     """Writes the run directory and the command that most people type next."""
     run, phases = as_typed(str(result["run"])), result["phases"]
     method = phases[0].get("method")
     can_unfreeze = method is None or METHODS[method].linear
-    command = "unfreeze-and-continue" if len(phases) == 1 and can_unfreeze else "export"
+    unfreeze = again and len(phases) == 1 and can_unfreeze
+    command = "unfreeze-and-continue" if unfreeze else "export"
     return (
         f"Run: {result['run']}, {duration_text(result['seconds'])}. Next: kerasft {command} {run}"
     )

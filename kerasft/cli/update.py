@@ -47,6 +47,11 @@ if TYPE_CHECKING:
 )
 @click.option("--drop", multiple=True, metavar="A", help="Leaves out class A. Can be repeated.")
 @click.option(
+    "--photos-gone",
+    is_flag=True,
+    help="The photos of RUN are gone: what it has kept of them counts.",
+)
+@click.option(
     "--run",
     "new",
     type=click.Path(path_type=Path),
@@ -68,6 +73,7 @@ def update(
     merge: Sequence[str],
     divide: Sequence[str],
     drop: Sequence[str],
+    photos_gone: bool,
     new: Path | None,
     sets: Sequence[str],
     resume: bool,
@@ -98,12 +104,13 @@ def update(
         merge={name: _names(parts) for parts, name in merged},
         divide=dict(_pair("--divide", "A=SRC", text) for text in divide),
         drop=drop,
+        photos_gone=photos_gone,
     )
     if dry_run:
         with showing() as progress:
             found, plan = plan_update(old, asked, sets=sets, progress=progress)
-        planned = plan.to_json()
-        text = f"{changes_text(found)}\n\n{plan_text(planned)}"
+        planned = plan and plan.to_json()
+        text = changes_text(found) + (f"\n\n{plan_text(planned)}" if planned else "")
         print_result({**found.to_json(), "plan": planned}, lambda _: text, as_json=as_json)
         return
     new = new or _next_to(old)
@@ -137,7 +144,8 @@ def _next_to(old: Path) -> Path:
 def changes_text(update: "Update") -> str:
     """Writes what has changed since the old run was made."""
     changes = update.changes
-    said = [f"{count(changes.kept, 'photo')} of {printable(str(update.old))} kept"]
+    of_old = f"{count(changes.kept, 'photo')} of {printable(str(update.old))}"
+    said = [f"{of_old}, by what it has kept of them" if update.photos_gone else f"{of_old} kept"]
     said += [
         text
         for number, text in (
@@ -168,7 +176,7 @@ def _class_text(one: "ClassChange") -> str:
 def update_text(done: "Update") -> str:
     """Writes what has changed, the new run, and both models on the old test photos."""
     assert done.run is not None
-    parts = [changes_text(done), summary_text(done.run.to_json())]
+    parts = [changes_text(done), summary_text(done.run.to_json(), again=not done.photos_gone)]
     if done.effect:
         parts.append(_effect_text(done.effect))
     else:

@@ -19,13 +19,14 @@ from kerasft.text import agreeing, count, in_line, listing
 log = logging.getLogger(__name__)
 
 
-def check_classes(name: str, root: Path, listed: Listing) -> tuple[str, ...]:
+def check_classes(name: str, root: Path, listed: Listing, least: int = 2) -> tuple[str, ...]:
     """Refuses problems that show before any photo is read; returns the names of the classes.
 
     Args:
         name: source as the user wrote it.
         root: folder with the photos.
         listed: listing of the photos.
+        least: least number of classes, 1 or 2.
 
     Raises:
         UserError: no training images; a single class; classes without training images; a group
@@ -37,7 +38,7 @@ def check_classes(name: str, root: Path, listed: Listing) -> tuple[str, ...]:
             f"{name}: no images for training. It has some for {', '.join(listed.classes)}; "
             "expected a split train, or no splits at all."
         )
-    if len(names) == 1:
+    if len(names) < least:
         parents = {PurePosixPath(photo.path).parent.parts for photo in listed.photos}
         is_folder = name == str(root) and "" in listed.classes
         inner = sorted({parts[1] for parts in parents if len(parts) > 1 and is_folder})
@@ -58,16 +59,20 @@ def check_classes(name: str, root: Path, listed: Listing) -> tuple[str, ...]:
     return names
 
 
-def check_number(name: str, class_names: Collection[str]) -> None:
-    """Refuses less than two classes, which may be what `data.small_classes` leaves.
+def check_number(name: str, class_names: Collection[str], least: int = 2) -> None:
+    """Refuses too few classes, which may be what `data.small_classes` leaves.
 
     Args:
         name: source as the user wrote it.
         class_names: names of the classes that are left.
+        least: least number of classes, 1 or 2.
     """
-    if len(class_names) < 2:
+    if len(class_names) < least:
         left = ", ".join(class_names) or "none"
-        raise UserError(f"{name}: too few classes are large enough: {left}. Expected at least two.")
+        number = "one" if least == 1 else "two"
+        raise UserError(
+            f"{name}: too few classes are large enough: {left}. Expected at least {number}."
+        )
 
 
 def _check_groups(name: str, listed: Listing) -> None:

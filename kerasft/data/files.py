@@ -146,7 +146,12 @@ def _digests(known: Facts, root: Path, paths: Sequence[str], progress: Progress)
 
 
 def find_files(
-    place: PhotoFolder, paths: Sequence[str], digests: Sequence[str], progress: Progress
+    place: PhotoFolder,
+    paths: Sequence[str],
+    digests: Sequence[str],
+    progress: Progress,
+    *,
+    some: bool = False,
 ) -> Sequence[str]:
     """Finds the files of a run again, by their contents if they were moved or renamed.
 
@@ -155,6 +160,7 @@ def find_files(
         paths: paths at which the files were seen, relative to `place.root`.
         digests: digests of the files at that time, see `examine`.
         progress: receiver of events of stage "images", as files are read.
+        some: whether some of them are enough: those that are missing have the path "" then.
 
     Returns:
         Present paths, in the order of `paths`. A file that was moved is found anywhere in the
@@ -165,7 +171,7 @@ def find_files(
         UserError: files that are missing or have changed, all at once.
     """
     with remembered(place.root) as known:
-        return _find_files(place, known, paths, digests, progress)
+        return _find_files(place, known, paths, digests, progress, some)
 
 
 def _find_files(
@@ -174,6 +180,7 @@ def _find_files(
     paths: Sequence[str],
     digests: Sequence[str],
     progress: Progress,
+    some: bool,
 ) -> Sequence[str]:
     root = place.root
     now = _digests(known, root, paths, progress)
@@ -193,7 +200,7 @@ def _find_files(
     for key, path in zip(_digests(known, root, others, progress), others, strict=True):
         found_at.setdefault(key, []).append(path)
     gone = [i for i in lost if digests[i] not in found_at]
-    if gone:
+    if gone and not some:
         lines = [f"{paths[i]}: {'has changed' if now[i] else 'is missing'}" for i in gone]
         raise UserError(
             f"{place.name}: {len(gone):,} of the {len(paths):,} images of the run "
@@ -202,8 +209,10 @@ def _find_files(
             + listing(lines, 10)
             + "\n  If the photos were moved, pass `data=FOLDER`. Changed photos need a new run."
         )
-    log.info("%s: found %s under other names", place.name, count(lost, "image"))
-    moved = {i: _likely(paths[i], found_at[digests[i]]) for i in lost}
+    moved = {i: _likely(paths[i], found_at[digests[i]]) for i in lost if digests[i] in found_at}
+    if moved:
+        log.info("%s: found %s under other names", place.name, count(moved, "image"))
+    moved |= dict.fromkeys(gone, "")
     return [moved.get(i, path) for i, path in enumerate(paths)]
 
 

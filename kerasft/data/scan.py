@@ -49,7 +49,12 @@ log = logging.getLogger(__name__)
 
 
 def scan_source(
-    data: fields.Data, *, seed: int, weights: str = "none", progress: Progress = silent
+    data: fields.Data,
+    *,
+    seed: int,
+    weights: str = "none",
+    least: int = 2,
+    progress: Progress = silent,
 ) -> Source:
     """Reads and decodes every image of a source once, and splits the images.
 
@@ -69,6 +74,7 @@ def scan_source(
         seed: seed of the run.
         weights: `model.weights` of the run; images that a run behind them was trained on stay in
             training.
+        least: least number of classes.
         progress: receiver of events of the stages "unpack" and "images".
 
     Returns:
@@ -82,7 +88,7 @@ def scan_source(
             that has splits (exit code 2).
     """
     place, listed = list_photos(data, progress)
-    names = checks.check_classes(place.name, place.root, listed)
+    names = checks.check_classes(place.name, place.root, listed, least)
     checks.check_own_splits(place.name, listed, data.splits_from)
     shares = {"validation": data.validation, "test": data.test}
     shares = {s: share for s, share in shares.items() if share > 0 and s not in listed.classes}
@@ -115,7 +121,7 @@ def scan_source(
         keep = ~np.isin(source.labels, out)
         fixed, left = None if fixed is None else fixed[keep], left[keep]
         source, listed_as = source.without_classes(out), listed_as.without_classes(out)
-        checks.check_number(place.name, source.class_names)
+        checks.check_number(place.name, source.class_names, least)
     checks.warn_of_similar_names(place.name, source.class_names)
     checks.warn_about_copies(place.name, listed_as, left)
     if data.near_copies == "group":
@@ -277,7 +283,12 @@ def write_classes(source: Source, path: Path) -> None:
 
 
 def open_source(
-    splits_csv: Path, classes_txt: Path, data: fields.Data, *, progress: Progress = silent
+    splits_csv: Path,
+    classes_txt: Path,
+    data: fields.Data,
+    *,
+    some: bool = False,
+    progress: Progress = silent,
 ) -> Source:
     """Opens the images that a run lists in its files, and finds them on disk.
 
@@ -288,6 +299,7 @@ def open_source(
         splits_csv: file that `write_splits` wrote.
         classes_txt: file that `write_classes` wrote.
         data: section `data` of the config; `source` is where the photos are now.
+        some: whether some of the images are enough: those that are missing have the path "" then.
         progress: receiver of events of the stages "unpack" and "images".
 
     Returns:
@@ -312,7 +324,7 @@ def open_source(
     groups, pixels, near = (tuple(row[column] for row in rows) for column in (4, 5, 6))
     used = [i for i, row in enumerate(rows) if row[2] != UNUSED]
     wanted = [paths[i] for i in used], [digests[i] for i in used]
-    for i, path in zip(used, find_files(place, *wanted, progress), strict=True):
+    for i, path in zip(used, find_files(place, *wanted, progress, some=some), strict=True):
         paths[i] = path
     return Source(
         root=place.root,
@@ -330,7 +342,12 @@ def open_source(
 
 
 def open_images(
-    of_run: Run, class_names: Sequence[str], *, data: str | Path | None, progress: Progress
+    of_run: Run,
+    class_names: Sequence[str],
+    *,
+    data: str | Path | None,
+    some: bool = False,
+    progress: Progress,
 ) -> Source:
     """Opens the images of a run for its model.
 
@@ -338,6 +355,7 @@ def open_images(
         of_run: run with the splits.
         class_names: class names of its model.
         data: present place of the photos; None means the source in the run's config.
+        some: whether some of the images are enough, see `open_source`.
         progress: receiver of events of the stages "unpack" and "images".
 
     Raises:
@@ -345,7 +363,8 @@ def open_images(
     """
     recorded = load_config(of_run.config_path).data
     now = data_at(data, recorded) if data else recorded
-    found = open_source(of_run.splits_path, of_run.classes_path, now, progress=progress)
+    paths = of_run.splits_path, of_run.classes_path
+    found = open_source(*paths, now, some=some, progress=progress)
     _refuse_other_names(of_run, found.class_names, class_names)
     return found
 

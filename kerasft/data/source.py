@@ -34,7 +34,7 @@ class Source:
         root: folder that `paths` are relative to.
         class_names: K names; labels are indices into them.
         paths: N posix paths, sorted when the source was scanned. If files are moved later, the
-            order stays.
+            order stays. "" for a file that is missing, where some are enough (`scan.open_source`).
         labels: int32 [N], 0 to K-1.
         splits: str [N], each one of `SPLITS`, or UNUSED.
         digests: digests of the N files, 32 hexadecimal digits each; see `files.examine`.
@@ -94,19 +94,23 @@ class Source:
 
     def without_classes(self, labels: Collection[int]) -> "Source":
         """Returns the images of the other classes, whose labels close the gaps."""
-        keep = np.flatnonzero(~np.isin(self.labels, list(labels)))
         rest = [label for label in range(len(self.class_names)) if label not in labels]
         new = np.zeros(len(self.class_names), np.int32)
         new[rest] = np.arange(len(rest))
+        left = self.only(np.flatnonzero(~np.isin(self.labels, list(labels))))
+        names = tuple(self.class_names[label] for label in rest)
+        return replace(left, class_names=names, labels=new[left.labels])
+
+    def only(self, keep: np.ndarray) -> "Source":
+        """Returns the images at some positions, int [M]; all classes stay."""
 
         def kept(values: tuple[str, ...]) -> tuple[str, ...]:
             return tuple(values[position] for position in keep.tolist()) if values else ()
 
         return replace(
             self,
-            class_names=tuple(self.class_names[label] for label in rest),
             paths=kept(self.paths),
-            labels=new[self.labels[keep]],
+            labels=self.labels[keep],
             splits=self.splits[keep],
             digests=kept(self.digests),
             pixels=kept(self.pixels),

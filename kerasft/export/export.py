@@ -8,6 +8,7 @@ import contextlib
 import errno
 import importlib.metadata
 import json
+import logging
 import os
 import shutil
 import sys
@@ -42,6 +43,9 @@ from kerasft.pixels.decode import read_squares
 from kerasft.processes import run_fresh
 from kerasft.progress import Progress, silent
 from kerasft.results import Result
+from kerasft.text import count
+
+log = logging.getLogger("kerasft")
 
 UNPROVEN, LOCK = ".unproven-", ".lock"  # how temporary folders begin, and the lock of each ends
 
@@ -136,7 +140,10 @@ def export_run(
         work.mkdir()
         bundle.copy(source_file, model)  # training may replace it meanwhile
         opened = bundle.load(model)
-        found = open_images(of_run, opened.class_names, data=data, progress=progress)
+        measured = quantize is not None or least_accuracy is not None
+        found = open_images(
+            of_run, opened.class_names, data=data, some=not measured, progress=progress
+        )
         config = load_config(of_run.config_path)
         digest = digest_of_file(model)
         facts = ExportFacts.of(opened, format, quantize, licence_of(config), digest)
@@ -155,7 +162,7 @@ def export_run(
         )  # fmt: skip
         scorer = row.open_scorer(written)
         accuracy = None
-        if quantize or least_accuracy is not None:
+        if measured:
             accuracy = accuracy_of(scorer, opened, found, progress)
             refuse_losses(accuracy, facts, max_accuracy_drop, least_accuracy)
         result = ExportResult(
@@ -240,8 +247,21 @@ def _write(
 
 
 def _spread(source: Source, split: str, most: int) -> list[Path]:
-    """Selects at most `most` images of a split, evenly spaced, so that all classes occur."""
-    found = source.indices(split)
+    """Selects at most `most` images of a split, evenly spaced, so that all classes occur.
+
+    Raises:
+        UserError: none of them is there any more.
+    """
+    of_split = source.indices(split)
+    found = [i for i in of_split.tolist() if source.paths[i]]
+    if len(found) < len(of_split):
+        missing = f"{len(of_split) - len(found):,} of the {count(of_split, f'{split} photo')}"
+        if not found:
+            raise UserError(
+                f"All {split} photos of the run are missing, and the export is proven on some of "
+                "them. Pass the folder that they are in now: `data=FOLDER`."
+            )
+        log.warning("%s are missing: the export is proven on the others.", missing)
     spread = np.linspace(0, len(found) - 1, min(most, len(found))).round().astype(int)
     return [source.root / source.paths[found[i]] for i in spread]
 

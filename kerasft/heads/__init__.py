@@ -7,6 +7,7 @@
     estimators  the estimators that the methods fit
     solver      solves a head: chooses a method's setting by cross-validation and fits it
     solved      a solved head as numbers, and as stock Keras layers
+    sums        sums.npz: a discriminant from sums, where photos are gone
 
 Shapes: features float32 [N,F] to logits float32 [N,K], K classes.
 """

@@ -27,6 +27,7 @@ from sklearn.utils.extmath import softmax
 
 from kerasft.errors import UserError
 from kerasft.heads.solved import Examples, Form, Gaussians, Linear, Neighbours, SupportVectors
+from kerasft.heads.sums import SHRINKAGES
 
 SATURATED = 1 - 1e-6  # a score above it counts as saturated
 LARGEST_MATRIX = 8192  # most rows of the square matrix that "lda" solves: 0.5 GB
@@ -360,7 +361,7 @@ KNN = Solver(lambda f, n: [{"k": min(k, n)} for k in (25, 10, 3)], _knn, "log lo
 BAYES = Solver(
     _each("var_smoothing", 1e-1, 3e-3, 1e-4), _bayes, "log loss", _finish_bayes, folds=False
 )
-LDA = Solver(_each("shrinkage", 0.9, 0.6, 0.3), _lda, "log loss", _finish_lda)
+LDA = Solver(_each("shrinkage", *SHRINKAGES), _lda, "log loss", _finish_lda)
 LOGISTIC = Solver(_each("C", 1e-2, 1e-1, 1.0), _logistic, "log loss", _finish_logistic)
 SVM = Solver(_each("C", 1e-4, 1e-3, 1e-2), _svm, "accuracy", _finish_svm, platt=True)
 RBF_SVM = Solver(

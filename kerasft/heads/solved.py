@@ -160,7 +160,12 @@ def attach(base: keras.Model, solution: Solution, num_classes: int) -> keras.Mod
         One flat model, pixels to scores float32 [B,K] that sum to 1. Its layer "logits" gives
         logits whose softmax is the `predict_proba` of the solution's estimator.
     """
-    logits = _write(base.outputs[0], solution.form, num_classes)
+    return attach_form(base, solution.form, num_classes)
+
+
+def attach_form(base: keras.Model, form: Form, num_classes: int) -> keras.Model:
+    """Puts the numbers of a head on a backbone, see `attach`."""
+    logits = _write(base.outputs[0], form, num_classes)
     scores = keras.layers.Softmax(dtype="float32", name="scores")(logits)
     return keras.Model(base.inputs[0], scores)
 

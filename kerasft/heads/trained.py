@@ -15,6 +15,7 @@ FIRST = (
     "head_unit",
     "head_dropout_0",
     "head_dense_0",
+    "head_parts",  # of a model whose scores are summed, see `models/tta.py`
     "logits",
 )
 

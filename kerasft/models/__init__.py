@@ -9,7 +9,7 @@
     fold       a copy for inference: normalisations folded into the convolutions in front of them
     live       the model that is fitted: the suffix, or prefix and suffix
     wise       weights between the start of a phase and its best epoch
-    tta        what a finished model adds: several views of an image, a temperature
+    tta        what a finished model adds: views of an image, a temperature, sums of classes
     bundle     model.keras with its class names, image size and resize rule
     target     opens the model that a user names: a run, a model file, or a pretrained net
 

@@ -25,6 +25,7 @@ import numpy as np
 from kerasft import __version__, files
 from kerasft.confidence import Abstention
 from kerasft.errors import UserError, first_line, within_memory
+from kerasft.heads.trained import features_of
 from kerasft.input_rule import InputRule
 from kerasft.models.tta import temperature_of
 from kerasft.progress import Event, Progress, silent
@@ -83,6 +84,13 @@ class Bundle:
         """
         logits = self.model.get_layer("logits").output
         return keras.Model(self.model.inputs[0], [self.model.outputs[0], logits])
+
+    @functools.cached_property
+    def with_features(self) -> keras.Model:
+        """The model with a third output, the features [B,F] that enter its head."""
+        return keras.Model(
+            self.model.inputs[0], [*self.scores_and_logits.outputs, features_of(self.model)]
+        )
 
 
 def save(bundle: Bundle, path: str | Path) -> None:

@@ -1,20 +1,26 @@
-"""What a finished model adds to the trained one: views of the image, and a temperature.
+"""What a finished model adds to the trained one: views, a temperature, sums of classes.
 
 Test-time augmentation looks at several views of an image and averages their logits. A temperature
-divides the logits, so that scores mean what they say (`confidence.py`). Both are made of stock
-layers inside the model, so evaluation, prediction and the export need no code for
-them, and `model.keras` still loads in plain Keras. A later phase trains the classifier inside.
+divides the logits, so that scores mean what they say (`confidence.py`). Scores of classes that are
+one class now are summed. All are made of stock layers inside the model, so evaluation, prediction
+and the export need no code for them, and `model.keras` still loads in plain Keras. A later phase
+trains the classifier inside.
 
-Shapes: B images in a batch, S side in pixels, K classes, V views.
+Shapes: B images in a batch, S side in pixels, K classes, V views, P parts whose scores are summed.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import keras
+import numpy as np
 from keras import ops
+
+from kerasft.heads.sums import LEAST
 
 CLASSIFIER = "classifier"  # name of the layer that holds the model as it was trained
 TEMPERATURE = "temperature"  # name of the layer that divides the logits by the temperature
+PARTS, SUMS = "head_parts", "head_sums"  # layers: logits of the parts, and the sums of their scores
 CROP = 7 / 8  # side of a crop, as a share of S: 224 of 256 pixels in Krizhevsky et al. 2012
 
 
@@ -68,6 +74,43 @@ def with_temperature(model: keras.Model, temperature: float) -> keras.Model:
     return keras.Model(model.inputs[0], scores)
 
 
+def with_sums(model: keras.Model, classes: Sequence[int], num_classes: int) -> keras.Model:
+    """Returns a model whose scores are sums of the scores of another one.
+
+    Args:
+        model: the model, pixels to scores [B,P], with the layer "logits". It is used up: its last
+            layers get other names. Sums that it has are summed further.
+        classes: class that the score of each part is added to; -1 for a part that is left out.
+        num_classes: number of classes, K.
+
+    Returns:
+        Pixels to scores [B,K] that sum to 1. It shares all variables of the parts.
+    """
+    own = np.asarray(classes)[:, None] == np.arange(num_classes)
+    if SUMS in {layer.name for layer in model.layers}:
+        before = model.get_layer(SUMS)
+        scores, own = before.input, before.get_weights()[0] @ own
+    else:
+        scores = model.outputs[0]
+        for layer in model.layers:
+            if layer.name in ("logits", TEMPERATURE, "scores"):
+                layer.name = PARTS if layer.name == "logits" else f"head_{layer.name}"
+    layer = keras.layers.Dense(num_classes, use_bias=False, dtype="float32", name=SUMS)
+    sums = layer(scores)
+    layer.set_weights([own.astype(np.float32)])
+    some = keras.layers.Rescaling(1.0, offset=LEAST, dtype="float32", name="head_least")(sums)
+    logs = ops.log(some)
+    logs._keras_history.operation.name = "head_log_sums"
+    logits = keras.layers.Activation("linear", dtype="float32", name="logits")(logs)
+    scores = keras.layers.Softmax(dtype="float32", name="scores")(logits)
+    return keras.Model(model.inputs[0], scores)
+
+
+def looks_at_views(model: keras.Model) -> bool:
+    """Returns whether a model averages several views of each image."""
+    return CLASSIFIER in {layer.name for layer in model.layers}
+
+
 def temperature_of(model: keras.Model) -> float:
     """Returns the temperature of a model, 1 for one without."""
     names = {layer.name for layer in model.layers}
@@ -76,9 +119,8 @@ def temperature_of(model: keras.Model) -> float:
 
 def trained_part(model: keras.Model) -> keras.Model:
     """Returns the classifier that was trained, pixels to scores, without views and temperature."""
-    names = {layer.name for layer in model.layers}
-    if CLASSIFIER not in names:
-        return with_temperature(model, 1) if TEMPERATURE in names else model
+    if not looks_at_views(model):
+        return model if temperature_of(model) == 1 else with_temperature(model, 1)
     classifier = model.get_layer(CLASSIFIER)
     scores = keras.layers.Softmax(dtype="float32", name="scores")(classifier.outputs[0])
     return keras.Model(classifier.inputs[0], scores)

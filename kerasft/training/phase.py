@@ -1,38 +1,47 @@
 """One phase: its suffix is filled, the freeze proven, the model scored from pixels and judged.
 
 The judgement is of plain scores. A model that is kept then gets a temperature (`confidence.py`),
-and the run the features of the photos that it knows (`novelty/`).
+and the run the features of the photos that it knows (`novelty/`). At the end of the run `remember`
+keeps of its photos what is needed when they are gone (`heads/sums.py`), all of which the run has
+computed anyway.
 
-Shapes: N images, K classes.
+Shapes: N images, F features, K classes.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
+import keras
 import numpy as np
 
 from kerasft import confidence
-from kerasft.activations.context import RunContext
+from kerasft.activations.context import SCORING_BATCH, RunContext
+from kerasft.activations.prefix_pass import find_again
 from kerasft.activations.store import Stored
 from kerasft.config.fields import Solved
 from kerasft.data.splits import units_of_split
 from kerasft.errors import PhaseFailed, UserError
+from kerasft.heads import sums
+from kerasft.heads.sums import Memory, Sums
 from kerasft.metrics import Figures
 from kerasft.models import bundle
-from kerasft.models.bundle import Bundle, score
+from kerasft.models.bundle import Bundle, score_with
 from kerasft.models.cut import prove_frozen
 from kerasft.models.net import Net
-from kerasft.models.tta import trained_part, with_temperature, with_views
+from kerasft.models.tta import looks_at_views, trained_part, with_temperature, with_views
 from kerasft.novelty import known
 from kerasft.novelty.known import Known
 from kerasft.progress import Event, Part
-from kerasft.record import Gap, PhaseResult, StoreUse
+from kerasft.record import Gap, PhaseResult, RunRecord, StoreUse
 from kerasft.run import read_answers, read_record, write_answers
 from kerasft.seeds import derive_seed
 from kerasft.training import checkpoint
 from kerasft.training.fill import PhaseOutcome, solve_head, train_suffix
 
+MOST_FEATURES = 4096  # the sums of more take over 32 MB
+MOST_BYTES = 64 << 20  # of the features of validation and test images
 CANDIDATE = "candidate.keras"  # the phase's model as saved, until it is proven and judged
 
 
@@ -110,6 +119,7 @@ def run_phase(context: RunContext, index: int, net: Net, best_so_far: float) -> 
             known.save(done, context.run.known_path)
         else:
             context.run.known_path.unlink(missing_ok=True)
+        context.run.sums_path.unlink(missing_ok=True)  # of the model before
         candidate.replace(context.run.model_path)
     parts = [*filled.parts, scoring]
     result = PhaseResult(
@@ -228,13 +238,24 @@ def figures_of(context: RunContext, saved: Bundle, split_name: str) -> Figures:
 def logits_of(
     context: RunContext, saved: Bundle, split_name: str, part: Part | None = None
 ) -> np.ndarray:
-    """Scores a model as it was saved, in float32 and from pixels: plain logits [N,K].
+    """Scores a model as `outputs_of` does: plain logits [N,K]."""
+    return outputs_of(context, saved, split_name, part)[0]
+
+
+def outputs_of(
+    context: RunContext, saved: Bundle, split_name: str, part: Part | None = None
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """Scores a model as it was saved, in float32 and from pixels.
 
     Args:
         context: the run.
         saved: the saved model.
         split_name: name of the split, "validation" or "test".
         part: the clock of the scoring, which counts the scored images.
+
+    Returns:
+        Plain logits [N,K], and the features that enter the head [N,F]; None for a model that looks
+        at several views.
     """
     batches, total = context.batches(split_name), len(context.labels(split_name))
 
@@ -243,5 +264,52 @@ def logits_of(
         if part:
             part.step(event.done)
 
-    _, logits = score(saved, batches, total=total, progress=progress)
-    return logits
+    _, logits, *features = score_with(
+        saved.scores_and_logits if looks_at_views(saved.model) else saved.with_features,
+        batches,
+        total=total,
+        progress=progress,
+    )
+    return logits, (features[0] if features else None)
+
+
+def remember(context: RunContext, record: RunRecord, saved: Bundle, test: np.ndarray) -> None:
+    """Writes what is kept of the photos of a run, if its phase has stored its activations.
+
+    Args:
+        context: the run.
+        record: its record so far; model.keras is of its last phase that has improved.
+        saved: content of model.keras.
+        test: features of the test images, [N,F].
+    """
+    index = max(i for i, phase in enumerate(record.phases) if phase.improved)
+    validation = len(context.labels("validation"))
+    width = test.shape[1]
+    if width > MOST_FEATURES or 2 * width * (validation + len(test)) > MOST_BYTES:
+        return
+    net = Net.of(saved.model, context.config.model.backbone)
+    cut = net.cut(context.plan.phases[index].blocks)
+    if cut.prefix is None or len(cut.tensors) > 1 or not context.plan.phases[index].stored:
+        return
+    stored = find_again(context, index, net, len(cut.blocks))
+    if stored is None:
+        return
+    part = keras.Model(cut.prefix.outputs[0], net.features) if cut.blocks else None
+    labels = context.labels("train")
+    train = _features(part, stored.train[0])
+    of_batches = ((rows, labels[start : start + len(rows)]) for start, rows in train)
+    whole = Sums.of(of_batches, len(context.source.class_names))
+    own = np.concatenate([rows for _, rows in _features(part, stored.validation)])
+    sums.save(Memory(whole, own, test), context.run.sums_path)
+
+
+def _features(part: keras.Model | None, rows: Any) -> Iterator[tuple[int, np.ndarray]]:
+    """Yields the position of each batch of stored activations, and its features float32 [n,F].
+
+    Args:
+        part: the model from the activations to the features; None if they are the features.
+        rows: the activations.
+    """
+    for start in range(0, len(rows), SCORING_BATCH):
+        batch = np.asarray(rows[start : start + SCORING_BATCH], np.float32)
+        yield start, batch if part is None else np.asarray(bundle.compute(part, [batch]))

@@ -472,16 +472,19 @@ def _finish(
     run = context.run
     if score_test and len(context.source.indices("test")) and record.test is None:
         model = model or load_bundle(run.model_path)
-        record = record.with_test(_scored_on_test(context, model))
+        record = record.with_test(_scored_on_test(context, record, model))
     record = replace(record, status="finished")
     write_record(run, record)
     return record
 
 
-def _scored_on_test(context: RunContext, model: Bundle) -> Figures:
-    """Scores model.keras on the test split, and writes its answers to test.csv."""
+def _scored_on_test(context: RunContext, record: RunRecord, model: Bundle) -> Figures:
+    """Scores model.keras on the test split, and writes its answers and what is kept of photos."""
     labels, source = context.labels("test"), context.source
-    logits = phase.logits_of(context, model, "test") / model.temperature
+    plain, features = phase.outputs_of(context, model, "test")
+    logits = plain / model.temperature
+    if features is not None:
+        phase.remember(context, record, model, features)
     photos = [source.paths[i] for i in source.indices("test").tolist()]
     table = split_csv(photos, labels, model.class_names, softmax(logits), logits)
     write_atomic(context.run.test_path, table)

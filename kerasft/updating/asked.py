@@ -23,6 +23,8 @@ class Asked:
         merge: name of a class -> the classes that it is made of.
         divide: class -> place of its photos by new classes, which take its place.
         drop: classes that are left out.
+        photos_gone: whether the photos of the run are gone, so that its classes are known by what
+            it has kept of them alone (`heads/sums.py`).
     """
 
     data: str | None = None
@@ -31,6 +33,7 @@ class Asked:
     merge: Mapping[str, Sequence[str]] = field(default_factory=dict)
     divide: Mapping[str, str] = field(default_factory=dict)
     drop: Sequence[str] = ()
+    photos_gone: bool = False
 
 
 def classes_of(asked: Asked, class_names: Sequence[str], new: Sequence[str] = ()) -> dict[str, str]:

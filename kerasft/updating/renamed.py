@@ -43,7 +43,7 @@ def write_renamed(
     renamed = replace(model, class_names=tuple(names[name] for name in model.class_names))
     with new_folder(new.path) as part:
         run = Run(part)
-        for path in (old.metrics_path, old.answers_path, old.known_path):
+        for path in (old.metrics_path, old.answers_path, old.known_path, old.sums_path):
             if path.is_file():
                 shutil.copyfile(path, part / path.name)
         photos = replace(found, class_names=renamed.class_names)

@@ -9,6 +9,7 @@ from pathlib import Path
 from kerasft.config.fields import Config, Data, Solved
 from kerasft.config.load import changed, load_config
 from kerasft.config.photo_names import same_form
+from kerasft.config.source_names import kind_of
 from kerasft.data.scan import open_source, scan_source
 from kerasft.data.source import UNUSED, Source
 from kerasft.data.splits import read_class_names
@@ -25,6 +26,8 @@ from kerasft.training.train import DryRun, plan_run, train_run
 from kerasft.updating.asked import Asked, classes_of, new_labels, table_of
 from kerasft.updating.changes import Changes, changes_of, photos_of
 from kerasft.updating.effect import Effect, effect_of
+from kerasft.updating.from_sums import write_from_sums
+from kerasft.updating.photos_gone import Gone, read_gone, weights_below
 from kerasft.updating.renamed import write_renamed
 
 log = logging.getLogger("kerasft")
@@ -42,6 +45,7 @@ class Update(Result):
         run: the new run; None for a dry run.
         effect: both models on the old test photos; None for a dry run, or where it can't be known.
         why: why there is no effect; "".
+        photos_gone: whether the photos of the old run are gone; they count as kept in `changes`.
     """
 
     old: Path
@@ -51,6 +55,7 @@ class Update(Result):
     run: RunResult | None = None
     effect: Effect | None = None
     why: str = ""
+    photos_gone: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,17 +67,24 @@ class _Prepared:
     found: Source
     now: Mapping[str, str]
     update: Update
+    gone: Gone | None = None
 
 
 def plan_update(
     run_dir: str | Path, asked: Asked, *, sets: Sequence[str] = (), progress: Progress = silent
-) -> tuple[Update, DryRun]:
+) -> tuple[Update, DryRun | None]:
     """Checks everything, and returns what `update_run` would do. Trains nothing.
+
+    Returns:
+        What has changed, and the plan of the new run; None where photos are gone, because nothing
+        is trained then.
 
     Raises:
         UserError: see `update_run`.
     """
     ready = _prepared(run_dir, asked, sets, progress)
+    if ready.gone:
+        return ready.update, None
     return ready.update, plan_run(ready.config, found=ready.found, progress=progress)
 
 
@@ -107,11 +119,13 @@ def update_run(
     """
     ready = _prepared(run_dir, asked, sets, progress)
     new = Run(Path(new_dir))
-    if ready.update.changes.names_alone and not sets:
-        whole = resume and new.record_path.is_file()  # it is written at once
-        result = (
-            RunResult.of(new.path, read_record(new)) if whole else _renamed(ready, new, progress)
-        )
+    at_once = (ready.update.changes.names_alone and not sets) or ready.gone
+    if at_once and resume and new.record_path.is_file():
+        result = RunResult.of(new.path, read_record(new))
+    elif ready.update.changes.names_alone and not sets:
+        result = _renamed(ready, new, progress)
+    elif ready.gone:
+        result = write_from_sums(ready.old, new, ready.gone, progress)
     else:
         result = train_run(
             ready.config, new.path, resume=resume, found=ready.found, progress=progress
@@ -126,7 +140,9 @@ def _renamed(ready: _Prepared, new: Run, progress: Progress) -> RunResult:
     before = load_config(old.config_path)
     data = ready.config.data.model_copy(update={"splits_from": before.data.splits_from})
     config = before.model_copy(update={"data": data})
-    found = open_source(old.splits_path, old.classes_path, data, progress=progress)
+    found = ready.found
+    if not ready.gone:
+        found = open_source(old.splits_path, old.classes_path, data, progress=progress)
     log.info("Only names of classes have changed: the model stays as it is.")
     return write_renamed(old, new, config, found, ready.now)
 
@@ -141,6 +157,15 @@ def _prepared(
             f"{old.path} was interrupted before it was finished. Finish it first: "
             f"`{how_to_resume(old)}`"
         )
+    if asked.photos_gone:
+        gone = read_gone(old, config, asked, sets, progress)
+        changes = changes_of(old, gone.photos, gone.now)
+        _refuse_nothing_and_loss(old, changes, gone.now, sets)
+        _tell_of_threshold(record)
+        method = gone.config.phases[0].name
+        update = Update(old.path, changes, config.model.weights, (method,), photos_gone=True)
+        return _Prepared(old, gone.config, gone.photos, gone.now, update, gone)
+    _refuse_lost(old, config, asked)
     config = changed(config, _start(old, config, record))
     config, now = _with_photos(config, asked, old)
     config = changed(config, {}, sets)
@@ -161,14 +186,18 @@ def _prepared(
         _refuse_other_sides(old, found)
     changes = changes_of(old, found, now)
     _refuse_nothing_and_loss(old, changes, now, sets)
+    _tell_of_threshold(record)
+    phases = tuple(phase.name for phase in config.phases)
+    update = Update(old.path, changes, config.model.weights, phases)
+    return _Prepared(old, config, found, now, update)
+
+
+def _tell_of_threshold(record: RunRecord) -> None:
     if record.abstention:
         log.info(
             "The threshold of %.3f belongs to the old model: `kerasft calibrate` sets a new one.",
             record.abstention.threshold,
         )
-    phases = tuple(phase.name for phase in config.phases)
-    update = Update(old.path, changes, config.model.weights, phases)
-    return _Prepared(old, config, found, now, update)
 
 
 def _start(old: Run, config: Config, record: RunRecord) -> Mapping[str, object]:
@@ -176,9 +205,7 @@ def _start(old: Run, config: Config, record: RunRecord) -> Mapping[str, object]:
     first = config.phases[0]
     if not isinstance(first, Solved) and first.blocks != 0:
         return {}  # the base was trained from the start: all phases are, again
-    improved = any(phase.improved for phase in record.phases[1:])
-    start = {"model.weights": str(old.path)} if improved else {}
-    return {**start, "phases": [first.model_dump(exclude_unset=True)]}
+    return {**weights_below(old, record), "phases": [first.model_dump(exclude_unset=True)]}
 
 
 def _with_photos(config: Config, asked: Asked, old: Run) -> tuple[Config, Mapping[str, str]]:
@@ -207,6 +234,19 @@ def _with_photos(config: Config, asked: Asked, old: Run) -> tuple[Config, Mappin
     names = read_class_names(old.classes_path)
     now = classes_of(asked, names, new_labels(asked, names, before, labels))
     return changed(config, {**splits, "data.classes": table_of(now, before, labels)}), now
+
+
+def _refuse_lost(old: Run, config: Config, asked: Asked) -> None:
+    """Refuses a run whose photos have no place any more."""
+    source = config.data.source
+    if asked.data is not None or kind_of(source) == "tfds" or os.path.exists(source):
+        return
+    raise UserError(
+        f"{printable(source)}, with the photos of {old.path}, is not there any more. If they lie "
+        "elsewhere, pass `data=SRC`. If they are gone, `photos_gone=True` goes on with what the "
+        "run has kept of them.",
+        exit_code=2,
+    )
 
 
 def _refuse_other_sides(old: Run, found: Source) -> None:
@@ -241,6 +281,7 @@ def _refuse_nothing_and_loss(
             f"No photo is left of {in_line(lost, 10)}. If the run is to forget "
             f"{'this class' if len(lost) == 1 else 'these classes'}, pass "
             f"{' '.join(f'`drop={name}`' for name in lost[:10])}; if the photos are elsewhere, "
-            "pass all places.",
+            "pass all places; if they are gone, `photos_gone=True` goes on with what the run has "
+            "kept of them.",
             exit_code=2,
         )

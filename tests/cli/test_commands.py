@@ -1070,8 +1070,20 @@ def test_update_says_what_has_changed_and_what_was_forgotten_first(replace):
     )
     assert (calls.options["sets"], calls.options["resume"]) == (("seed=1",), False)
     answer = json.loads(kerasft("update runs/a --json --run b").stdout)
-    assert list(answer) == ["old", "changes", "start", "phases", "run", "effect", "why"]
+    shown = ["old", "changes", "start", "phases", "run", "effect", "why", "photos_gone"]
+    assert list(answer) == shown
     assert calls.arguments[1] == Path("b")
+
+
+def test_update_says_that_photos_are_gone_and_does_not_send_to_a_phase_that_needs_them(replace):
+    calls = replace("updating.update.update_run", dataclasses.replace(UPDATED, photos_gone=True))
+    done = kerasft("update runs/a --add new --photos-gone")
+    assert done.exit_code == 0
+    assert done.stdout.startswith(
+        "36 photos of runs/a, by what it has kept of them, 2 of them with another label, 16 new, "
+    )
+    assert "\nRun: runs/a-2, 0:00. Next: kerasft export runs/a-2\n" in done.stdout
+    assert calls.arguments[2] == Asked(added=("new",), photos_gone=True)
 
 
 def test_update_refuses_what_it_cannot_read():

@@ -218,7 +218,8 @@ def test_what_cannot_be_done_is_refused_and_nothing_is_left(made, new, tmp_path)
         shutil.copytree(made / "photos" / name, two / name)
     assert refused(data=str(two)) == (
         "No photo is left of cross. If the run is to forget this class, pass `drop=cross`; if the "
-        "photos are elsewhere, pass all places."
+        "photos are elsewhere, pass all places; if they are gone, `photos_gone=True` goes on with "
+        "what the run has kept of them."
     )
     shutil.copytree(new / "zebra", new / "stripes")
     assert refused(divide={"stripes": str(new)}) == (

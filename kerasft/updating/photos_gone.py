@@ -1,0 +1,207 @@
+"""The photos of an update whose old photos are gone: those are rows of splits.csv and sums.npz.
+
+The new run lists all photos, those that are gone too, so what needs none works: predicting,
+comparing, the next update. Whatever needs them says which are missing; an export is proven on those
+that are there.
+
+Shapes: N images.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from kerasft.config.fields import Config
+from kerasft.config.overrides import NO_RUN
+from kerasft.data import scan
+from kerasft.data.source import UNUSED, Source
+from kerasft.data.splits import read_class_names, read_rows
+from kerasft.errors import UserError
+from kerasft.heads import sums
+from kerasft.heads.sums import Memory
+from kerasft.progress import Progress
+from kerasft.record import RunRecord
+from kerasft.run import Run
+from kerasft.sources.find import list_labels
+from kerasft.updating.asked import Asked, classes_of, new_labels, table_of
+from kerasft.updating.changes import photos_of
+
+
+@dataclass(frozen=True, eq=False)
+class Gone:
+    """A run whose photos are gone, with the new ones.
+
+    Attributes:
+        config: the new config.
+        now: what each class of the old run and each new label is called now; "" for none.
+        photos: photos of the old run that count, then the new ones.
+        new: the new ones, in the same classes; None if there are none.
+        memory: what the old run has kept of its photos.
+    """
+
+    config: Config
+    now: Mapping[str, str]
+    photos: Source
+    new: Source | None
+    memory: Memory
+
+
+def read_gone(
+    old: Run, config: Config, asked: Asked, sets: Sequence[str], progress: Progress
+) -> Gone:
+    """Reads what is known of the photos that are gone, and the new ones. Writes nothing.
+
+    Args:
+        old: the old run, finished.
+        config: its config.
+        asked: what has become of its classes.
+        sets: settings that the user gives.
+        progress: receiver of events, as new photos are read.
+
+    Raises:
+        UserError: the run has kept nothing; what needs its photos (exit code 2); new photos as in
+            `scan.scan_source`.
+    """
+    _refuse_what_needs_photos(asked, sets)
+    memory = sums.load(old.sums_path)
+    if memory is None:
+        raise UserError(
+            f"{old.path} has no {old.sums_path.name}, so nothing is known of photos that are gone. "
+            "Runs have it if they are of this version, have test photos and trained on stored "
+            "activations, of one view. Pass all photos as they are now: `data=FOLDER`."
+        )
+    names = read_class_names(old.classes_path)
+    data = config.data.model_copy(
+        update={
+            "source": next(iter(asked.added), config.data.source),
+            "added": tuple(asked.added[1:]),
+            **dict.fromkeys(("data_dir", "label_from")),
+            "columns": (),
+            "layout": "auto",
+            "fraction": 1.0,
+            "splits_from": NO_RUN,
+            "classes": {},
+        }
+    )
+    labels: list[str] = []
+    if asked.added:
+        labels = sorted({label for of_split in list_labels(data).values() for label in of_split})
+    before = config.data.classes
+    now = classes_of(asked, names, new_labels(asked, names, before, labels))
+    new = None
+    if asked.added:
+        data = data.model_copy(update={"classes": table_of(now, before, labels)})
+        new = scan.scan_source(data, seed=config.seed, least=1, progress=progress)
+    of_labels = [*(before or dict.fromkeys(names)), *labels]
+    photos, new = _together(old, names, now, new)
+    given = {
+        "added": (*config.data.added, *asked.added),
+        "classes": table_of(now, before, of_labels),
+        "splits_from": str(old.path),
+    }
+    config = config.model_copy(update={"data": config.data.model_copy(update=given)})
+    return Gone(config, now, photos, new, memory)
+
+
+def weights_below(old: Run, record: RunRecord) -> Mapping[str, str]:
+    """Returns `model.weights` of a run that follows another one: its, if a phase improved them."""
+    improved = any(phase.improved for phase in record.phases[1:])
+    return {"model.weights": str(old.path)} if improved else {}
+
+
+def _refuse_what_needs_photos(asked: Asked, sets: Sequence[str]) -> None:
+    for value, field, why in (
+        (asked.data, "data", "names all photos, and `photos_gone=True` says that there are none"),
+        (asked.divide, "divide", "needs the photos of the class that is divided"),
+        (sets, "sets", "has no effect with `photos_gone=True`: the head is solved in one way"),
+    ):
+        if value:
+            raise UserError(f"{why}. Leave out one of them.", field=field, exit_code=2)
+
+
+def _together(
+    old: Run, names: Sequence[str], now: Mapping[str, str], new: Source | None
+) -> tuple[Source, Source | None]:
+    """Lists the photos of a run that count and the new ones, in the new classes.
+
+    Args:
+        old: the old run.
+        names: names of its classes.
+        now: what each class is called now.
+        new: the new photos; None if there are none.
+
+    Returns:
+        All photos, and the new ones; those that the old run knows are not among them.
+    """
+    rows = [row for row in read_rows(old.splits_path, len(names)) if row[2] != UNUSED]
+    found = [] if new is None else sorted(new.class_names)
+    listed = [now[name] for name in names] + found
+    class_names = tuple(dict.fromkeys(filter(None, listed)))
+    if len(class_names) < 2:
+        raise UserError(
+            f"One class would be left, {', '.join(class_names) or 'none'}. Expected at least two.",
+            exit_code=2,
+        )
+    number = {name: label for label, name in enumerate(class_names)}
+    rows = [row for row in rows if now[names[int(row[1])]]]
+    columns = [tuple(row[column] for row in rows) for column in range(7)]
+    gone = Source(
+        root=Path(),
+        class_names=class_names,
+        paths=columns[0],
+        labels=np.array([number[now[names[int(label)]]] for label in columns[1]], np.int32),
+        splits=np.array(columns[2], scan.SPLIT_TYPE),
+        digests=columns[3],
+        groups=columns[4],
+        pixels=columns[5],
+        near=columns[6],
+    )
+    if new is None:
+        return gone, None
+    known_photos = photos_of(old)
+    pixels = new.pixels or new.digests
+    both = zip(new.digests, pixels, strict=True)
+    is_new = [not {digest, same} & set(known_photos) for digest, same in both]
+    if not all(is_new):
+        scan.log.info(
+            "%d of the new photos are photos of %s, and count once.",
+            len(is_new) - sum(is_new),
+            old.path,
+        )
+    of_name = np.array([number[name] for name in new.class_names], np.int32)
+    new = replace(new, class_names=class_names, labels=of_name[new.labels])
+    new = new.only(np.flatnonzero(np.array(is_new) & (new.splits != UNUSED)))
+    if not new.paths:
+        return gone, None
+    groups = dict(zip(gone.groups, gone.splits.tolist(), strict=True))
+    splits = [
+        groups.get(group, split) if group else split
+        for group, split in zip(_or_none(new.groups, new), new.splits.tolist(), strict=True)
+    ]
+    new = replace(new, splits=np.array(splits, scan.SPLIT_TYPE))
+    taken = set(gone.paths)
+    return replace(
+        gone,
+        root=new.root,
+        paths=(*gone.paths, *(_free(path, taken) for path in new.paths)),
+        labels=np.concatenate([gone.labels, new.labels]),
+        splits=np.concatenate([gone.splits, new.splits]),
+        digests=(*gone.digests, *new.digests),
+        groups=(*gone.groups, *_or_none(new.groups, new)),
+        pixels=(*gone.pixels, *_or_none(new.pixels, new)),
+        near=(*gone.near, *_or_none(new.near, new)),
+    ), new
+
+
+def _or_none(values: Sequence[str], photos: Source) -> Sequence[str]:
+    return values or ("",) * len(photos.paths)
+
+
+def _free(path: str, taken: set[str]) -> str:
+    """Returns a path that no other photo has; where the photo lies is found by its digest."""
+    while path in taken:
+        path = f"new/{path}"
+    taken.add(path)
+    return path
