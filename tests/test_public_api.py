@@ -75,6 +75,9 @@ def test_the_examples_of_the_page_run(tiny_backbone, tmp_path, monkeypatch):
     assert page.count(sample) == 2
     page = page.replace(sample, tiny)
     page = page.replace('["phases.0.epochs=5"]', '["phases.0.epochs=2", "phases.0.blocks=0"]')
+    # The proof of a SavedModel takes half a minute; test_savedmodel.py has it.
+    assert page.count('to="served"') == 1
+    page = page.replace('to="served"', 'to="served", format="keras"')
     examples = doctest.DocTestParser().get_doctest(page, {}, "kerasft", None, None)
     said: list[str] = []
     runner = doctest.DocTestRunner(verbose=False)  # or it reads pytest -v

@@ -44,6 +44,7 @@ def test_a_model_that_takes_red_for_blue_differs(opened, folder):
     assert np.abs(scores - swapped(opened).model(noise(7))).max() > 0.1  # the control
 
 
+@pytest.mark.slow  # the example beside it does, in test_use.py
 def test_plain_keras_opens_it_in_safe_mode(opened, folder):
     code = (
         "import json, keras, numpy as np\n"
