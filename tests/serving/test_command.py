@@ -17,6 +17,7 @@ from served import ask, exported, exported_run, serving
 
 from kerasft.errors import UserError
 from kerasft.export import export
+from kerasft.run import Run
 from kerasft.serving import serve
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -158,8 +159,7 @@ def test_photos_that_no_export_needs_are_told(run, caplog, target):
 def test_a_model_that_is_not_that_of_its_export_is_told_whatever_the_times_say(run, caplog):
     later = (run / "export" / "1").stat().st_mtime + 10
     os.utime(run / "model.keras", (later, later))
-    with serving(run):
-        pass
+    serve._tell_if_older(run / "export", Run(run))
     assert told(caplog) == []  # the control: it is still the same
     facts = run / "export" / "1" / "kerasft.json"
     before = facts.read_text("utf-8")
@@ -182,8 +182,7 @@ def test_for_an_export_that_names_no_model_the_times_count(run, caplog):
     for later in (-10, 10):
         os.utime(run / "model.keras", (exported_at + later, exported_at + later))
         caplog.clear()
-        with serving(run):
-            pass
+        serve._tell_if_older(run / "export", Run(run))
         messages.append([said.partition(" since")[0] for said in told(caplog)])
     facts.write_text(before)
     assert messages == [[], [f"The model of {run} has changed"]]

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from encoded import PHOTO, blocks, encode
-from served import base64_of, exported_run, serving
+from served import base64_of, exported_run, serving, signatures_of
 from small_run import NAMES
 
 import kerasft
@@ -32,8 +32,7 @@ def model(version):
 @pytest.fixture(scope="module")
 def signatures(version):
     """What the SavedModel itself computes."""
-    loaded = tf.saved_model.load(str(version))
-    return loaded, loaded.signatures
+    return signatures_of(version)
 
 
 def files(*data, **more):
@@ -90,7 +89,7 @@ def test_a_model_says_what_it_takes_and_gives(model, path):
 
 
 def test_files_are_answered_as_the_savedmodel_does(model, signatures):
-    truth = signatures[1]["serving_default"](image_bytes=tf.constant([PHOTO, OTHER]))
+    truth = signatures["serving_default"](image_bytes=tf.constant([PHOTO, OTHER]))
     status, got = infer(model, {"id": "42", **files(TEXT, base64_of(OTHER)["b64"])})
     assert status == 200
     assert list(got) == ["model_name", "model_version", "id", "outputs"]
@@ -134,7 +133,7 @@ def test_a_version_is_reached_by_its_number(model):
 @pytest.mark.parametrize("form", ["flat", "nested"])
 def test_pixels_are_answered_as_the_savedmodel_does(model, signatures, form):
     given = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3)).astype("float32")
-    truth = signatures[1]["serve_pixels"](pixels=tf.constant(given))
+    truth = signatures["serve_pixels"](pixels=tf.constant(given))
     status, got = infer(model, pixels((given.ravel() if form == "flat" else given).tolist(), 2))
     outputs = outputs_of(got)
     assert (status, list(outputs)) == (200, ["scores", "logits", "error"])

@@ -109,7 +109,7 @@ def test_a_photo_is_not_kept(url, tmp_path, monkeypatch, path, kind):
     ],
 )
 def test_a_file_that_is_no_image_is_refused_with_the_reason(url, path, body, said):
-    got = httpx.post(f"{url}/page/{path}", content=body)
+    got = httpx.post(f"{url}/page/{path}", content=body, timeout=30)
     assert (got.status_code, got.json()) == (400, {"error": said})
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from encoded import PHOTO, blocks, encode
-from served import ask, base64_of, exported_run, serving
+from served import ask, base64_of, exported_run, serving, signatures_of
 from small_run import NAMES
 
 OTHER = encode(blocks(), "PNG")
@@ -28,8 +28,7 @@ def model(version):
 @pytest.fixture(scope="module")
 def truth(version):
     """What the SavedModel itself says of PHOTO and OTHER."""
-    loaded = tf.saved_model.load(str(version))
-    return loaded.signatures["serving_default"](image_bytes=tf.constant([PHOTO, OTHER]))
+    return signatures_of(version)["serving_default"](image_bytes=tf.constant([PHOTO, OTHER]))
 
 
 def predict(model, **asked):

@@ -13,22 +13,57 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import pytest
+import tensorflow as tf
 from small_run import small_run
 
 from kerasft.export.facts import ExportFacts, write_facts
+from kerasft.export.formats import Exporter
 from kerasft.export.savedmodel import write as write_savedmodel
 from kerasft.files import digest_of_file
 from kerasft.models import bundle
+from kerasft.serving import versions
 from kerasft.serving.serve import Started, serve_model
+from kerasft.serving.signatures import Model, open_model
+
+_opened: dict[object, Any] = {}
+
+
+def _once(open_version: Callable[..., Any], folder: Path, *arguments: Any) -> Any:
+    """Opens a version, or returns the equal one that was opened before in this process.
+
+    It takes seconds until TensorFlow has loaded a SavedModel and prepared its graph.
+    """
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    key = open_version, *((str(path.relative_to(folder)), digest_of_file(path)) for path in files)
+    if key not in _opened:
+        _opened[key] = open_version(*arguments)
+    return _opened[key]
+
+
+def _open_once(exporter: Exporter, folder: Path) -> Model:
+    return _once(open_model, folder, exporter, folder)
+
+
+def signatures_of(version: Path) -> Any:
+    """Returns the signatures of a SavedModel as TensorFlow itself opens it."""
+    return _once(tf.saved_model.load, version, str(version)).signatures
 
 
 @contextmanager
-def serving(target: Path, **options: Any) -> Iterator[Started]:
-    """Serves a run or an export on a free port until the block ends; options as in `serve_model`.
+def serving(target: Path, *, opens_anew: bool = False, **options: Any) -> Iterator[Started]:
+    """Serves a run or an export on a free port until the block ends.
+
+    Args:
+        target: run or export.
+        opens_anew: True opens each version although an equal one was opened before.
+        options: options of `serve_model`.
 
     Yields:
         The server that listens.
     """
+    open_version = open_model if opens_anew else _open_once
+    opening = functools.partial(versions.Versions, open_version=open_version)
     listens, servers, errors = threading.Event(), [], []
 
     def started(server: Started, stop: Callable[[], None]) -> None:
@@ -43,8 +78,10 @@ def serving(target: Path, **options: Any) -> Iterator[Started]:
         listens.set()
 
     thread = threading.Thread(target=work, daemon=True)
-    thread.start()
-    assert listens.wait(300)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(versions, "Versions", opening)
+        thread.start()
+        assert listens.wait(300)
     if errors:
         raise errors[0]
     [(server, stop)] = servers
