@@ -520,16 +520,21 @@ def test_a_warm_run_has_the_bits_of_a_cold_one(trained, cache):
     assert (cold / "metrics.jsonl").read_bytes() == (warm / "metrics.jsonl").read_bytes()
 
 
-def test_unfreezing_finds_what_training_the_head_has_stored(trained):
-    result = continue_run(trained.copy("second"), flags=SECOND).to_json()
+@pytest.fixture(scope="module")
+def second(trained):
+    """The run after its second phase, and what that returned."""
+    run = trained.copy("second")
+    return run, continue_run(run, flags=SECOND).to_json()
+
+
+def test_unfreezing_finds_what_training_the_head_has_stored(second):
+    _, result = second
     assert result["phases"][1]["activations"]["found"] is True
     assert [part["name"] for part in result["phases"][1]["parts"]] == ["epochs", "scoring"]
 
 
-def test_a_run_whose_cache_was_cleared_goes_on_to_the_same_bits(trained, cache):
-    whole = trained.copy("not-cleared")
-    continue_run(whole, flags=SECOND)
-    stores_of_user.clear(cache)
+def test_a_run_whose_cache_was_cleared_goes_on_to_the_same_bits(trained, second, cache):
+    whole, _ = second
     cleared = trained.copy("cleared")
     result = continue_run(cleared, flags=SECOND).to_json()
     assert result["phases"][1]["activations"]["found"] is False

@@ -128,7 +128,10 @@ def test_the_lines_of_an_earlier_phase_stay_whatever_the_names(photos, tmp_path)
     assert [line["phase"] for line in metrics(tmp_path / "run")] == ["head", "head", "again"]
 
 
-@pytest.mark.parametrize("groups", ["phases.0.layer_decay=0.5", "phases.0.layer_decay=1.0"])
+@pytest.mark.parametrize(
+    "groups",
+    ["phases.0.layer_decay=0.5", pytest.param("phases.0.layer_decay=1.0", marks=pytest.mark.slow)],
+)
 def test_a_run_with_accumulation_and_a_mean_resumes_to_the_same_bits(groups, photos, tmp_path):
     # 3 batches an epoch: gradients are left over at the end of the first.
     sets = ["phases.0.accumulate=2", "phases.0.ema=0.9", "phases.0.epochs=3", groups]

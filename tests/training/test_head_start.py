@@ -126,7 +126,13 @@ def test_a_later_phase_keeps_its_head_and_tries_weights_in_between(spoiled, tmp_
     assert phase["gap"]["loss"] < 1e-3  # the saved model has the weights of that share
 
 
-@pytest.mark.parametrize("sets", [["phases.-1.wise=false"], ["phases.-1.batch_norm=train"]])
+@pytest.mark.parametrize(
+    "sets",
+    [
+        pytest.param(["phases.-1.wise=false"], marks=pytest.mark.slow),
+        ["phases.-1.batch_norm=train"],
+    ],
+)
 def test_weights_in_between_are_not_tried_where_they_make_no_sense(sets, tmp_path, photos):
     train_run(small(photos), tmp_path / "run")
     result = continue_run(tmp_path / "run", flags=SECOND, sets=sets).to_json()

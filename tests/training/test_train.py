@@ -124,7 +124,10 @@ def interrupt_at(*place):
     return progress
 
 
-@pytest.mark.parametrize("place", [("epoch", "head", 1), ("epoch", "unfreeze", 2)])
+@pytest.mark.parametrize(
+    "place",
+    [("epoch", "head", 1), pytest.param(("epoch", "unfreeze", 2), marks=pytest.mark.slow)],
+)
 def test_an_interrupted_run_resumes_to_the_same_bits(place, trained, whole):
     config = both_phases(trained.photos)
     run = trained.folder / f"interrupted-{place[1]}"
@@ -165,10 +168,17 @@ def test_a_run_keeps_what_all_that_was_tried_answered_on_validation(whole):
     np.testing.assert_allclose(shares, [one["val_accuracy"] for one in tried])
 
 
-def test_an_interrupted_unfreezing_resumes_to_the_same_bits(trained, whole):
-    run = trained.copy("interrupted-unfreezing")
+@pytest.fixture(scope="module")
+def stopped(trained):
+    """A run that was interrupted after the first epoch of its second phase."""
+    run = trained.copy("stopped")
     with pytest.raises(Interrupted):
         continue_run(run, flags=SECOND, progress=interrupt_at("epoch", "unfreeze", 1))
+    return run
+
+
+def test_an_interrupted_unfreezing_resumes_to_the_same_bits(trained, stopped, whole):
+    run = shutil.copytree(stopped, trained.folder / "interrupted-unfreezing")
     continue_run(run, flags={}, resume=True)
     assert weights(run) == weights(whole[0])
 
@@ -184,10 +194,9 @@ def test_a_permuted_test_split_changes_nothing_but_the_test_figures(photos, tmp_
     assert weights(tmp_path / "plain") == weights(tmp_path / "permuted")
 
 
-def test_unfreezing_again_goes_deeper_by_the_default(trained):
-    run = trained.copy("deeper")
-    for _ in range(2):
-        result = continue_run(run, flags={"phases.-1.epochs": 1}).to_json()
+def test_unfreezing_again_goes_deeper_by_the_default(trained, whole):
+    run = shutil.copytree(whole[0], trained.folder / "deeper")
+    result = continue_run(run, flags={"phases.-1.epochs": 1}).to_json()
     assert [(p["name"], p["blocks"]) for p in result["phases"]] == [
         ("head", 0),
         ("unfreeze", 1),
@@ -217,7 +226,10 @@ SETTINGS = {
 }
 
 
-@pytest.mark.parametrize("name", SETTINGS)
+@pytest.mark.parametrize(
+    "name",
+    ["everything", pytest.param("bfloat16", marks=pytest.mark.slow)],  # test_step_precision.py
+)
 def test_every_setting_trains_and_the_saved_model_is_float32(name, trained):
     run = trained.folder / name
     train_run(small(trained.photos, "phases.0.blocks=1", "phases.0.epochs=1", *SETTINGS[name]), run)
@@ -304,20 +316,14 @@ def test_what_a_killed_process_left_of_an_earlier_phase_is_not_taken(trained, wh
     assert same_files(run, whole[0], "metrics.jsonl")
 
 
-def test_a_resumed_phase_with_other_flags_is_refused(trained):
-    run = trained.copy("other-flags")
-    with pytest.raises(Interrupted):
-        continue_run(run, flags=SECOND, progress=interrupt_at("epoch", "unfreeze", 1))
+def test_a_resumed_phase_with_other_flags_is_refused(stopped):
     with pytest.raises(UserError, match=r"phases\.1\.epochs: the run has 2, got 50"):
-        continue_run(run, flags={"phases.-1.epochs": 50}, resume=True)
+        continue_run(stopped, flags={"phases.-1.epochs": 50}, resume=True)
 
 
-def test_a_phase_keeps_the_model_that_it_begins_with(trained):
+def test_a_phase_keeps_the_model_that_it_begins_with(trained, stopped):
     # A kill may fall between the moment in which model.keras is replaced and run.json's record.
-    run = trained.copy("kept")
-    with pytest.raises(Interrupted):
-        continue_run(run, flags=SECOND, progress=interrupt_at("epoch", "unfreeze", 1))
-    kept = run / "checkpoints" / "start.keras"
+    kept = stopped / "checkpoints" / "start.keras"
     assert kept.read_bytes() == (trained.run / "model.keras").read_bytes()
 
 

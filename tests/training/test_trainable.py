@@ -104,8 +104,22 @@ def test_the_loss_is_that_of_logits_with_smoothed_labels():
     assert float(loss([[1.0, 0.0]], [[2.0, 0.0]])) == pytest.approx(0.226928, abs=1e-5)
 
 
-@pytest.mark.parametrize("precision", ["float32", "mixed_bfloat16"])
-@pytest.mark.parametrize(("blocks", "stored"), [(1, True), (1, False), ("all", False)])
+@pytest.mark.parametrize(
+    ("blocks", "stored", "precision"),
+    [
+        (1, True, "mixed_bfloat16"),
+        ("all", False, "float32"),
+        *(
+            pytest.param(*case, marks=pytest.mark.slow)
+            for case in (
+                (1, True, "float32"),
+                (1, False, "float32"),
+                (1, False, "mixed_bfloat16"),
+                ("all", False, "mixed_bfloat16"),
+            )
+        ),
+    ],
+)
 def test_a_step_that_is_only_timed_changes_nothing(blocks, stored, precision):
     model = tiny_model(dropout=0.5, base_dropout=0.5)
     cut = Net(model, (TINY,)).cut(blocks)
