@@ -27,29 +27,6 @@ def prepared(code, **environment):
     return done.stdout.strip()
 
 
-def test_the_number_of_threads_of_an_earlier_process_is_set_again():
-    code = (
-        "import tensorflow as tf\nprint(prepare('cpu', threads=1).to_json())\n"
-        "print(tf.config.threading.get_intra_op_parallelism_threads())\n"
-        "from tensorflow.python.framework.config import is_op_determinism_enabled\n"
-        "print(is_op_determinism_enabled())"
-    )
-    assert prepared(code) == (
-        "{'backend': 'tensorflow', 'device': 'cpu', 'name': '', 'threads': 1}\n1\nTrue"
-    )
-
-
-def test_another_number_of_threads_than_the_process_computes_with_is_refused():
-    code = (
-        "import tensorflow as tf\nprepare('cpu', threads=1)\ntf.constant([1.0]) + 1\n"
-        "try:\n    prepare('cpu', threads=2)\nexcept Exception as error:\n    print(error)"
-    )
-    assert prepared(code) == (
-        "This process uses 1 threads, but the run began with 2, and the number changes the "
-        "weights. Continue in a new process."
-    )
-
-
 KEPT = """
 import ctypes
 class Mallinfo(ctypes.Structure):  # of glibc's malloc.h
@@ -57,18 +34,51 @@ class Mallinfo(ctypes.Structure):  # of glibc's malloc.h
 libc = ctypes.CDLL(None)
 libc.mallinfo2.restype, libc.malloc.restype = Mallinfo, ctypes.c_void_p
 libc.malloc.argtypes, libc.free.argtypes = [ctypes.c_size_t], [ctypes.c_void_p]
-prepare('cpu')
+prepare('cpu', threads=1)
 libc.free(libc.malloc(50 << 20))
 print(libc.mallinfo2().free > 50 << 20)
 """
+THREADS = """
+import tensorflow as tf
+print(prepare('cpu', threads=1).to_json())
+print(tf.config.threading.get_intra_op_parallelism_threads())
+from tensorflow.python.framework.config import is_op_determinism_enabled
+print(is_op_determinism_enabled())
+tf.constant([1.0]) + 1
+try:
+    prepare('cpu', threads=2)
+except Exception as error:
+    print(error)
+"""
+KNOWS_MEMORY = sys.platform == "linux" and hasattr(ctypes.CDLL(None), "mallinfo2")
 
 
-@pytest.mark.skipif(
-    sys.platform != "linux" or not hasattr(ctypes.CDLL(None), "mallinfo2"),
-    reason="glibc 2.33 or later says what it keeps",
-)
-def test_memory_that_is_freed_is_kept_for_the_next_batch_unless_the_environment_says_otherwise():
-    assert prepared(KEPT) == "True"
+@pytest.fixture(scope="module")
+def said():
+    """The lines of a fresh process: THREADS, then KEPT where it works."""
+    return prepared(THREADS + (KEPT if KNOWS_MEMORY else "")).splitlines()
+
+
+def test_the_number_of_threads_of_an_earlier_process_is_set_again(said):
+    facts = "{'backend': 'tensorflow', 'device': 'cpu', 'name': '', 'threads': 1}"
+    assert said[:3] == [facts, "1", "True"]
+
+
+def test_another_number_of_threads_than_the_process_computes_with_is_refused(said):
+    assert said[3] == (
+        "This process uses 1 threads, but the run began with 2, and the number changes the "
+        "weights. Continue in a new process."
+    )
+
+
+@pytest.mark.skipif(not KNOWS_MEMORY, reason="glibc 2.33 or later says what it keeps")
+def test_memory_that_is_freed_is_kept_for_the_next_batch(said):
+    assert said[4:] == ["True"]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not KNOWS_MEMORY, reason="glibc 2.33 or later says what it keeps")
+def test_memory_is_given_back_if_the_environment_says_so():
     assert prepared(KEPT, MALLOC_TRIM_THRESHOLD_="131072") == "False"
 
 

@@ -21,6 +21,7 @@ from kerasft.compare.result import LeftOut
 from kerasft.compare.trials import Comparison, photos_of
 from kerasft.compare.ways import WAYS
 from kerasft.config.load import load_config
+from kerasft.data import scan
 from kerasft.errors import UserError
 from kerasft.models import bundle
 from kerasft.progress import silent
@@ -28,7 +29,7 @@ from kerasft.run import Run, read_answers, read_record
 from kerasft.training.train import continue_run, train_run
 
 pytestmark = pytest.mark.usefixtures("tiny_backbone", "few_epochs")
-EPOCHS = 12
+EPOCHS = 6
 FLAGS = {"model.weights": "none", "model.image_size": 32}
 SETS = ("augment.views=2",)
 
@@ -54,7 +55,7 @@ def names(result):
 
 @pytest.fixture(scope="module")
 def few_epochs():
-    """Lets the way "linear" train 12 epochs: from random weights it would train all blocks 100."""
+    """Lets the way "linear" train 6 epochs: from random weights it would train all blocks 100."""
     with pytest.MonkeyPatch.context() as patch:
         row = replace(WAYS["linear"], flags={"phases.0.epochs": EPOCHS})
         patch.setitem(WAYS, "linear", row)
@@ -100,7 +101,7 @@ def test_the_validation_answers_of_all_that_was_tried_are_kept(compared):
     entries = folder / "out" / "entries"
     kept = read_answers(entries / "Tiny-linear-seed0-1.npz")["linear"]
     entry = json.loads((entries / "Tiny-linear-seed0-1.json").read_text())
-    # 3 rates, 12 epochs of each, 6 images.
+    # 3 rates, 6 epochs of each, 6 images.
     assert len(kept.losses) == 3 * EPOCHS
     assert kept.losses.shape == kept.right.shape == (entry["chosen_among"], 6)
     # The lowest mean loss is that of the chosen epoch of the chosen rate.
@@ -200,7 +201,11 @@ def test_what_is_finished_is_not_done_again_and_ways_can_be_added(compared):
 
 @pytest.mark.parametrize(
     "damage",
-    [Path.unlink, lambda path: path.write_bytes(b"PK"), lambda path: path.write_bytes(b"")],
+    [
+        Path.unlink,
+        pytest.param(lambda path: path.write_bytes(b"PK"), marks=pytest.mark.slow),
+        lambda path: path.write_bytes(b""),
+    ],
 )
 def test_an_entry_without_its_answers_is_made_again(compared, caplog, damage):
     folder, _, _ = compared
@@ -626,8 +631,10 @@ def test_weights_that_know_the_photos_bring_their_splits_and_a_single_seed(photo
 
 
 def test_entries_on_the_splits_of_another_run_are_not_taken(photos, tmp_path):
-    for seed in (4, 5):
-        train_run(small(photos, "phases.0.epochs=1", seed=seed), tmp_path / f"base-{seed}")
+    train_run(small(photos, "phases.0.epochs=1", seed=4), tmp_path / "base-4")
+    shutil.copytree(tmp_path / "base-4", tmp_path / "base-5")
+    other = scan.scan_source(small(photos).data, seed=5)
+    scan.write_splits(other, tmp_path / "base-5" / "splits.csv")
 
     def begin(base):
         flags = {"data.source": str(photos), "model.image_size": 32, "model.weights": "none"}

@@ -71,6 +71,13 @@ def solved(tmp_path_factory):
 every = pytest.mark.parametrize(
     ("method", "k"), list(itertools.product(METHODS, NUMBERS_OF_CLASSES))
 )
+each_method = pytest.mark.parametrize(
+    ("method", "k"),
+    [
+        pytest.param(method, k, marks=[] if k > 2 else pytest.mark.slow)
+        for method, k in itertools.product(METHODS, NUMBERS_OF_CLASSES)
+    ],
+)
 
 
 @every
@@ -83,7 +90,7 @@ def test_the_saved_model_gives_the_scores_and_labels_of_scikit_learn(solved, met
     np.testing.assert_array_equal(scores.argmax(axis=1), expected.argmax(axis=1))
 
 
-@every
+@each_method
 def test_the_comparison_notices_a_head_of_other_numbers(solved, method, k):
     _, path, test = solved[method, k]
     half = Examples(test.features[::2], test.labels[::2])
@@ -92,7 +99,7 @@ def test_the_comparison_notices_a_head_of_other_numbers(solved, method, k):
     assert np.abs(scores - other.estimator.predict_proba(test.features)).max() > 10 * LIMIT
 
 
-@every
+@each_method
 def test_layers_are_stock_and_named(solved, method, k):
     _, path, _ = solved[method, k]
     model = bundle.load(path).model
@@ -105,7 +112,7 @@ def test_layers_are_stock_and_named(solved, method, k):
     assert not any(isinstance(layer, keras.layers.Lambda) for layer in model.layers)
 
 
-@every
+@each_method
 def test_scores_are_the_softmax_of_the_logits(solved, method, k):
     _, path, test = solved[method, k]
     both = bundle.load(path).scores_and_logits
@@ -145,7 +152,7 @@ def test_stored_numbers_are_weights_and_not_in_the_config(method):
     assert abs(sizes[1] - sizes[0]) < 100  # a number of 240 would have more digits
 
 
-@every
+@each_method
 def test_a_base_that_was_loaded_from_a_file_has_no_names_that_clash(solved, tmp_path, method, k):
     solution, _, test = solved[method, k]
     pixels = keras.Input((2, 2, 3), name="pixels")
@@ -215,7 +222,7 @@ def test_training_can_go_on_from_a_linear_head(solved, method):
     assert model.evaluate(pixels_of(test.features), test.labels, verbose=0) < before
 
 
-@pytest.mark.parametrize("method", ["rbf-svm", "knn"])
+@pytest.mark.parametrize("method", [pytest.param("rbf-svm", marks=pytest.mark.slow), "knn"])
 def test_a_savedmodel_gives_the_same_scores(solved, tmp_path, method):
     _, path, test = solved[method, 4]
     opened = bundle.load(path)

@@ -87,7 +87,7 @@ def test_every_layer_of_caffenet_computes_what_opencv_computes(caffenet, tmp_pat
 
 @pytest.mark.parametrize(
     "backbone",
-    ["alexnet", *(pytest.param(vgg, marks=pytest.mark.slow) for vgg in ("vgg16", "vgg19"))],
+    [pytest.param(net, marks=pytest.mark.slow) for net in ("alexnet", "vgg16", "vgg19")],
 )
 def test_every_layer_of_the_other_nets_computes_what_opencv_computes(backbone, tmp_path):
     # Also V1 layers with legacy shapes, as the published files have them.

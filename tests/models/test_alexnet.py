@@ -96,7 +96,7 @@ def test_it_learns_two_colours_from_random_weights(name):
     labels = np.arange(16) % 2
     images[labels == 1, ..., 0] += 150
     before = [w.numpy() for w in net.get_layer("conv1").weights]
-    model.fit(images, labels, batch_size=8, epochs=15, verbose=0)
+    model.fit(images, labels, batch_size=8, epochs=6, verbose=0)
     assert np.abs(net.get_layer("conv1").kernel.numpy() - before[0]).max() > 1e-4
     assert model.evaluate(images, labels, verbose=0)[1] == 1.0
 

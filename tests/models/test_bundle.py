@@ -1,9 +1,7 @@
 import json
 import os
-import subprocess
-import sys
+import signal
 import zipfile
-from pathlib import Path
 
 import keras
 import numpy as np
@@ -137,24 +135,18 @@ def test_saving_where_no_folder_is_names_the_file_and_leaves_nothing(tmp_path):
 
 def test_a_full_disk_leaves_the_older_file_as_it_was(saved):
     before = saved.read_bytes()
-    code = (
-        "import resource, signal, sys\n"
-        "from small_run import small_bundle\n"
-        "from kerasft.models import bundle\n"
-        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"  # then writing fails with EFBIG
-        "resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))\n"
-        "try:\n    bundle.save(small_bundle(), sys.argv[1])\n"
-        "except Exception as error:\n    print(type(error).__name__, error)\n"
-    )
-    root = Path(__file__).resolve().parent.parent.parent
-    searched = [str(root), str(root / "scripts"), str(root / "tests" / "support")]
-    done = subprocess.run(
-        [sys.executable, "-c", code, str(saved)],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(searched)},
-        capture_output=True,
-        text=True,
-    )
-    assert done.stdout == f"UserError {saved} can't be written: file too large.\n", done.stderr
+    resource = pytest.importorskip("resource")
+    other = small_bundle()
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # then writing fails with EFBIG
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, limits[1]))
+    try:
+        with pytest.raises(UserError) as caught:
+            bundle.save(other, saved)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert str(caught.value) == f"{saved} can't be written: file too large."
     assert saved.read_bytes() == before
     assert os.listdir(saved.parent) == ["model.keras"]
 

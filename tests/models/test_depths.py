@@ -131,6 +131,7 @@ def test_nets_of_the_table_have_them(name, side, numbers):
     assert base.output_shape == (None, numbers)
 
 
+@pytest.mark.slow
 def test_the_last_of_them_are_the_usual_features_where_these_are_normalised():
     # ConvNeXt normalises what it has averaged; at 64 pixels there are 2 x 2 positions.
     depths, pooled = (
@@ -165,6 +166,7 @@ def test_their_store_is_not_that_of_pooled_features(photos):
     assert len(digests) == 4
 
 
+@pytest.mark.slow  # four runs; above, the keys by which they look differ
 def test_a_run_does_not_find_the_store_of_pooled_features(photos, tmp_path, own_cache):
     def found(name, *sets):
         result = train_run(small(photos, *sets), tmp_path / name).to_json()
@@ -245,6 +247,7 @@ def test_predictions_are_those_of_the_head_on_averages_by_hand(trained):
     np.testing.assert_allclose(got, scores, atol=1e-5)
 
 
+@pytest.mark.slow  # test_bundle.py: a model with pooled features does
 def test_the_model_loads_in_plain_keras(trained):
     folder, _, _ = trained
     code = (
