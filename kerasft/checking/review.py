@@ -20,21 +20,18 @@ from kerasft.checking.features import LabelSuspect, suspects_of
 from kerasft.config.load import load_config
 from kerasft.config.source_names import kind_of
 from kerasft.data.batches import image_batches
-from kerasft.data.scan import refuse_edited_classes
 from kerasft.data.splits import read_rows
 from kerasft.errors import UserError
-from kerasft.evaluation.photo_files import PhotoFile, open_inbox, refuse_no_folder
+from kerasft.evaluation.photo_files import PhotoFile, open_beside, open_inbox
 from kerasft.files import write_atomic
-from kerasft.models import bundle
 from kerasft.models.bundle import Bundle, score_with
-from kerasft.models.target import prepare_for
 from kerasft.novelty import known
 from kerasft.novelty.choice import choose, farthest
 from kerasft.novelty.known import Known
 from kerasft.progress import Progress, silent
 from kerasft.reports.review_page import write_review
 from kerasft.results import Result
-from kerasft.run import Run, model_file, open_run
+from kerasft.run import Run
 from kerasft.sources.find import find_photos
 from kerasft.text import count, printable
 
@@ -120,15 +117,11 @@ def review_run(
     """
     if not 1 <= n <= MOST:
         raise UserError(f"n: expected 1 to {MOST}, got {n}.", exit_code=2)
-    of_run, folder = open_run(Path(path)), Path(inbox)
-    refuse_no_folder(folder)
+    folder = Path(inbox)
+    of_run, opened, seen = open_beside(path, folder)
     if not os.access(folder, os.W_OK):
         raise UserError(f"{folder} can't be written to. A table and a page have to be.")
-    model = model_file(of_run)
-    prepare_for(path)
-    opened = bundle.load(model)
-    refuse_edited_classes(of_run, opened.class_names)
-    seen = known.load_beside(of_run.known_path, opened)
+    _refuse_inside(of_run, folder)
     photos = read_rows(of_run.splits_path, len(opened.class_names))
     of_the_run = {one for row in photos for one in (row[3], row[5]) if one}
 
@@ -175,6 +168,18 @@ def review_run(
         suspects=suspects,
         unchecked=unchecked,
     )
+
+
+def _refuse_inside(of_run: Run, folder: Path) -> None:
+    """Refuses an inbox among the photos of the run, where it would count as a class."""
+    data, places = load_config(of_run.config_path).data, folder.resolve()
+    for one in (data.source, *data.added):
+        if kind_of(one) == "folder" and Path(one).resolve() in (places, *places.parents):
+            raise UserError(
+                f"{folder} lies in {one}, whose photos the run has: an inbox there would count as "
+                "a class. Move it out of that folder.",
+                exit_code=2,
+            )
 
 
 def _root(of_run: Run) -> Path | None:

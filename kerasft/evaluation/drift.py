@@ -12,16 +12,13 @@ from pathlib import Path
 
 import numpy as np
 
-from kerasft import run
 from kerasft.backbones.compatibility import weights_of
 from kerasft.config.load import load_config
 from kerasft.data.batches import image_batches
-from kerasft.data.scan import refuse_edited_classes
 from kerasft.data.splits import read_rows
 from kerasft.errors import UserError
-from kerasft.evaluation.photo_files import Inbox, PhotoFile, open_inbox, refuse_no_folder
-from kerasft.models.bundle import Bundle, load, score_with
-from kerasft.models.target import prepare_for
+from kerasft.evaluation.photo_files import Inbox, PhotoFile, open_beside, open_inbox
+from kerasft.models.bundle import Bundle, score_with
 from kerasft.novelty import known
 from kerasft.novelty.known import Known
 from kerasft.novelty.shift import (
@@ -155,13 +152,8 @@ def drift_run(path: str | Path, inbox: str | Path, *, progress: Progress = silen
         UserError: no such folder, or a file (exit code 2); no photos, or fewer than 10 that are no
             copies; not a run, one without a model or without known photos, or with fewer than 10.
     """
-    of_run, folder = run.open_run(Path(path)), Path(inbox)
-    refuse_no_folder(folder)
-    model = run.model_file(of_run)
-    prepare_for(path)
-    opened = load(model)
-    refuse_edited_classes(of_run, opened.class_names)
-    seen = known.load_beside(of_run.known_path, opened)
+    folder = Path(inbox)
+    of_run, opened, seen = open_beside(path, folder)
     reference, training = _reference(of_run, seen, len(opened.class_names))
     assert seen is not None
     _warn_of_fitted_base(of_run)

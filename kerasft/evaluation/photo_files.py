@@ -1,4 +1,7 @@
-"""Photos that somebody names as files and folders: searched for, read once, and checked."""
+"""Photos that somebody names as files and folders: searched for, read once, and checked.
+
+New photos in a folder are looked at beside a run, see `open_beside`.
+"""
 
 import logging
 import stat
@@ -8,12 +11,18 @@ from pathlib import Path
 
 from kerasft.data.checks import tell_pages
 from kerasft.data.files import examine, for_each_file
+from kerasft.data.scan import refuse_edited_classes
 from kerasft.errors import UserError
+from kerasft.models.bundle import Bundle, load
+from kerasft.models.target import prepare_for
+from kerasft.novelty import known
+from kerasft.novelty.known import Known
 from kerasft.pixels.convert import MULTI_PAGE
 from kerasft.pixels.images import is_image_content
 from kerasft.pixels.measure import Picture
 from kerasft.progress import Progress
 from kerasft.results import Result
+from kerasft.run import Run, model_file, open_run
 from kerasft.sources.folders import is_image_name, walk
 from kerasft.text import count, in_line, printable
 
@@ -48,7 +57,7 @@ class Inbox:
     errors: tuple[PhotoFile, ...]
 
 
-def open_inbox(folder: Path, known: Collection[str], progress: Progress) -> Inbox:
+def open_inbox(folder: Path, digests: Collection[str], progress: Progress) -> Inbox:
     """Searches a folder of new photos, and divides them into those that count and others.
 
     Copies are known photos, and all but the first of equal new ones. Photos that were compressed
@@ -57,13 +66,12 @@ def open_inbox(folder: Path, known: Collection[str], progress: Progress) -> Inbo
 
     Args:
         folder: the folder; those in it are searched, too.
-        known: digests of files and pixels of the photos that are known.
+        digests: digests of files and pixels of the photos that are known.
         progress: receiver of events of stage "images", as files are read.
 
     Raises:
-        UserError: no such folder, or a file (exit code 2); no photo in it can be read.
+        UserError: no photo in it can be read.
     """
-    refuse_no_folder(folder)
     found = examine_photos(folder, progress)
     errors = tuple(PhotoFile(printable(p.file), p.error) for p, _ in found if p.error)
     good = [(photo.file, fact) for photo, fact in found if not photo.error]
@@ -72,7 +80,7 @@ def open_inbox(folder: Path, known: Collection[str], progress: Progress) -> Inbo
         raise UserError(f"{folder}: no photo in it can be read. Expected images.{listed}")
     fresh: list[str] = []
     copies: list[str] = []
-    before = set(known)
+    before = set(digests)
     for file, fact in good:
         same = before & {fact.digest, fact.pixels}
         (copies if same else fresh).append(file)
@@ -80,7 +88,27 @@ def open_inbox(folder: Path, known: Collection[str], progress: Progress) -> Inbo
     return Inbox(tuple(fresh), tuple(copies), errors)
 
 
-def refuse_no_folder(folder: Path) -> None:
+def open_beside(path: str | Path, inbox: Path) -> tuple[Run, Bundle, Known | None]:
+    """Opens a run to look at a folder of new photos: the run, its model, and its known photos.
+
+    Args:
+        path: run directory.
+        inbox: the folder.
+
+    Raises:
+        UserError: no such folder, or a file (exit code 2); not a run, or one without a model, or
+            whose files do not belong together.
+    """
+    of_run = open_run(Path(path))
+    _refuse_no_folder(inbox)
+    model = model_file(of_run)
+    prepare_for(path)
+    opened = load(model)
+    refuse_edited_classes(of_run, opened.class_names)
+    return of_run, opened, known.load_beside(of_run.known_path, opened)
+
+
+def _refuse_no_folder(folder: Path) -> None:
     """Refuses what is no folder of photos; raises UserError with exit code 2."""
     if not folder.is_dir():
         what = "is a file" if folder.exists() else "no such folder"

@@ -250,6 +250,17 @@ def test_a_photo_whose_name_no_table_can_hold_is_told(run, inbox):
     )
 
 
+def test_an_inbox_among_the_photos_of_the_run_is_refused(run, inbox):
+    inside = run.parent / "photos" / "inbox"
+    shutil.copytree(inbox, inside)
+    try:
+        with pytest.raises(UserError, match=r"inbox lies in .*photos, whose photos the run has"):
+            review_run(run, inside)
+        assert not list(inside.glob("review*"))
+    finally:
+        shutil.rmtree(inside)
+
+
 def test_an_inbox_whose_photos_all_have_labels_is_refused(run, inbox):
     for path in sorted(inbox.rglob("*.*"))[3:]:
         path.unlink()
