@@ -130,9 +130,7 @@ def find_rate(
             )
         index = 0 if from_start else len(context.config.phases) - 1
         rates, losses, before = _range_test(context, index, net, steps)
-        changes = losses - before
-        # Dropout is off where the untouched weights are measured, which shifts all changes alike.
-        changes -= np.median(changes[: max(1, len(changes) // 5)])
+        changes = losses - before - _shift(losses - before)
         smoothed = _smoothed(changes)
         suggested = suggest(rates, smoothed, first=float(before.mean()))
         phase = trained(context.config.phases[index])
@@ -203,16 +201,27 @@ def _range_test(
         live.reset_metrics()
         context.progress(Event("check", done, 2 * steps, figures={"what": "rates"}))
     first, mean, losses = float(np.mean(before)), 0.0, []
+    changes: list[float] = []
     for done, batch in enumerate(feed(), start=1):
         losses.append(_loss(live.train_on_batch(*batch)))
         live.reset_metrics()
         context.progress(Event("check", steps + done, 2 * steps, figures={"what": "rates"}))
-        mean = 0.8 * mean + 0.2 * (losses[-1] - before[done - 1])
-        if not mean < TOO_FAR * first:  # true for NaN too
+        changes.append(losses[-1] - before[done - 1])
+        shift = float(np.median(changes[: steps // 5]))
+        mean = 0.8 * mean + 0.2 * (changes[-1] - shift)
+        if not mean < TOO_FAR * (first + max(0.0, shift)):  # true for NaN too
             break
     finite = [loss for loss in losses if math.isfinite(loss)]
     t = len(finite)
     return _rates(steps)[:t], np.array(finite), np.array(before[:t])
+
+
+def _shift(changes: Sequence[float] | np.ndarray) -> float:
+    """Returns what all changes of the loss have in common, from those at the lowest rates.
+
+    Dropout is off where the untouched weights are measured, which shifts all changes alike.
+    """
+    return float(np.median(changes[: max(1, len(changes) // 5)]))
 
 
 class _Rising:

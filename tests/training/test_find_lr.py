@@ -18,8 +18,7 @@ SMALL = {"phases.-1.blocks": 1, "phases.-1.batch_size": 8}
 
 @pytest.fixture(scope="module")
 def trained(tiny_backbone, tmp_path_factory):
-    # Without a quarter of four features the loss is so high at once that the search would end.
-    return train_head(tmp_path_factory.mktemp("find-lr"), "head.dropout=0.0")
+    return train_head(tmp_path_factory.mktemp("find-lr"), "head.dropout=0.5")
 
 
 def contents(folder):
@@ -58,6 +57,12 @@ def test_the_run_gets_a_plot_and_a_table_and_stays_what_it_is_otherwise(trained)
     assert (result["phase"], result["blocks"], result["from_start"]) == ("unfreeze", 1, False)
     again = find_rate(run, flags=SMALL, steps=24).to_json()
     assert again == result
+
+
+def test_dropout_of_which_the_untouched_loss_is_free_does_not_end_the_search(trained):
+    found = find_rate(trained.copy("dropout"), flags=SMALL, steps=24)
+    assert len(found.rates) > 12  # rates up to 1e-3 have been tried, in spite of the higher loss
+    assert np.median((found.losses - found.losses[0])[:5]) < 2  # the control: nothing has risen
 
 
 def test_a_head_that_has_learned_nothing_yet_gets_a_rate_that_trains_it(trained):
