@@ -49,6 +49,9 @@ def main() -> None:
     parser.add_argument("--backbone", default="MobileNetV2")
     parser.add_argument("--seeds", type=int, default=5, help="how many")
     parser.add_argument("--work", type=Path, required=True, help="folder for runs and the cache")
+    parser.add_argument(
+        "--accuracy-alone", action="store_true", help="one cache for all seeds, without 'at once'"
+    )
     arguments = parser.parse_args()
     names = sorted(path.name for path in arguments.data.iterdir() if path.is_dir())
     if len(names) != 5:
@@ -68,42 +71,44 @@ def main() -> None:
 
 
 def bench(arguments: argparse.Namespace, names: list[str], work: Path, seed: int) -> dict[str, Any]:
-    """Runs all three programs with one seed; returns their figures."""
-    for name in ("a", "b", "c", "g", "cache", "empty"):  # a seed finds nothing of another one
+    """Runs the programs with one seed; returns their figures."""
+    caches = () if arguments.accuracy_alone else ("cache", "empty")
+    for name in ("a", "b", "c", "g", *caches):  # a seed finds nothing of another one
         shutil.rmtree(work / name, ignore_errors=True)
     merged = f"{names[1]},{names[3]}=both"
-    classes = {names[0]: "renamed", names[1]: "both", names[3]: "both"}
-    mapped = ", ".join(f'"{label}" = "{name}"' for label, name in classes.items())
     common = ["--backbone", arguments.backbone, "--seed", str(seed), "--set", "report=false"]
-    first = run(
-        "train", str(work / "first"), *common, "--run", str(work / "a"), cache=work / "cache"
-    )
+    done = {
+        "first": run(
+            "train", str(work / "first"), *common, "--run", str(work / "a"), cache=work / "cache"
+        )
+    }
     asked = ("--add", str(work / "second"), "--rename", f"{names[0]}=renamed", "--merge", merged)
-    update, gone = (
-        run("update", str(work / "a"), *asked, *how, cache=work / "cache")
-        for how in (("--run", str(work / "b")), ("--run", str(work / "g"), "--photos-gone"))
-    )
-    at_once = run(
-        *("train", str(work / "first"), *common, "--run", str(work / "c")),
-        *("--set", f'data.added=["{work}/second"]', "--set", f"data.classes={{{mapped}}}"),
-        *("--set", f"data.splits_from={work}/b"),
-        cache=work / "empty",
-    )
-    effect = update.answer["effect"]
+    for name, how in (("update", ("b",)), ("gone", ("g", "--photos-gone"))):
+        folder, *flags = how
+        done[name] = run(
+            *("update", str(work / "a"), *asked, "--run", str(work / folder), *flags),
+            cache=work / "cache",
+        )
+    if not arguments.accuracy_alone:
+        classes = {names[0]: "renamed", names[1]: "both", names[3]: "both"}
+        mapped = ", ".join(f'"{label}" = "{name}"' for label, name in classes.items())
+        done["at once"] = run(
+            *("train", str(work / "first"), *common, "--run", str(work / "c")),
+            *("--set", f'data.added=["{work}/second"]', "--set", f"data.classes={{{mapped}}}"),
+            *("--set", f"data.splits_from={work}/b"),
+            cache=work / "empty",
+        )
+    updated = {name: done[name].answer for name in ("update", "gone")}
+    accuracy = {name: answer["run"]["test"]["accuracy"] for name, answer in updated.items()}
+    if "at once" in done:
+        accuracy["at once"] = done["at once"].answer["test"]["accuracy"]
+    effects = {name: answer["effect"] for name, answer in updated.items()}
     return {
-        "update": update.answer["run"]["test"]["accuracy"],
-        "gone": gone.answer["run"]["test"]["accuracy"],
-        "at once": at_once.answer["test"]["accuracy"],
-        "old before": effect["before"] / effect["n"],
-        "old after": effect["after"] / effect["n"],
-        "old, gone": gone.answer["effect"]["after"] / gone.answer["effect"]["n"],
-        "rows, first": first.rows,
-        "rows, update": update.rows,
-        "rows, at once": at_once.rows,
-        "s, first": first.seconds,
-        "s, update": update.seconds,
-        "s, gone": gone.seconds,
-        "s, at once": at_once.seconds,
+        **accuracy,
+        "old before": effects["update"]["before"] / effects["update"]["n"],
+        **{f"old, {name}": one["after"] / one["n"] for name, one in effects.items()},
+        **{f"rows, {name}": one.rows for name, one in done.items()},
+        **{f"s, {name}": one.seconds for name, one in done.items()},
     }
 
 
@@ -141,9 +146,11 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
         for mine, other in (
             ("update", "at once"),
             ("gone", "update"),
-            ("old after", "old before"),
-            ("old, gone", "old after"),
+            ("old, update", "old before"),
+            ("old, gone", "old, update"),
         ):
+            if not {mine, other} <= set(names):
+                continue
             points = interval([100 * (row[mine] - row[other]) for row in rows])
             lines.append(f"\n{mine} - {other}: {points} points.")
     return "\n".join(lines)
