@@ -47,6 +47,9 @@ fi
 
 echo "Installing kerasft and what it needs into .venv (some minutes the first time) ..." >&2
 rm -f "$stamp"
-.venv/bin/python -m pip install --quiet --disable-pip-version-check \
+# Of 14,500 files the tests import some thousand, and Python compiles these when it does: compiling
+# all of them takes a minute of the installation.
+case $extra in dev*) compile=--no-compile ;; *) compile=--compile ;; esac
+.venv/bin/python -m pip install --quiet --disable-pip-version-check "$compile" \
     --constraint scripts/constraints.txt --editable ".${extra:+[$extra]}" >&2
 echo "$sources in $PWD ${extra:-}" >"$stamp"
