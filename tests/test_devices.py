@@ -88,6 +88,7 @@ def test_a_gpu_that_is_not_there_is_refused():
         prepare("gpu:7")
 
 
+@pytest.mark.slow
 def test_jax_takes_all_processors_and_its_memory_as_it_needs_it():
     code = (
         "print(prepare('auto', threads=1).to_json())\nimport jax, os\n"

@@ -115,7 +115,7 @@ def within_chance(values, truth):
 def test_on_guesses_the_corrected_accuracy_is_that_of_chance_and_the_chosen_one_is_not():
     random = np.random.default_rng(0)
     ways, winners, flattered = [], [], []
-    for _ in range(30):
+    for _ in range(15):
         entries = []
         for number, way in enumerate(("linear", "fc", "unfreeze")):
             losses = random.normal(2.3, 0.3, (20 * (number + 1), 40))

@@ -11,17 +11,18 @@ from kerasft.confidence import Abstention
 from kerasft.errors import UserError
 from kerasft.evaluation.evaluate import evaluate_run
 from kerasft.export.facts import ExportFacts, write_facts
-from kerasft.export.savedmodel import write
+from kerasft.export.formats import EXPORTERS
 from kerasft.models import bundle
 from kerasft.models.bundle import Bundle
 from kerasft.models.tta import with_temperature
 
 
-def put(opened, folder):
-    """Writes a SavedModel without its proof."""
+def put(opened, folder, format="keras"):
+    """Writes an export without its proof."""
     folder.mkdir(parents=True)
-    write_facts(folder, ExportFacts.of(opened, "saved-model"))
-    write(opened, folder)
+    facts = ExportFacts.of(opened, format)
+    write_facts(folder, facts)
+    EXPORTERS[format].write(opened, folder, facts, None)
     return folder
 
 
@@ -34,7 +35,8 @@ def made(tmp_path_factory):
     at = Abstention(0.9, 0.5, 0.5, 0.95, 0.91, 60)
     warm = Bundle(with_temperature(opened.model, 2.0), NAMES, opened.rule, at)
     bundle.save(warm, run / "model.keras")
-    put(warm, run / "export" / "1")
+    put(warm, run / "export" / "1", "saved-model")
+    put(warm, run / "export-keras" / "1")  # opened in a tenth of the time
     return folder
 
 
@@ -49,7 +51,7 @@ def test_an_export_in_its_run_gets_the_figures_of_the_run(made):
 
 def test_a_test_split_that_an_export_is_measured_on_is_counted(made):
     before = json.loads((made / "run/run.json").read_text())["test_scored"]
-    evaluate_run(made / "run/export/1")
+    evaluate_run(made / "run/export-keras/1")
     assert json.loads((made / "run/run.json").read_text())["test_scored"] == before + 1
 
 
@@ -61,7 +63,7 @@ def test_another_model_in_the_export_gets_other_figures(made):
 
 
 def test_an_export_without_a_run_needs_photos_and_takes_them(made, tmp_path):
-    alone = shutil.copytree(made / "run/export/1", tmp_path / "served")
+    alone = shutil.copytree(made / "run/export-keras/1", tmp_path / "served")
     with pytest.raises(UserError, match=r"served: is not a run, so it has no photos of its own"):
         evaluate_run(alone)
     found = evaluate_run(alone, data=made / "photos")
@@ -70,7 +72,7 @@ def test_an_export_without_a_run_needs_photos_and_takes_them(made, tmp_path):
 
 
 def test_an_export_that_does_not_say_what_it_takes_is_refused(made, tmp_path):
-    alone = shutil.copytree(made / "run/export/1", tmp_path / "served")
+    alone = shutil.copytree(made / "run/export-keras/1", tmp_path / "served")
     (alone / "kerasft.json").write_text('{"kerasft": 1}')
     with pytest.raises(UserError, match=r"kerasft\.json: is damaged .* Export again\."):
         evaluate_run(alone, data=made / "photos")

@@ -262,18 +262,23 @@ def test_the_next_export_has_the_next_number_and_takes_its_rule_of_resizing(tmp_
     assert sorted(os.listdir(to)) == ["10", "9", "notes"]
 
 
+@pytest.mark.parametrize("format", ["keras", pytest.param("saved-model", marks=pytest.mark.slow)])
 def test_an_export_with_red_and_blue_swapped_is_refused_and_leaves_nothing_behind(
-    trained, exported, monkeypatch
+    trained, exported, monkeypatch, format
 ):
-    def write_swapped(opened, folder, facts, calibration):
-        write_savedmodel(swapped(opened), folder)
+    row = EXPORTERS[format]  # a file of Keras decodes no images, so its proof takes a third
 
-    row = replace(EXPORTERS["saved-model"], write=write_swapped)
-    monkeypatch.setitem(EXPORTERS, "saved-model", row)
+    def write_swapped(opened, folder, facts, calibration):
+        row.write(swapped(opened), folder, facts, calibration)
+
+    monkeypatch.setitem(EXPORTERS, format, replace(row, write=write_swapped))
     with pytest.raises(UserError, match=r"scores of 17 images differ by up to 0\.\d+") as caught:
-        export_run(trained)
+        export_run(
+            trained, to=trained / "export" if format == "saved-model" else None, format=format
+        )
     assert caught.value.exit_code == 1
     assert os.listdir(trained / "export") == ["1"]  # the control: it agreed
+    assert not (trained / "export-keras").exists()
 
 
 def test_an_export_below_the_asked_for_accuracy_is_refused(exported):

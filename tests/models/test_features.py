@@ -93,7 +93,9 @@ def test_features_are_what_enters_the_blocks_that_are_left_out(leave_out, layer)
     assert not [layer.name for layer in pooled.layers if layer.name.startswith("block_2")]
 
 
-@pytest.mark.parametrize("leave_out", [1, 2, 4, 5])
+@pytest.mark.parametrize(
+    "leave_out", [1, 5, *(pytest.param(one, marks=pytest.mark.slow) for one in (2, 4))]
+)
 def test_of_two_tensors_that_enter_a_cell_both_are_taken(leave_out):
     whole = load("Cells")
     entering = list_blocks(whole, CELLS)[leave_out - 1].inputs

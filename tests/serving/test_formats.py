@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from encoded import PHOTO, blocks, encode
+from served import exported_run, open_once
 from small_run import NAMES, small_bundle
 
 from kerasft.export.facts import ExportFacts, write_facts
@@ -31,8 +32,11 @@ def served(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def reference(served):
-    return served("saved-model").signatures["serving_default"].compute(FILES)
+def reference(tmp_path_factory):
+    """The answers of the SavedModel of the same small model."""
+    version = exported_run(tmp_path_factory.mktemp("served")) / "export" / "1"
+    model = open_once(EXPORTERS["saved-model"], version)
+    return model.signatures["serving_default"].compute(FILES)
 
 
 @pytest.mark.parametrize("format", [name for name in EXPORTERS if name != "saved-model"])

@@ -4,6 +4,7 @@ Real exports are swapped under load, and damaged. What is done in which order do
 what is loaded, so there a version is a file with a word in it.
 """
 
+import functools
 import json
 import shutil
 import threading
@@ -35,17 +36,20 @@ def trained(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def made(trained):
-    """Two versions, each with other scores: copies of them are what the tests serve."""
-    folders = {}
-    for number in (1, 2):
+    """Makes a version with the scores of its number: copies of it are what the tests serve."""
+
+    @functools.cache
+    def made(number):
         one = bundle.load(trained / "model.keras")
         head = one.model.get_layer("logits")
         weights, bias = head.get_weights()
         head.set_weights([weights / number, bias])
-        folders[number] = trained.parent / f"made-{number}"
-        write_savedmodel(one, folders[number])
-    keras.backend.clear_session()
-    return folders
+        folder = trained.parent / f"made-{number}"
+        write_savedmodel(one, folder)
+        keras.backend.clear_session()
+        return folder
+
+    return made
 
 
 @pytest.fixture
@@ -55,10 +59,10 @@ def folder(tmp_path):
     return folder
 
 
-def put(made, number, folder):
+def put(made, number, folder, scores=1):
     """Puts a version into a folder as `kerasft export` does: whole or not at all."""
     part = folder / ".part"
-    shutil.copytree(made[number], part)
+    shutil.copytree(made(scores), part)
     part.rename(folder / str(number))
 
 
@@ -127,7 +131,7 @@ def test_a_new_version_takes_over_under_load_and_no_request_is_lost(made, folder
         for thread in threads:
             thread.start()
         until(lambda: len(got) > 20)
-        put(made, 2, folder)
+        put(made, 2, folder, scores=2)
         until(lambda: 2 in states(server.url) and states(server.url)[2][0] == "AVAILABLE")
         swapped = len(got)
         until(lambda: len(got) > swapped + 20)

@@ -1,9 +1,11 @@
 """What test_compiled.py compares: the compiled engine and whole epochs, with Keras on JAX.
 
     KERAS_BACKEND=jax python tests/support/compiled_on_jax.py FOLDER
+    KERAS_BACKEND=jax python tests/support/compiled_on_jax.py FOLDER more
     KERAS_BACKEND=jax python tests/support/compiled_on_jax.py FOLDER runs
 
-Prints one line of JSON. FOLDER holds `photos`, on which the second form trains whole runs.
+Prints one line of JSON. The second form goes on with more cases of the first. FOLDER holds
+`photos`, on which the third form trains whole runs.
 """
 
 import json
@@ -80,10 +82,10 @@ def compute() -> dict[str, Any]:
     }
 
 
-def fits() -> dict[str, list]:
+def fits(*scales: float) -> dict[str, list]:
     """Says of which scales of the features float16 holds them, as the CPU's rule and this one."""
     found = {}
-    for scale in (1.0, 1e6, 1e-3, 3e-5, 5e-6, 1e-30, 0.0):
+    for scale in scales:
         engine = engines.build(prefix_of(scale), "compiled", "float32", 32)
         ((_, (ours, _)),) = list(engine.over([PIXELS], "float16"))
         theirs = store.as_stored(engine(PIXELS)[0], "float16")
@@ -93,8 +95,19 @@ def fits() -> dict[str, list]:
     return found
 
 
-def train_epochs() -> dict[str, Any]:
-    """Trains a suffix from batches and by whole epochs: with views, mixup, weights and norms."""
+KINDS: dict[str, tuple[bool, np.ndarray | None]] = {  # mixup, weights of the classes
+    "plain": (False, None),
+    "all": (True, np.array([0.5, 2.0])),
+    "norms": (False, None),
+}
+
+
+def train_epochs(*names: str) -> dict[str, Any]:
+    """Trains a suffix from batches and by whole epochs: with views, mixup, weights and norms.
+
+    Args:
+        names: keys of KINDS.
+    """
     rng = np.random.default_rng(0)
     count = 37  # four batches of 8, and a rest of 5
     cut = split(tiny_model(), 1, TINY)
@@ -102,8 +115,8 @@ def train_epochs() -> dict[str, Any]:
     views = [rng.normal(0, 1, (count, *suffix.input_shape[1:])).astype("float16") for _ in "ab"]
     labels = rng.integers(0, 2, count)
     found: dict[str, Any] = {}
-    kinds = [("plain", False, None), ("all", True, np.array([0.5, 2.0])), ("norms", False, None)]
-    for name, mix, per_class in kinds:
+    for name in names:
+        mix, per_class = KINDS[name]
         norms = freeze(cut, "train" if name == "norms" else "frozen")
         epochs = [
             Epoch(
@@ -142,6 +155,8 @@ def train_epochs() -> dict[str, Any]:
             "learned": largest(begin, ends[1]),
             "finite": fitted.history[FINITE],
         }
+    if "norms" not in found:
+        return found
     suffix.set_weights(begin)
     for view in views:
         view[epochs[0].rows[17]] = np.nan  # in the third batch of 8
@@ -175,6 +190,12 @@ if __name__ == "__main__":
     os.environ["KERASFT_CACHE"] = str(place / "cache")
     if sys.argv[2:] == ["runs"]:
         answer = run(place)
+    elif sys.argv[2:] == ["more"]:
+        answer = {"fits": fits(1e-3, 3e-5, 1e-30, 0.0), "epochs": train_epochs("plain", "all")}
     else:
-        answer = {"engine": compute(), "fits": fits(), "epochs": train_epochs()}
+        answer = {
+            "engine": compute(),
+            "fits": fits(1.0, 1e6, 5e-6),
+            "epochs": train_epochs("norms"),
+        }
     print(json.dumps(answer))

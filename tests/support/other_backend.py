@@ -1,11 +1,13 @@
 """The program that test_other_backends.py runs in a fresh process, with Keras on JAX or PyTorch.
 
     KERAS_BACKEND=jax python tests/support/other_backend.py FOLDER
+    KERAS_BACKEND=jax python tests/support/other_backend.py FOLDER stop
     KERAS_BACKEND=jax python tests/support/other_backend.py FOLDER export
 
 FOLDER holds `photos` and `begun`, a run that was begun with TensorFlow. Each command prints its
-JSON; the last line holds the log and the error of bfloat16, as JSON. The second form exports the
-run that the first has finished, and predicts with the export: it starts TensorFlow twice.
+JSON; the last line holds the log and the error of bfloat16, as JSON. The second form trains the new
+run of the first again, with an interruption. The third exports the run that the first has finished,
+and predicts with the export: it starts TensorFlow twice.
 """
 
 import json
@@ -113,7 +115,7 @@ if __name__ == "__main__":
     os.environ["KERASFT_CACHE"] = str(place / "cache")
     if sys.argv[2:] == ["export"]:
         export(place)
-        sys.exit()
-    found = {"said": walk(place), "bfloat16": error_of_bfloat16()}
-    train_with_a_stop(place)
-    print(json.dumps(found))
+    elif sys.argv[2:] == ["stop"]:
+        train_with_a_stop(place)
+    else:
+        print(json.dumps({"said": walk(place), "bfloat16": error_of_bfloat16()}))

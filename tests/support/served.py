@@ -41,7 +41,8 @@ def _once(open_version: Callable[..., Any], folder: Path, *arguments: Any) -> An
     return _opened[key]
 
 
-def _open_once(exporter: Exporter, folder: Path) -> Model:
+def open_once(exporter: Exporter, folder: Path) -> Model:
+    """Opens a version as serving does, once for all equal ones."""
     return _once(open_model, folder, exporter, folder)
 
 
@@ -62,7 +63,7 @@ def serving(target: Path, *, opens_anew: bool = False, **options: Any) -> Iterat
     Yields:
         The server that listens.
     """
-    open_version = open_model if opens_anew else _open_once
+    open_version = open_model if opens_anew else open_once
     opening = functools.partial(versions.Versions, open_version=open_version)
     listens, servers, errors = threading.Event(), [], []
 

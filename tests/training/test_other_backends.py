@@ -97,8 +97,10 @@ def test_another_backend_exports_through_tensorflow(elsewhere):
     assert by_model == pytest.approx(by_export, abs=1e-5)
 
 
+@pytest.mark.slow  # on TensorFlow: test_train.py
 def test_an_interrupted_run_goes_on_to_the_same_bits(elsewhere):
-    _, folder, _, _ = elsewhere
+    backend, folder, _, _ = elsewhere
+    in_fresh_process(backend, folder, "stop")
     own, stopped = (open_run(folder / name) for name in ("own", "stopped"))
     assert stopped.metrics_path.read_bytes() == own.metrics_path.read_bytes()
     digests = [[digest for _, digest in weights(run.path)] for run in (own, stopped)]
