@@ -68,7 +68,8 @@ def write_from_sums(old: Run, new_run: Run, gone: Gone, progress: Progress) -> R
     made = _solve(old, gone, before, progress)
     labels = {split: gone.photos.labels[gone.photos.indices(split)] for split in HELD_OUT}
     names, photos = gone.photos.class_names, gone.photos
-    logits = {name: _logits(made, gone, name) for name in HELD_OUT}
+    rows = {"validation": made.memory.validation, "test": made.memory.test}
+    logits = {name: _logits(made.model, gone, rows[name]) for name in HELD_OUT}
     validation = Figures.by_class(logits["validation"], labels["validation"], names)
     calibration, model = None, made.model
     if gone.config.calibrate:
@@ -118,6 +119,7 @@ class _Made:
     memory: Memory
     known: Known | None
     solved: Discriminant | None = None
+    train: Figures | None = None  # on the new training photos
 
 
 def _solve(old: Run, gone: Gone, before: Bundle, progress: Progress) -> _Made:
@@ -142,9 +144,8 @@ def _solve(old: Run, gone: Gone, before: Bundle, progress: Progress) -> _Made:
         whole = with_sums(before.model, classes, len(number))
         return _Made(whole, memory, seen)
     features, pretrained = _computed(gone, before, own, seen, progress)
-    new_sums = Sums.of(
-        [(features["train"], gone.new.labels[gone.new.indices("train")])], len(number)
-    )
+    new_labels = gone.new.labels[gone.new.indices("train")]
+    new_sums = Sums.of([(features["train"], new_labels)], len(number))
     memory = Memory(
         memory.sums.plus(new_sums),
         np.concatenate([memory.validation, features["validation"]]),
@@ -159,7 +160,8 @@ def _solve(old: Run, gone: Gone, before: Bundle, progress: Progress) -> _Made:
     if seen is not None:
         rows_known = np.concatenate([seen.features, unit(pretrained).astype(np.float16)])
         seen = replace(seen, features=rows_known) if len(rows_known) <= MOST else None
-    return _Made(whole, memory, seen, solution)
+    fitted = Figures.of(_logits(whole, gone, features["train"]), new_labels)
+    return _Made(whole, memory, seen, solution, fitted)
 
 
 def _kept(rows: Sequence[Sequence[str]], split: str, classes: Sequence[int]) -> np.ndarray:
@@ -194,10 +196,9 @@ def _computed(
     return features, pretrained
 
 
-def _logits(made: _Made, gone: Gone, split: str) -> np.ndarray:
-    """Computes the logits of the photos of a split, from their features: [N,K]."""
-    rows = made.memory.validation if split == "validation" else made.memory.test
-    head = Net.of(made.model, gone.config.model.backbone).cut(0).suffix
+def _logits(model: keras.Model, gone: Gone, rows: np.ndarray) -> np.ndarray:
+    """Computes logits [N,K] from features [N,F]."""
+    head = Net.of(model, gone.config.model.backbone).cut(0).suffix
     batches = (rows[start : start + 32] for start in range(0, len(rows), 32))
     return np.asarray(bundle.compute(head, batches))
 
@@ -213,7 +214,7 @@ def _phases(
 ) -> tuple[Config, tuple[PhaseResult, ...]]:
     """Returns the config and results of the phases: a solved one, or those of the old run."""
     best = max(i for i, phase in enumerate(record.phases) if phase.improved)
-    if made.solved is None:
+    if made.solved is None or made.train is None:
         of_old = tuple(
             replace(
                 phase,
@@ -237,7 +238,10 @@ def _phases(
             for shrinkage, loss in made.solved.tried
         ),
         score="log loss on validation",
-        notes=("Solved from the sums of photos that are gone, and from new photos.",),
+        notes=(
+            "Solved from the sums of photos that are gone, and from new photos. The figures on "
+            "training are of the new ones alone.",
+        ),
     )
     head = PhaseResult(
         name=first.name,
@@ -247,8 +251,8 @@ def _phases(
         seconds=seconds,
         improved=True,
         validation=validation,
-        train_loss=validation.loss,
-        train_accuracy=validation.accuracy,
+        train_loss=made.train.loss,
+        train_accuracy=made.train.accuracy,
         val_loss=validation.loss,
         val_accuracy=validation.accuracy,
         calibration=calibration,

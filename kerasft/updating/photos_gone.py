@@ -25,6 +25,7 @@ from kerasft.progress import Progress
 from kerasft.record import RunRecord
 from kerasft.run import Run
 from kerasft.sources.find import list_labels
+from kerasft.text import in_line
 from kerasft.updating.asked import Asked, classes_of, new_labels, table_of
 from kerasft.updating.changes import photos_of
 
@@ -181,6 +182,14 @@ def _together(
         for group, split in zip(_or_none(new.groups, new), new.splits.tolist(), strict=True)
     ]
     new = replace(new, splits=np.array(splits, scan.SPLIT_TYPE))
+    labels = new.labels.tolist()
+    learned = {label for label, split in zip(labels, splits, strict=True) if split == "train"}
+    learned |= set(gone.labels[gone.splits == "train"].tolist()) if learned else set()
+    if lost := [class_names[label] for label in sorted(set(labels) - learned)]:
+        raise UserError(
+            f"{in_line(lost, 10)}: no new photo can be for training, because all are in groups of "
+            f"which {old.path} has photos in validation or test. Add photos of other groups."
+        )
     taken = set(gone.paths)
     return replace(
         gone,

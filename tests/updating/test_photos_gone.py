@@ -257,3 +257,23 @@ def test_a_config_leads_to_it_again_once_the_photos_are_back(made, longer):
     assert config.data.added == (str(made / "new"),)
     assert json.loads((longer[0] / "run.json").read_text())["status"] == "finished"
     assert FLAGS["model.backbone"] == config.model.backbone
+
+
+def test_new_photos_of_groups_that_were_held_out_teach_nothing(tmp_path):
+    draw_photos(tmp_path / "photos")
+    draw_photos(tmp_path / "new", ("circle", "zebra"), per_class=4, seed=1)
+
+    def table(folder, groups=()):
+        lines = ["path,label,group"]
+        for number, photo in enumerate(sorted((tmp_path / folder).rglob("*.*g"))):
+            name = groups[number % len(groups)] if groups else f"g{number}"
+            lines.append(f"{photo.relative_to(tmp_path / folder)},{photo.parent.name},{name}")
+        (tmp_path / folder / "list.csv").write_text("\n".join(lines) + "\n")
+        return tmp_path / folder / "list.csv"
+
+    train_run(small(table("photos")), tmp_path / "old")
+    held = [row[4] for row in rows(tmp_path / "old", 3) if row[2] != "train"][:3]
+    asked = gone(table("new", held))
+    said = message_of(update_run, tmp_path / "old", tmp_path / "run", asked)
+    assert "circle, zebra: no new photo can be for training, because all are in groups" in said
+    assert not (tmp_path / "run").exists()
