@@ -35,35 +35,57 @@ with importing():  # almost every file needs it, and what it leaves to collect s
 
 # Files that take 10 seconds or more, the longest first (`pytest --durations=0`).
 LONG = [
-    "test_compare",
-    "test_train",
     "test_savedmodel",
-    "test_weights",
+    "test_train",
+    "test_temperature",
     "test_other_backends",
-    "test_solved",
     "test_prefix_pass",
-    "test_compiled",
-    "test_parity",
-    "test_page_in_browser",
-    "test_ended",
-    "test_input_rule",
-    "test_step_precision",
-    "test_versions",
-    "test_litert",
-    "test_command",
-    "test_use",
-    "test_page_routes",
-    "test_onnx",
-    "test_public_api",
-    "test_new_rows",
-    "test_build",
-    "test_phase",
-    "test_caffe",
-    "test_commands",
+    "test_weights",
+    "test_compare",
     "test_fit",
+    "test_ended",
+    "test_solved",
+    "test_build",
+    "test_use",
+    "test_command",
+    "test_commands",
+    "test_page_in_browser",
+    "test_rates",
+    "test_phase",
+    "test_compiled",
+    "test_step_precision",
+    "test_check",
+    "test_explain",
+    "test_features",
+    "test_page_routes",
+    "test_predict",
+    "test_images",
+    "test_public_api",
+    "test_caffe",
+    "test_known",
+    "test_find_lr",
+    "test_devices",
+    "test_old_runs",
+    "test_litert",
     "test_without_tensorflow",
-    "test_recipes",
+    "test_every_net",
+    "test_several_nets",
+    "test_head_start",
+    "test_input_rule",
+    "test_cells",
+    "test_kinds_of_source",
+    "test_solver",
+    "test_bench_two_phase",
+    "test_batches",
+    "test_depths",
 ]
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Lets TensorFlow not warn of what the fixture `eagerly` does."""
+    config.addinivalue_line(
+        "filterwarnings", "ignore:Even though the `tf.config.experimental_run:UserWarning"
+    )
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -101,6 +123,20 @@ def tiny_backbone() -> Iterator[None]:
         patch.setitem(BACKBONES, "Tiny", TINY)
         patch.setattr(keras.applications, "Tiny", tiny_constructor, raising=False)
         yield
+
+
+@pytest.fixture(scope="module")
+def eagerly() -> Iterator[None]:
+    """Lets TensorFlow run its functions step by step: to trace them takes a third of a small run.
+
+    It is for tests of what lies around training. test_train.py, test_fit.py, test_phase.py and
+    others train by graphs, as users do.
+    """
+    import tensorflow as tf
+
+    tf.config.run_functions_eagerly(True)
+    yield
+    tf.config.run_functions_eagerly(False)
 
 
 @pytest.fixture

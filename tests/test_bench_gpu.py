@@ -46,6 +46,7 @@ def test_a_quick_run_measures_every_row_and_proves_what_it_computes(tmp_path):
     assert max(map(len, table.splitlines())) <= 110
 
 
+@pytest.mark.slow
 def test_what_has_to_travel_is_listed_and_small():
     printed = run_script("--needs")
     assert re.search(r"^  keras==3\.15", printed, re.MULTILINE)

@@ -16,7 +16,6 @@ POINTS = [  # work, what it is about to do to which file, the how manieth time
     ("train", "half", ".part.splits.csv", 0),
     ("train", "rename", ".npy", 0),
     ("train", "fsync", ".part.run.json", 1),
-    ("pass", "half", ".npy", -1),  # a merged segment, when all rows are there
     ("clear", "remove", ".npy", 0),
 ]
 MORE_POINTS = [  # before they can be ended, a run is trained and each work is done once
@@ -25,6 +24,7 @@ MORE_POINTS = [  # before they can be ended, a run is trained and each work is d
     ("unfreeze", "half", ".part.state-1.npz", 0),
     ("unfreeze", "fsync", ".part.run.json", 1),
     ("unfreeze", "half", ".part.report.html", 0),
+    ("pass", "half", ".npy", -1),  # a merged segment, when all rows are there
     ("clear", "remove", ".json", 0),
 ]
 

@@ -10,6 +10,7 @@ PAGE = """<!doctype html><meta name="viewport" content="width=device-width, init
 @media (max-width: 400px) { body { height: 900px } }</style>"""
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(screenshots.browser() is None, reason="needs Chromium: apt install chromium")
 def test_a_page_is_taken_at_two_widths_light_and_dark(tmp_path):
     (tmp_path / "report.html").write_text(PAGE)

@@ -28,7 +28,7 @@ from kerasft.progress import silent
 from kerasft.run import Run, read_answers, read_record
 from kerasft.training.train import continue_run, train_run
 
-pytestmark = pytest.mark.usefixtures("tiny_backbone", "few_epochs")
+pytestmark = pytest.mark.usefixtures("eagerly", "tiny_backbone", "few_epochs")
 EPOCHS = 6
 FLAGS = {"model.weights": "none", "model.image_size": 32}
 SETS = ("augment.views=2",)

@@ -37,6 +37,7 @@ def folder(assets, tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow  # of bad files of other kinds: test_predict.py, test_savedmodel.py
 def test_a_model_and_its_export_refuse_the_same_files_and_agree_on_the_others(folder, assets):
     ours, served = (
         predict(folder / target, assets / "nasty", top=3) for target in ("run", "served")

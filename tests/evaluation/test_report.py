@@ -34,6 +34,9 @@ from kerasft.reports.run_page import (
 from kerasft.run import Run, read_record
 from kerasft.training.train import train_run
 
+pytestmark = pytest.mark.usefixtures("eagerly")
+
+
 HOSTILE = ("<img src=x onerror=alert(1)>", "a & b \"c\" 'd'", "{{ 7 * 7 }}")
 
 

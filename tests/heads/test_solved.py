@@ -121,6 +121,7 @@ def test_scores_are_the_softmax_of_the_logits(solved, method, k):
     np.testing.assert_allclose(keras.ops.softmax(logits), scores, rtol=0, atol=1e-6)
 
 
+@pytest.mark.slow  # their layers are stock, above; test_bundle.py loads a trained model so
 def test_all_of_them_load_where_kerasft_is_not_imported(solved, tmp_path):
     code = (
         "import sys, keras, numpy as np\n"

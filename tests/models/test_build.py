@@ -62,7 +62,7 @@ def slow(*values):
         slow("ResNet50V2", "conv1_pad", [1.0, 0.0039216, -1.0]),
         slow("Xception", "block1_conv1", [1.0, 0.0039216, -1.0]),
         # torch: (x / 255 - mean) / stddev
-        ("DenseNet121", "conv1_conv", [2.2489083, 0.2051822, -1.8044444]),
+        slow("DenseNet121", "conv1_conv", [2.2489083, 0.2051822, -1.8044444]),
         # none: inside of the application
         ("MobileNetV3Small", "conv", [1.0, 0.0039216, -1.0]),
         ("EfficientNetB0", "stem_conv_pad", [2.2489083, 0.2051822, -1.8044444]),

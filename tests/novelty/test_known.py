@@ -22,7 +22,7 @@ from kerasft.novelty.known import distances, threshold, unit
 from kerasft.run import Run
 from kerasft.training.train import continue_run, train_run
 
-pytestmark = pytest.mark.usefixtures("tiny_backbone")
+pytestmark = pytest.mark.usefixtures("eagerly", "tiny_backbone")
 
 
 @pytest.fixture(scope="module")

@@ -72,13 +72,15 @@ class Trained:
 
 def train_head(folder: Path, *sets: str) -> Trained:
     """Draws photos and trains the first phase on them, or copies what an earlier call has made."""
-    made = _train_head(*sets)
+    import tensorflow as tf  # here, because some processes that use this module have none
+
+    made = _train_head(*sets, eagerly=tf.config.functions_run_eagerly())
     shutil.copytree(made.folder, folder, dirs_exist_ok=True)
     return Trained(folder, {**copy.deepcopy(made.result), "run": str(folder / "head")})
 
 
-@functools.cache
-def _train_head(*sets: str) -> Trained:
+@functools.cache  # the last bits depend on whether functions are traced
+def _train_head(*sets: str, eagerly: bool) -> Trained:
     folder = Path(tempfile.mkdtemp(prefix="kerasft-tiny-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     photos = draw_photos(folder / "photos")

@@ -13,7 +13,7 @@ from kerasft.heads.start import STRENGTHS
 from kerasft.training.find_lr import find_rate
 from kerasft.training.train import continue_run, plan_run, train_run
 
-pytestmark = pytest.mark.usefixtures("tiny_backbone")
+pytestmark = pytest.mark.usefixtures("eagerly", "tiny_backbone")
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,7 @@ from kerasft.training.plan import plan_new
 from kerasft.training.train import plan_run, train_run
 
 CPU = Device("tensorflow", "cpu", "", 2)
-pytestmark = pytest.mark.usefixtures("tiny_backbone")
+pytestmark = pytest.mark.usefixtures("eagerly", "tiny_backbone")
 
 
 @pytest.fixture(scope="module")

@@ -20,7 +20,7 @@ from kerasft.progress import silent
 from kerasft.run import Run, read_record
 from kerasft.training.train import continue_run, train_run
 
-pytestmark = pytest.mark.usefixtures("tiny_backbone")
+pytestmark = pytest.mark.usefixtures("eagerly", "tiny_backbone")
 
 
 def _photos(run, opened):
