@@ -17,7 +17,7 @@ from kerasft.evaluation.report import report_run
 from kerasft.models import bundle
 from kerasft.run import Run, read_metrics, read_record
 
-pytestmark = pytest.mark.usefixtures("tiny_backbone")
+pytestmark = pytest.mark.usefixtures("eagerly", "tiny_backbone")
 
 OLD = Path(__file__).resolve().parent / "old_runs"
 VERSIONS = ("fe3cd76", "858f120")

@@ -16,6 +16,9 @@ from kerasft.run import Run, write_record
 from kerasft.trackers import TensorBoard, Tracked, Tracking, figures_of, flattened, tracking
 from kerasft.training.train import continue_run, train_run
 
+pytestmark = pytest.mark.usefixtures("eagerly")
+
+
 ROWS = [
     {
         "phase": phase,

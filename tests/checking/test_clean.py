@@ -17,7 +17,7 @@ from kerasft.progress import silent
 from kerasft.sources.find import list_photos
 from kerasft.sources.photos import Photo
 
-pytestmark = pytest.mark.usefixtures("tiny_backbone")
+pytestmark = pytest.mark.usefixtures("eagerly", "tiny_backbone")
 TINY = ("--backbone", "Tiny", "--weights", "none", "--image-size", "32")
 
 

@@ -9,7 +9,7 @@ from drawing import draw_photos
 from kerasft.cli.main import main
 from kerasft.compare.ways import WAYS
 
-pytestmark = pytest.mark.usefixtures("tiny_backbone")
+pytestmark = pytest.mark.usefixtures("eagerly", "tiny_backbone")
 
 
 def run(*arguments):

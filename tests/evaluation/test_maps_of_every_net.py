@@ -35,7 +35,7 @@ MAPS = {
     "CaffeNet": (6, 256),
     "AlexNetOWT": (6, 256),
 }
-QUICK = ("MobileNet", "MobileNetV3Small", "AlexNet")  # a second or two; the others are slow
+QUICK = ("MobileNet", "AlexNet")  # a second or two; the others are slow
 
 
 @pytest.fixture(autouse=True)

@@ -20,7 +20,7 @@ from kerasft.models.blocks import list_blocks
 from kerasft.models.build import load
 
 # Built in a second; the other nets have the slow mark, which takes 12 minutes in all.
-QUICK = ("MobileNet", "MobileNetV2", "MobileNetV3Small")
+QUICK = ("MobileNet", "MobileNetV3Small")
 ROWS = [
     pytest.param(name, marks=() if name in QUICK else pytest.mark.slow, id=name)
     for name in BACKBONES

@@ -23,7 +23,7 @@ from kerasft.sources.find import SOURCES, find_photos
 from kerasft.training.train import continue_run, train_run
 from kerasft.unpacked import clear, list_unpacked, photo_folder
 
-pytestmark = pytest.mark.usefixtures("tiny_backbone", "cache")
+pytestmark = pytest.mark.usefixtures("eagerly", "tiny_backbone", "cache")
 
 
 @pytest.fixture(scope="module")

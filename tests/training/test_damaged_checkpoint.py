@@ -13,7 +13,7 @@ from kerasft.errors import UserError
 from kerasft.models import bundle
 from kerasft.training.train import train_run
 
-pytestmark = pytest.mark.usefixtures("tiny_backbone")
+pytestmark = pytest.mark.usefixtures("eagerly", "tiny_backbone")
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ from kerasft.evaluation.predict import predict
 from kerasft.export.export import export_run
 from kerasft.training.train import continue_run, train_run
 
-pytestmark = pytest.mark.usefixtures("tiny_backbone")
+pytestmark = pytest.mark.usefixtures("eagerly", "tiny_backbone")
 
 
 @pytest.fixture(scope="module")

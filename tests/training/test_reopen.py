@@ -11,7 +11,7 @@ from kerasft.run import open_run
 from kerasft.training.reopen import config_of, next_phase
 from kerasft.training.train import continue_run, train_run
 
-pytestmark = pytest.mark.usefixtures("tiny_backbone")
+pytestmark = pytest.mark.usefixtures("eagerly", "tiny_backbone")
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,7 @@ from kerasft.training.train import continue_run, train_run
 from kerasft.updating.asked import Asked
 from kerasft.updating.update import plan_update, update_run
 
-pytestmark = pytest.mark.usefixtures("tiny_backbone")
+pytestmark = pytest.mark.usefixtures("eagerly", "tiny_backbone")
 
 
 def solved(photos):
