@@ -162,6 +162,12 @@ def _prepared(
         changes = changes_of(old, gone.photos, gone.now)
         _refuse_nothing_and_loss(old, changes, gone.now, sets)
         _tell_of_threshold(record)
+        if gone.new and weights_below(old, record):
+            log.info(
+                "%s has fitted its base to its own classes: new ones may be told apart less well "
+                "than by a pretrained base.",
+                old.path,
+            )
         method = gone.config.phases[0].name
         update = Update(old.path, changes, config.model.weights, (method,), photos_gone=True)
         return _Prepared(old, gone.config, gone.photos, gone.now, update, gone)
