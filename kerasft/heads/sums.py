@@ -225,8 +225,14 @@ def load(path: Path) -> Memory | None:
         held = [arrays[name].astype(np.float32) for name in ("validation", "test")]
         c, f = means.shape
         shapes = [counts.shape, class_of.shape, packed.shape, *(one.shape[1:] for one in held)]
-        if shapes != [(c,), (c,), (f * (f + 1) // 2,), (f,), (f,)] or class_of.min(initial=0) < 0:
+        if shapes != [(c,), (c,), (f * (f + 1) // 2,), (f,), (f,)]:
             raise ValueError(f"arrays of the shapes {shapes}")
+        if class_of.dtype.kind != "i" or class_of.min(initial=0) < 0:
+            raise ValueError("classes that are no numbers from 0")
+        if not all(np.isfinite(one).all() for one in (counts, means, packed, *held)):
+            raise ValueError("numbers that are not finite")
+        if counts.min(initial=1) <= 0:
+            raise ValueError("a class of no images")
     except (OSError, ValueError, KeyError) as error:
         raise UserError(f"{path} is damaged: {error}.") from error
     scatter = np.zeros((f, f))

@@ -133,7 +133,18 @@ def test_features_beyond_16_bits_are_kept_in_32():
     assert sums.narrow(np.array([[60000.0, 1.0]], np.float32)).dtype == np.float16
 
 
-@pytest.mark.parametrize("damage", ["cut", "shape", "missing"])
+DAMAGES = {
+    "shape": lambda arrays: {"scatter": arrays["scatter"][:-1]},
+    "missing": lambda arrays: {"scatter": None},
+    "nan": lambda arrays: {"means": np.full_like(arrays["means"], np.nan)},
+    "infinite": lambda arrays: {"test": np.full_like(arrays["test"], np.inf)},
+    "empty": lambda arrays: {"counts": arrays["counts"] * 0},
+    "negative": lambda arrays: {"class_of": arrays["class_of"] - 1},
+    "halves": lambda arrays: {"class_of": arrays["class_of"] / 2},
+}
+
+
+@pytest.mark.parametrize("damage", ["cut", *DAMAGES])
 def test_a_damaged_file_is_refused(tmp_path, damage):
     path = tmp_path / "sums.npz"
     features, labels = photos(1, 4, 4)
@@ -142,9 +153,7 @@ def test_a_damaged_file_is_refused(tmp_path, damage):
         path.write_bytes(path.read_bytes()[:300])
     else:
         arrays = dict(np.load(path))
-        arrays["scatter"] = arrays["scatter"][:-1]
-        if damage == "missing":
-            del arrays["scatter"]
-        np.savez(path, **arrays)
+        arrays |= DAMAGES[damage](arrays)
+        np.savez(path, **{name: array for name, array in arrays.items() if array is not None})
     with pytest.raises(UserError, match=r"sums\.npz is damaged"):
         sums.load(path)
