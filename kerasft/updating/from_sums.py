@@ -8,6 +8,7 @@
 Shapes: N images, F features, K classes of the new run.
 """
 
+import logging
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -26,7 +27,7 @@ from kerasft.data import scan
 from kerasft.data.batches import split_batches
 from kerasft.data.splits import read_class_names, read_rows, units_of_split
 from kerasft.errors import UserError
-from kerasft.files import new_folder, write_atomic
+from kerasft.files import new_folder, refuse_filled, write_atomic
 from kerasft.heads import solved, sums
 from kerasft.heads.solved import Linear
 from kerasft.heads.sums import Discriminant, Memory, Sums
@@ -45,6 +46,12 @@ from kerasft.sources.photos import SPLITS
 from kerasft.training.reopen import computing_versions
 from kerasft.updating.photos_gone import Gone, weights_below
 
+log = logging.getLogger("kerasft")
+
+NOT_KNOWN = (
+    "The new run has no known.keras, because there are more than %d training photos and the old "
+    "ones are gone: photos unlike the training ones are not noticed."
+)
 HELD_OUT = ("validation", "test")
 
 
@@ -61,6 +68,7 @@ def write_from_sums(old: Run, new_run: Run, gone: Gone, progress: Progress) -> R
         UserError: the directory is not empty, or can't be written; the model of the old run does
             not fit what it has kept.
     """
+    refuse_filled(new_run.path)  # before anything is computed
     device = devices.prepare(gone.config.device)
     record = read_record(old)
     began = time.perf_counter()
@@ -132,14 +140,17 @@ def _solve(old: Run, gone: Gone, before: Bundle, progress: Progress) -> _Made:
     memory = gone.memory
     sizes = [len(features) for features in (memory.validation, memory.test)]
     width = own.features.shape[1]
-    if (width, sizes) != (len(memory.sums.scatter), [len(kept) for kept in held]):
-        raise UserError(f"{old.sums_path} belongs to another run than {old.model_path}.")
-    seen = known.load_beside(old.known_path, before)
-    memory = Memory(memory.sums.taken(classes), memory.validation[held[0]], memory.test[held[1]])
     trained = _kept(rows, "train", classes)
-    if seen is not None and seen.features is not None:
-        fits = len(seen.features) == len(trained)
-        seen = replace(seen, features=seen.features[trained]) if fits else None
+    of_class = np.bincount([int(row[1]) for row in rows if row[2] == "train"], minlength=len(names))
+    found = np.bincount(memory.sums.class_of, memory.sums.counts)
+    if (width, sizes, of_class.tolist()) != (
+        len(memory.sums.scatter),
+        [len(kept) for kept in held],
+        found.tolist(),
+    ):
+        raise UserError(f"{old.sums_path} belongs to another run than {old.model_path}.")
+    seen = _still_known(known.load_beside(old.known_path, before), trained)
+    memory = Memory(memory.sums.taken(classes), memory.validation[held[0]], memory.test[held[1]])
     if gone.new is None:
         whole = with_sums(before.model, classes, len(number))
         return _Made(whole, memory, seen)
@@ -157,11 +168,34 @@ def _solve(old: Run, gone: Gone, before: Bundle, progress: Progress) -> _Made:
     whole = solved.attach_form(own.base, form, len(solution.class_of))
     if not solution.plain:
         whole = with_sums(whole, solution.class_of.tolist(), len(number))
-    if seen is not None:
-        rows_known = np.concatenate([seen.features, unit(pretrained).astype(np.float16)])
-        seen = replace(seen, features=rows_known) if len(rows_known) <= MOST else None
     fitted = Figures.of(_logits(whole, gone, features["train"]), new_labels)
-    return _Made(whole, memory, seen, solution, fitted)
+    return _Made(whole, memory, _with_new(seen, pretrained), solution, fitted)
+
+
+def _still_known(seen: Known | None, stay: np.ndarray) -> Known | None:
+    """Returns the known photos without those of classes that are left out.
+
+    Args:
+        seen: known photos of the old run.
+        stay: whether each training photo of the old run stays, bool.
+    """
+    if seen is None or seen.features is None or stay.all():
+        return seen
+    if len(seen.features) != len(stay):  # a selection, from which no other one can be made
+        log.warning(NOT_KNOWN, MOST)
+        return None
+    return replace(seen, features=seen.features[stay])
+
+
+def _with_new(seen: Known | None, pretrained: np.ndarray) -> Known | None:
+    """Returns the known photos with new ones, whose pretrained features are given."""
+    if seen is None or seen.features is None or not len(pretrained):
+        return seen
+    if len(seen.features) + len(pretrained) > MOST:
+        log.warning(NOT_KNOWN, MOST)
+        return None
+    new = unit(pretrained).astype(np.float16)
+    return replace(seen, features=np.concatenate([seen.features, new]))
 
 
 def _kept(rows: Sequence[Sequence[str]], split: str, classes: Sequence[int]) -> np.ndarray:

@@ -7,15 +7,14 @@ that are there.
 Shapes: N images.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from kerasft.config.fields import Config
-from kerasft.config.overrides import NO_RUN
-from kerasft.data import scan
+from kerasft.data import checks, scan
 from kerasft.data.source import UNUSED, Source
 from kerasft.data.splits import read_class_names, read_rows
 from kerasft.errors import UserError
@@ -23,9 +22,9 @@ from kerasft.heads import sums
 from kerasft.heads.sums import Memory
 from kerasft.progress import Progress
 from kerasft.record import RunRecord
-from kerasft.run import Run
+from kerasft.run import Run, read_record
 from kerasft.sources.find import list_labels
-from kerasft.text import in_line
+from kerasft.text import agreeing, count, in_line, listing, printable
 from kerasft.updating.asked import Asked, classes_of, new_labels, table_of
 from kerasft.updating.changes import photos_of
 
@@ -71,9 +70,11 @@ def read_gone(
         raise UserError(
             f"{old.path} has no {old.sums_path.name}, so nothing is known of photos that are gone. "
             "Runs have it if they are of this version, have test photos and trained on stored "
-            "activations, of one view. Pass all photos as they are now: `data=FOLDER`."
+            "activations, of one view and at most 4,096 features. Only photos help here: pass "
+            "all of them without `photos_gone=True`, as `data=FOLDER`."
         )
     names = read_class_names(old.classes_path)
+    _tell_of_present(old, config, read_rows(old.splits_path, len(names)))
     data = config.data.model_copy(
         update={
             "source": next(iter(asked.added), config.data.source),
@@ -82,7 +83,7 @@ def read_gone(
             "columns": (),
             "layout": "auto",
             "fraction": 1.0,
-            "splits_from": NO_RUN,
+            "splits_from": None,
             "classes": {},
         }
     )
@@ -94,7 +95,8 @@ def read_gone(
     new = None
     if asked.added:
         data = data.model_copy(update={"classes": table_of(now, before, labels)})
-        new = scan.scan_source(data, seed=config.seed, least=1, progress=progress)
+        weights = weights_below(old, read_record(old)).get("model.weights", config.model.weights)
+        new = scan.scan_source(data, seed=config.seed, weights=weights, least=1, progress=progress)
     of_labels = [*(before or dict.fromkeys(names)), *labels]
     photos, new = _together(old, names, now, new)
     given = {
@@ -120,6 +122,23 @@ def _refuse_what_needs_photos(asked: Asked, sets: Sequence[str]) -> None:
     ):
         if value:
             raise UserError(f"{why}. Leave out one of them.", field=field, exit_code=2)
+
+
+def _tell_of_present(old: Run, config: Config, rows: Sequence[Sequence[str]]) -> None:
+    """Says how many photos of the old run are still where they were."""
+    source = Path(config.data.source)
+    root = source if source.is_dir() else source.parent
+    there = sum((root / row[0]).is_file() for row in rows) if source.exists() else 0
+    if there:
+        scan.log.warning(
+            "%s of the %s of %s %s still in %s, and would be trained on without "
+            "`photos_gone=True`. With it, what the run has kept of them counts.",
+            f"{there:,}",
+            count(rows, "photo"),
+            old.path,
+            agreeing(there, "are"),
+            printable(config.data.source),
+        )
 
 
 def _together(
@@ -161,19 +180,12 @@ def _together(
     )
     if new is None:
         return gone, None
-    known_photos = photos_of(old)
-    pixels = new.pixels or new.digests
-    both = zip(new.digests, pixels, strict=True)
-    is_new = [not {digest, same} & set(known_photos) for digest, same in both]
-    if not all(is_new):
-        scan.log.info(
-            "%d of the new photos are photos of %s, and count once.",
-            len(is_new) - sum(is_new),
-            old.path,
-        )
+    checks.warn_of_similar_names("Old and new photos", class_names)
     of_name = np.array([number[name] for name in new.class_names], np.int32)
     new = replace(new, class_names=class_names, labels=of_name[new.labels])
-    new = new.only(np.flatnonzero(np.array(is_new) & (new.splits != UNUSED)))
+    new = _unknown(old, now, new)
+    of_new = set(found) - {now[name] for name in names}
+    _refuse_nothing_to_learn(new, of_new)
     if not new.paths:
         return gone, None
     groups = dict(zip(gone.groups, gone.splits.tolist(), strict=True))
@@ -190,6 +202,7 @@ def _together(
             f"{in_line(lost, 10)}: no new photo can be for training, because all are in groups of "
             f"which {old.path} has photos in validation or test. Add photos of other groups."
         )
+    checks.warn_of_gaps("The new photos", new, of_new)
     taken = set(gone.paths)
     return replace(
         gone,
@@ -202,6 +215,50 @@ def _together(
         pixels=(*gone.pixels, *_or_none(new.pixels, new)),
         near=(*gone.near, *_or_none(new.near, new)),
     ), new
+
+
+def _unknown(old: Run, now: Mapping[str, str], new: Source) -> Source:
+    """Returns the new photos that are not in the sums of the old run already.
+
+    Those of a class that is left out are new: its sums are left out, too.
+    """
+    known = {key: one for key, one in photos_of(old).items() if now[one.label]}
+    pixels = new.pixels or new.digests
+    seen = [
+        known.get(key) or known.get(same) for key, same in zip(new.digests, pixels, strict=True)
+    ]
+    if number := sum(one is not None for one in seen):
+        scan.log.info("%d of the new photos are photos of %s, and count once.", number, old.path)
+    labels = [new.class_names[label] for label in new.labels.tolist()]
+    moved = [
+        f"{printable(path)}: {printable(now[one.label])}, not {printable(label)}"
+        for path, label, one in zip(new.paths, labels, seen, strict=True)
+        if one is not None and now[one.label] != label
+    ]
+    if moved:
+        scan.log.warning(
+            "%d of them %s another class than in %s. They stay there, because a single photo can't "
+            "be taken out of the sums:%s",
+            len(moved),
+            agreeing(len(moved), "have"),
+            old.path,
+            listing(moved, 5),
+        )
+    is_new = np.array([one is None for one in seen], bool)
+    return new.only(np.flatnonzero(is_new & (new.splits != UNUSED)))
+
+
+def _refuse_nothing_to_learn(new: Source, names: Collection[str]) -> None:
+    """Refuses classes, unknown to the old run, that have no new photos for training."""
+    counts = new.counts()
+    lost = [name for name in counts if name in names and not counts[name]["train"]]
+    if lost:
+        raise UserError(
+            f"{in_line(lost, 10)}: no new photos for training are left. Photos that the run has "
+            "learned in another class count there. If a class has another name now, pass "
+            "`rename=OLD=NEW`.",
+            exit_code=2,
+        )
 
 
 def _or_none(values: Sequence[str], photos: Source) -> Sequence[str]:

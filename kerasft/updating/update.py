@@ -2,6 +2,7 @@
 
 import logging
 import os
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,7 +13,7 @@ from kerasft.config.photo_names import same_form
 from kerasft.config.source_names import kind_of
 from kerasft.data.scan import open_source, scan_source
 from kerasft.data.source import UNUSED, Source
-from kerasft.data.splits import read_class_names
+from kerasft.data.splits import read_class_names, read_rows
 from kerasft.errors import UserError
 from kerasft.progress import Progress, silent
 from kerasft.record import RunRecord, RunResult
@@ -121,6 +122,7 @@ def update_run(
     new = Run(Path(new_dir))
     at_once = (ready.update.changes.names_alone and not sets) or ready.gone
     if at_once and resume and new.record_path.is_file():
+        _refuse_another(new, ready.found)
         result = RunResult.of(new.path, read_record(new))
     elif ready.update.changes.names_alone and not sets:
         result = _renamed(ready, new, progress)
@@ -132,6 +134,20 @@ def update_run(
         )
     effect, why = effect_of(ready.old, open_run(Path(new_dir)), ready.now)
     return replace(ready.update, run=result, effect=effect, why=why)
+
+
+def _refuse_another(new: Run, found: Source) -> None:
+    """Refuses a run to be resumed that was made of other photos or classes."""
+    names = read_class_names(new.classes_path)
+    there = Counter((names[int(row[1])], row[2]) for row in read_rows(new.splits_path, len(names)))
+    labels = [found.class_names[label] for label in found.labels.tolist()]
+    asked = Counter(zip(labels, found.splits.tolist(), strict=True))
+    if any(there[one] != asked[one] for one in {*there, *asked} if one[1] != UNUSED):
+        raise UserError(
+            f"{new.path} is finished, with other photos or classes than those of this update. "
+            "Choose another directory.",
+            exit_code=2,
+        )
 
 
 def _renamed(ready: _Prepared, new: Run, progress: Progress) -> RunResult:
@@ -168,8 +184,10 @@ def _prepared(
                 "than by a pretrained base.",
                 old.path,
             )
-        method = gone.config.phases[0].name
-        update = Update(old.path, changes, config.model.weights, (method,), photos_gone=True)
+        start, phases = config.model.weights, tuple(phase.name for phase in config.phases)
+        if gone.new is not None:  # else the model stays, and how it was made
+            start, phases = weights_below(old, record).get("model.weights", start), phases[:1]
+        update = Update(old.path, changes, start, phases, photos_gone=True)
         return _Prepared(old, gone.config, gone.photos, gone.now, update, gone)
     _refuse_lost(old, config, asked)
     config = changed(config, _start(old, config, record))

@@ -25,6 +25,7 @@ from kerasft.novelty import known
 from kerasft.progress import silent
 from kerasft.run import Run, read_record
 from kerasft.training.train import continue_run, train_run
+from kerasft.updating import from_sums
 from kerasft.updating.asked import Asked
 from kerasft.updating.update import plan_update, update_run
 
@@ -37,8 +38,10 @@ def made(tmp_path_factory, tiny_backbone):
     folder = tmp_path_factory.mktemp("gone")
     draw_photos(folder / "photos")
     train_run(small(folder / "photos"), folder / "head")
-    shutil.copytree(folder / "head", folder / "tuned")
-    continue_run(folder / "tuned", flags=ONE_MORE)
+    weak = {"phases.0.head_start": "kept", "phases.0.epochs": 1}  # so that there is more to learn
+    train_run(small(folder / "photos", **weak), folder / "tuned")
+    tuned = continue_run(folder / "tuned", flags={**ONE_MORE, "phases.-1.learning_rate": 0.01})
+    assert tuned.phases[1].improved
     draw_photos(folder / "new", ("circle", "zebra"), per_class=8, seed=1)
     draw_photos(folder / "zebras" / "in", ("zebra",), per_class=8, seed=1)
     (folder / "photos").rename(folder / "away")
@@ -220,6 +223,15 @@ def test_sums_of_another_model_are_refused(made, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+def test_sums_of_a_run_with_other_photos_are_refused(made, longer, tmp_path):
+    shutil.copytree(longer[0], tmp_path / "old")
+    kept = sums.load(longer[0] / "sums.npz")
+    one_less = replace(kept.sums, counts=kept.sums.counts - [1, 0, 0, 0])
+    sums.save(replace(kept, sums=one_less), tmp_path / "old" / "sums.npz")
+    with pytest.raises(UserError, match="belongs to another run"):
+        update_run(tmp_path / "old", tmp_path / "run", gone(drop=["cross"]))
+
+
 def test_an_export_is_proven_on_the_photos_that_are_there(made, longer, caplog):
     run, names = Run(longer[0]), ("circle", "cross", "stripes", "zebra")
     found = open_images(run, names, data=None, some=True, progress=silent)
@@ -277,3 +289,93 @@ def test_new_photos_of_groups_that_were_held_out_teach_nothing(tmp_path):
     said = message_of(update_run, tmp_path / "old", tmp_path / "run", asked)
     assert "circle, zebra: no new photo can be for training, because all are in groups" in said
     assert not (tmp_path / "run").exists()
+
+
+@pytest.fixture
+def known_ones(made, tmp_path):
+    """A place with the photos of "circle" that the run knows, as photos of "ring"."""
+    shutil.copytree(made / "away" / "circle", tmp_path / "in" / "ring")
+    return tmp_path / "in"
+
+
+def test_a_new_class_of_photos_that_count_elsewhere_is_refused(made, known_ones, tmp_path, caplog):
+    said = message_of(update_run, made / "head", tmp_path / "run", gone(known_ones))
+    assert said.startswith("ring: no new photos for training are left.")
+    assert "12 of them have another class than in" in caplog.text
+    assert "ring/circle-000.png: circle, not ring" in caplog.text
+    assert not (tmp_path / "run").exists()
+
+
+def test_photos_of_a_class_that_is_left_out_can_be_given_again(made, known_ones, tmp_path):
+    done = update_run(made / "head", tmp_path / "run", gone(known_ones, drop=["circle"]))
+    assert (tmp_path / "run" / "classes.txt").read_text() == "cross\nstripes\nring\n"
+    assert sum(done.changes.classes[2].images.values()) == 12
+    assert sums.load(tmp_path / "run" / "sums.npz").sums.counts.tolist() == [8, 8, 8]
+
+
+def test_what_the_base_was_trained_on_stays_in_training(made, known_ones, tmp_path):
+    update_run(made / "tuned", tmp_path / "run", gone(known_ones, drop=["circle"]))
+    before = {row[3]: row[2] for row in rows(made / "tuned", 3)}
+    after = {row[3]: row[2] for row in rows(tmp_path / "run", 3)}
+    assert after == {digest: before[digest] for digest in after}
+    assert len(after) == 36
+
+
+def test_another_update_is_not_taken_for_one_that_is_resumed(made, longer):
+    again = update_run(made / "head", longer[0], gone(made / "new"), resume=True)
+    assert again.run.to_json() == longer[1].run.to_json()
+    with pytest.raises(UserError, match="is finished, with other photos or classes"):
+        update_run(made / "head", longer[0], gone(drop=["cross"]), resume=True)
+
+
+def test_a_directory_that_is_taken_is_refused_before_anything_is_computed(made, tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "mine").write_text("")
+    events = []
+    with pytest.raises(UserError, match="is there already"):
+        update_run(made / "head", tmp_path / "run", gone(made / "new"), progress=events.append)
+    assert {event.stage for event in events} == {"images"}
+
+
+def test_photos_that_are_still_there_are_pointed_out(made, tmp_path, caplog):
+    shutil.copytree(made / "head", tmp_path / "head")
+    shutil.copytree(made / "away" / "cross", tmp_path / "photos" / "cross")
+    config = (tmp_path / "head" / "config.toml").read_text()
+    assert 'source = "../photos"' in config
+    plan_update(tmp_path / "head", gone(drop=["cross"]))
+    assert "12 of the 36 photos of" in caplog.text
+    caplog.clear()
+    plan_update(made / "head", gone(drop=["cross"]))
+    assert "still in" not in caplog.text
+
+
+def test_a_new_class_like_an_old_one_but_for_case_is_pointed_out(made, tmp_path, caplog):
+    shutil.copytree(made / "zebras" / "in" / "zebra", tmp_path / "in" / "Circle")
+    plan_update(made / "head", gone(tmp_path / "in"))
+    assert "'circle' and 'Circle'" in caplog.text
+
+
+def test_a_plan_names_what_the_new_run_begins_with(made):
+    plan, _ = plan_update(made / "tuned", gone(made / "new"))
+    assert (plan.start, plan.phases) == (str(made / "tuned"), ("head",))
+    plan, _ = plan_update(made / "tuned", gone(drop=["cross"]))
+    assert (plan.start, plan.phases) == ("none", ("head", "unfreeze"))
+
+
+def known_photos(n):
+    features = np.eye(4, dtype=np.float16)[np.arange(n) % 4]
+    return known.Known("layer", None, features, 0.5, 9)
+
+
+def test_known_photos_follow_the_training_photos_or_go_with_a_warning(monkeypatch, caplog):
+    stay = np.array([True, False, True, True, True])
+    seen = from_sums._still_known(known_photos(5), stay)
+    assert seen.features.argmax(axis=1).tolist() == [0, 2, 3, 0]
+    more = from_sums._with_new(seen, np.array([[0, 3.0, 0, 4.0]]))
+    np.testing.assert_allclose(more.features[4], [0, 0.6, 0, 0.8], atol=1e-3)
+    assert from_sums._still_known(known_photos(3), np.ones(5, bool)).features.shape == (3, 4)
+    assert not caplog.text
+    assert from_sums._still_known(known_photos(3), stay) is None
+    monkeypatch.setattr(from_sums, "MOST", 4)
+    assert from_sums._with_new(seen, np.ones((1, 4))) is None
+    assert caplog.text.count("The new run has no known.keras") == 2
