@@ -21,6 +21,7 @@ NOT_DECIDING = {
     "heads.estimators",
     "heads.methods",
     "heads.solved",
+    "heads.sums",
     "models.bundle",
     "models.net",
     "models.tta",
