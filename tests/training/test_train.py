@@ -57,6 +57,7 @@ def test_a_run_leaves_what_the_design_says_and_counts_every_image(trained):
         "model.keras",
         "run.json",
         "splits.csv",
+        "sums.npz",
         "test.csv",
     ]
     assert (run / "classes.txt").read_text() == "circle\ncross\nstripes\n"
