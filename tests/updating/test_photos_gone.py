@@ -19,6 +19,7 @@ from kerasft.evaluation.evaluate import evaluate_run
 from kerasft.evaluation.predict import predict
 from kerasft.export.export import _spread
 from kerasft.heads import sums
+from kerasft.metrics import Figures
 from kerasft.models import bundle
 from kerasft.models.net import Net
 from kerasft.novelty import known
@@ -92,6 +93,9 @@ def test_a_run_keeps_sums_of_its_training_photos_and_features_of_the_others(made
         told = np.array([label == said for label, said in read_labels(made / name / "test.csv")])
         labels = np.array([int(row[1]) for row in rows(made / name, 3) if row[2] == "test"])
         assert ((logits.argmax(axis=1) == labels) == told).all()
+        labels = np.array([int(row[1]) for row in rows(made / name, 3) if row[2] == "validation"])
+        held = Figures.of(bundle.compute(head, [kept.validation]), labels)
+        assert held.loss == pytest.approx(read_record(Run(made / name)).validation.loss, abs=2e-3)
 
 
 def test_a_class_is_added_and_the_figures_are_those_of_the_photos(made, longer, tmp_path):
