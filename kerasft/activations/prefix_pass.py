@@ -65,19 +65,18 @@ def activations_at(context: RunContext, index: int, net: Net, cut: Cut) -> Store
             values that are not numbers.
         UserError: the disk is full, or a photo has disappeared.
     """
-    blocks, phase = len(cut.blocks), context.config.phases[index]
-    for dtype in _dtypes(context.config):
-        found = find(context, phase, net, blocks, dtype)
-        if found:
-            _tell(context, index, found.bytes, 0)
-            with suppress(UserError):  # a cache that can only be read
-                eviction.remove_rests(cache.cache_folder())
-            return found
-    return _filled(context, index, net, blocks)
+    blocks = len(cut.blocks)
+    found = find_again(context, index, net, blocks)
+    if found is None:
+        return _filled(context, index, net, blocks)
+    _tell(context, index, found.bytes, 0)
+    with suppress(UserError):  # a cache that can only be read
+        eviction.remove_rests(cache.cache_folder())
+    return found
 
 
 def find_again(context: RunContext, index: int, net: Net, blocks: int) -> Stored | None:
-    """Opens the activations that a phase has trained on; None if they are gone.
+    """Opens the activations that a phase trains on; None if any are missing.
 
     Args:
         context: the run.

@@ -172,9 +172,9 @@ def review_run(
 
 def _refuse_inside(of_run: Run, folder: Path) -> None:
     """Refuses an inbox among the photos of the run, where it would count as a class."""
-    data, places = load_config(of_run.config_path).data, folder.resolve()
+    data = load_config(of_run.config_path).data
     for one in (data.source, *data.added):
-        if kind_of(one) == "folder" and Path(one).resolve() in (places, *places.parents):
+        if kind_of(one) == "folder" and folder.resolve().is_relative_to(Path(one).resolve()):
             raise UserError(
                 f"{folder} lies in {one}, whose photos the run has: an inbox there would count as "
                 "a class. Move it out of that folder.",

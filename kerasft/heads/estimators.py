@@ -27,7 +27,7 @@ from sklearn.utils.extmath import softmax
 
 from kerasft.errors import UserError
 from kerasft.heads.solved import Examples, Form, Gaussians, Linear, Neighbours, SupportVectors
-from kerasft.heads.sums import SHRINKAGES
+from kerasft.heads.sums import SHRINKAGES, centred
 
 SATURATED = 1 - 1e-6  # a score above it counts as saturated
 LARGEST_MATRIX = 8192  # most rows of the square matrix that "lda" solves: 0.5 GB
@@ -235,9 +235,7 @@ def _lda(setting: Setting, task: Task) -> Any:
 
 
 def _finish_lda(fitted: Any, train: Examples, validation: Examples, task: Task) -> Finished:
-    # A softmax ignores what all classes share, but in float32 it would cost digits.
-    kernel = fitted.kernel - fitted.kernel.mean(axis=1, keepdims=True)
-    bias = fitted.bias - fitted.bias.mean()
+    kernel, bias = centred(fitted.kernel, fitted.bias)
     return fitted, Linear(None, kernel, bias), _saturated(fitted, validation)
 
 

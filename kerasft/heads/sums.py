@@ -120,8 +120,15 @@ class Sums:
         covariance = (1 - shrinkage) * self.scatter + shrinkage * spread * np.eye(f)
         kernel = np.linalg.solve(covariance / total, self.means.T)
         bias = np.log(self.counts / total) - 0.5 * np.einsum("cf,fc->c", self.means, kernel)
-        # A softmax ignores what all components share, but in float32 it would cost digits.
-        return kernel - kernel.mean(axis=1, keepdims=True), bias - bias.mean()
+        return centred(kernel, bias)
+
+
+def centred(kernel: np.ndarray, bias: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Takes out of a kernel [F,C] and biases [C] what all logits share.
+
+    A softmax ignores that, but in float32 it would cost digits.
+    """
+    return kernel - kernel.mean(axis=1, keepdims=True), bias - bias.mean()
 
 
 @dataclass(frozen=True, eq=False)

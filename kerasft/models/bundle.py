@@ -350,6 +350,16 @@ def compute(
     return joined if len(joined) > 1 else joined[0]
 
 
+def compute_rows(model: keras.Model, rows: np.ndarray, size: int) -> np.ndarray:
+    """Runs a model over rows of features or activations, [N, ...], in batches of `size`.
+
+    Returns:
+        Its only output, float32 [N, ...].
+    """
+    batches = (rows[start : start + size] for start in range(0, len(rows), size))
+    return np.asarray(compute(model, batches))
+
+
 def filled(pixels: Any, size: int) -> np.ndarray:
     """Returns the batch [B,S,S,3], padded to `size` images with black ones.
 

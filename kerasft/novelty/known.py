@@ -24,7 +24,7 @@ from kerasft import files
 from kerasft.errors import UserError
 from kerasft.models.bundle import Bundle, load_keras
 from kerasft.models.net import Net
-from kerasft.models.tta import CLASSIFIER
+from kerasft.models.tta import looks_at_views
 from kerasft.untrusted import read_arrays
 
 log = logging.getLogger("kerasft")
@@ -82,7 +82,7 @@ def begin(net: Net, blocks: int | str, trained: int, earlier: Known | None) -> K
         layer gives, or the model looks at several views of an image.
     """
     depth = net.depth(blocks)
-    if (trained and earlier is None) or CLASSIFIER in {layer.name for layer in net.model.layers}:
+    if (trained and earlier is None) or looks_at_views(net.model):
         return None
     if earlier is not None and depth <= trained:
         return earlier  # below its layer nothing changes

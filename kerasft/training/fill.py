@@ -243,7 +243,10 @@ def solve_head(context: RunContext, index: int, phase: Solved, net: Net, seed: i
     ]
     trained = {i for i, variable in enumerate(whole.weights) if id(variable) not in of_base}
     suffix = Net(whole, net.rows).cut(0).suffix
-    logits = {name: _logits(suffix, examples[name]) for name in TRAIN_AND_VALIDATION}
+    logits = {
+        name: bundle.compute_rows(suffix, features[name], SCORING_BATCH)
+        for name in TRAIN_AND_VALIDATION
+    }
     line = {"phase": phase.name, "epoch": 1, **_figures(logits, examples)}
     line |= {"method": phase.method, "parameters": solution.parameters}
     if stored:
@@ -299,13 +302,6 @@ def _examples(source: Source, name: str, features: np.ndarray) -> Examples:
     names = [bound[i] for i in positions] if bound else ()
     units = unit_numbers([pictures[i] for i in positions], names)
     return Examples(features, source.labels[positions], units)
-
-
-def _logits(suffix: keras.Model, examples: Examples) -> np.ndarray:
-    """Returns the logits of images [N,K], from their features."""
-    rows = examples.features
-    batches = (rows[i : i + SCORING_BATCH] for i in range(0, len(rows), SCORING_BATCH))
-    return np.asarray(bundle.compute(suffix, batches))
 
 
 def _figures(logits: dict[str, np.ndarray], examples: dict[str, Examples]) -> dict[str, float]:

@@ -130,7 +130,8 @@ def find_rate(
             )
         index = 0 if from_start else len(context.config.phases) - 1
         rates, losses, before = _range_test(context, index, net, steps)
-        changes = losses - before - _shift(losses - before)
+        changes = losses - before
+        changes -= _shift(changes, max(1, len(changes) // 5))
         smoothed = _smoothed(changes)
         suggested = suggest(rates, smoothed, first=float(before.mean()))
         phase = trained(context.config.phases[index])
@@ -207,7 +208,7 @@ def _range_test(
         live.reset_metrics()
         context.progress(Event("check", steps + done, 2 * steps, figures={"what": "rates"}))
         changes.append(losses[-1] - before[done - 1])
-        shift = float(np.median(changes[: steps // 5]))
+        shift = _shift(changes, steps // 5)
         mean = 0.8 * mean + 0.2 * (changes[-1] - shift)
         if not mean < TOO_FAR * (first + max(0.0, shift)):  # true for NaN too
             break
@@ -216,12 +217,12 @@ def _range_test(
     return _rates(steps)[:t], np.array(finite), np.array(before[:t])
 
 
-def _shift(changes: Sequence[float] | np.ndarray) -> float:
-    """Returns what all changes of the loss have in common, from those at the lowest rates.
+def _shift(changes: Sequence[float] | np.ndarray, first: int) -> float:
+    """Returns what all changes of the loss have in common, from the first, at the lowest rates.
 
     Dropout is off where the untouched weights are measured, which shifts all changes alike.
     """
-    return float(np.median(changes[: max(1, len(changes) // 5)]))
+    return float(np.median(changes[:first]))
 
 
 class _Rising:

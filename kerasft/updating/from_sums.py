@@ -18,6 +18,7 @@ import keras
 import numpy as np
 
 from kerasft import __version__, devices
+from kerasft.activations.context import SCORING_BATCH
 from kerasft.answers import split_csv
 from kerasft.confidence import Calibration, calibrate, softmax
 from kerasft.config.fields import Config, Solved
@@ -217,11 +218,11 @@ def _computed(
     features, width = {}, own.features.shape[1]
     pretrained = np.zeros((0, 0), np.float32)
     for split in SPLITS:
-        if not len(gone.new.indices(split)):
+        total = len(gone.new.indices(split))
+        if not total:
             features[split] = np.zeros((0, width), np.float32)
             continue
         batches = split_batches(gone.new, split, rule=before.rule)
-        total = len(gone.new.indices(split))
         computed = bundle.compute(model, batches, total=total, what="features", progress=progress)
         parts = computed if isinstance(computed, list) else [computed]
         features[split] = parts[0]
@@ -233,8 +234,7 @@ def _computed(
 def _logits(model: keras.Model, gone: Gone, rows: np.ndarray) -> np.ndarray:
     """Computes logits [N,K] from features [N,F]."""
     head = Net.of(model, gone.config.model.backbone).cut(0).suffix
-    batches = (rows[start : start + 32] for start in range(0, len(rows), 32))
-    return np.asarray(bundle.compute(head, batches))
+    return bundle.compute_rows(head, rows, SCORING_BATCH)
 
 
 def _phases(

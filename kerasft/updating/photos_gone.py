@@ -7,6 +7,7 @@ that are there.
 Shapes: N images.
 """
 
+import logging
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -27,6 +28,8 @@ from kerasft.sources.find import list_labels
 from kerasft.text import agreeing, count, in_line, listing, printable
 from kerasft.updating.asked import Asked, classes_of, new_labels, table_of
 from kerasft.updating.changes import photos_of
+
+log = logging.getLogger("kerasft")
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,7 +77,8 @@ def read_gone(
             "all of them without `photos_gone=True`, as `data=FOLDER`."
         )
     names = read_class_names(old.classes_path)
-    _tell_of_present(old, config, read_rows(old.splits_path, len(names)))
+    rows = read_rows(old.splits_path, len(names))
+    _tell_of_present(old, config, rows)
     data = config.data.model_copy(
         update={
             "source": next(iter(asked.added), config.data.source),
@@ -98,7 +102,7 @@ def read_gone(
         weights = weights_below(old, read_record(old)).get("model.weights", config.model.weights)
         new = scan.scan_source(data, seed=config.seed, weights=weights, least=1, progress=progress)
     of_labels = [*(before or dict.fromkeys(names)), *labels]
-    photos, new = _together(old, names, now, new)
+    photos, new = _together(old, names, rows, now, new)
     given = {
         "added": (*config.data.added, *asked.added),
         "classes": table_of(now, before, of_labels),
@@ -130,7 +134,7 @@ def _tell_of_present(old: Run, config: Config, rows: Sequence[Sequence[str]]) ->
     root = source if source.is_dir() else source.parent
     there = sum((root / row[0]).is_file() for row in rows) if source.exists() else 0
     if there:
-        scan.log.warning(
+        log.warning(
             "%s of the %s of %s %s still in %s, and would be trained on without "
             "`photos_gone=True`. With it, what the run has kept of them counts.",
             f"{there:,}",
@@ -142,20 +146,24 @@ def _tell_of_present(old: Run, config: Config, rows: Sequence[Sequence[str]]) ->
 
 
 def _together(
-    old: Run, names: Sequence[str], now: Mapping[str, str], new: Source | None
+    old: Run,
+    names: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    now: Mapping[str, str],
+    new: Source | None,
 ) -> tuple[Source, Source | None]:
     """Lists the photos of a run that count and the new ones, in the new classes.
 
     Args:
         old: the old run.
         names: names of its classes.
+        rows: rows of its splits.csv.
         now: what each class is called now.
         new: the new photos; None if there are none.
 
     Returns:
         All photos, and the new ones; those that the old run knows are not among them.
     """
-    rows = [row for row in read_rows(old.splits_path, len(names)) if row[2] != UNUSED]
     found = [] if new is None else sorted(new.class_names)
     listed = [now[name] for name in names] + found
     class_names = tuple(dict.fromkeys(filter(None, listed)))
@@ -165,19 +173,7 @@ def _together(
             exit_code=2,
         )
     number = {name: label for label, name in enumerate(class_names)}
-    rows = [row for row in rows if now[names[int(row[1])]]]
-    columns = [tuple(row[column] for row in rows) for column in range(7)]
-    gone = Source(
-        root=Path(),
-        class_names=class_names,
-        paths=columns[0],
-        labels=np.array([number[now[names[int(label)]]] for label in columns[1]], np.int32),
-        splits=np.array(columns[2], scan.SPLIT_TYPE),
-        digests=columns[3],
-        groups=columns[4],
-        pixels=columns[5],
-        near=columns[6],
-    )
+    gone = _listed(rows, [number.get(now[name], -1) for name in names], class_names)
     if new is None:
         return gone, None
     checks.warn_of_similar_names("Old and new photos", class_names)
@@ -188,20 +184,7 @@ def _together(
     _refuse_nothing_to_learn(new, of_new)
     if not new.paths:
         return gone, None
-    groups = dict(zip(gone.groups, gone.splits.tolist(), strict=True))
-    splits = [
-        groups.get(group, split) if group else split
-        for group, split in zip(_or_none(new.groups, new), new.splits.tolist(), strict=True)
-    ]
-    new = replace(new, splits=np.array(splits, scan.SPLIT_TYPE))
-    labels = new.labels.tolist()
-    learned = {label for label, split in zip(labels, splits, strict=True) if split == "train"}
-    learned |= set(gone.labels[gone.splits == "train"].tolist()) if learned else set()
-    if lost := [class_names[label] for label in sorted(set(labels) - learned)]:
-        raise UserError(
-            f"{in_line(lost, 10)}: no new photo can be for training, because all are in groups of "
-            f"which {old.path} has photos in validation or test. Add photos of other groups."
-        )
+    new = _with_groups(old, gone, new)
     checks.warn_of_gaps("The new photos", new, of_new)
     taken = set(gone.paths)
     return replace(
@@ -217,6 +200,55 @@ def _together(
     ), new
 
 
+def _listed(
+    rows: Sequence[Sequence[str]], classes: Sequence[int], class_names: tuple[str, ...]
+) -> Source:
+    """Returns the photos of splits.csv that count; where they lay is not known.
+
+    Args:
+        rows: rows of splits.csv.
+        classes: new label of each class; -1 for one that is left out.
+        class_names: names of the new classes.
+    """
+    rows = [row for row in rows if row[2] != UNUSED and classes[int(row[1])] >= 0]
+    paths, labels, splits, digests, groups, pixels, near = (
+        tuple(row[column] for row in rows) for column in range(7)
+    )
+    return Source(
+        root=Path(),
+        class_names=class_names,
+        paths=paths,
+        labels=np.array([classes[int(label)] for label in labels], np.int32),
+        splits=np.array(splits, scan.SPLIT_TYPE),
+        digests=digests,
+        groups=groups,
+        pixels=pixels,
+        near=near,
+    )
+
+
+def _with_groups(old: Run, gone: Source, new: Source) -> Source:
+    """Gives new photos of a group that the old run has the split of that group.
+
+    Raises:
+        UserError: a class would have no photo for training then.
+    """
+    groups = dict(zip(gone.groups, gone.splits.tolist(), strict=True))
+    splits = [
+        groups.get(group, split) if group else split
+        for group, split in zip(_or_none(new.groups, new), new.splits.tolist(), strict=True)
+    ]
+    labels = new.labels.tolist()
+    learned = {label for label, split in zip(labels, splits, strict=True) if split == "train"}
+    learned |= set(gone.labels[gone.splits == "train"].tolist()) if learned else set()
+    if lost := [new.class_names[label] for label in sorted(set(labels) - learned)]:
+        raise UserError(
+            f"{in_line(lost, 10)}: no new photo can be for training, because all are in groups of "
+            f"which {old.path} has photos in validation or test. Add photos of other groups."
+        )
+    return replace(new, splits=np.array(splits, scan.SPLIT_TYPE))
+
+
 def _unknown(old: Run, now: Mapping[str, str], new: Source) -> Source:
     """Returns the new photos that are not in the sums of the old run already.
 
@@ -228,7 +260,7 @@ def _unknown(old: Run, now: Mapping[str, str], new: Source) -> Source:
         known.get(key) or known.get(same) for key, same in zip(new.digests, pixels, strict=True)
     ]
     if number := sum(one is not None for one in seen):
-        scan.log.info("%d of the new photos are photos of %s, and count once.", number, old.path)
+        log.info("%d of the new photos are photos of %s, and count once.", number, old.path)
     labels = [new.class_names[label] for label in new.labels.tolist()]
     moved = [
         f"{printable(path)}: {printable(now[one.label])}, not {printable(label)}"
@@ -236,7 +268,7 @@ def _unknown(old: Run, now: Mapping[str, str], new: Source) -> Source:
         if one is not None and now[one.label] != label
     ]
     if moved:
-        scan.log.warning(
+        log.warning(
             "%d of them %s another class than in %s. They stay there, because a single photo can't "
             "be taken out of the sums:%s",
             len(moved),

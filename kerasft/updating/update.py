@@ -120,11 +120,11 @@ def update_run(
     """
     ready = _prepared(run_dir, asked, sets, progress)
     new = Run(Path(new_dir))
-    at_once = (ready.update.changes.names_alone and not sets) or ready.gone
-    if at_once and resume and new.record_path.is_file():
+    names_alone = ready.update.changes.names_alone and not sets
+    if (names_alone or ready.gone) and resume and new.record_path.is_file():
         _refuse_another(new, ready.found)
         result = RunResult.of(new.path, read_record(new))
-    elif ready.update.changes.names_alone and not sets:
+    elif names_alone:
         result = _renamed(ready, new, progress)
     elif ready.gone:
         result = write_from_sums(ready.old, new, ready.gone, progress)
